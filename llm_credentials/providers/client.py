@@ -1,0 +1,415 @@
+"""LLMClient: one async client per (key, model), safe to share between tasks.
+
+The official SDK of a provider knows its authentication, addresses and errors: it builds and sends each request. The bytes
+of the answer are read here, once, straight into our vocabulary, by the mapping of the wire (a subclass in ``adapters/``).
+``complete`` and ``stream`` share that mapping.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from llm_credentials.providers import registry, transport
+from llm_credentials.providers.errors import (
+    ConnectionFailed,
+    DeadlineExceeded,
+    LLMError,
+    RequestRejected,
+    StreamInterrupted,
+    UnsupportedContent,
+)
+from llm_credentials.providers.messages import (
+    Call,
+    Embeddings,
+    LLMMessage,
+    LLMResponse,
+    LLMStreamChunk,
+    ModelInfo,
+    ToolDefinition,
+)
+from llm_credentials.providers.transport import EgressPolicy
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from llm_credentials.providers.spec import ProviderSpec
+
+DEFAULT_TIMEOUT_S = 120.0
+"""Whole-call deadline when the caller names none; for a stream, until its end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forwarded:
+    """A provider's answer passed on as it came. Iterate ``body`` to its end or call ``aclose``."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncGenerator[bytes, None]
+
+    async def aclose(self) -> None:
+        await self.body.aclose()
+
+
+class StreamDecoder(Protocol):
+    """Turns the server-sent events of one answer into chunks. No I/O."""
+
+    ended: bool
+    """Whether the wire's proper end was seen."""
+    has_content: bool
+    """Whether text, reasoning or a tool call has come: from here on a break is a StreamInterrupted."""
+
+    def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
+        """``event`` is the SSE event's name ("" if none). Raises LLMError for an error event or a malformed one."""
+
+    def finish(self) -> Iterable[LLMStreamChunk]:
+        """What is due after the last event: whole tool calls not yet given. Not the ``done`` chunk."""
+
+    def response(self) -> LLMResponse:
+        """What has come so far, as a response."""
+
+
+class LLMClient(ABC):
+    error_statuses: ClassVar[Mapping[int, type[LLMError]]] = {}
+
+    def __init__(
+        self,
+        *,
+        spec: ProviderSpec,
+        api_key: str | None,
+        model: str,
+        base_url: str,
+        options: Mapping[str, Any],
+        egress: EgressPolicy,
+    ) -> None:
+        self.spec = spec
+        self.provider = spec.slug
+        self.model = model
+        self.base_url = base_url
+        self.options = options
+        self.egress = egress
+        self._api_key = api_key
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.provider}/{self.model}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a client holds a key and is not pickled")
+
+    # What a wire gives
+
+    @classmethod
+    def normalise_base_url(cls, address: str) -> str:
+        """The address as this wire's SDK wants it: slashes mended, a doubled ``/v1`` and a pasted endpoint path cut off."""
+        return address
+
+    @abstractmethod
+    def encode(self, call: Call, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        """The path (relative to the SDK's base address) and JSON body of this call. Raises UnsupportedContent."""
+
+    @abstractmethod
+    def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
+        """The answer in ``data``, parsed JSON of status 200. Raises LLMError when its shape is wrong or it is an error."""
+
+    @abstractmethod
+    def decoder(self, call: Call, headers: Mapping[str, str]) -> StreamDecoder: ...
+
+    @abstractmethod
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> httpx2.Response:
+        """Post through the SDK over our transport; the response's body is not yet read. Raises what the SDK raises."""
+
+    @abstractmethod
+    def sdk_error(self, error: Exception) -> LLMError | None:
+        """The SDK's exception as ours, by its type, status and the provider's error code; None if it is no SDK error."""
+
+    @abstractmethod
+    async def fetch_models(self) -> list[ModelInfo]: ...
+
+    async def fetch_embeddings(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Embeddings:
+        raise UnsupportedContent(f"{self.spec.label} has no embeddings.", provider=self.provider)
+
+    # What callers use
+
+    async def complete(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[ToolDefinition] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> LLMResponse:
+        """One answer, whole. Raises LLMError (see errors.py)."""
+        call = make_call(
+            self,
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            model=model,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+        )
+        path, body = self.encode(call, stream=False)
+        with self._translated():
+            async with asyncio.timeout(timeout_s or DEFAULT_TIMEOUT_S):
+                response = await self.send(path, body, stream=False)
+                data = await transport.read_json(response)
+        return self.decode(call, data, response.headers)
+
+    async def stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[ToolDefinition] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[LLMStreamChunk, None]:
+        """The answer as it comes; ``aclose()`` closes the upstream connection.
+
+        Raises LLMError before the first content, StreamInterrupted (with the partial answer) after it.
+        """
+        call = make_call(
+            self,
+            messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            model=model,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+        )
+        path, body = self.encode(call, stream=True)
+        deadline = asyncio.get_running_loop().time() + (timeout_s or DEFAULT_TIMEOUT_S)
+        with self._translated():
+            async with asyncio.timeout_at(deadline):
+                response = await self.send(path, body, stream=True)
+        decoder = self.decoder(call, response.headers)
+        events = transport.read_events(response, deadline)
+        try:
+            with self._translated(decoder):
+                async for batch in events:
+                    for event, data in batch:
+                        for chunk in decoder.feed(event, data):
+                            yield chunk
+                if not decoder.ended:
+                    raise ConnectionFailed("The answer ended before its end.", provider=self.provider)
+                for chunk in decoder.finish():
+                    yield chunk
+            yield LLMStreamChunk(type="done", response=decoder.response())
+        finally:
+            await events.aclose()
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
+    ) -> Embeddings:
+        name = model or self.spec.default_embedding_model or self.model
+        with self._translated():
+            async with asyncio.timeout(DEFAULT_TIMEOUT_S):
+                return await self.fetch_embeddings(list(texts), model=name, dimensions=dimensions)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """What this key may use, as the provider lists it, with the catalogue's facts where the provider gives none."""
+        with self._translated():
+            async with asyncio.timeout(30.0):
+                return await self.fetch_models()
+
+    async def forward(self, body: bytes, *, path: str, stream: bool) -> Forwarded:
+        """Send bytes of this wire as they are and give the answer as it comes; errors of the provider included."""
+        with self._translated():
+            return await transport.forward(
+                self.egress, self.forward_url(path), self.forward_headers(), body, stream=stream
+            )
+
+    @abstractmethod
+    def forward_url(self, path: str) -> str: ...
+
+    @abstractmethod
+    def forward_headers(self) -> dict[str, str]:
+        """Authentication and content type for ``forward``."""
+
+    async def aclose(self) -> None:
+        """Drop what this client holds; the shared transport stays open."""
+        self._api_key = None
+
+    # Errors
+
+    def _translated(self, decoder: StreamDecoder | None = None) -> _Translated:
+        return _Translated(self, decoder)
+
+    def translate(self, error: Exception, decoder: StreamDecoder | None = None) -> LLMError | None:
+        """Ours for whatever a call raised; None for what is no failure of the call."""
+        ours = error if isinstance(error, LLMError) else transport.refusal(error) or self.sdk_error(error)
+        if ours is None and isinstance(error, TimeoutError):
+            ours = DeadlineExceeded()
+        if ours is None:
+            ours = transport.network_error(error)
+        if ours is None:
+            return None
+        if decoder is not None and decoder.has_content and not isinstance(ours, StreamInterrupted):
+            ours = StreamInterrupted(
+                status_code=ours.status_code,
+                request_id=ours.request_id,
+                retry_after_s=ours.retry_after_s,
+                code=ours.code,
+                partial=decoder.response(),
+            )
+        ours.provider = ours.provider or self.provider
+        return ours
+
+
+class _Translated:
+    """Context manager: whatever the call raises leaves as an LLMError without cause, context or request objects."""
+
+    __slots__ = ("client", "decoder")
+
+    def __init__(self, client: LLMClient, decoder: StreamDecoder | None) -> None:
+        self.client = client
+        self.decoder = decoder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        ours = self.client.translate(error, self.decoder)
+        if ours is None or ours is error:
+            return
+        raise ours from None
+
+
+def make_call(
+    client: LLMClient,
+    messages: Sequence[LLMMessage],
+    *,
+    tools: Sequence[ToolDefinition] | None,
+    tool_choice: str | None,
+    response_schema: Mapping[str, Any] | None,
+    model: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    stop: Sequence[str] | None,
+    seed: int | None,
+) -> Call:
+    """The request as a checked value. Raises RequestRejected, naming the argument, before anything is sent."""
+    name = model or client.model
+    for text in _faults(name, messages, tools or (), tool_choice, max_tokens, temperature, top_p, stop or ()):
+        raise RequestRejected(text, provider=client.provider)
+    return Call(
+        model=name,
+        messages=tuple(messages),
+        tools=tuple(tools or ()),
+        tool_choice=tool_choice,
+        response_schema=response_schema,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        seed=seed,
+    )
+
+
+def _faults(
+    model: str,
+    messages: Sequence[LLMMessage],
+    tools: Sequence[ToolDefinition],
+    tool_choice: str | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    top_p: float | None,
+    stop: Sequence[str],
+) -> Iterator[str]:
+    if fault := model_id_fault(model):
+        yield fault
+    if not messages:
+        yield "There is no message to send."
+    if max_tokens is not None and not (type(max_tokens) is int and 0 < max_tokens < 10_000_000):
+        yield "max_tokens is a whole number between 1 and 9,999,999."
+    if temperature is not None and not _within(temperature, 0, 2):
+        yield "temperature is a number between 0 and 2."
+    if top_p is not None and not _within(top_p, 0, 1):
+        yield "top_p is a number between 0 and 1."
+    if not isinstance(stop, str) and len(stop) > 16:
+        yield "At most 16 stop sequences."
+    if tool_choice not in (None, "auto", "none") and not tools:
+        yield "tool_choice asks for a tool, and none is given."
+    if tool_choice not in (None, "auto", "none", "required") and all(tool.name != tool_choice for tool in tools):
+        yield "tool_choice names a tool that is not given."
+
+
+def _within(value: object, low: float, high: float) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    )
+
+
+_MODEL_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+~=,")
+
+
+def model_id_fault(model: str) -> str | None:
+    """Why this cannot be a model id; None if it can. Ids become parts of addresses, so their alphabet is closed."""
+    if not model:
+        return "Name a model."
+    if len(model) > 200:
+        return "A model id has at most 200 characters."
+    if not _MODEL_ID_ALPHABET.issuperset(model):
+        return "A model id has letters, digits and - _ . : / @ + ~ = , only."
+    if any(piece in ("", ".", "..") for piece in model.split("/")):
+        return "A model id is no path."
+    return None
+
+
+def build_client(
+    provider: str,
+    *,
+    api_key: str | None,
+    model: str,
+    base_url: str | None = None,
+    options: Mapping[str, Any] = {},  # noqa: B006 (never changed)
+    egress: EgressPolicy = EgressPolicy(),  # noqa: B008 (a value)
+) -> LLMClient:
+    """A client for this key at this address. Does no I/O and reads no environment.
+
+    Raises UnknownProvider for an unknown slug, RequestRejected for a missing key or address, EgressBlocked for an address
+    that the policy refuses by its form (names are resolved and checked when they are dialled).
+    """
+    spec = registry.get_spec(provider)
+    key = (api_key or "").strip()
+    if not key and spec.key_required:
+        raise RequestRejected(f"{spec.label} needs a key.", provider=provider)
+    address = base_url or registry.site_address(spec) or spec.base_url
+    if not address:
+        raise RequestRejected(f"{spec.label} needs an address.", provider=provider)
+    client = registry.client_class(spec.client)
+    return client(
+        spec=spec,
+        api_key=key or None,
+        model=model,
+        base_url=transport.check_url(client.normalise_base_url(address), egress),
+        options=options,
+        egress=egress,
+    )

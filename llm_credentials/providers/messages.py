@@ -1,0 +1,194 @@
+"""The one vocabulary in which every provider is spoken to.
+
+Pure values: two messages with the same content are equal; identity is a storage concern. ``details`` maps a provider
+slug to JSON that only this provider understands (signatures, reasoning items); it is sent back to that provider only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, TypeAlias
+
+from llm_credentials.providers.usage import Usage
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
+ToolChoice: TypeAlias = str
+"""``"auto"``, ``"none"``, ``"required"`` or the name of one tool."""
+Details: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextPart:
+    text: str
+    details: Details = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagePart:
+    """An image going to the model: either ``data`` (the file's bytes) or ``url`` (fetched by the provider, not by us)."""
+
+    data: bytes | None = None
+    url: str | None = None
+    media_type: str | None = None
+    """Such as ``image/png``; compulsory with ``data``."""
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("an image is given either as data or as a url")
+        if self.data is not None and not self.media_type:
+            raise ValueError("image data needs its media_type")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReasoningPart:
+    """What the model thought, where its provider shows it; the signature that proves it lies in ``details``."""
+
+    text: str
+    details: Details = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    invalid_arguments: str | None = None
+    """The text that the model gave as arguments when it was no JSON object; ``arguments`` is ``{}`` then."""
+    details: Details = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolResult:
+    call_id: str
+    name: str
+    content: str
+    is_error: bool = False
+
+
+Part: TypeAlias = TextPart | ImagePart | ReasoningPart | ToolCall | ToolResult
+
+
+def _parts(content: str | Iterable[Part]) -> tuple[Part, ...]:
+    return (TextPart(text=content),) if isinstance(content, str) else tuple(content)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LLMMessage:
+    role: Role
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def system(cls, text: str) -> Self:
+        return cls(role="system", parts=_parts(text))
+
+    @classmethod
+    def user(cls, content: str | Iterable[Part]) -> Self:
+        return cls(role="user", parts=_parts(content))
+
+    @classmethod
+    def assistant(cls, content: str | Iterable[Part]) -> Self:
+        return cls(role="assistant", parts=_parts(content))
+
+    @classmethod
+    def tool(cls, results: ToolResult | Iterable[ToolResult]) -> Self:
+        return cls(role="tool", parts=(results,) if isinstance(results, ToolResult) else tuple(results))
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined; reasoning and tool traffic left out."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(part.text for part in self.parts if isinstance(part, ReasoningPart))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def tool_results(self) -> tuple[ToolResult, ...]:
+        return tuple(part for part in self.parts if isinstance(part, ToolResult))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolDefinition:
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    """JSON Schema of the arguments, an object schema."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLMResponse:
+    message: LLMMessage
+    finish_reason: FinishReason
+    usage: Usage
+    provider: str
+    model: str
+    """The model that answered, as the provider named it; the one asked for when it did not say."""
+    request_id: str | None = None
+    details: Details = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+    @property
+    def reasoning(self) -> str:
+        return self.message.reasoning
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        return self.message.tool_calls
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LLMStreamChunk:
+    type: Literal["delta", "reasoning", "tool_call", "done"]
+    text: str = ""
+    """The new piece of text, for ``delta`` and ``reasoning``."""
+    tool_call: ToolCall | None = None
+    """One whole, parsed call, for ``tool_call``."""
+    response: LLMResponse | None = None
+    """The complete answer, for ``done``, the last chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Embeddings:
+    vectors: list[list[float]]
+    usage: Usage
+    provider: str
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelInfo:
+    id: str
+    label: str
+    context_window: int | None = None
+    """Tokens; ``None`` where neither the provider nor the catalogue says."""
+    capabilities: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One request in our vocabulary, checked, before an adapter turns it into its wire's shape."""
+
+    model: str
+    messages: tuple[LLMMessage, ...]
+    tools: tuple[ToolDefinition, ...] = ()
+    tool_choice: ToolChoice | None = None
+    response_schema: Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+def system_text(messages: Sequence[LLMMessage]) -> str:
+    """All system messages as one text, for wires that take it apart from the conversation."""
+    return "\n\n".join(message.text for message in messages if message.role == "system")

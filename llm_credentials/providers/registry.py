@@ -1,0 +1,83 @@
+"""Finds every provider: each module of ``adapters`` may hold a tuple ``SPECS``; nothing else lists providers."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from functools import cache
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, cast
+
+from llm_credentials.providers.spec import ProviderSpec
+
+if TYPE_CHECKING:
+    from llm_credentials.providers.client import LLMClient
+
+
+class UnknownProvider(ValueError):
+    """The slug names no provider of this site."""
+
+
+def _no_site_address(setting: str) -> str:
+    return ""
+
+
+_site_address: Callable[[str], str] = _no_site_address
+
+
+def use_site_addresses(lookup: Callable[[str], str]) -> None:
+    """Tell the registry how to read the site's setting of a provider whose address the site decides."""
+    global _site_address
+    _site_address = lookup
+
+
+def site_address(spec: ProviderSpec) -> str:
+    return _site_address(spec.site_address_setting) if spec.site_address_setting else ""
+
+
+def collect(modules: Iterable[ModuleType]) -> MappingProxyType[str, ProviderSpec]:
+    """The specs of these modules by slug. Raises ValueError when two claim one slug."""
+    found: dict[str, ProviderSpec] = {}
+    for module in modules:
+        for spec in cast("tuple[ProviderSpec, ...]", getattr(module, "SPECS", ())):
+            if spec.slug in found:
+                raise ValueError(f"two providers call themselves {spec.slug!r}")
+            found[spec.slug] = spec
+    return MappingProxyType(found)
+
+
+@cache
+def _all() -> MappingProxyType[str, ProviderSpec]:
+    from llm_credentials.providers import adapters
+
+    names = sorted(name for _, name, _ in pkgutil.iter_modules(adapters.__path__))
+    return collect(importlib.import_module(f"{adapters.__name__}.{name}") for name in names)
+
+
+def all_specs() -> tuple[ProviderSpec, ...]:
+    """Every provider that the code knows, those without an address of the site included; in the order of their labels."""
+    return tuple(sorted(_all().values(), key=lambda spec: spec.label.lower()))
+
+
+def specs() -> tuple[ProviderSpec, ...]:
+    """The providers of this site."""
+    return tuple(spec for spec in all_specs() if not spec.site_address_setting or site_address(spec))
+
+
+def get_spec(slug: str) -> ProviderSpec:
+    """Raises UnknownProvider, also for one whose address the site has not set."""
+    spec = _all().get(slug)
+    if spec is None or (spec.site_address_setting and not site_address(spec)):
+        raise UnknownProvider(f"There is no provider called {slug[:40]!r}.")
+    return spec
+
+
+def provider_choices() -> list[tuple[str, str]]:
+    return [(spec.slug, spec.label) for spec in specs()]
+
+
+@cache
+def client_class(path: str) -> type[LLMClient]:
+    module, _, name = path.partition(":")
+    return cast("type[LLMClient]", getattr(importlib.import_module(module), name))

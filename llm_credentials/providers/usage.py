@@ -1,0 +1,32 @@
+"""Token counts, with one meaning for every provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What a call used. ``None`` means unknown and is never written as 0."""
+
+    input_tokens: int | None = None
+    """Every prompt token, cached ones included."""
+    output_tokens: int | None = None
+    """Every generated token, reasoning included."""
+    cache_read_tokens: int | None = None
+    """The part of ``input_tokens`` that was read from the provider's cache."""
+    cache_write_tokens: int | None = None
+    """The part of ``input_tokens`` that was written to the provider's cache."""
+    reasoning_tokens: int | None = None
+    """The part of ``output_tokens`` that was thinking."""
+
+
+def count(value: object) -> int | None:
+    """A token count as a provider sent it: a whole number of at least 0, else unknown."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def add(*values: int | None) -> int | None:
+    """The sum of the known values; unknown if none is known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
