@@ -1,0 +1,183 @@
+"""What every page shares: icons, provider tiles, times, money, navigation. ``{% load keyswitch %}``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple, Protocol
+
+from django import template
+from django.template import Context
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from llm_credentials.templatetags._icons import SHAPES
+
+register = template.Library()
+
+HUE_STEP = 15
+
+
+class Tile(Protocol):
+    """What a monogram is made of; every ProviderSpec has it."""
+
+    @property
+    def monogram(self) -> str: ...
+    @property
+    def hue(self) -> int: ...
+
+
+@register.simple_tag
+def icon(name: str, label: str = "", size: str = "") -> SafeString:
+    """An inline SVG of ``name``; hidden from screen readers unless it has a ``label``. ``size="sm"`` is 16 px instead of 20.
+
+    Raises KeyError for an unknown name, so that a misspelt one fails in the tests and not on the page.
+    """
+    shape = mark_safe(SHAPES[name])  # noqa: S308 - our own constants
+    classes = "icon icon-sm" if size == "sm" else "icon"
+    if label:
+        return format_html('<svg class="{}" viewBox="0 0 20 20" role="img" aria-label="{}">{}</svg>', classes, label, shape)
+    return format_html('<svg class="{}" viewBox="0 0 20 20" aria-hidden="true">{}</svg>', classes, shape)
+
+
+@register.simple_tag
+def monogram(tile: Tile | None, size: str = "") -> SafeString:
+    """The neutral tile that stands for a provider; it says nothing to screen readers, so write the label beside it."""
+    small = " sm" if size == "sm" else ""
+    if tile is None:
+        return format_html('<span class="monogram plain{}" aria-hidden="true">{}</span>', small, "?")
+    hue = tile.hue % 360 // HUE_STEP * HUE_STEP
+    return format_html('<span class="monogram hue-{}{}" aria-hidden="true">{}</span>', hue, small, tile.monogram)
+
+
+def ago_words(moment: datetime, now: datetime) -> str:
+    """How long ago in the shortest honest words: "just now", "2 min ago", "3 h ago", "yesterday", else the date."""
+    passed = now - moment
+    if passed < timedelta(seconds=45):
+        return _("just now")
+    if passed < timedelta(hours=1):
+        return _("%(count)d min ago") % {"count": max(1, round(passed / timedelta(minutes=1)))}
+    if passed < timedelta(hours=24):
+        return _("%(count)d h ago") % {"count": round(passed / timedelta(hours=1))}
+    days = passed // timedelta(days=1)
+    if days < 2:  # noqa: PLR2004
+        return _("yesterday")
+    if days < 14:  # noqa: PLR2004
+        return ngettext("%(count)d day ago", "%(count)d days ago", days) % {"count": days}
+    return date_format(timezone.localtime(moment), "j M Y")
+
+
+@register.filter
+def ago(moment: datetime | None) -> str:
+    """``<time>`` in relative words with the exact time in its title; "never" for None."""
+    if moment is None:
+        return _("never")
+    local = timezone.localtime(moment)
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        moment.astimezone(UTC).isoformat(timespec="seconds"),
+        f"{date_format(local, 'j M Y, H:i:s')} {local.tzname() or ''}".strip(),
+        ago_words(moment, timezone.now()),
+    )
+
+
+@register.filter
+def money(amount_usd: Decimal | float | None) -> str:
+    """Dollars with as much precision as they deserve: $12.40, $0.0042; "cost unknown" for None."""
+    if amount_usd is None:
+        return _("cost unknown")
+    amount = Decimal(str(amount_usd))
+    if amount == 0:
+        return "$0"
+    if abs(amount) >= Decimal("0.1"):
+        return f"${number_format(amount.quantize(Decimal('0.01')), decimal_pos=2, use_l10n=True, force_grouping=True)}"
+    if abs(amount) < Decimal("0.00005"):
+        return _("under $0.0001")
+    return f"${number_format(amount.quantize(Decimal('0.0001')).normalize(), use_l10n=True)}"
+
+
+@register.filter
+def count(value: int | None) -> str:
+    """A whole number with grouping; "unknown" for None."""
+    return _("unknown") if value is None else number_format(value, decimal_pos=0, use_l10n=True, force_grouping=True)
+
+
+@register.filter
+def seconds(milliseconds: int | float | None) -> str:
+    """``latency_ms`` as seconds: 0.8 s, 12 s; nothing for None."""
+    if milliseconds is None:
+        return ""
+    value = milliseconds / 1000
+    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"  # noqa: PLR2004
+
+
+STATUS_LOOK: dict[str, tuple[str, str]] = {
+    "valid": ("is-valid", "check-circle"),
+    "attention": ("is-attention", "alert"),
+    "broken": ("is-broken", "x-circle"),
+    "idle": ("is-idle", "idle"),
+    "active": ("is-active", "play"),
+}
+
+
+@register.simple_tag
+def pill(meaning: str, text: str) -> SafeString:
+    """A status in words with its icon. ``meaning``: valid, attention, broken, idle or active."""
+    look, shape = STATUS_LOOK[meaning]
+    return format_html('<span class="pill {}">{}<span>{}</span></span>', look, icon(shape), text)
+
+
+class NavItem(NamedTuple):
+    label: str
+    url: str
+    icon: str
+    current: bool
+
+
+def _items(path: str, entries: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> list[NavItem]:
+    """Entries are (label, URL name, icon, path prefixes it stands for); those whose URL does not exist are left out."""
+    found = []
+    for label, name, shape, prefixes in entries:
+        try:
+            url = reverse(name)
+        except NoReverseMatch:
+            continue
+        found.append(NavItem(label, url, shape, path.startswith((url, *prefixes))))
+    return found
+
+
+@register.simple_tag(takes_context=True)
+def navigation(context: Context) -> list[NavItem]:
+    """The places of the site that exist, for the rail and the bottom bar."""
+    return _items(
+        _path(context),
+        [
+            (_("Agents"), "agents:agent-list", "agents", ()),
+            (_("Conversations"), "agents:conversation-list", "conversations", ()),
+            (_("Runs"), "agents:run-list", "runs", ()),
+            (_("Settings"), "llm_credentials:provider-list", "settings", ("/settings/", "/accounts/")),
+        ],
+    )
+
+
+@register.simple_tag(takes_context=True)
+def settings_tabs(context: Context) -> list[NavItem]:
+    """The second level of the settings."""
+    return _items(
+        _path(context),
+        [
+            (_("Providers"), "llm_credentials:provider-list", "key", ()),
+            (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),
+        ],
+    )
+
+
+def _path(context: Context) -> str:
+    request: Any = context.get("request")
+    return request.path if request is not None else ""

@@ -1,0 +1,36 @@
+"""The front door and the style guide."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+from llm_credentials.providers.registry import specs
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    """The first useful page for a user; for anyone else, what this site is."""
+    if not request.user.is_authenticated:
+        return render(request, "home.html", {"specs": [spec for spec in specs() if not spec.site_address_setting]})
+    try:
+        return redirect(reverse("agents:agent-list"))
+    except NoReverseMatch:
+        return redirect("llm_credentials:provider-list")
+
+
+@require_GET
+def styleguide(request: HttpRequest) -> HttpResponse:
+    if not settings.DEBUG:
+        raise Http404
+    return render(
+        request,
+        "llm_credentials/styleguide.html",
+        {"specs": specs(), "now": timezone.now(), "cost": Decimal("0.0042")},
+    )

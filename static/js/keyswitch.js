@@ -1,0 +1,100 @@
+// What the pages do beyond HTML and htmx. Everything here is a help: each page works without it.
+"use strict";
+
+const shows = 6000; // ms a quiet toast stays
+
+function toast(text, look = "is-attention") {
+  if ([...document.querySelectorAll("[data-toast] > span")].some((words) => words.textContent === text)) return;
+  const box = document.createElement("div");
+  box.className = `toast ${look}`;
+  box.dataset.toast = "";
+  box.dataset.stays = "";
+  const words = document.createElement("span");
+  words.textContent = text;
+  const close = document.createElement("button");
+  close.type = "button";
+  close.className = "btn btn-quiet";
+  close.dataset.dismiss = "";
+  close.textContent = "Dismiss";
+  box.append(words, close);
+  document.getElementById("messages")?.append(box);
+}
+
+function settleToasts(root) {
+  for (const box of root.querySelectorAll("[data-toast]:not([data-stays]):not([data-timed])")) {
+    box.dataset.timed = "";
+    const leave = () => (box.matches(":hover, :focus-within") ? setTimeout(leave, 1500) : box.remove());
+    setTimeout(leave, shows);
+  }
+}
+
+// A password field is shown only while its button is pressed in; it is always hidden again before it is sent.
+function reveal(button, visible) {
+  const input = document.getElementById(button.getAttribute("aria-controls"));
+  if (!input) return;
+  input.type = visible ? "text" : "password";
+  button.setAttribute("aria-pressed", String(visible));
+  button.querySelector("[data-when=hidden]").hidden = visible;
+  button.querySelector("[data-when=visible]").hidden = !visible;
+}
+
+document.addEventListener("click", (event) => {
+  const target = event.target instanceof Element ? event.target : null;
+  if (!target) return;
+  const dismiss = target.closest("[data-dismiss]");
+  if (dismiss) dismiss.closest("[data-toast]")?.remove();
+  const eye = target.closest("[data-reveal]");
+  if (eye) reveal(eye, eye.getAttribute("aria-pressed") !== "true");
+  const fill = target.closest("[data-fill]");
+  if (fill) {
+    const input = document.getElementById(fill.dataset.fill);
+    input.value = fill.dataset.value;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+    input.focus();
+  }
+  const copy = target.closest("[data-copy]");
+  if (copy) copyFrom(copy);
+  for (const open of document.querySelectorAll("details.account[open]")) {
+    if (!open.contains(target)) open.open = false;
+  }
+});
+
+async function copyFrom(button) {
+  const source = button.dataset.copy ? document.getElementById(button.dataset.copy) : button.closest(".highlight")?.querySelector("pre");
+  if (!source) return;
+  const before = button.textContent;
+  try {
+    await navigator.clipboard.writeText(source.value ?? source.textContent);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Select and copy by hand";
+  }
+  setTimeout(() => { button.textContent = before; }, 1800);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape") return;
+  const open = document.querySelector("details.account[open]");
+  if (open) {
+    open.open = false;
+    open.querySelector("summary").focus();
+  }
+});
+
+document.addEventListener("submit", (event) => {
+  for (const eye of event.target.querySelectorAll("[data-reveal][aria-pressed=true]")) reveal(eye, false);
+});
+
+// The page may come back from the browser's own cache: no typed key shall wait there.
+window.addEventListener("pagehide", () => {
+  for (const input of document.querySelectorAll("input[data-secret]")) input.value = "";
+});
+
+document.addEventListener("htmx:afterSettle", (event) => settleToasts(event.target.ownerDocument));
+document.addEventListener("htmx:responseError", (event) => {
+  toast(`The site could not do that (${event.detail.xhr.status}). Nothing was changed. Reload the page and try again.`, "is-broken");
+});
+document.addEventListener("htmx:sendError", () => toast("The site cannot be reached. What you typed is still here; try again when you are back online."));
+document.addEventListener("htmx:timeout", () => toast("The site took too long to answer. Reload the page to see where things stand."));
+
+settleToasts(document);
