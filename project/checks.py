@@ -1,0 +1,21 @@
+"""System checks of the site's own settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+
+@register
+def secret_key_is_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    if not settings.SECRET_KEY_MISSING:
+        return []
+    return [
+        Error(
+            "SECRET_KEY is not set, so every process would sign sessions with a key of its own.",
+            hint="Run `make run` once, which writes .env, or set SECRET_KEY (or SECRET_KEY_FILE) yourself: see .env.example.",
+            id="project.E001",
+        )
+    ]

@@ -1,0 +1,168 @@
+"""The one reader of the process environment.
+
+A value comes from the environment, else from ``.env``, else from ``.run/env`` (what the running supervisor wrote about the
+servers it started). A secret ``NAME`` may stand in a file instead, whose path is in ``NAME_FILE``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from llm_credentials.providers.spec import ProviderSpec
+
+T = TypeVar("T")
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+ENV_FILE = BASE_DIR / ".env"
+RUN_DIR = BASE_DIR / ".run"
+RUN_ENV_FILE = RUN_DIR / "env"
+
+
+class _Environment(environ.Env):
+    """A copy: what stands in the files never enters ``os.environ``, where SDKs and children would find it."""
+
+    ENVIRON: ClassVar[dict[str, str]] = {}
+
+
+_read = _Environment()
+_loaded = False
+_stripped: dict[str, str] = {}
+
+
+def load() -> None:
+    """Read the environment and the two files, once."""
+    global _loaded
+    if _loaded:
+        return
+    _loaded = True
+    _Environment.ENVIRON = dict(os.environ)
+    for path in (ENV_FILE, RUN_ENV_FILE):
+        if path.is_file():
+            _Environment.read_env(str(path))
+
+
+def use_defaults_only() -> None:
+    """Let neither the environment nor the files decide anything: for tests."""
+    global _loaded
+    _loaded = True
+    _Environment.ENVIRON = {}
+
+
+def use_settings(module: str) -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", module)
+
+
+def outer(name: str, default: str = "") -> str:
+    """A variable of the process itself, never of the files: switches of the test run and the supervisor."""
+    return os.environ.get(name, default)
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """What a child process gets: this process's environment, with what ``strip_sdk_variables`` took away, and ``extra``."""
+    return {**os.environ, **_stripped, **extra}
+
+
+def text(name: str, default: str = "") -> str:
+    return _Environment.ENVIRON.get(name, default).strip()
+
+
+def secret(name: str) -> str:
+    """The value of ``name``, else the contents of the file that ``name_FILE`` names, else the empty string."""
+    value = text(name)
+    path = text(f"{name}_FILE")
+    if value or not path:
+        return value
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ImproperlyConfigured(f"{name}_FILE names a file that cannot be read: {path}") from problem
+
+
+def flag(name: str, default: bool = False) -> bool:
+    value = text(name).lower()
+    if not value:
+        return default
+    if value in {"1", "true", "yes", "on"}:
+        return True
+    if value in {"0", "false", "no", "off"}:
+        return False
+    raise ImproperlyConfigured(f"{name} must be true or false, not {value!r}")
+
+
+def whole(name: str, default: int) -> int:
+    return _number(name, default, int, "a whole number")
+
+
+def decimal(name: str, default: float) -> float:
+    return _number(name, default, float, "a number")
+
+
+def _number(name: str, default: T, cast: Callable[[str], T], what: str) -> T:
+    value = text(name)
+    if not value:
+        return default
+    try:
+        return cast(value)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name} must be {what}, not {value!r}") from None
+
+
+def words(name: str, default: Collection[str] = ()) -> list[str]:
+    """A comma-separated list."""
+    value = text(name)
+    return [word.strip() for word in value.split(",") if word.strip()] if value else list(default)
+
+
+def database(name: str, default: str) -> dict[str, Any]:
+    """A database URL as Django's settings want it."""
+    try:
+        return dict(_read.db_url_config(secret(name) or default))
+    except (ValueError, KeyError, environ.ImproperlyConfigured):
+        raise ImproperlyConfigured(
+            f"{name} is no database address: postgres://user:password@host:5432/name or sqlite:////path/to/file"
+        ) from None
+
+
+def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:
+    """The operator's own credentials, by provider: what each provider's spec names, where there is a key or none is needed."""
+    found: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        key = next(filter(None, (secret(name) for name in spec.env_key_names)), "")
+        prefix = spec.env_prefix
+        base_url = text(f"{prefix}_BASE_URL") if prefix else ""
+        if not key and not (base_url and not spec.key_required):
+            continue
+        options = {field.name: secret(f"{prefix}_{field.name.upper()}") for field in spec.options} if prefix else {}
+        found[spec.slug] = {
+            "api_key": key or None,
+            "model": text(f"{prefix}_MODEL") if prefix else "",
+            "base_url": base_url or None,
+            "options": {name: value for name, value in options.items() if value},
+        }
+    return found
+
+
+def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
+    """Take every variable that a provider's SDK would read on its own out of this process.
+
+    They would send a user's key, or the operator's, to an address or under an organisation that its owner did not choose.
+    """
+    prefixes = {f"{spec.env_prefix}_" for spec in specs if spec.env_prefix}
+    prefixes |= {name.removesuffix("API_KEY") for spec in specs for name in spec.env_key_names if name.endswith("_API_KEY")}
+    for name in [name for name in os.environ if name.startswith(tuple(prefixes))]:
+        _stripped[name] = os.environ.pop(name)
+
+
+def redis_addresses(url: str) -> Mapping[str, str]:
+    """One server under the two spellings that its clients want: ``plain`` (redis-py, Django) and ``broker`` (Celery)."""
+    if url.startswith("unix://"):
+        path, _, query = url.removeprefix("unix://").partition("?")
+        database = query.partition("db=")[2] or "0"
+        return {"plain": url, "broker": f"redis+socket://{path}?virtual_host={database}"}
+    return {"plain": url, "broker": url}

@@ -1,0 +1,35 @@
+"""Every address of the site begins here."""
+
+from importlib.util import find_spec
+
+from allauth.account.decorators import secure_admin_login
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
+
+from project import health
+
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+
+
+
+def _written(module: str) -> bool:
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", RedirectView.as_view(url="/agents/"), name="home"),
+    path("healthz", health.healthz, name="healthz"),
+    path("readyz", health.readyz, name="readyz"),
+    path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
+]
+if _written("llm_credentials.urls"):
+    urlpatterns.append(path("", include("llm_credentials.urls")))
+if _written("agents.urls"):
+    urlpatterns.append(path("", include("agents.urls")))
+if _written("llm_credentials.api"):
+    from llm_credentials.api import api
+
+    urlpatterns.append(path("api/", api.urls))
