@@ -1,0 +1,151 @@
+"""What every wire does the same way: tool ids, tool arguments, retry-after, error codes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from llm_credentials.providers.errors import (
+    AuthenticationFailed,
+    BadProviderResponse,
+    DeadlineExceeded,
+    LLMError,
+    PermissionDenied,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRejected,
+)
+
+_STATUS_ERRORS: Mapping[int, type[LLMError]] = {
+    401: AuthenticationFailed,
+    402: QuotaExhausted,
+    403: PermissionDenied,
+    408: DeadlineExceeded,
+    409: ProviderUnavailable,
+    429: RateLimited,
+}
+_CODE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+
+
+def status_error(status: int) -> type[LLMError]:
+    """The class that a status alone stands for, where the provider's own code says nothing finer."""
+    if status in _STATUS_ERRORS:
+        return _STATUS_ERRORS[status]
+    if status >= 500:
+        return ProviderUnavailable
+    return RequestRejected if status >= 400 else BadProviderResponse
+
+
+def safe_code(value: object) -> str | None:
+    """A provider's error code if it looks like one; anything else may quote the request and is dropped."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds until the provider wants to be asked again; 0 when that time is past, None when it does not say."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return max(milliseconds / 1000, 0.0)
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None:
+        return max(seconds, 0.0)
+    try:
+        moment = parsedate_to_datetime(text) if text else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    # "-0000" gives a naive datetime; the header is UTC by its definition.
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
+    """A tool call's arguments, and the text itself when it was no JSON object. No text at all means no arguments."""
+    if not text or text.isspace():
+        return {}, None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}, text
+    return (value, None) if isinstance(value, dict) else ({}, text)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdRule:
+    """Which tool ids a wire takes."""
+
+    pattern: re.Pattern[str]
+    """What a whole id must match; ids made by us have lower-case hexadecimal digits after ``prefix``."""
+    length: int = 40
+    """Of an id made by us, its prefix included."""
+    prefix: str = "call_"
+
+
+@dataclass(slots=True)
+class WireIds:
+    """Canonical tool ids as one wire wants them, for one conversation in its order.
+
+    An id that the wire takes stays as it is. Any other, and one that an earlier turn used already (some providers
+    number each answer's calls from 0), becomes a digest of itself: the same conversation always gives the same ids.
+    """
+
+    rule: IdRule
+    _given: dict[str, str] = field(default_factory=dict)
+    """The newest wire id of each canonical one."""
+    _used: set[str] = field(default_factory=set)
+
+    def call(self, canonical: str) -> str:
+        """The id of a new call."""
+        wire = canonical if self.rule.pattern.fullmatch(canonical) else self._made(canonical)
+        turn = 1
+        while wire in self._used:
+            turn += 1
+            wire = self._made(f"{canonical}\n{turn}")
+        self._used.add(wire)
+        self._given[canonical] = wire
+        return wire
+
+    def result(self, canonical: str) -> str:
+        """The id under which the result of that call is sent."""
+        return self._given.get(canonical) or self.call(canonical)
+
+    def _made(self, seed: str) -> str:
+        digits = self.rule.length - len(self.rule.prefix)
+        return self.rule.prefix + hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+
+
+@dataclass(slots=True)
+class AnswerIds:
+    """Canonical ids for one answer's calls: the provider's own where it gave one, once; else made from ``seed``."""
+
+    seed: str
+    """What sets this answer apart from others, such as its id."""
+    _used: set[str] = field(default_factory=set)
+
+    def take(self, given: object) -> str:
+        if isinstance(given, str) and given and given not in self._used:
+            self._used.add(given)
+            return given
+        seed = f"{self.seed}\n{len(self._used)}"
+        made = "call_" + hashlib.sha256(seed.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        self._used.add(made)
+        return made
