@@ -2,10 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
+from django.conf import settings as site_settings
 from django.contrib.auth.models import User
+from django.core.cache import caches
+from django.db import connection
+
+from project.tests import servers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_outside() -> Iterator[None]:
+    """Sockets reach this machine only; names other than localhost are unknown."""
+    with pytest.MonkeyPatch.context() as patch:
+        servers.wall(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def valkey_url() -> Iterator[str]:
+    """A Valkey of this test process, behind cache, broker, limits and pub/sub alike."""
+    from project.celery import app
+    from project.env import redis_addresses
+
+    with servers.running_valkey() as url:
+        site_settings.REDIS_URL = site_settings.CACHES["default"]["LOCATION"] = url
+        site_settings.CELERY_BROKER_URL = app.conf.broker_url = redis_addresses(url)["broker"]
+        yield url
+        caches.close_all()
+
+
+@pytest.fixture(scope="session")
+def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey_url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def empty_valkey(_valkey: redis.Redis) -> None:
+    """No test sees what another counted, cached or queued."""
+    _valkey.flushall()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    yield
+    if connection.vendor == "postgresql":
+        # Threads of servers may still hold connections, which would keep the test database from being dropped.
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
 
 
 @pytest.fixture
@@ -30,3 +82,47 @@ def charlie(db: Any) -> User:
 def staff(db: Any) -> User:
     """Staff with every permission."""
     return User.objects.create_superuser("staff", "staff@example.com", "staff-password")
+
+
+@pytest.fixture(scope="session")
+def _live_server(valkey_url: str, django_db_setup: None) -> Iterator[servers.LiveServer]:
+    server = servers.LiveServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def live_site(transactional_db: Any, _live_server: servers.LiveServer) -> Iterator[str]:
+    """The address of the site on a real uvicorn; other processes and threads see what the test commits."""
+    yield _live_server.url
+    _live_server.settle()
+
+
+@pytest.fixture
+def celery_worker_thread(transactional_db: Any, valkey_url: str) -> Iterator[Any]:
+    """A worker in a thread of this process, fed through Valkey."""
+    from celery.contrib.testing.worker import start_worker
+
+    from project.celery import app
+
+    with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False, shutdown_timeout=20) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[str]:
+    """The sandbox provider on a loopback port; yields its address, ``http://127.0.0.1:port``."""
+    from llm_credentials.providers.sandbox.running import start_sandbox_thread
+
+    url, stop = start_sandbox_thread()
+    yield url
+    stop()
+
+
+@pytest.fixture
+def sandbox_url(sandbox_server: str, settings: Any) -> str:
+    """The sandbox provider as the site knows it: in the catalogue, and its port, no other, may be reached."""
+    settings.SANDBOX_URL = sandbox_server
+    settings.LLM_EGRESS_ALLOW = [sandbox_server.removeprefix("http://")]
+    return sandbox_server

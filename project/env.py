@@ -30,7 +30,6 @@ class _Environment(environ.Env):
     ENVIRON: ClassVar[dict[str, str]] = {}
 
 
-_read = _Environment()
 _loaded = False
 _stripped: dict[str, str] = {}
 
@@ -120,13 +119,30 @@ def words(name: str, default: Collection[str] = ()) -> list[str]:
 
 
 def database(name: str, default: str) -> dict[str, Any]:
-    """A database URL as Django's settings want it."""
+    """The database that ``name`` gives the address of, as Django's settings want it."""
     try:
-        return dict(_read.db_url_config(secret(name) or default))
+        return database_url(secret(name) or default)
     except (ValueError, KeyError, environ.ImproperlyConfigured):
         raise ImproperlyConfigured(
             f"{name} is no database address: postgres://user:password@host:5432/name or sqlite:////path/to/file"
         ) from None
+
+
+def database_url(url: str) -> dict[str, Any]:
+    """Raises ValueError for what is no database address. SQLite gets write-ahead logging, servers kept connections."""
+    config = dict(_Environment.db_url_config(url))
+    if config.get("ENGINE") == "django.db.backends.sqlite3":
+        # Writers queue for the lock at their first statement instead of failing when a read turns into a write.
+        config["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
+        }
+    elif not config.get("ENGINE"):
+        raise ValueError("no engine")
+    else:
+        config |= {"CONN_MAX_AGE": whole("DATABASE_CONN_MAX_AGE_S", default=60), "CONN_HEALTH_CHECKS": True}
+    return config
 
 
 def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:
@@ -154,7 +170,9 @@ def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
     They would send a user's key, or the operator's, to an address or under an organisation that its owner did not choose.
     """
     prefixes = {f"{spec.env_prefix}_" for spec in specs if spec.env_prefix}
-    prefixes |= {name.removesuffix("API_KEY") for spec in specs for name in spec.env_key_names if name.endswith("_API_KEY")}
+    prefixes |= {
+        name.removesuffix("API_KEY") for spec in specs for name in spec.env_key_names if name.endswith("_API_KEY")
+    }
     for name in [name for name in os.environ if name.startswith(tuple(prefixes))]:
         _stripped[name] = os.environ.pop(name)
 

@@ -22,11 +22,15 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Of the request that is being served in this task; empty outside of one."""
 
 
-def _both(before: Callable[[HttpRequest], None], after: Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]) -> Any:
+def _both(
+    before: Callable[[HttpRequest], None], after: Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]
+) -> Any:
     """A middleware of two plain functions."""
 
     @sync_and_async_middleware
-    def middleware(get_response: GetResponse) -> Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]:
+    def middleware(
+        get_response: GetResponse,
+    ) -> Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]:
         if iscoroutinefunction(get_response):
 
             async def serve_async(request: HttpRequest) -> HttpResponseBase:

