@@ -1,0 +1,50 @@
+"""The settings of this app, typed, in one place. Read at each call, so that a changed setting counts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from django.conf import settings
+
+from llm_credentials.providers import EgressPolicy
+
+
+def _text(name: str, default: str = "") -> str:
+    return cast("str", getattr(settings, name, default) or default)
+
+
+def credential_keys() -> str:
+    """``id:base64(32 bytes)[,id:…]``: the first seals, all open. Empty: the site has no key ring."""
+    return _text("CREDENTIAL_KEYS")
+
+
+def default_provider() -> str:
+    return _text("LLM_DEFAULT_PROVIDER", "openai")
+
+
+def site_address(setting: str) -> str:
+    """The address that the site gives a provider which has none of its own; empty: that provider is off."""
+    return _text(setting)
+
+
+def egress_policy() -> EgressPolicy:
+    """Where keys may travel beyond the public internet: what the operator lists, nothing else."""
+    return EgressPolicy(allow=tuple(getattr(settings, "LLM_EGRESS_ALLOW", ())))
+
+
+def system_keys() -> Mapping[str, Mapping[str, Any]]:
+    """Provider slug → ``{"api_key", "model", "base_url"}`` of the keys in the environment."""
+    return cast("Mapping[str, Mapping[str, Any]]", getattr(settings, "LLM_SYSTEM_KEYS", {}))
+
+
+def test_timeout_s() -> float:
+    return float(getattr(settings, "LLM_TEST_TIMEOUT_S", 10))
+
+
+def test_rate_per_user() -> str:
+    return _text("LLM_RATE_TEST_USER", "10/m")
+
+
+def test_rate_per_provider() -> str:
+    return _text("LLM_RATE_TEST_PROVIDER", "60/m")

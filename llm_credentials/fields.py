@@ -1,0 +1,184 @@
+"""A column whose values are sealed to their row, and read as opaque.
+
+Built on ``EncryptedTextField`` for its column type and its ``keys``/``f`` hooks. Its conversions are replaced: they open
+whatever looks like a token, on the way in too, hand out the ciphertext when that fails, keep a flag on the shared field
+object while cleaning, and bind nothing to its row.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from cryptography.fernet import InvalidToken
+from django.core.exceptions import FieldError
+from django.db import models
+from django.db.models.lookups import Exact, IsNull
+from django.db.models.query_utils import DeferredAttribute
+from encrypted_fields.fields import EncryptedTextField
+
+from llm_credentials import keyring
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.expressions import Expression
+
+    _Base = models.TextField["Sealed | None", "Sealed | None"]
+else:
+    _Base = EncryptedTextField
+
+REFUSAL = "A key is stored through its settings page or credential.seal(); nothing else may be assigned to it."
+
+
+class Unreadable(Exception):
+    """The sealed text does not open here: lost key, changed text, or another row's. Says nothing of the text itself."""
+
+
+class Sealed:
+    """A sealed value as the database holds it. Nothing but its field looks inside."""
+
+    __slots__ = ("_stored",)
+
+    def __init__(self, stored: str) -> None:
+        object.__setattr__(self, "_stored", stored)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError("A sealed value does not change.")
+
+    def __repr__(self) -> str:
+        return "<Sealed>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return "<Sealed>"
+
+    def __bool__(self) -> bool:
+        return bool(self._stored)
+
+    def __eq__(self, other: object) -> bool:
+        """Two seals of one secret differ; only the very same ciphertext is equal."""
+        if not isinstance(other, Sealed):
+            return NotImplemented
+        return hmac.compare_digest(self._digest(), other._digest())
+
+    def __hash__(self) -> int:
+        return hash(self._digest())
+
+    def __copy__(self) -> Sealed:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sealed:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("A sealed value is never pickled: pass the credential's id instead.")
+
+    def _digest(self) -> bytes:
+        return sha256(self._stored.encode("utf-8", "surrogatepass")).digest()
+
+    @property
+    def key_id(self) -> str:
+        """The id of the encryption key it names; empty when the text is not of our making."""
+        return keyring.key_id_of(self._stored)
+
+
+class SealingRow(Protocol):
+    def sealing_context(self, field: SealedField) -> str:
+        """What the sealed value belongs to: ``table.column|row|owner|provider|base_url``."""
+        ...
+
+
+class _SealedAttribute(DeferredAttribute):
+    """Refuses everything but a Sealed or None, so that no text can stand where a sealed value is expected."""
+
+    def __set__(self, instance: models.Model, value: object) -> None:
+        if value is not None and not isinstance(value, Sealed):
+            raise TypeError(REFUSAL)
+        instance.__dict__[self.field.attname] = value
+
+
+class _Unchanged(Exact):  # type: ignore[type-arg]
+    """``api_key__unchanged=<Sealed>``: the column still holds these very bytes. For compare-and-swap."""
+
+    lookup_name = "unchanged"
+
+
+class SealedField(_Base):
+    """Gives and takes ``Sealed | None``; ``seal`` and ``open`` are the only ways between it and plain text.
+
+    It is in no form, no fixture and no lookup (but ``isnull`` and ``unchanged``).
+    """
+
+    description = "Sealed text"
+    descriptor_class = _SealedAttribute
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"editable": False, "serialize": False})
+
+    @property
+    def keys(self) -> list[bytes]:
+        """Raises KeyringError. Never derived from SECRET_KEY, which a site must be able to change at will."""
+        return keyring.ring().fernet_keys
+
+    @property
+    def f(self) -> keyring.KeyRing:
+        """Not cached on the field: it follows the ring. Raises KeyringError."""
+        return keyring.ring()
+
+    def seal(self, row: SealingRow, plain: str) -> Sealed:
+        """Sealed for this row alone, as its context stands now. Raises KeyringError, ValueError."""
+        if not plain or keyring.looks_sealed(plain):
+            raise ValueError("Only a plain, non-empty text can be sealed.")
+        payload = json.dumps([row.sealing_context(self), plain])
+        return Sealed(self.f.encrypt(payload.encode()).decode("ascii"))
+
+    def open(self, row: SealingRow, sealed: Sealed) -> str:
+        """Raises Unreadable, also when the text was sealed for another row, owner, provider or address."""
+        try:
+            context, plain = json.loads(self.f.decrypt(sealed._stored.encode("utf-8", "surrogatepass")))
+            fits = hmac.compare_digest(context.encode(), row.sealing_context(self).encode())
+        except (InvalidToken, keyring.KeyringError, ValueError, TypeError, AttributeError):
+            # `from None`: some of these carry the decrypted text on them.
+            raise Unreadable from None
+        if not fits or not isinstance(plain, str):
+            raise Unreadable
+        return plain
+
+    def from_db_value(
+        self, value: str | None, expression: Expression, connection: BaseDatabaseWrapper
+    ) -> Sealed | None:
+        return None if value is None else Sealed(value)
+
+    def to_python(self, value: Any) -> Any:
+        return value
+
+    def clean(self, value: Any, model_instance: models.Model | None) -> Any:
+        return value
+
+    def get_prep_value(self, value: Any) -> Any:
+        if value is None or hasattr(value, "resolve_expression"):
+            return value
+        if not isinstance(value, Sealed):
+            raise TypeError(REFUSAL)
+        return value._stored
+
+    def value_to_string(self, obj: models.Model) -> str:
+        return ""
+
+    def formfield(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        return None
+
+    def get_lookup(self, lookup_name: str) -> Any:
+        match lookup_name:
+            case "isnull":
+                return IsNull
+            case "unchanged":
+                return _Unchanged
+            case _:
+                raise FieldError("A sealed value cannot be searched: the same secret never looks the same twice.")
+
+    def get_transform(self, lookup_name: str) -> NoReturn:
+        raise FieldError("A sealed value cannot be searched: the same secret never looks the same twice.")

@@ -1,0 +1,33 @@
+"""The rows of this app, one file a topic."""
+
+from llm_credentials.models.connection_tests import ConnectionTest
+from llm_credentials.models.credentials import (
+    EnvironmentCredential,
+    KeyringCanary,
+    SystemCredential,
+    UserCredential,
+    environment_credentials,
+    system_credentials,
+)
+from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
+from llm_credentials.models.settings import LLMSettings, SystemConfig, TaskOverride
+from llm_credentials.models.tokens import PersonalAccessToken
+from llm_credentials.models.usage import UsageRecord
+
+__all__ = [
+    "MASK",
+    "ConnectionTest",
+    "EnvironmentCredential",
+    "KeyHolder",
+    "KeyringCanary",
+    "LLMCredential",
+    "LLMSettings",
+    "PersonalAccessToken",
+    "SystemConfig",
+    "SystemCredential",
+    "TaskOverride",
+    "UsageRecord",
+    "UserCredential",
+    "environment_credentials",
+    "system_credentials",
+]

@@ -1,0 +1,70 @@
+"""Whether a key works: one row for every test, which everybody who shows it reads."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models import Q
+
+from llm_credentials.models.credentials import UserCredential
+from llm_credentials.models.sealed import KeyHolder
+
+UNFINISHED = ("queued", "running")
+
+
+class ConnectionTestQuerySet(models.QuerySet["ConnectionTest"]):
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.pk is not None else self.none()
+
+    def unfinished(self) -> Self:
+        return self.filter(state__in=UNFINISHED)
+
+
+class ConnectionTest(KeyHolder):
+    """A stored key under test (``credential``), or a typed one that waits sealed in ``api_key`` until it is tested."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        RUNNING = "running", "Testing"
+        VALID = "valid", "Working"
+        INVALID = "invalid", "Refused"
+        ERROR = "error", "Could not be tested"
+        EXPIRED = "expired", "Not finished"
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="connection_tests")
+    name = models.CharField(max_length=40, default="default")
+    credential = models.ForeignKey(
+        UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="connection_tests"
+    )
+    state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
+    steps = models.JSONField(blank=True, default=list)
+    """``{"name": "address"|"key"|"model"|"reply", "state": "ok"|"failed"|"skipped", "text": …}``, in order."""
+    detail = models.CharField(max_length=500, blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = ConnectionTestQuerySet.as_manager()
+
+    class Meta:
+        db_table = "llm_connection_tests"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "provider", "name"], condition=Q(state__in=UNFINISHED), name="one_test_at_a_time"
+            )
+        ]
+        indexes = [models.Index(fields=["user", "-created_at"], name="tests_by_user_and_time")]
+
+    def __str__(self) -> str:
+        return f"Test of {self.provider} · {self.name}: {self.state}"
+
+    def owner_ref(self) -> str:
+        return str(self.user_id)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state not in UNFINISHED

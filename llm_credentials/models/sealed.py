@@ -1,0 +1,170 @@
+"""What every row that holds a key has in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+from uuid import uuid4
+
+from django.db import models
+
+from llm_credentials import keyring
+from llm_credentials.fields import SealedField, Unreadable
+from llm_credentials.providers import CredentialUnreadable, ProviderSpec, UnknownProvider, get_spec
+
+MASK = "••••"
+
+
+class KeyHolder(models.Model):
+    """A key and the destination that it was given for. The two go together: a key only opens for its own address."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    provider = models.CharField(max_length=40)
+    api_key = SealedField(null=True, blank=True)
+    base_url = models.CharField(max_length=2048, blank=True, default="")
+    """Empty: the provider's own address."""
+    model = models.CharField(max_length=200, blank=True, default="")
+    options = models.JSONField(blank=True, default=dict)
+
+    class Meta:
+        abstract = True
+
+    def owner_ref(self) -> str:
+        """Who the key belongs to, as it is sealed with it."""
+        raise NotImplementedError
+
+    def sealing_context(self, field: SealedField) -> str:
+        # The address comes last: it alone may hold the separator.
+        place = f"{self._meta.db_table}.{field.column}"
+        return "|".join((place, str(self.pk), self.owner_ref(), self.provider, self.base_url))
+
+    def seal(self, plain: str) -> None:
+        """Put this key into the row, sealed for the row as it is now; set owner, provider and address first. Not saved.
+
+        Raises KeyringError, and ValueError for an empty text or a ciphertext.
+        """
+        self.api_key = _key_field(self).seal(self, plain)
+
+    def reveal(self) -> str:
+        """The key, for use: only ``factory.open_client`` calls this. Empty for a provider that needs none.
+
+        Raises CredentialUnreadable.
+        """
+        if self.api_key is None:
+            spec = self.spec_or_none
+            if spec is None or spec.key_required:
+                raise CredentialUnreadable(provider=self.provider)
+            return ""
+        try:
+            plain = _key_field(self).open(self, self.api_key)
+        except Unreadable:
+            raise CredentialUnreadable(provider=self.provider) from None
+        if not self._is_the_recorded_key(plain):
+            raise CredentialUnreadable(provider=self.provider)
+        return plain
+
+    def _is_the_recorded_key(self, plain: str) -> bool:
+        return True
+
+    @property
+    def has_key(self) -> bool:
+        return self.api_key is not None
+
+    @property
+    def spec(self) -> ProviderSpec:
+        """Raises UnknownProvider when this site no longer has the provider."""
+        return get_spec(self.provider)
+
+    @property
+    def spec_or_none(self) -> ProviderSpec | None:
+        try:
+            return get_spec(self.provider)
+        except UnknownProvider:
+            return None
+
+    @property
+    def provider_label(self) -> str:
+        spec = self.spec_or_none
+        return spec.label if spec else self.provider
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the encryption key of this row is known to be gone. Opens nothing and asks no database."""
+        if self.api_key is None:
+            return False
+        try:
+            ring = keyring.ring()
+        except keyring.KeyringError:
+            return True
+        key_id = self.api_key.key_id
+        return key_id not in ring or key_id in ring.lost_ids
+
+
+def _key_field(row: KeyHolder) -> SealedField:
+    field = row._meta.get_field("api_key")
+    assert isinstance(field, SealedField)
+    return field
+
+
+class LLMCredential(KeyHolder):
+    """A stored key with what lists may show of it."""
+
+    class Status(models.TextChoices):
+        UNVERIFIED = "unverified", "Not tested yet"
+        VALID = "valid", "Working"
+        INVALID = "invalid", "Refused"
+        ERROR = "error", "Test failed"
+        NEEDS_REENTRY = "needs_reentry", "Needs re-entry"
+
+    LAST4_FROM_LENGTH: ClassVar[int] = 12
+    """Of a shorter key nothing is shown: four characters would be too large a part of it."""
+
+    name = models.CharField(max_length=40, default="default")
+    last4 = models.CharField(max_length=4, blank=True, default="", editable=False)
+    fingerprint = models.CharField(max_length=64, blank=True, default="", editable=False)
+    """HMAC of the key under a key derived from the encryption key that ``api_key`` names; made anew at rotation."""
+    is_active = models.BooleanField(default=True)
+    priority = models.PositiveIntegerField(default=100)
+    """Smaller goes first."""
+    status = models.CharField(max_length=16, choices=Status, default=Status.UNVERIFIED)
+    status_detail = models.CharField(max_length=500, blank=True, default="")
+    tested_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    request_count = models.PositiveBigIntegerField(default=0, editable=False)
+    version = models.PositiveIntegerField(default=1, editable=False)
+    """One more with every change that a person makes; whoever keeps a client keeps it by this."""
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    source: ClassVar[str] = "database"
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.provider_label} · {self.name}"
+
+    def seal(self, plain: str) -> None:
+        super().seal(plain)
+        self.fingerprint = keyring.ring().fingerprint(plain)
+        self.last4 = plain[-4:] if len(plain) >= self.LAST4_FROM_LENGTH else ""
+
+    def _is_the_recorded_key(self, plain: str) -> bool:
+        """False when an older ciphertext of this very row was put back."""
+        assert self.api_key is not None
+        return keyring.same_fingerprint(plain, self.fingerprint, key_id=self.api_key.key_id)
+
+    @property
+    def masked(self) -> str:
+        """``•••• 4f2a``; empty when there is no key."""
+        if not self.has_key:
+            return ""
+        return f"{MASK} {self.last4}" if self.last4 else MASK
+
+    @property
+    def needs_reentry(self) -> bool:
+        return self.status == self.Status.NEEDS_REENTRY or self.is_lost
+
+    @property
+    def shown_status(self) -> LLMCredential.Status:
+        """The status as of now: a lost encryption key shows before anybody has tried to use the row."""
+        return self.Status.NEEDS_REENTRY if self.needs_reentry else self.Status(self.status)

@@ -1,0 +1,105 @@
+"""What users and staff have settled about models, apart from the keys."""
+
+from __future__ import annotations
+
+from typing import Self
+from uuid import uuid4
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models import Q
+
+from llm_credentials.models.credentials import UserCredential
+
+
+class LLMSettings(models.Model):
+    """One row a user; without a row the defaults hold."""
+
+    class Strategy(models.TextChoices):
+        PRIORITY = "priority", "In my order"
+        CHEAPEST = "cheapest", "Cheapest first"
+        FASTEST = "fastest", "Fastest first"
+        BALANCED = "balanced", "Balanced"
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="llm_settings"
+    )
+    default_provider = models.CharField(max_length=40, blank=True, default="")
+    """Empty: the first of the user's own chain, else the site's."""
+    fallback_to_system = models.BooleanField(default=True)
+    temperature = models.FloatField(null=True, blank=True)
+    max_tokens = models.PositiveIntegerField(null=True, blank=True)
+    strategy = models.CharField(max_length=16, choices=Strategy, default=Strategy.PRIORITY)
+    monthly_budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
+    alerts = models.BooleanField(default=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "llm_settings"
+        verbose_name = "LLM settings"
+        verbose_name_plural = "LLM settings"
+
+    def __str__(self) -> str:
+        return f"Settings of user {self.user_id}"
+
+    @classmethod
+    def of(cls, user: AbstractBaseUser) -> LLMSettings:
+        """The user's row, or the defaults, unsaved."""
+        return cls.objects.filter(user_id=user.pk).first() or cls(user_id=user.pk)
+
+
+class TaskOverrideQuerySet(models.QuerySet["TaskOverride"]):
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.pk is not None else self.none()
+
+
+class TaskOverride(models.Model):
+    """For one kind of task: another key or provider, another model. ``null`` and empty mean "as otherwise settled"."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="llm_task_overrides")
+    task = models.CharField(max_length=60)
+    credential = models.ForeignKey(UserCredential, on_delete=models.SET_NULL, null=True, blank=True)
+    provider = models.CharField(max_length=40, blank=True, default="")
+    model = models.CharField(max_length=200, blank=True, default="")
+    temperature = models.FloatField(null=True, blank=True)
+    max_tokens = models.PositiveIntegerField(null=True, blank=True)
+    fallback_to_system = models.BooleanField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = TaskOverrideQuerySet.as_manager()
+
+    class Meta:
+        db_table = "llm_task_overrides"
+        constraints = [
+            models.UniqueConstraint(fields=["user", "task"], name="one_override_per_task"),
+            models.CheckConstraint(
+                condition=Q(credential__isnull=True) | Q(provider=""), name="override_names_credential_or_provider"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} of user {self.user_id}"
+
+
+class SystemConfig(models.Model):
+    """A setting of the site that staff change while it runs. ``value`` holds no key: it names a SystemCredential."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    category = models.CharField(max_length=50)
+    key = models.CharField(max_length=100)
+    value = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "system_config"
+        verbose_name_plural = "system config"
+        constraints = [models.UniqueConstraint(fields=["category", "key"], name="one_value_per_config_key")]
+
+    def __str__(self) -> str:
+        return f"{self.category}/{self.key}"

@@ -1,0 +1,63 @@
+"""Personal access tokens: how programs come in. Only a hash is stored."""
+
+from __future__ import annotations
+
+from typing import Self
+from uuid import uuid4
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+TOKEN_PREFIX = "ksw_"  # noqa: S105  (what tokens begin with, not one)
+
+
+class PersonalAccessTokenQuerySet(models.QuerySet["PersonalAccessToken"]):
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.pk is not None else self.none()
+
+    def usable(self) -> Self:
+        """Neither revoked nor expired, and the user is active."""
+        unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now())
+        return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)
+
+
+class PersonalAccessToken(models.Model):
+    class Scope(models.TextChoices):
+        READ = "read", "Read settings and usage"
+        CREDENTIALS = "credentials", "Store, change and delete keys"
+        AGENTS = "agents", "Run agents"
+        GATEWAY = "gateway", "Call models through the gateway"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_tokens")
+    name = models.CharField(max_length=100, blank=True, default="")
+    prefix = models.CharField(max_length=8, db_index=True, editable=False)
+    """The first eight characters after ``ksw_``, shown so that a token can be recognised."""
+    hash = models.CharField(max_length=64, unique=True, editable=False)
+    """SHA-256 in hex; nothing slower is needed, because a token is 256 random bits."""
+    scopes = models.JSONField(default=list)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """To the minute."""
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = PersonalAccessTokenQuerySet.as_manager()
+
+    class Meta:
+        db_table = "personal_access_tokens"
+
+    def __str__(self) -> str:
+        return f"{TOKEN_PREFIX}{self.prefix}…"
+
+    @property
+    def is_usable(self) -> bool:
+        expired = self.expires_at is not None and self.expires_at <= timezone.now()
+        return self.revoked_at is None and not expired
+
+    def allows(self, scope: str) -> bool:
+        return scope in self.scopes

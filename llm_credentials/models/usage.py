@@ -1,0 +1,76 @@
+"""The ledger: one row for every attempt at a provider."""
+
+from __future__ import annotations
+
+from typing import Self
+from uuid import uuid4
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.utils import timezone
+
+
+class UsageRecordQuerySet(models.QuerySet["UsageRecord"]):
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.pk is not None else self.none()
+
+    def reserved(self) -> Self:
+        return self.filter(state=UsageRecord.State.RESERVED)
+
+
+class UsageRecord(models.Model):
+    """Written as ``reserved`` before the call, settled or voided once after it. ``null`` means unknown, never zero."""
+
+    class State(models.TextChoices):
+        RESERVED = "reserved", "Reserved"
+        SETTLED = "settled", "Settled"
+        ESTIMATED = "estimated", "Estimated"
+        VOID = "void", "Void"
+
+    class KeyOwner(models.TextChoices):
+        USER = "user", "Own key"
+        SYSTEM = "system", "System key"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    call_id = models.UUIDField(default=uuid4, db_index=True)
+    """The attempts of one call share it."""
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="llm_usage"
+    )
+    task = models.CharField(max_length=60, blank=True, default="")
+    provider = models.CharField(max_length=40)
+    model = models.CharField(max_length=200, blank=True, default="")
+    credential_id = models.UUIDField(null=True, blank=True)
+    """A user's or the system's; no foreign key, because the ledger outlives it. ``null``: the environment's."""
+    key_owner = models.CharField(max_length=8, choices=KeyOwner, default=KeyOwner.USER)
+    state = models.CharField(max_length=12, choices=State, default=State.RESERVED)
+    input_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    """Every prompt token, those read from and written to a cache included."""
+    output_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    """Every generated token, reasoning included."""
+    cache_read_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    cache_write_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    reasoning_tokens = models.PositiveBigIntegerField(null=True, blank=True)
+    reserved_usd = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
+    cost_usd = models.DecimalField(max_digits=16, decimal_places=8, null=True, blank=True)
+    price_source = models.CharField(max_length=60, blank=True, default="")
+    latency_ms = models.PositiveIntegerField(null=True, blank=True)
+    ttft_ms = models.PositiveIntegerField(null=True, blank=True)
+    """From the request to the first content of a stream."""
+    outcome = models.CharField(max_length=40, blank=True, default="")
+    """``ok`` or the name of the error's class."""
+    at = models.DateTimeField(default=timezone.now)
+
+    objects = UsageRecordQuerySet.as_manager()
+
+    class Meta:
+        db_table = "llm_usage_records"
+        indexes = [
+            models.Index(fields=["user", "at"], name="usage_by_user_and_time"),
+            models.Index(fields=["at"], condition=models.Q(state="reserved"), name="usage_still_reserved"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider} {self.model} {self.at:%Y-%m-%d %H:%M}"

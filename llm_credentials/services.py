@@ -1,0 +1,449 @@
+"""Every write about keys, settings and tokens. Invalid input is a ValidationError of ``{field: [text]}``."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any, Final, Protocol, TypeVar
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, models, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from llm_credentials import keyring
+from llm_credentials.models import LLMSettings, PersonalAccessToken, SystemCredential, UserCredential
+from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.models.tokens import TOKEN_PREFIX
+from llm_credentials.providers import ProviderSpec
+from llm_credentials.validation import (
+    REENTER,
+    clean_api_key,
+    clean_flag,
+    clean_model,
+    clean_name,
+    clean_options,
+    clean_priority,
+    clean_provider,
+    validate_destination,
+)
+
+__all__ = [
+    "ALL_SCOPES",
+    "CheckedCredential",
+    "CredentialDraft",
+    "SavedCredential",
+    "credential_check",
+    "credential_delete",
+    "credential_save",
+    "settings_update",
+    "system_credential_delete",
+    "system_credential_save",
+    "token_authenticate",
+    "token_create",
+    "token_revoke",
+    "validate_destination",
+]
+
+Row = TypeVar("Row", UserCredential, SystemCredential)
+
+
+# Credentials
+
+
+class CredentialDraft(Protocol):
+    """Fields as somebody typed them; ``None``: as stored."""
+
+    @property
+    def api_key(self) -> str | None: ...
+    @property
+    def base_url(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def options(self) -> Mapping[str, Any] | None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedCredential:
+    """A draft laid over what is stored, valid as a whole."""
+
+    spec: ProviderSpec
+    api_key: str | None = field(repr=False)
+    """A new key; None: the stored one stays."""
+    model: str
+    base_url: str
+    options: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Typed:
+    api_key: str | None = field(default=None, repr=False)
+    model: str | None = None
+    base_url: str | None = None
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedCredential:
+    credential: UserCredential
+    created: bool
+    key_changed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedSystemCredential:
+    credential: SystemCredential
+    created: bool
+    key_changed: bool
+
+
+def credential_check(
+    *,
+    provider: str,
+    stored: LLMCredential | None,
+    draft: CredentialDraft | None,
+    user: AbstractBaseUser | None = None,
+    name: str = "default",
+) -> CheckedCredential:
+    """What would be saved or tested. Nothing is written and nothing opened. Raises ValidationError."""
+    spec = clean_provider(provider)
+    clean_name(name)
+    typed = draft or _Typed()
+    errors: dict[str, list[str]] = {}
+    has_key = stored is not None and stored.has_key
+    api_key = _collect(errors, lambda: clean_api_key(typed.api_key, spec, stored=has_key))
+    model = _collect(errors, lambda: _kept(typed.model, stored and stored.model, clean_model)) or ""
+    base_url = _collect(errors, lambda: _address(spec, typed.base_url, stored)) or ""
+    options = _collect(errors, lambda: _options(spec, typed.options, stored)) or {}
+    if api_key is None and "api_key" not in errors and "base_url" not in errors:
+        if has_key and stored is not None and base_url != stored.base_url:
+            errors["api_key"] = [REENTER]
+        elif not has_key and spec.key_required:
+            errors["api_key"] = [f"Enter your {spec.label} key."]
+    if errors:
+        raise ValidationError(errors)
+    return CheckedCredential(spec=spec, api_key=api_key, model=model, base_url=base_url, options=options)
+
+
+Value = TypeVar("Value")
+
+
+def _collect(errors: dict[str, list[str]], clean: Callable[[], Value]) -> Value | None:
+    """The cleaned value; its errors join the others, so that a form can show them all at once."""
+    try:
+        return clean()
+    except ValidationError as error:
+        errors.update(error.message_dict)
+        return None
+
+
+def _kept(typed: str | None, stored: str | None, clean: Callable[[object], str]) -> str:
+    return (stored or "") if typed is None else clean(typed)
+
+
+def _address(spec: ProviderSpec, typed: str | None, stored: LLMCredential | None) -> str:
+    if typed is None and stored is not None:
+        return stored.base_url
+    return validate_destination(spec.slug, typed or "")
+
+
+def _options(spec: ProviderSpec, typed: Mapping[str, Any] | None, stored: LLMCredential | None) -> dict[str, str]:
+    if typed is None and stored is not None:
+        return dict(stored.options)
+    return clean_options(typed or {}, spec)
+
+
+def credential_save(
+    *,
+    user: AbstractBaseUser,
+    provider: str,
+    name: str = "default",
+    api_key: str | None = None,
+    model: str | None = None,
+    base_url: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    is_active: bool | None = None,
+    priority: int | None = None,
+) -> SavedCredential:
+    """Create or change the user's credential of this provider and name; ``None`` leaves a field as it is.
+
+    A new key begins as unverified. A changed address without a new key is refused. Raises ValidationError.
+    """
+    draft = _Typed(api_key=api_key, model=model, base_url=base_url, options=options)
+    row, created, key_changed = _save(UserCredential, {"user_id": user.pk}, provider, name, draft, is_active, priority)
+    return SavedCredential(credential=row, created=created, key_changed=key_changed)
+
+
+def system_credential_save(
+    *,
+    provider: str,
+    name: str = "default",
+    api_key: str | None = None,
+    model: str | None = None,
+    base_url: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    is_active: bool | None = None,
+    priority: int | None = None,
+) -> SavedSystemCredential:
+    """As ``credential_save``, for a key of the site. Whoever calls it has checked that this is staff."""
+    draft = _Typed(api_key=api_key, model=model, base_url=base_url, options=options)
+    row, created, key_changed = _save(SystemCredential, {}, provider, name, draft, is_active, priority)
+    return SavedSystemCredential(credential=row, created=created, key_changed=key_changed)
+
+
+def _save(
+    model: type[Row],
+    owner: Mapping[str, Any],
+    provider: str,
+    name: str,
+    draft: _Typed,
+    is_active: bool | None,
+    priority: int | None,
+) -> tuple[Row, bool, bool]:
+    """(row, created, key changed). Two first saves at once: the second becomes a change of what the first made."""
+    provider = clean_provider(provider).slug
+    name = clean_name(name)
+    plain: dict[str, Any] = {}
+    if is_active is not None:
+        plain["is_active"] = clean_flag(is_active, "is_active")
+    if priority is not None:
+        plain["priority"] = clean_priority(priority)
+    for _attempt in range(3):
+        try:
+            with transaction.atomic():
+                return _save_once(model, {**owner, "provider": provider, "name": name}, draft, plain)
+        except (IntegrityError, model.DoesNotExist):
+            continue
+    raise ValidationError({"name": ["This key was just changed somewhere else. Reload and try again."]})
+
+
+def _save_once(
+    model: type[Row], identity: Mapping[str, Any], draft: _Typed, plain: Mapping[str, Any]
+) -> tuple[Row, bool, bool]:
+    """Raises IntegrityError or DoesNotExist when somebody else was faster."""
+    rows: models.QuerySet[Row] = model._default_manager.filter(**identity)
+    stored: Row | None = rows.select_for_update().first()
+    checked = credential_check(provider=identity["provider"], name=identity["name"], stored=stored, draft=draft)
+    wanted = {"model": checked.model, "base_url": checked.base_url, "options": checked.options, **plain}
+    row: Row = stored if stored is not None else model(**identity)
+    changes = {name: value for name, value in wanted.items() if getattr(row, name) != value}
+    for name, value in changes.items():
+        setattr(row, name, value)
+    key_changed = checked.api_key is not None
+    if checked.api_key is not None:
+        changes |= _replace_key(row, checked.api_key)
+    if stored is None:
+        row.save(force_insert=True)
+        return row, True, key_changed
+    if changes:
+        _write_changes(row, changes)
+    return row, False, key_changed
+
+
+def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
+    """Seal it into the row; the columns that changed with it."""
+    try:
+        row.seal(api_key)
+    except keyring.KeyringError:
+        raise ValidationError(
+            {
+                "api_key": [
+                    "Keys cannot be stored just now: this site's encryption keys are not set up. Tell its operator."
+                ]
+            }
+        ) from None
+    row.status, row.status_detail, row.tested_at = LLMCredential.Status.UNVERIFIED, "", None
+    names = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
+    return {name: getattr(row, name) for name in names}
+
+
+def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
+    """Only what changed, and a version more, whatever version is there by now. Raises DoesNotExist."""
+    now = timezone.now()
+    rows = type(row)._default_manager.filter(pk=row.pk)
+    if not rows.update(**changes, version=F("version") + 1, updated_at=now):
+        raise type(row).DoesNotExist
+    row.refresh_from_db(fields=["version", "updated_at"])
+
+
+def credential_delete(*, user: AbstractBaseUser, provider: str, name: str = "default") -> None:
+    """Raises UserCredential.DoesNotExist."""
+    deleted, _ = UserCredential.objects.for_user(user).filter(provider=provider, name=name).delete()
+    if not deleted:
+        raise UserCredential.DoesNotExist
+
+
+def system_credential_delete(*, provider: str, name: str = "default") -> None:
+    """Raises SystemCredential.DoesNotExist."""
+    deleted, _ = SystemCredential.objects.filter(provider=provider, name=name).delete()
+    if not deleted:
+        raise SystemCredential.DoesNotExist
+
+
+# Settings
+
+MAX_TEMPERATURE: Final = 2.0
+MAX_TOKENS: Final = 1_000_000
+MAX_BUDGET_USD: Final = Decimal(10_000_000)
+
+
+def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
+    """Change the named settings and leave the others. Raises ValidationError, also for a name that is no setting."""
+    errors: dict[str, list[str]] = {}
+    cleaned: dict[str, Any] = {}
+    for name, value in changes.items():
+        clean = _SETTINGS.get(name)
+        if clean is None:
+            errors[name] = ["There is no such setting."]
+            continue
+        try:
+            cleaned[name] = clean(value)
+        except ValidationError as error:
+            errors[name] = error.messages
+    if errors:
+        raise ValidationError(errors)
+    with transaction.atomic():
+        row, created = LLMSettings.objects.select_for_update().get_or_create(user_id=user.pk, defaults=cleaned)
+        changed = [name for name, value in cleaned.items() if getattr(row, name) != value]
+        if changed and not created:
+            for name in changed:
+                setattr(row, name, cleaned[name])
+            row.save(update_fields=[*changed, "updated_at"])
+    return row
+
+
+def _default_provider(value: object) -> str:
+    return clean_provider(value).slug if value else ""
+
+
+def _flag(value: object) -> bool:
+    return clean_flag(value, "value")
+
+
+def _temperature(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValidationError("The temperature is a number.")
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise ValidationError(f"The temperature is between 0 and {MAX_TEMPERATURE:g}.")
+    return float(value)
+
+
+def _max_tokens(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
+        raise ValidationError(f"The token limit is a whole number from 1 to {MAX_TOKENS}.")
+    return value
+
+
+def _strategy(value: object) -> str:
+    if value not in LLMSettings.Strategy.values:
+        raise ValidationError(f"Choose one of: {', '.join(LLMSettings.Strategy.values)}.")
+    return str(value)
+
+
+def _budget(value: object) -> Decimal | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        raise ValidationError("The budget is an amount in US dollars.")
+    amount = Decimal(str(value)).quantize(Decimal("0.01"))
+    if not 0 <= amount <= MAX_BUDGET_USD:
+        raise ValidationError(f"The budget is between 0 and {MAX_BUDGET_USD} US dollars.")
+    return amount
+
+
+_SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "default_provider": _default_provider,
+    "fallback_to_system": _flag,
+    "temperature": _temperature,
+    "max_tokens": _max_tokens,
+    "strategy": _strategy,
+    "monthly_budget_usd": _budget,
+    "alerts": _flag,
+}
+
+
+# Access tokens
+
+ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
+_SECRET_LENGTH = 43
+_PREFIX_LENGTH = 8
+_LAST_USED_EVERY = timedelta(minutes=1)
+
+
+def token_create(
+    *,
+    user: AbstractBaseUser,
+    name: str = "",
+    scopes: Collection[str] = ALL_SCOPES,
+    expires_at: datetime | None = None,
+) -> tuple[PersonalAccessToken, str]:
+    """The row and the token itself, which is known only now. Raises ValidationError."""
+    errors: dict[str, list[str]] = {}
+    wanted = set(scopes)
+    if not wanted or isinstance(scopes, str) or not wanted <= set(ALL_SCOPES):
+        errors["scopes"] = [f"Choose at least one of: {', '.join(ALL_SCOPES)}."]
+    if len(name) > 100 or not name.isprintable():
+        errors["name"] = ["A name has at most 100 characters on one line."]
+    if expires_at is not None and expires_at <= timezone.now():
+        errors["expires_at"] = ["The last day of a token lies in the future."]
+    if errors:
+        raise ValidationError(errors)
+    secret = secrets.token_urlsafe(32)
+    token = PersonalAccessToken.objects.create(
+        user_id=user.pk,
+        name=name.strip(),
+        prefix=secret[:_PREFIX_LENGTH],
+        hash=_token_hash(secret),
+        scopes=[scope for scope in ALL_SCOPES if scope in wanted],
+        expires_at=expires_at,
+    )
+    return token, TOKEN_PREFIX + secret
+
+
+def token_authenticate(secret: str) -> PersonalAccessToken | None:
+    """The usable token that this is, with its user; None for anything else."""
+    random_part = secret.removeprefix(TOKEN_PREFIX)
+    if random_part == secret or len(random_part) != _SECRET_LENGTH or not random_part.isascii():
+        return None
+    wanted = _token_hash(random_part)
+    now = timezone.now()
+    candidates = PersonalAccessToken.objects.usable().filter(prefix=random_part[:_PREFIX_LENGTH])
+    for token in candidates.select_related("user"):
+        if hmac.compare_digest(token.hash, wanted):
+            _mark_used(token, now)
+            return token
+    return None
+
+
+def _token_hash(random_part: str) -> str:
+    return sha256(random_part.encode()).hexdigest()
+
+
+def _mark_used(token: PersonalAccessToken, now: datetime) -> None:
+    """At most once a minute, so that a busy token does not write at every call."""
+    due = now - _LAST_USED_EVERY
+    if token.last_used_at is not None and token.last_used_at > due:
+        return
+    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lte=due)
+    PersonalAccessToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
+    token.last_used_at = now
+
+
+def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
+    """Raises PersonalAccessToken.DoesNotExist; revoking twice is the same as once."""
+    tokens = PersonalAccessToken.objects.for_user(user).filter(pk=token_id)
+    if not tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()) and not tokens.exists():
+        raise PersonalAccessToken.DoesNotExist

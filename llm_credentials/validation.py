@@ -1,0 +1,194 @@
+"""What people and programs may type about a key. No text here repeats what was typed."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from llm_credentials import conf
+from llm_credentials.keyring import looks_sealed
+from llm_credentials.models.tokens import TOKEN_PREFIX
+from llm_credentials.providers import EgressBlocked, ProviderSpec, UnknownProvider, get_spec, registry, transport
+
+KEY_MIN_LENGTH = 8
+KEY_MAX_LENGTH = 4096
+OPTION_MAX_LENGTH = 500
+URL_MAX_LENGTH = 2048
+PRIORITY_MAX = 10_000
+
+REENTER = "Enter the key again: a stored key only goes to the address it was saved for."
+
+_VISIBLE_ASCII = frozenset(string.printable) - frozenset(string.whitespace)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_MODEL = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,199}")
+_MASK = re.compile(r"(?:•+|\*{3,})\s*[\x21-\x7e]{0,8}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u0080-\u009f\u2028\u2029\ud800-\udfff]")
+
+
+def clean_provider(slug: object) -> ProviderSpec:
+    """Raises ValidationError on ``provider``."""
+    try:
+        return get_spec(slug if isinstance(slug, str) else "")
+    except UnknownProvider:
+        raise ValidationError({"provider": ["There is no such provider. Choose one from the list."]}) from None
+
+
+def clean_name(name: object) -> str:
+    """Raises ValidationError on ``name``."""
+    text = name.strip() if isinstance(name, str) else ""
+    if not _NAME.fullmatch(text):
+        raise ValidationError(
+            {"name": ["Use 1 to 40 letters, digits, dashes or underscores, beginning with a letter or digit."]}
+        )
+    return text
+
+
+def clean_api_key(text: object, spec: ProviderSpec, *, stored: bool = False) -> str | None:
+    """The key as it will be sealed; None means unchanged: nothing was typed, or the mask came back.
+
+    ``stored``: whether there is a key that could stay as it is. Raises ValidationError on ``api_key``.
+    """
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise _key_error("A key is a text.")
+    key = text.strip()
+    if not key:
+        return None
+    if _MASK.fullmatch(key):
+        if stored:
+            return None
+        raise _key_error("That is the masked form of a key. Enter the key itself.")
+    problem = _problem_with_key(key)
+    if problem:
+        raise _key_error(problem)
+    return key
+
+
+def _problem_with_key(key: str) -> str:
+    """What is wrong with it, in a sentence; empty when nothing is."""
+    if len(key) > KEY_MAX_LENGTH:
+        return f"This is too long for a key: at most {KEY_MAX_LENGTH} characters."
+    if "-----BEGIN" in key:
+        return "That is a private key or certificate file. Enter the API key that the provider shows for your account."
+    if key.startswith("{"):
+        return "That is a JSON file, such as a service account. Enter an API key instead."
+    if looks_sealed(key):
+        return "That is an encrypted value, not a key. Enter the key as the provider shows it."
+    if key.startswith(TOKEN_PREFIX):
+        return "That is an access token of this site. Enter the key of the provider."
+    if not _VISIBLE_ASCII.issuperset(key):
+        return (
+            "A key has no spaces, line breaks, control or special characters. "
+            "Copy it again, without quotes and without anything around it."
+        )
+    if len(key) < KEY_MIN_LENGTH:
+        return f"This is too short for a key: at least {KEY_MIN_LENGTH} characters."
+    if set(key) <= set("*.•-_xX"):
+        return "That is a placeholder. Enter the key itself."
+    return ""
+
+
+def _key_error(text: str) -> ValidationError:
+    return ValidationError({"api_key": [text]})
+
+
+def clean_model(model: object) -> str:
+    """A model id or empty. Never a path into the provider's other endpoints. Raises ValidationError on ``model``."""
+    text = model.strip() if isinstance(model, str) else None
+    if text == "":
+        return ""
+    if text is None or not _MODEL.fullmatch(text) or ".." in text or "//" in text or text.endswith("/"):
+        raise ValidationError(
+            {
+                "model": [
+                    "A model name has at most 200 letters, digits and . _ : / @ + - "
+                    "and neither begins nor ends with a slash."
+                ]
+            }
+        )
+    if looks_like_key(text):
+        raise ValidationError({"model": ["That looks like a key, not a model. Enter it in the key field."]})
+    return text
+
+
+def looks_like_key(text: str) -> bool:
+    """Whether a text that would be shown in clear begins as some provider's keys do."""
+    prefixes = tuple(prefix for spec in registry.all_specs() for prefix in spec.key_prefixes)
+    return len(text) >= 20 and bool(prefixes) and text.startswith(prefixes)
+
+
+def validate_destination(provider: str, base_url: str) -> str:
+    """The address as it is stored; empty for the provider's own. Raises ValidationError on ``base_url``."""
+    spec = clean_provider(provider)
+    text = base_url.strip() if isinstance(base_url, str) else None
+    if text is None or len(text) > URL_MAX_LENGTH:
+        raise _url_error(f"An address is a text of at most {URL_MAX_LENGTH} characters.")
+    if not text:
+        if spec.needs_base_url:
+            raise _url_error(f"{spec.label} needs the address of your server.")
+        return ""
+    try:
+        address = registry.client_class(spec.client).normalise_base_url(transport.check_url(text, conf.egress_policy()))
+    except EgressBlocked as refusal:
+        raise _url_error(str(refusal)) from None
+    if address.rstrip("/") == (spec.base_url or registry.site_address(spec)).rstrip("/"):
+        return ""
+    if not spec.base_url_editable:
+        raise _url_error(f"{spec.label} has one address, which cannot be changed.")
+    return address
+
+
+def _url_error(text: str) -> ValidationError:
+    return ValidationError({"base_url": [text]})
+
+
+def clean_options(options: object, spec: ProviderSpec) -> dict[str, str]:
+    """Exactly the further fields that this provider declares. Raises ValidationError on ``options``."""
+    if not isinstance(options, Mapping):
+        raise _options_error("Options are names with values.")
+    declared = {option.name: option for option in spec.options}
+    cleaned = {}
+    for name, value in options.items():
+        if name not in declared:
+            raise _options_error(f"{spec.label} has no such option.")
+        if declared[name].secret:
+            raise _options_error(f"{declared[name].label} is secret and cannot be stored here.")
+        text = _option_text(declared[name].label, value)
+        if text:
+            cleaned[name] = text
+    for name, option in declared.items():
+        if option.required and not cleaned.get(name) and not option.default:
+            raise _options_error(f"{option.label} is needed for {spec.label}.")
+    return cleaned
+
+
+def _option_text(label: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > OPTION_MAX_LENGTH or _CONTROL.search(value):
+        raise _options_error(f"{label} is a text of at most {OPTION_MAX_LENGTH} characters on one line.")
+    text = value.strip()
+    if looks_like_key(text):
+        raise _options_error(f"{label} looks like a key. Enter it in the key field.")
+    return text
+
+
+def _options_error(text: str) -> ValidationError:
+    return ValidationError({"options": [text]})
+
+
+def clean_priority(priority: object) -> int:
+    """Raises ValidationError on ``priority``."""
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= PRIORITY_MAX:
+        raise ValidationError({"priority": [f"The priority is a whole number from 0 to {PRIORITY_MAX}."]})
+    return priority
+
+
+def clean_flag(value: object, field: str) -> bool:
+    """Raises ValidationError on ``field``."""
+    if not isinstance(value, bool):
+        raise ValidationError({field: ["This is either true or false."]})
+    return value
