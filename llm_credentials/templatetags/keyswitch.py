@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 from django import template
+from django.forms import BoundField, CheckboxInput, RadioSelect
 from django.template import Context
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -181,3 +182,35 @@ def settings_tabs(context: Context) -> list[NavItem]:
 def _path(context: Context) -> str:
     request: Any = context.get("request")
     return request.path if request is not None else ""
+
+
+@register.inclusion_tag("_partials/field.html")
+def field(bound: BoundField, label: str = "", hint: str = "", autofocus: bool = False) -> dict[str, Any]:
+    """A form's field with its label, help and errors, tied together for screen readers."""
+    is_check = isinstance(bound.field.widget, CheckboxInput)
+    is_radio = isinstance(bound.field.widget, RadioSelect)
+    hint = hint or str(bound.help_text or "")
+    described = [f"{bound.auto_id}_hint"] * bool(hint) + [f"{bound.auto_id}_error"] * bool(bound.errors)
+    attrs: dict[str, Any] = {} if is_check or is_radio else {"class": "input"}
+    # A hint may be a whole list of rules (password validators): a block, so never inside a paragraph.
+    attrs |= {"aria-describedby": " ".join(described)} if described else {}
+    attrs |= {"aria-invalid": "true"} if bound.errors else {}
+    attrs |= {"autofocus": True} if autofocus else {}
+    placeholder = bound.field.widget.attrs.get("placeholder", "")
+    if placeholder in {str(bound.label), f"{bound.label}"}:
+        attrs["placeholder"] = ""
+    return {
+        "field": bound,
+        "widget": bound.as_widget(attrs=attrs),
+        "label": label or sentence(str(bound.label)),
+        "hint": hint,
+        "is_check": is_check,
+        "is_radio": is_radio,
+        "hidden": bound.is_hidden,
+    }
+
+
+def sentence(words: str) -> str:
+    """Title Case of other people's labels as sentence case; abbreviations keep their capitals."""
+    first, *rest = words.split(" ") if words else [""]
+    return " ".join([first, *(word if word.isupper() else word.lower() for word in rest)])
