@@ -11,7 +11,6 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from llm_credentials.providers import registry, transport
@@ -32,7 +31,7 @@ from llm_credentials.providers.messages import (
     ModelInfo,
     ToolDefinition,
 )
-from llm_credentials.providers.transport import EgressPolicy
+from llm_credentials.providers.transport import EgressPolicy, Forwarded
 
 if TYPE_CHECKING:
     import httpx2
@@ -41,18 +40,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_S = 120.0
 """Whole-call deadline when the caller names none; for a stream, until its end."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Forwarded:
-    """A provider's answer passed on as it came. Iterate ``body`` to its end or call ``aclose``."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: AsyncGenerator[bytes, None]
-
-    async def aclose(self) -> None:
-        await self.body.aclose()
 
 
 class StreamDecoder(Protocol):
@@ -262,11 +249,7 @@ class LLMClient(ABC):
 
     def translate(self, error: Exception, decoder: StreamDecoder | None = None) -> LLMError | None:
         """Ours for whatever a call raised; None for what is no failure of the call."""
-        ours = error if isinstance(error, LLMError) else transport.refusal(error) or self.sdk_error(error)
-        if ours is None and isinstance(error, TimeoutError):
-            ours = DeadlineExceeded()
-        if ours is None:
-            ours = transport.network_error(error)
+        ours = transport.refusal(error) or self.sdk_error(error) or transport.network_error(error)
         if ours is None:
             return None
         if decoder is not None and decoder.has_content and not isinstance(ours, StreamInterrupted):
@@ -296,9 +279,13 @@ class _Translated:
         if not isinstance(error, Exception):
             return
         ours = self.client.translate(error, self.decoder)
-        if ours is None or ours is error:
+        if ours is None:
             return
-        raise ours from None
+        try:
+            # Its own traceback would show the SDK's frames, and in them the headers with the key.
+            raise ours.with_traceback(None) from None
+        finally:
+            ours.__context__ = None
 
 
 def make_call(
