@@ -1,0 +1,22 @@
+"""The REST API for programs: bearer tokens, or the browser's session with its CSRF token."""
+
+from __future__ import annotations
+
+from ninja import NinjaAPI, Swagger
+
+from llm_credentials.api.auth import SessionUser, TokenUser
+from llm_credentials.api.body import StrictJSON
+from llm_credentials.api.credentials import router as credentials
+from llm_credentials.api.errors import install_error_handlers
+
+api = NinjaAPI(
+    title="Keyswitch",
+    version="1",
+    description="Everybody's own LLM keys: store, test and use them.",
+    auth=[TokenUser(), SessionUser()],
+    parser=StrictJSON(),
+    docs=Swagger(settings={"persistAuthorization": False}),
+    urls_namespace="api",
+)
+install_error_handlers(api)
+api.add_router("/user/llm-credentials", credentials, tags=["credentials"])

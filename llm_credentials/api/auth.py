@@ -1,0 +1,66 @@
+"""Who calls: a personal access token in the Authorization header, else the session of a browser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpRequest
+from ninja.security import APIKeyCookie, HttpBearer
+from ninja.security.session import SessionAuth
+
+from llm_credentials import services
+from llm_credentials.api.errors import ApiError
+
+if TYPE_CHECKING:
+    from llm_credentials.models import PersonalAccessToken
+
+
+class ApiRequest(HttpRequest):
+    """A request past authentication."""
+
+    user: AbstractBaseUser  # type: ignore[assignment]
+    token: PersonalAccessToken | None
+    """None for a session."""
+
+
+class TokenUser(HttpBearer):
+    def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
+        """The token's owner; None without the header. A header that is no valid token is refused, whatever the session."""
+        header = request.headers.get("Authorization")
+        if not header:
+            return None
+        scheme, _, secret = header.partition(" ")
+        user = self.authenticate(request, secret.strip()) if scheme.lower() == "bearer" else None
+        if user is None:
+            raise ApiError(401, "not_authenticated", "This token is not valid.", headers={"WWW-Authenticate": "Bearer"})
+        return user
+
+    def authenticate(self, request: HttpRequest, token: str) -> AbstractBaseUser | None:
+        row = services.token_authenticate(token)
+        if row is None:
+            return None
+        caller = cast("ApiRequest", request)
+        caller.token = row
+        caller.user = row.user
+        return row.user
+
+
+class SessionUser(SessionAuth):
+    def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
+        if request.headers.get("Authorization"):
+            return None
+        return cast("AbstractBaseUser | None", APIKeyCookie.__call__(self, request))
+
+    def authenticate(self, request: HttpRequest, key: str | None) -> AbstractBaseUser | None:
+        user = request.user
+        if not user.is_authenticated or not user.is_active:
+            return None
+        cast("ApiRequest", request).token = None
+        return user
+
+
+def require_scope(request: ApiRequest, scope: str) -> None:
+    """Raises 403 if the caller's token lacks the scope; a session has all."""
+    if request.token is not None and scope not in request.token.scopes:
+        raise ApiError(403, "scope_missing", f"This token lacks the scope «{scope}».")

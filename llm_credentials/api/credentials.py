@@ -1,0 +1,212 @@
+"""``/api/user/llm-credentials``: the caller's own keys. A key goes in and never comes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.http import Http404, HttpResponse
+from django.urls import reverse
+from ninja import Query, Router, Schema
+from ninja.responses import Status
+from pydantic import ConfigDict, Field
+
+from llm_credentials import connection_tests, services
+from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.errors import ErrorOut
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy, Unsaved
+from llm_credentials.limits import LimitReached
+from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
+from llm_credentials.tasks import enqueue_connection_test
+
+router = Router()
+REFUSALS: dict[int, Any] = {
+    400: ErrorOut,
+    401: ErrorOut,
+    403: ErrorOut,
+    404: ErrorOut,
+    413: ErrorOut,
+    415: ErrorOut,
+    422: ErrorOut,
+    429: ErrorOut,
+}
+QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
+
+
+class StrictSchema(Schema):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class CredentialFields(StrictSchema):
+    api_key: str | None = Field(None, description="Left out or empty: the stored key stays.")
+    model: str | None = None
+    base_url: str | None = None
+    options: dict[str, str] | None = None
+
+
+class CredentialIn(CredentialFields):
+    provider: str
+    name: str = "default"
+    is_active: bool | None = None
+    priority: int | None = Field(None, ge=0, le=10_000)
+
+
+class CredentialOut(Schema):
+    provider: str
+    name: str
+    last4: str
+    model: str
+    base_url: str
+    is_active: bool
+    is_default: bool
+    priority: int
+    status: str
+    status_detail: str
+    tested_at: datetime | None
+    last_used_at: datetime | None
+    request_count: int
+    version: int
+
+
+class CredentialList(Schema):
+    items: list[CredentialOut]
+    count: int
+
+
+class TestOut(Schema):
+    id: UUID
+    provider: str
+    name: str
+    state: str
+    steps: list[dict[str, str]]
+    detail: str
+    created_at: datetime
+    finished_at: datetime | None
+    status_url: str
+
+
+class CredentialSaved(CredentialOut):
+    test: TestOut | None = Field(None, description="The test that saving a new key started, if it could be started.")
+
+
+class ModelOut(Schema):
+    id: str
+    label: str
+    context_window: int | None
+    capabilities: list[str]
+
+
+class ModelListOut(Schema):
+    items: list[ModelOut]
+    count: int
+    source: str = Field(description="`provider`, or `catalogue` where the provider could not be asked.")
+
+
+def credential_out(credential: UserCredential, default_provider: str) -> dict[str, Any]:
+    names = [name for name in CredentialOut.model_fields if name not in ("is_default", "status")]
+    return {name: getattr(credential, name) for name in names} | {
+        "is_default": credential.provider == default_provider and credential.name == "default",
+        "status": credential.shown_status,
+    }
+
+
+def connection_test_out(test: ConnectionTest) -> dict[str, Any]:
+    names = [name for name in TestOut.model_fields if name != "status_url"]
+    return {name: getattr(test, name) for name in names} | {
+        "status_url": reverse("api:connection_test_get", kwargs={"test_id": test.pk})
+    }
+
+
+def _owned(request: ApiRequest, provider: str, name: str) -> UserCredential:
+    credential = UserCredential.objects.for_user(request.user).filter(provider=provider, name=name).first()
+    if credential is None:
+        raise Http404
+    return credential
+
+
+def _default_of(request: ApiRequest) -> str:
+    return LLMSettings.of(request.user).default_provider
+
+
+@router.get("", response={200: CredentialList, **REFUSALS}, url_name="credential_list")
+def credential_list(request: ApiRequest) -> dict[str, Any]:
+    require_scope(request, "read")
+    default = _default_of(request)
+    items = [credential_out(row, default) for row in UserCredential.objects.for_user(request.user).in_order()]
+    return {"items": items, "count": len(items)}
+
+
+@router.post("", response={200: CredentialSaved, 201: CredentialSaved, **REFUSALS}, url_name="credential_save")
+def credential_save(request: ApiRequest, payload: CredentialIn) -> Any:
+    """Add a key, or change what is said of a stored one. A new key is tested at once."""
+    require_scope(request, "credentials")
+    saved = services.credential_save(user=request.user, **payload.dict())
+    test = _start_test(request, saved.credential) if saved.key_changed else None
+    body = credential_out(saved.credential, _default_of(request)) | {"test": test}
+    return Status(201 if saved.created else 200, body)
+
+
+def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, Any] | None:
+    """The test of a key that was just saved; its key is saved whether or not a test can start now."""
+    try:
+        test = connection_tests.test_start(user=request.user, provider=credential.provider, name=credential.name)
+        enqueue_connection_test(test)
+    except (LimitReached, TestBusy, QueueUnavailable):
+        return None
+    return connection_test_out(test)
+
+
+@router.get("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list")
+def model_list(request: ApiRequest, provider: str, name: str = Query("default")) -> dict[str, Any]:
+    """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
+    require_scope(request, "read")
+    found = connection_tests.models_available(user=request.user, provider=provider, name=name)
+    items = [
+        {
+            "id": info.id,
+            "label": info.label,
+            "context_window": info.context_window,
+            "capabilities": sorted(info.capabilities),
+        }
+        for info in found.models
+    ]
+    return {"items": items, "count": len(items), "source": found.source}
+
+
+@router.get("/tests/{uuid:test_id}", response={200: TestOut, **REFUSALS}, url_name="connection_test_get")
+def connection_test_get(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
+    require_scope(request, "read")
+    test = ConnectionTest.objects.for_user(request.user).filter(pk=test_id).first()
+    if test is None:
+        raise Http404
+    if not test.is_finished and connection_tests.expire_abandoned(test_id=test_id):
+        test.refresh_from_db()
+    return connection_test_out(test)
+
+
+@router.post("/{provider}/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start")
+def connection_test_start(
+    request: ApiRequest, provider: str, payload: CredentialFields | None = None, name: str = Query("default")
+) -> Any:
+    """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``."""
+    require_scope(request, "credentials")
+    unsaved = Unsaved(**payload.dict()) if payload is not None and payload.dict(exclude_none=True) else None
+    test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
+    enqueue_connection_test(test)
+    return Status(202, connection_test_out(test))
+
+
+@router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get")
+def credential_get(request: ApiRequest, provider: str, name: str = Query("default")) -> dict[str, Any]:
+    require_scope(request, "read")
+    return credential_out(_owned(request, provider, name), _default_of(request))
+
+
+@router.delete("/{provider}", response={204: None, **REFUSALS}, url_name="credential_delete")
+def credential_delete(request: ApiRequest, provider: str, name: str = Query("default")) -> Any:
+    """Remove the key. Its sealed text is gone at once."""
+    require_scope(request, "credentials")
+    _owned(request, provider, name)
+    services.credential_delete(user=request.user, provider=provider, name=name)
+    return HttpResponse(status=204)

@@ -1,0 +1,106 @@
+"""One shape for every error: ``{"error": {"code", "message", "where"}}``.
+
+``code`` is for programs, ``message`` for people, ``where`` names the field (``body.api_key``) or is null. Nothing that was
+sent is echoed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django.core.exceptions import RequestDataTooBig, ValidationError
+from django.http import Http404, HttpRequest, HttpResponse
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError, HttpError
+from ninja.errors import ValidationError as SchemaError
+
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy
+from llm_credentials.limits import LimitReached
+from llm_credentials.models import UserCredential
+
+
+class ErrorBody(Schema):
+    code: str
+    message: str
+    where: str | None = None
+
+
+class ErrorOut(Schema):
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    def __init__(
+        self, status: int, code: str, message: str, where: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.where = where
+        self.headers = headers or {}
+
+
+def install_error_handlers(api: NinjaAPI) -> None:
+    def answer(request: HttpRequest, error: ApiError) -> HttpResponse:
+        body = {"error": {"code": error.code, "message": error.message, "where": error.where}}
+        response = api.create_response(request, body, status=error.status)
+        for name, value in error.headers.items():
+            response[name] = value
+        return response
+
+    @api.exception_handler(ApiError)
+    def own(request: HttpRequest, error: ApiError) -> HttpResponse:
+        return answer(request, error)
+
+    @api.exception_handler(SchemaError)
+    def wrong_shape(request: HttpRequest, error: SchemaError) -> HttpResponse:
+        first = error.errors[0]
+        where = ".".join(str(piece) for piece in first["loc"] if piece not in ("payload", "data"))
+        return answer(request, ApiError(422, "invalid_request", str(first["msg"]), where))
+
+    @api.exception_handler(ValidationError)
+    def wrong_value(request: HttpRequest, error: ValidationError) -> HttpResponse:
+        fields = error.message_dict if hasattr(error, "error_dict") else {"__all__": error.messages}
+        name, texts = next(iter(fields.items()))
+        where = None if name == "__all__" else f"body.{name}"
+        return answer(request, ApiError(422, "invalid_value", str(texts[0]), where))
+
+    @api.exception_handler(AuthenticationError)
+    def unknown_caller(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+        return answer(
+            request,
+            ApiError(
+                401,
+                "not_authenticated",
+                "Send a valid token as «Authorization: Bearer …», or log in.",
+                headers={"WWW-Authenticate": "Bearer"},
+            ),
+        )
+
+    @api.exception_handler(HttpError)
+    def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
+        return answer(request, ApiError(error.status_code, "refused", str(error)))
+
+    @api.exception_handler(Http404)
+    @api.exception_handler(UserCredential.DoesNotExist)
+    def missing(request: HttpRequest, error: Exception) -> HttpResponse:
+        return answer(request, ApiError(404, "not_found", "There is no such thing here."))
+
+    @api.exception_handler(RequestDataTooBig)
+    def too_large(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
+        return answer(request, ApiError(413, "body_too_large", "The body is too large."))
+
+    @api.exception_handler(LimitReached)
+    def too_often(request: HttpRequest, error: LimitReached) -> HttpResponse:
+        return answer(
+            request, ApiError(429, "rate_limited", str(error), headers={"Retry-After": str(error.retry_after_s)})
+        )
+
+    @api.exception_handler(TestBusy)
+    def busy(request: HttpRequest, error: TestBusy) -> HttpResponse:
+        return answer(request, ApiError(409, "test_running", str(error)))
+
+    @api.exception_handler(QueueUnavailable)
+    def no_queue(request: HttpRequest, error: QueueUnavailable) -> HttpResponse:
+        return answer(request, ApiError(503, "queue_unavailable", str(error), headers={"Retry-After": "5"}))

@@ -1,0 +1,413 @@
+"""Does this key work? Asked of the provider by a worker, one step after the other, and told in our own words.
+
+A test is a row: the page and the API make it, a worker claims it by its id and runs it, everybody reads it. A key that is
+not saved yet waits sealed in that row; it is destroyed when the test ends and at the latest after ``UNSAVED_KEY_TTL_S``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.cache import cache
+from django.db import IntegrityError, close_old_connections, transaction
+from django.utils import timezone
+
+from llm_credentials import bridge, limits, services
+from llm_credentials.factory import open_client
+from llm_credentials.limits import LimitReached
+from llm_credentials.models import ConnectionTest, UserCredential
+from llm_credentials.providers import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    CredentialUnreadable,
+    DeadlineExceeded,
+    EgressBlocked,
+    LLMClient,
+    LLMError,
+    LLMMessage,
+    ModelInfo,
+    ModelNotFound,
+    PermissionDenied,
+    ProviderSpec,
+    QuotaExhausted,
+    RateLimited,
+)
+from llm_credentials.validation import clean_provider
+
+log = structlog.get_logger(__name__)
+
+STEPS = ("address", "key", "model", "reply")
+UNSAVED_KEY_TTL_S = 60
+ABANDONED_AFTER_S = 60
+"""A test that is not finished by then has lost its worker."""
+MODELS_CACHE_S = 600
+
+
+class TestBusy(Exception):
+    """A test of this credential is under way; ``test`` is it."""
+
+    __test__ = False
+
+    def __init__(self, test: ConnectionTest | None) -> None:
+        super().__init__("This key is being tested already.")
+        self.test = test
+
+
+class TestLimited(LimitReached):
+    """Too many tests by this user, or at this provider."""
+
+    __test__ = False
+
+
+class QueueUnavailable(Exception):
+    """The queue does not answer: jobs cannot be started just now."""
+
+    def __init__(self) -> None:
+        super().__init__("Background jobs cannot be started just now. Nothing was lost; try again in a moment.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unsaved:
+    """Fields as somebody typed them, not yet saved. ``None``: as stored."""
+
+    api_key: str | None = field(default=None, repr=False)
+    base_url: str | None = None
+    model: str | None = None
+    options: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelList:
+    models: tuple[ModelInfo, ...]
+    source: str
+    """``provider`` or ``catalogue`` (the provider could not be asked)."""
+
+
+# Starting one
+
+
+def test_start(
+    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Unsaved | None = None
+) -> ConnectionTest:
+    """A queued test row. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
+
+    Raises ValidationError ({field: [text]}), UserCredential.DoesNotExist when there is nothing to test, TestBusy and
+    TestLimited.
+    """
+    spec = clean_provider(provider)
+    credential = UserCredential.objects.for_user(user).filter(provider=provider, name=name).first()
+    if credential is None and unsaved is None:
+        raise UserCredential.DoesNotExist
+    _spend(user, spec)
+    expire_abandoned(user)
+    draft = _draft(user, spec, name, credential, unsaved)
+    try:
+        with transaction.atomic():
+            draft.save(force_insert=True)
+    except IntegrityError:
+        running = ConnectionTest.objects.for_user(user).filter(provider=provider, name=name).unfinished().first()
+        raise TestBusy(running) from None
+    if draft.has_key:
+        _destroy_later(draft.pk)
+    return draft
+
+
+test_start.__test__ = False  # type: ignore[attr-defined]
+
+
+def _spend(user: AbstractBaseUser, spec: ProviderSpec) -> None:
+    try:
+        limits.use("connection-test", str(user.pk), settings.LLM_RATE_TEST_USER)
+        limits.use("connection-test-provider", spec.slug, settings.LLM_RATE_TEST_PROVIDER)
+    except LimitReached as reached:
+        raise TestLimited(reached.retry_after_s) from None
+
+
+def _draft(
+    user: AbstractBaseUser, spec: ProviderSpec, name: str, credential: UserCredential | None, unsaved: Unsaved | None
+) -> ConnectionTest:
+    """The row for this test: the stored key as it is, or the typed one sealed beside its typed destination."""
+    given = services.credential_check(user=user, provider=spec.slug, name=name, stored=credential, draft=unsaved)
+    test = ConnectionTest(
+        user=user,
+        credential=credential if given.api_key is None else None,
+        provider=spec.slug,
+        name=name,
+        base_url=given.base_url,
+        model=given.model,
+        options=dict(given.options),
+        state=ConnectionTest.State.QUEUED,
+        steps=[],
+    )
+    if given.api_key is not None:
+        test.seal(given.api_key)
+    return test
+
+
+def _destroy_later(test_id: UUID) -> None:
+    """A key that nobody took up is destroyed by this process; another's polls and workers do it if this one dies."""
+    timer = threading.Timer(UNSAVED_KEY_TTL_S, _destroy_key, args=(test_id,))
+    timer.daemon = True
+    timer.start()
+
+
+def _destroy_key(test_id: UUID) -> None:
+    close_old_connections()
+    try:
+        expire_abandoned(test_id=test_id)
+    finally:
+        close_old_connections()
+
+
+def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None = None) -> int:
+    """Close tests that nobody finished and destroy the keys that waited in them; how many."""
+    tests = ConnectionTest.objects.unfinished().filter(
+        created_at__lte=timezone.now() - timedelta(seconds=ABANDONED_AFTER_S)
+    )
+    if user is not None:
+        tests = tests.for_user(user)
+    if test_id is not None:
+        tests = tests.filter(pk=test_id)
+    return tests.update(
+        state=ConnectionTest.State.EXPIRED,
+        api_key=None,
+        detail="No worker finished this test. Nothing was changed; try again.",
+        finished_at=timezone.now(),
+    )
+
+
+# Running it
+
+
+def test_run(test_id: UUID | str) -> None:
+    """Run a queued test to its end, in a worker. Twice the same id, an unknown or an expired one: nothing happens."""
+    expire_abandoned()
+    claimed = ConnectionTest.objects.filter(pk=test_id, state=ConnectionTest.State.QUEUED).update(
+        state=ConnectionTest.State.RUNNING, started_at=timezone.now()
+    )
+    if not claimed:
+        return
+    test = ConnectionTest.objects.select_related("credential", "user").get(pk=test_id)
+    version = test.credential.version if test.credential else None
+    outcome = bridge.run(_examine, test)
+    _finish(test, outcome, version)
+
+
+test_run.__test__ = False  # type: ignore[attr-defined]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Outcome:
+    state: str
+    detail: str
+    status: str | None
+    """What the stored credential becomes; None: as it was."""
+    steps: list[dict[str, str]]
+
+
+async def _examine(test: ConnectionTest) -> _Outcome:
+    """All steps within the cap of ``LLM_TEST_TIMEOUT_S``; whatever happens is an outcome."""
+    steps = _Steps(test)
+    model = test.model
+    try:
+        async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
+            client = open_client(test.credential or test)
+            model = client.model
+            await _ask(client, steps)
+    except LLMError as error:
+        return _failed(error, test, model, steps)
+    except TimeoutError:
+        return _failed(DeadlineExceeded(provider=test.provider), test, model, steps)
+    return _Outcome(state=ConnectionTest.State.VALID, detail=steps.rows[-1]["text"], status="valid", steps=steps.rows)
+
+
+async def _ask(client: LLMClient, steps: _Steps) -> None:
+    listed = await _listed(client)
+    if listed is not None:
+        await steps.passed("address", "The provider answered.")
+        await steps.passed("key", "Key accepted.")
+        await steps.passed("model", _about_model(client.model, listed))
+    started = time.monotonic()
+    await client.complete([LLMMessage.user("Reply with the word OK.")], max_tokens=16)
+    seconds = time.monotonic() - started
+    if listed is None:
+        await steps.passed("address", "The provider answered.")
+        await steps.passed("key", "Key accepted.")
+        await steps.passed("model", f"{client.model} exists.")
+    await steps.passed("reply", f"Key accepted. {client.model} answered in {seconds:.1f} s.")
+
+
+async def _listed(client: LLMClient) -> list[ModelInfo] | None:
+    """The provider's models; None where it keeps no list, which says nothing about the key."""
+    try:
+        return await client.list_models()
+    except LLMError as error:
+        if isinstance(error, AuthenticationFailed | ConnectionFailed | DeadlineExceeded | EgressBlocked):
+            raise
+        return None
+
+
+def _about_model(model: str, listed: list[ModelInfo]) -> str:
+    if any(model in (info.id, info.id.removeprefix("models/")) for info in listed):
+        return f"{model} is in the provider's list."
+    return f"{model} is not in the provider's list."
+
+
+class _Steps:
+    """The steps as they pass, written to the row so that every reader sees them tick."""
+
+    def __init__(self, test: ConnectionTest) -> None:
+        self.test = test
+        self.rows: list[dict[str, str]] = []
+
+    async def passed(self, name: str, text: str) -> None:
+        self.rows.append({"name": name, "state": "ok", "text": text})
+        await ConnectionTest.objects.filter(pk=self.test.pk, state=ConnectionTest.State.RUNNING).aupdate(
+            steps=self.rows
+        )
+
+    def broken(self, failed: str, text: str) -> list[dict[str, str]]:
+        """All steps: those that passed, the one that failed and why, the rest as skipped."""
+        seen = {row["name"]: row for row in self.rows}
+        rows = []
+        for name in STEPS:
+            if name in seen and name != failed:
+                rows.append(seen[name])
+            else:
+                broken = name == failed
+                rows.append({"name": name, "state": "failed" if broken else "skipped", "text": text if broken else ""})
+        return rows
+
+
+def _failed(error: LLMError, test: ConnectionTest, model: str, steps: _Steps) -> _Outcome:
+    step, state, status = _verdict(error, {row["name"] for row in steps.rows})
+    detail = _words(error, test.spec, model)
+    log.info("connection_test_failed", provider=test.provider, test=str(test.pk), error=type(error).__name__)
+    return _Outcome(state=state, detail=detail, status=status, steps=steps.broken(step, detail))
+
+
+def _verdict(error: LLMError, passed: set[str]) -> tuple[str, str, str | None]:
+    """(the step that failed, state of the test, status of the credential or None for unchanged)."""
+    match error:
+        case CredentialUnreadable():
+            return "key", ConnectionTest.State.INVALID, "needs_reentry"
+        case AuthenticationFailed():
+            return "key", ConnectionTest.State.INVALID, "invalid"
+        case ModelNotFound():
+            return "model", ConnectionTest.State.INVALID, "error"
+        case QuotaExhausted():
+            return "reply", ConnectionTest.State.INVALID, "error"
+        case EgressBlocked():
+            return "address", ConnectionTest.State.INVALID, "error"
+        case RateLimited() | PermissionDenied():
+            return "reply", ConnectionTest.State.ERROR, None
+        case ConnectionFailed() | DeadlineExceeded():
+            return "reply" if "key" in passed else "address", ConnectionTest.State.ERROR, "error"
+        case _:
+            return "reply", ConnectionTest.State.ERROR, "error"
+
+
+def _words(error: LLMError, spec: ProviderSpec, model: str) -> str:
+    """What failed and how to mend it. Never a word of the provider's own answer."""
+    code = f" ({error.status_code})" if error.status_code else ""
+    match error:
+        case AuthenticationFailed():
+            return (
+                f"{spec.label} refused this key{code}. It may be mistyped or revoked: make a new one on its key page."
+            )
+        case QuotaExhausted():
+            return f"The key works, but its account at {spec.label} has no credit or quota left{code}."
+        case ModelNotFound():
+            return f"{spec.label} does not know the model {model}{code}, or this key may not use it. Choose another."
+        case RateLimited():
+            return (
+                f"{spec.label} asks for fewer requests just now{code}. The key may well be good: try again in a minute."
+            )
+        case PermissionDenied():
+            return f"{spec.label} accepted the key but does not let it do this{code}: a region, model or feature is closed to it."
+        case EgressBlocked():
+            return f"{error} Check the address."
+        case DeadlineExceeded():
+            return (
+                f"{spec.label} did not answer within {settings.LLM_TEST_TIMEOUT_S} s. Check the address or try again."
+            )
+        case ConnectionFailed():
+            return "No connection to the address. Check it, and whether the server is up."
+        case _:
+            return f"{error.user_message}{code}"
+
+
+def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> None:
+    now = timezone.now()
+    with transaction.atomic():
+        finished = ConnectionTest.objects.filter(pk=test.pk, state=ConnectionTest.State.RUNNING).update(
+            state=outcome.state, detail=outcome.detail, steps=outcome.steps, finished_at=now, api_key=None
+        )
+        if finished and test.credential_id and outcome.status:
+            UserCredential.objects.filter(pk=test.credential_id, version=version).update(
+                status=outcome.status, status_detail=outcome.detail, tested_at=now
+            )
+
+
+# What a key may use
+
+
+def models_available(
+    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Unsaved | None = None
+) -> ModelList:
+    """The models of this key as its provider lists them, else what the catalogue knows.
+
+    Kept per credential version for ten minutes. Raises ValidationError and TestLimited.
+    """
+    spec = clean_provider(provider)
+    credential = UserCredential.objects.for_user(user).filter(provider=provider, name=name).first()
+    if credential is None and unsaved is None:
+        return from_catalogue(spec)
+    if unsaved is not None:
+        subject = _draft(user, spec, name, credential, unsaved)
+        return _asked(user, spec, subject.credential or subject)
+    assert credential is not None
+    key = f"llm-models:{user.pk}:{credential.pk}:{credential.version}"
+    kept: ModelList | None = cache.get(key)
+    if kept is None:
+        kept = _asked(user, spec, credential)
+        if kept.source == "provider":
+            cache.set(key, kept, MODELS_CACHE_S)
+    return kept
+
+
+def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential | ConnectionTest) -> ModelList:
+    _spend(user, spec)
+    try:
+        models = bridge.run(_list_models, subject)
+    except (LLMError, TimeoutError):
+        return from_catalogue(spec)
+    return ModelList(models=tuple(models), source="provider") if models else from_catalogue(spec)
+
+
+async def _list_models(subject: UserCredential | ConnectionTest) -> list[ModelInfo]:
+    async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
+        return await open_client(subject).list_models()
+
+
+def from_catalogue(spec: ProviderSpec) -> ModelList:
+    return ModelList(
+        models=tuple(
+            ModelInfo(
+                id=facts.id, label=facts.label, context_window=facts.context_window, capabilities=facts.capabilities
+            )
+            for facts in spec.models
+            if not facts.retired
+        ),
+        source="catalogue",
+    )
