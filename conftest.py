@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -31,6 +32,8 @@ def valkey_url() -> Iterator[str]:
 
     with servers.running_valkey() as url:
         site_settings.REDIS_URL = site_settings.CACHES["default"]["LOCATION"] = url
+        with suppress(AttributeError):
+            del caches["default"]  # what was made before knows the old address
         site_settings.CELERY_BROKER_URL = app.conf.broker_url = redis_addresses(url)["broker"]
         yield url
         caches.close_all()

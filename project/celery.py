@@ -1,11 +1,42 @@
 """The Celery app; every installed app's ``tasks`` module belongs to it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from project.env import use_settings
 
 use_settings("project.settings")
 
 from celery import Celery  # noqa: E402
+from celery.signals import heartbeat_sent, setup_logging, worker_ready, worker_shutting_down  # noqa: E402
 
 app = Celery("keyswitch")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@setup_logging.connect
+def leave_logging_to_django(**kwargs: Any) -> None:
+    """A receiver is enough to keep Celery from setting up handlers of its own, which would not redact."""
+
+
+@worker_ready.connect
+@heartbeat_sent.connect
+def note_worker(sender: Any, **kwargs: Any) -> None:
+    from project.health import worker_alive
+
+    worker_alive(_name(sender))
+
+
+@worker_shutting_down.connect
+def note_worker_gone(sender: Any, **kwargs: Any) -> None:
+    from project.health import worker_gone
+
+    worker_gone(str(sender))
+
+
+def _name(sender: Any) -> str:
+    """The signals send the worker's consumer, or its heart, whose dispatcher knows the name."""
+    dispatcher = getattr(sender, "eventer", sender)
+    return str(getattr(dispatcher, "hostname", "worker"))

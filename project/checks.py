@@ -15,7 +15,7 @@ def secret_key_is_set(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     return [
         Error(
             "SECRET_KEY is not set, so every process would sign sessions with a key of its own.",
-            hint="Run `make run` once, which writes .env, or set SECRET_KEY (or SECRET_KEY_FILE) yourself: see .env.example.",
+            hint="Run `make run` once, which writes .env, or set SECRET_KEY or SECRET_KEY_FILE: see .env.example.",
             id="project.E001",
         )
     ]

@@ -1,7 +1,7 @@
 """The one reader of the process environment.
 
-A value comes from the environment, else from ``.env``, else from ``.run/env`` (what the running supervisor wrote about the
-servers it started). A secret ``NAME`` may stand in a file instead, whose path is in ``NAME_FILE``.
+A value comes from the environment, else from ``.env``, else from ``.run/env`` (what the running supervisor wrote about
+the servers it started). A secret ``NAME`` may stand in a file instead, whose path is in ``NAME_FILE``.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def outer(name: str, default: str = "") -> str:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """What a child process gets: this process's environment, with what ``strip_sdk_variables`` took away, and ``extra``."""
+    """For a child process: this process's environment, with what ``strip_sdk_variables`` took away, and ``extra``."""
     return {**os.environ, **_stripped, **extra}
 
 
@@ -146,7 +146,7 @@ def database_url(url: str) -> dict[str, Any]:
 
 
 def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:
-    """The operator's own credentials, by provider: what each provider's spec names, where there is a key or none is needed."""
+    """The operator's own credentials, by provider slug; the names of the variables stand in the provider's spec."""
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
         key = next(filter(None, (secret(name) for name in spec.env_key_names)), "")
@@ -167,7 +167,7 @@ def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:
 def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
     """Take every variable that a provider's SDK would read on its own out of this process.
 
-    They would send a user's key, or the operator's, to an address or under an organisation that its owner did not choose.
+    They would send a user's key, or the operator's, to an address or under an organisation that nobody chose.
     """
     prefixes = {f"{spec.env_prefix}_" for spec in specs if spec.env_prefix}
     prefixes |= {
@@ -178,7 +178,7 @@ def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
 
 
 def redis_addresses(url: str) -> Mapping[str, str]:
-    """One server under the two spellings that its clients want: ``plain`` (redis-py, Django) and ``broker`` (Celery)."""
+    """One server in the two spellings that its clients want: ``plain`` (redis-py, Django) and ``broker`` (Celery)."""
     if url.startswith("unix://"):
         path, _, query = url.removeprefix("unix://").partition("?")
         database = query.partition("db=")[2] or "0"

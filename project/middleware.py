@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextvars import ContextVar
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
-
-GetResponse: TypeAlias = Callable[[HttpRequest], Any]
 
 REQUEST_ID = "X-Request-ID"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -22,15 +21,15 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Of the request that is being served in this task; empty outside of one."""
 
 
-def _both(
-    before: Callable[[HttpRequest], None], after: Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]
-) -> Any:
+Before: TypeAlias = Callable[[HttpRequest], None]
+After: TypeAlias = Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]
+
+
+def _both(before: Before, after: After) -> Any:
     """A middleware of two plain functions."""
 
     @sync_and_async_middleware
-    def middleware(
-        get_response: GetResponse,
-    ) -> Callable[[HttpRequest], HttpResponseBase | Awaitable[HttpResponseBase]]:
+    def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
         if iscoroutinefunction(get_response):
 
             async def serve_async(request: HttpRequest) -> HttpResponseBase:
@@ -84,8 +83,6 @@ def _redirect_whole_page(request: HttpRequest, response: HttpResponseBase) -> Ht
     shown = htmx.current_url_abs_path
     path, _, query = target.partition("?")
     if shown and "next=" in query:
-        from urllib.parse import urlencode
-
         target = f"{path}?{urlencode({'next': shown})}"
     whole = HttpResponse(headers={"HX-Redirect": target})
     whole.cookies = response.cookies

@@ -32,3 +32,9 @@ for prefix, module in (("", "llm_credentials.urls"), ("", "agents.urls"), ("api/
         urlpatterns.append(path(prefix, import_module(module).api.urls if prefix else include(module)))
     except ImportError as unfinished:
         print(f"{module} is left out: {unfinished}")  # noqa: T201
+
+handler400 = "project.errors.bad_request"
+handler403 = "project.errors.permission_denied"
+handler404 = "project.errors.not_found"
+handler429 = "project.errors.too_many_requests"
+handler500 = "project.errors.server_error"

