@@ -1,1 +1,67 @@
 """System checks: a wrong key ring is refused at start, with a hint, instead of failing user by user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DEFAULT_DB_ALIAS
+
+from llm_credentials import conf, keyring
+
+
+@register(Tags.security)
+def key_ring_is_usable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E001: no ring. E002: a ring that cannot be read."""
+    try:
+        keyring.ring()
+    except keyring.KeyringError as error:
+        missing = not conf.credential_keys().strip()
+        return [Error(str(error), hint=error.hint, id="llm_credentials.E001" if missing else "llm_credentials.E002")]
+    return []
+
+
+@register(Tags.security, deploy=True)
+def key_ring_is_random(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """W001: a key that was typed rather than drawn."""
+    try:
+        weak = keyring.ring().guessable_ids()
+    except keyring.KeyringError:
+        return []
+    if not weak:
+        return []
+    text = f"CREDENTIAL_KEYS: the bytes of {', '.join(weak)} do not look random."
+    return [Warning(text, hint=keyring.NEW_KEY_HINT, id="llm_credentials.W001")]
+
+
+@register(Tags.database)
+def key_ring_fits_database(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E003: a key that is not the one it was. E004: rows sealed under a key that is not on the ring."""
+    from llm_credentials import canary
+
+    if not databases or DEFAULT_DB_ALIAS not in databases or not canary.tables_exist():
+        return []
+    try:
+        lost = canary.examine()
+    except keyring.KeyringError:
+        return []
+    messages: list[CheckMessage] = [
+        Error(
+            f"The key {key_id!r} in CREDENTIAL_KEYS is not the one that this database was sealed with.",
+            hint=canary.LOST_HINT,
+            id="llm_credentials.E003",
+        )
+        for key_id in sorted(lost)
+    ]
+    for key_id, rows in sorted(canary.stranded_rows().items()):
+        messages.append(
+            Error(
+                f"CREDENTIAL_KEYS has no key {key_id!r}, under which {rows} stored keys are sealed.",
+                hint=f"Put the key {key_id!r} back after the first one, and run rotate_credential_keys before it goes.",
+                id="llm_credentials.E004",
+            )
+        )
+    return messages

@@ -1,6 +1,6 @@
 """A column whose values are sealed to their row, and read as opaque.
 
-Built on ``EncryptedTextField`` for its column type and its ``keys``/``f`` hooks. Its conversions are replaced: they open
+Built on ``EncryptedTextField`` for its column type and ``keys``/``f`` hooks. Its conversions are replaced: they open
 whatever looks like a token, on the way in too, hand out the ciphertext when that fails, keep a flag on the shared field
 object while cleaning, and bind nothing to its row.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -17,6 +18,7 @@ from django.core.exceptions import FieldError
 from django.db import models
 from django.db.models.lookups import Exact, IsNull
 from django.db.models.query_utils import DeferredAttribute
+from django.views.decorators.debug import sensitive_variables
 from encrypted_fields.fields import EncryptedTextField
 
 from llm_credentials import keyring
@@ -40,6 +42,7 @@ class Sealed:
     """A sealed value as the database holds it. Nothing but its field looks inside."""
 
     __slots__ = ("_stored",)
+    _stored: str
 
     def __init__(self, stored: str) -> None:
         object.__setattr__(self, "_stored", stored)
@@ -100,7 +103,7 @@ class _SealedAttribute(DeferredAttribute):
         instance.__dict__[self.field.attname] = value
 
 
-class _Unchanged(Exact):  # type: ignore[type-arg]
+class _Unchanged(Exact):
     """``api_key__unchanged=<Sealed>``: the column still holds these very bytes. For compare-and-swap."""
 
     lookup_name = "unchanged"
@@ -128,24 +131,34 @@ class SealedField(_Base):
         """Not cached on the field: it follows the ring. Raises KeyringError."""
         return keyring.ring()
 
+    @sensitive_variables()
     def seal(self, row: SealingRow, plain: str) -> Sealed:
         """Sealed for this row alone, as its context stands now. Raises KeyringError, ValueError."""
-        if not plain or keyring.looks_sealed(plain):
-            raise ValueError("Only a plain, non-empty text can be sealed.")
+        if not plain or not plain.isascii() or keyring.looks_sealed(plain):
+            raise ValueError("Only a plain, non-empty ASCII text can be sealed, and no ciphertext.")
         payload = json.dumps([row.sealing_context(self), plain])
         return Sealed(self.f.encrypt(payload.encode()).decode("ascii"))
 
+    @sensitive_variables()
     def open(self, row: SealingRow, sealed: Sealed) -> str:
         """Raises Unreadable, also when the text was sealed for another row, owner, provider or address."""
-        try:
-            context, plain = json.loads(self.f.decrypt(sealed._stored.encode("utf-8", "surrogatepass")))
-            fits = hmac.compare_digest(context.encode(), row.sealing_context(self).encode())
-        except (InvalidToken, keyring.KeyringError, ValueError, TypeError, AttributeError):
-            # `from None`: some of these carry the decrypted text on them.
-            raise Unreadable from None
-        if not fits or not isinstance(plain, str):
+        context, plain = self._payload(sealed)
+        if not hmac.compare_digest(context.encode(), row.sealing_context(self).encode()):
             raise Unreadable
         return plain
+
+    @sensitive_variables()
+    def _payload(self, sealed: Sealed) -> tuple[str, str]:
+        """(context, plain text) of whatever row it belongs to. Raises Unreadable."""
+        payload: object = None
+        # Raised after the handler: the exceptions of these calls would hang on as context, some with the text on them.
+        with suppress(InvalidToken, keyring.KeyringError, ValueError):
+            payload = json.loads(self.f.decrypt(sealed._stored.encode("utf-8", "surrogatepass")))
+        match payload:
+            case [str() as context, str() as plain]:
+                return context, plain
+            case _:
+                raise Unreadable
 
     def from_db_value(
         self, value: str | None, expression: Expression, connection: BaseDatabaseWrapper
@@ -168,7 +181,7 @@ class SealedField(_Base):
     def value_to_string(self, obj: models.Model) -> str:
         return ""
 
-    def formfield(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+    def formfield(self, *args: Any, **kwargs: Any) -> None:
         return None
 
     def get_lookup(self, lookup_name: str) -> Any:

@@ -155,6 +155,14 @@ class KeyRing:
             raise InvalidToken
         return key.fernet.decrypt(fernet_token)
 
+    def guessable_ids(self) -> list[str]:
+        """Ids of keys with so few different bytes that nobody drew them at random."""
+        return [
+            key.id
+            for key in self._keys.values()
+            if len(set(base64.urlsafe_b64decode(key.fernet_key))) <= KEY_BYTES // 2
+        ]
+
     def fingerprint(self, secret: str, *, key_id: str | None = None) -> str:
         """Made with the sealing key, or with the named one. Raises KeyError when that is not on the ring."""
         key = self.primary if key_id is None else self._keys[key_id]

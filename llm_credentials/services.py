@@ -18,8 +18,9 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import F, Q
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
-from llm_credentials import keyring
+from llm_credentials import canary, keyring
 from llm_credentials.models import LLMSettings, PersonalAccessToken, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
@@ -40,6 +41,7 @@ __all__ = [
     "ALL_SCOPES",
     "CheckedCredential",
     "CredentialDraft",
+    "Draft",
     "SavedCredential",
     "credential_check",
     "credential_delete",
@@ -52,6 +54,8 @@ __all__ = [
     "token_revoke",
     "validate_destination",
 ]
+
+NO_RING: Final = "Keys cannot be stored just now: this site's encryption keys are not in order. Tell its operator."
 
 Row = TypeVar("Row", UserCredential, SystemCredential)
 
@@ -85,7 +89,7 @@ class CheckedCredential:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Typed:
+class Draft:
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
     base_url: str | None = None
@@ -106,6 +110,7 @@ class SavedSystemCredential:
     key_changed: bool
 
 
+@sensitive_variables()
 def credential_check(
     *,
     provider: str,
@@ -117,14 +122,17 @@ def credential_check(
     """What would be saved or tested. Nothing is written and nothing opened. Raises ValidationError."""
     spec = clean_provider(provider)
     clean_name(name)
-    typed = draft or _Typed()
+    typed = draft or Draft()
     errors: dict[str, list[str]] = {}
     has_key = stored is not None and stored.has_key
+    stored_model = stored.model if stored is not None else ""
     api_key = _collect(errors, lambda: clean_api_key(typed.api_key, spec, stored=has_key))
-    model = _collect(errors, lambda: _kept(typed.model, stored and stored.model, clean_model)) or ""
+    model = _collect(errors, lambda: clean_model(typed.model) if typed.model is not None else stored_model) or ""
     base_url = _collect(errors, lambda: _address(spec, typed.base_url, stored)) or ""
     options = _collect(errors, lambda: _options(spec, typed.options, stored)) or {}
-    if api_key is None and "api_key" not in errors and "base_url" not in errors:
+    if api_key is not None:
+        _collect(errors, _require_ring)
+    elif "api_key" not in errors and "base_url" not in errors:
         if has_key and stored is not None and base_url != stored.base_url:
             errors["api_key"] = [REENTER]
         elif not has_key and spec.key_required:
@@ -146,8 +154,11 @@ def _collect(errors: dict[str, list[str]], clean: Callable[[], Value]) -> Value 
         return None
 
 
-def _kept(typed: str | None, stored: str | None, clean: Callable[[object], str]) -> str:
-    return (stored or "") if typed is None else clean(typed)
+def _require_ring() -> None:
+    try:
+        keyring.ring()
+    except keyring.KeyringError:
+        raise ValidationError({"api_key": [NO_RING]}) from None
 
 
 def _address(spec: ProviderSpec, typed: str | None, stored: LLMCredential | None) -> str:
@@ -162,6 +173,7 @@ def _options(spec: ProviderSpec, typed: Mapping[str, Any] | None, stored: LLMCre
     return clean_options(typed or {}, spec)
 
 
+@sensitive_variables()
 def credential_save(
     *,
     user: AbstractBaseUser,
@@ -178,11 +190,12 @@ def credential_save(
 
     A new key begins as unverified. A changed address without a new key is refused. Raises ValidationError.
     """
-    draft = _Typed(api_key=api_key, model=model, base_url=base_url, options=options)
+    draft = Draft(api_key=api_key, model=model, base_url=base_url, options=options)
     row, created, key_changed = _save(UserCredential, {"user_id": user.pk}, provider, name, draft, is_active, priority)
     return SavedCredential(credential=row, created=created, key_changed=key_changed)
 
 
+@sensitive_variables()
 def system_credential_save(
     *,
     provider: str,
@@ -195,17 +208,18 @@ def system_credential_save(
     priority: int | None = None,
 ) -> SavedSystemCredential:
     """As ``credential_save``, for a key of the site. Whoever calls it has checked that this is staff."""
-    draft = _Typed(api_key=api_key, model=model, base_url=base_url, options=options)
+    draft = Draft(api_key=api_key, model=model, base_url=base_url, options=options)
     row, created, key_changed = _save(SystemCredential, {}, provider, name, draft, is_active, priority)
     return SavedSystemCredential(credential=row, created=created, key_changed=key_changed)
 
 
+@sensitive_variables()
 def _save(
     model: type[Row],
     owner: Mapping[str, Any],
     provider: str,
     name: str,
-    draft: _Typed,
+    draft: Draft,
     is_active: bool | None,
     priority: int | None,
 ) -> tuple[Row, bool, bool]:
@@ -226,8 +240,9 @@ def _save(
     raise ValidationError({"name": ["This key was just changed somewhere else. Reload and try again."]})
 
 
+@sensitive_variables()
 def _save_once(
-    model: type[Row], identity: Mapping[str, Any], draft: _Typed, plain: Mapping[str, Any]
+    model: type[Row], identity: Mapping[str, Any], draft: Draft, plain: Mapping[str, Any]
 ) -> tuple[Row, bool, bool]:
     """Raises IntegrityError or DoesNotExist when somebody else was faster."""
     rows: models.QuerySet[Row] = model._default_manager.filter(**identity)
@@ -249,18 +264,14 @@ def _save_once(
     return row, False, key_changed
 
 
+@sensitive_variables()
 def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
     """Seal it into the row; the columns that changed with it."""
     try:
+        canary.plant()
         row.seal(api_key)
     except keyring.KeyringError:
-        raise ValidationError(
-            {
-                "api_key": [
-                    "Keys cannot be stored just now: this site's encryption keys are not set up. Tell its operator."
-                ]
-            }
-        ) from None
+        raise ValidationError({"api_key": [NO_RING]}) from None
     row.status, row.status_detail, row.tested_at = LLMCredential.Status.UNVERIFIED, "", None
     names = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
     return {name: getattr(row, name) for name in names}
@@ -383,6 +394,7 @@ _PREFIX_LENGTH = 8
 _LAST_USED_EVERY = timedelta(minutes=1)
 
 
+@sensitive_variables()
 def token_create(
     *,
     user: AbstractBaseUser,
@@ -413,6 +425,7 @@ def token_create(
     return token, TOKEN_PREFIX + secret
 
 
+@sensitive_variables()
 def token_authenticate(secret: str) -> PersonalAccessToken | None:
     """The usable token that this is, with its user; None for anything else."""
     random_part = secret.removeprefix(TOKEN_PREFIX)
@@ -428,6 +441,7 @@ def token_authenticate(secret: str) -> PersonalAccessToken | None:
     return None
 
 
+@sensitive_variables()
 def _token_hash(random_part: str) -> str:
     return sha256(random_part.encode()).hexdigest()
 

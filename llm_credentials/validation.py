@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import ValidationError
+from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import conf
 from llm_credentials.keyring import looks_sealed
@@ -47,6 +48,7 @@ def clean_name(name: object) -> str:
     return text
 
 
+@sensitive_variables()
 def clean_api_key(text: object, spec: ProviderSpec, *, stored: bool = False) -> str | None:
     """The key as it will be sealed; None means unchanged: nothing was typed, or the mask came back.
 
@@ -69,6 +71,7 @@ def clean_api_key(text: object, spec: ProviderSpec, *, stored: bool = False) -> 
     return key
 
 
+@sensitive_variables()
 def _problem_with_key(key: str) -> str:
     """What is wrong with it, in a sentence; empty when nothing is."""
     if len(key) > KEY_MAX_LENGTH:
@@ -191,4 +194,23 @@ def clean_flag(value: object, field: str) -> bool:
     """Raises ValidationError on ``field``."""
     if not isinstance(value, bool):
         raise ValidationError({field: ["This is either true or false."]})
+    return value
+
+
+def clean_config(value: Any, *, _depth: int = 0) -> Any:
+    """A site setting as JSON with no key in it: it names a system credential instead. Raises ValidationError."""
+    if _depth > 20:
+        raise ValidationError("This is nested too deeply.")
+    match value:
+        case str() if looks_like_key(value) or looks_sealed(value):
+            raise ValidationError("A key does not belong here. Store it as a system credential and name that.")
+        case dict():
+            for name, part in value.items():
+                clean_config(name, _depth=_depth + 1)
+                clean_config(part, _depth=_depth + 1)
+        case list():
+            for part in value:
+                clean_config(part, _depth=_depth + 1)
+        case _:
+            pass
     return value

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import ClassVar
 from uuid import uuid4
 
 from django.db import models
+from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import keyring
 from llm_credentials.fields import SealedField, Unreadable
@@ -37,6 +39,7 @@ class KeyHolder(models.Model):
         place = f"{self._meta.db_table}.{field.column}"
         return "|".join((place, str(self.pk), self.owner_ref(), self.provider, self.base_url))
 
+    @sensitive_variables()
     def seal(self, plain: str) -> None:
         """Put this key into the row, sealed for the row as it is now; set owner, provider and address first. Not saved.
 
@@ -44,6 +47,7 @@ class KeyHolder(models.Model):
         """
         self.api_key = _key_field(self).seal(self, plain)
 
+    @sensitive_variables()
     def reveal(self) -> str:
         """The key, for use: only ``factory.open_client`` calls this. Empty for a provider that needs none.
 
@@ -54,14 +58,14 @@ class KeyHolder(models.Model):
             if spec is None or spec.key_required:
                 raise CredentialUnreadable(provider=self.provider)
             return ""
-        try:
+        plain = None
+        with suppress(Unreadable):
             plain = _key_field(self).open(self, self.api_key)
-        except Unreadable:
-            raise CredentialUnreadable(provider=self.provider) from None
-        if not self._is_the_recorded_key(plain):
+        if plain is None or not self._is_the_recorded_key(plain):
             raise CredentialUnreadable(provider=self.provider)
         return plain
 
+    @sensitive_variables()
     def _is_the_recorded_key(self, plain: str) -> bool:
         return True
 
@@ -143,11 +147,13 @@ class LLMCredential(KeyHolder):
     def __str__(self) -> str:
         return f"{self.provider_label} · {self.name}"
 
+    @sensitive_variables()
     def seal(self, plain: str) -> None:
         super().seal(plain)
         self.fingerprint = keyring.ring().fingerprint(plain)
         self.last4 = plain[-4:] if len(plain) >= self.LAST4_FROM_LENGTH else ""
 
+    @sensitive_variables()
     def _is_the_recorded_key(self, plain: str) -> bool:
         """False when an older ciphertext of this very row was put back."""
         assert self.api_key is not None

@@ -1,0 +1,343 @@
+"""What staff see: that a key is there and how it fares, never the key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
+
+from llm_credentials import services
+from llm_credentials.models import (
+    ConnectionTest,
+    LLMSettings,
+    PersonalAccessToken,
+    SystemConfig,
+    SystemCredential,
+    UsageRecord,
+    UserCredential,
+    environment_credentials,
+)
+from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.providers import provider_choices
+from llm_credentials.validation import clean_config
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Any]
+    _CredentialForm = forms.ModelForm[SystemCredential]
+    _ConfigForm = forms.ModelForm[SystemConfig]
+else:
+    _ModelAdmin = admin.ModelAdmin
+    _CredentialForm = _ConfigForm = forms.ModelForm
+
+_KEY_COLUMNS = ("api_key", "fingerprint", "last4")
+
+
+class KeylessLookups(_ModelAdmin):
+    """No address of the admin may ask about a key, not even for its beginning."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        parts = lookup.split("__")
+        if any(part in _KEY_COLUMNS for part in parts) or parts[0] == "hash":
+            return False
+        return super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+
+
+class ViewOnly(KeylessLookups):
+    """Shows the fields that it names, and none other."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class MaskedKey(KeylessLookups):
+    @admin.display(description="key")
+    def masked_key(self, row: LLMCredential) -> str:
+        return row.masked or "none"
+
+    @admin.display(description="fingerprint")
+    def short_fingerprint(self, row: LLMCredential) -> str:
+        return row.fingerprint[:8]
+
+    @admin.display(description="status", ordering="status")
+    def status_now(self, row: LLMCredential) -> str:
+        return str(row.shown_status.label)
+
+
+@admin.register(UserCredential)
+class UserCredentialAdmin(ViewOnly, MaskedKey):
+    """Staff may look and delete. They cannot redirect or use a key that is not theirs."""
+
+    list_display = (
+        "user",
+        "provider_label",
+        "name",
+        "masked_key",
+        "model",
+        "status_now",
+        "is_active",
+        "tested_at",
+        "last_used_at",
+    )
+    list_filter = ("provider", "status", "is_active")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "user__email")
+    ordering = ("user", "priority", "created_at")
+    fields = (
+        "id",
+        "user",
+        "provider",
+        "name",
+        "masked_key",
+        "short_fingerprint",
+        "base_url",
+        "model",
+        "options",
+        "is_active",
+        "priority",
+        "status_now",
+        "status_detail",
+        "tested_at",
+        "last_used_at",
+        "request_count",
+        "version",
+        "created_at",
+        "updated_at",
+    )
+
+
+class SystemCredentialForm(_CredentialForm):
+    """The key goes in and never comes out; left empty, the stored one stays."""
+
+    provider = forms.ChoiceField(choices=provider_choices)
+    new_key = forms.CharField(
+        label="API key",
+        required=False,
+        strip=False,
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "off", "spellcheck": "false"}),
+        help_text="Leave empty to keep the stored key. A new address needs the key again.",
+    )
+
+    class Meta:
+        model = SystemCredential
+        fields = ("provider", "name", "base_url", "model", "options", "is_active", "priority")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding:
+            # The key was sealed for this provider; another provider is another credential.
+            self.fields["provider"].disabled = self.fields["name"].disabled = True
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if self.errors:
+            return cleaned
+        stored = None if self.instance._state.adding else SystemCredential.objects.filter(pk=self.instance.pk).first()
+        try:
+            services.credential_check(
+                provider=cleaned["provider"], name=cleaned["name"], stored=stored, draft=self.draft(cleaned)
+            )
+        except ValidationError as error:
+            for field, texts in error.message_dict.items():
+                self.add_error("new_key" if field == "api_key" else field, texts)
+        return cleaned
+
+    @staticmethod
+    def draft(cleaned: dict[str, Any]) -> services.Draft:
+        return services.Draft(
+            api_key=cleaned["new_key"],
+            model=cleaned["model"],
+            base_url=cleaned["base_url"],
+            options=cleaned["options"] or {},
+        )
+
+
+@admin.register(SystemCredential)
+class SystemCredentialAdmin(MaskedKey):
+    form = SystemCredentialForm
+    change_list_template = "admin/llm_credentials/systemcredential/change_list.html"
+    list_display = (
+        "provider_label",
+        "name",
+        "masked_key",
+        "model",
+        "status_now",
+        "is_active",
+        "priority",
+        "last_used_at",
+    )
+    list_filter = ("provider", "status", "is_active")
+    ordering = ("priority", "created_at")
+    fields = (
+        "provider",
+        "name",
+        "masked_key",
+        "new_key",
+        "base_url",
+        "model",
+        "options",
+        "is_active",
+        "priority",
+        "status_now",
+        "status_detail",
+        "short_fingerprint",
+        "version",
+    )
+    readonly_fields = ("masked_key", "status_now", "status_detail", "short_fingerprint", "version")
+
+    @method_decorator(sensitive_post_parameters("new_key"))
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().changeform_view(request, *args, **kwargs)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        extra = {"environment_credentials": environment_credentials(), **(extra_context or {})}
+        return super().changelist_view(request, extra)
+
+    def save_model(self, request: HttpRequest, obj: SystemCredential, form: Any, change: bool) -> None:
+        draft = form.draft(form.cleaned_data)
+        saved = services.system_credential_save(
+            provider=obj.provider,
+            name=obj.name,
+            api_key=draft.api_key,
+            model=draft.model,
+            base_url=draft.base_url,
+            options=draft.options,
+            is_active=obj.is_active,
+            priority=obj.priority,
+        )
+        obj.pk = saved.credential.pk
+        obj._state.adding = False
+
+
+class SystemConfigForm(_ConfigForm):
+    class Meta:
+        model = SystemConfig
+        fields = ("category", "key", "value")
+
+    def clean_value(self) -> Any:
+        return clean_config(self.cleaned_data["value"])
+
+
+@admin.register(SystemConfig)
+class SystemConfigAdmin(KeylessLookups):
+    form = SystemConfigForm
+    list_display = ("category", "key", "updated_at")
+    list_filter = ("category",)
+    ordering = ("category", "key")
+
+
+@admin.register(LLMSettings)
+class LLMSettingsAdmin(ViewOnly):
+    list_display = ("user", "default_provider", "fallback_to_system", "strategy", "monthly_budget_usd", "updated_at")
+    list_filter = ("default_provider", "fallback_to_system", "strategy")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "user__email")
+    fields = (
+        "user",
+        "default_provider",
+        "fallback_to_system",
+        "temperature",
+        "max_tokens",
+        "strategy",
+        "monthly_budget_usd",
+        "alerts",
+        "created_at",
+        "updated_at",
+    )
+
+
+@admin.register(PersonalAccessToken)
+class PersonalAccessTokenAdmin(ViewOnly):
+    list_display = ("__str__", "user", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "user__email", "prefix")
+    fields = ("id", "user", "name", "prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    actions = ("revoke",)
+
+    @admin.action(description="Revoke the selected tokens", permissions=["delete"])
+    def revoke(self, request: HttpRequest, queryset: models.QuerySet[PersonalAccessToken]) -> None:
+        revoked = queryset.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
+        self.message_user(request, f"{revoked} tokens revoked.", messages.SUCCESS)
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(ViewOnly):
+    list_display = (
+        "at",
+        "user",
+        "task",
+        "provider",
+        "model",
+        "key_owner",
+        "state",
+        "input_tokens",
+        "output_tokens",
+        "cost_usd",
+        "latency_ms",
+        "outcome",
+    )
+    list_filter = ("state", "key_owner", "provider", "outcome")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "user__email")
+    ordering = ("-at",)
+    fields = (
+        "id",
+        "call_id",
+        "user",
+        "task",
+        "provider",
+        "model",
+        "credential_id",
+        "key_owner",
+        "state",
+        "input_tokens",
+        "output_tokens",
+        "cache_read_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+        "reserved_usd",
+        "cost_usd",
+        "price_source",
+        "latency_ms",
+        "ttft_ms",
+        "outcome",
+        "at",
+    )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(ConnectionTest)
+class ConnectionTestAdmin(ViewOnly):
+    list_display = ("created_at", "user", "provider", "name", "state", "detail", "finished_at")
+    list_filter = ("state", "provider")
+    list_select_related = ("user",)
+    search_fields = ("user__username", "user__email")
+    ordering = ("-created_at",)
+    fields = (
+        "id",
+        "user",
+        "provider",
+        "name",
+        "base_url",
+        "model",
+        "state",
+        "steps",
+        "detail",
+        "created_at",
+        "started_at",
+        "finished_at",
+    )
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
