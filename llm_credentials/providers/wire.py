@@ -1,15 +1,18 @@
-"""What every wire does the same way: tool ids, tool arguments, retry-after, error codes."""
+"""What every wire does the same way: tool ids and arguments, images, addresses, retry-after, error codes."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
-import math
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from time import time
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -23,7 +26,9 @@ from llm_credentials.providers.errors import (
     QuotaExhausted,
     RateLimited,
     RequestRejected,
+    UnsupportedContent,
 )
+from llm_credentials.providers.messages import ImagePart
 
 _STATUS_ERRORS: Mapping[int, type[LLMError]] = {
     401: AuthenticationFailed,
@@ -33,6 +38,8 @@ _STATUS_ERRORS: Mapping[int, type[LLMError]] = {
     409: ProviderUnavailable,
     429: RateLimited,
 }
+MAX_RETRY_AFTER_S = 24 * 3600.0
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{0,15})?")
 _CODE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
@@ -45,37 +52,37 @@ def status_error(status: int) -> type[LLMError]:
     return RequestRejected if status >= 400 else BadProviderResponse
 
 
+def strip_suffixes(address: str, suffixes: tuple[str, ...]) -> str:
+    """A pasted address without what the wire itself puts behind it, however often it is there."""
+    address = address.strip().rstrip("/")
+    while suffix := next((suffix for suffix in suffixes if address.lower().endswith(suffix)), None):
+        address = address[: -len(suffix)].rstrip("/")
+    return address
+
+
 def safe_code(value: object) -> str | None:
     """A provider's error code if it looks like one; anything else may quote the request and is dropped."""
     return value if isinstance(value, str) and _CODE.fullmatch(value) else None
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the provider wants to be asked again; 0 when that time is past, None when it does not say."""
+    """Seconds until the provider wants to be asked again, at most a day; None when it does not say, or nonsense.
+
+    From ``retry-after-ms`` or ``retry-after``, which is seconds or a date; a date that has passed is 0.
+    """
     milliseconds = _number(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return max(milliseconds / 1000, 0.0)
     text = headers.get("retry-after")
-    seconds = _number(text)
-    if seconds is not None:
-        return max(seconds, 0.0)
-    try:
-        moment = parsedate_to_datetime(text) if text else None
-    except ValueError:
-        return None
-    if moment is None:
-        return None
-    # "-0000" gives a naive datetime; the header is UTC by its definition.
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max((moment - datetime.now(UTC)).total_seconds(), 0.0)
+    seconds = _number(text) if milliseconds is None else milliseconds / 1000
+    if seconds is None and text:
+        try:
+            seconds = max(parsedate_to_datetime(text).timestamp() - time(), 0.0)
+        except (ValueError, OverflowError):
+            return None
+    return None if seconds is None or seconds < 0 else min(seconds, MAX_RETRY_AFTER_S)
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        value = float(text) if text else math.nan
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return float(text) if text and _NUMBER.fullmatch(text.strip()) else None
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
@@ -87,6 +94,39 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
     except orjson.JSONDecodeError:
         return {}, text
     return (value, None) if isinstance(value, dict) else ({}, text)
+
+
+def data_url(part: ImagePart) -> ImagePart:
+    """An image whose address is a ``data:`` URL, with its bytes; any other as it is. Raises UnsupportedContent."""
+    if part.url is None or not part.url.startswith("data:"):
+        return part
+    header, comma, payload = part.url[len("data:") :].partition(",")
+    media_type, *parameters = header.split(";")
+    try:
+        data = base64.b64decode(payload, validate=True) if "base64" in parameters else unquote_to_bytes(payload)
+    except binascii.Error:
+        data = b""
+    if not (comma and data and media_type):
+        raise UnsupportedContent("An image's data: address is malformed.")
+    return ImagePart(data=data, media_type=media_type)
+
+
+def encode_json(body: Mapping[str, Any]) -> bytes:
+    """The request body. Raises RequestRejected for what has no place in JSON, such as half a surrogate pair."""
+    try:
+        return orjson.dumps(body, default=_plain)
+    except TypeError:
+        pass
+    try:  # Whole numbers past 64 bits are JSON, but not orjson's.
+        return json.dumps(body, default=_plain, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        raise RequestRejected("The request holds something that is no valid text or JSON.") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
