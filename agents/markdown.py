@@ -1,0 +1,178 @@
+"""What a model wrote, as HTML that can do nothing.
+
+Markdown is rendered first, with raw HTML switched off, and the result sanitised after. Nothing is fetched by showing
+it: images become links that say where they come from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping, Sequence
+from functools import cache
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import nh3
+from django.utils.html import escape
+from django.utils.safestring import SafeString, mark_safe
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from markdown_it.utils import OptionsDict
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.token import STANDARD_TYPES
+from pygments.util import ClassNotFound
+
+SCHEMES: Final = frozenset({"http", "https", "mailto"})
+TOP_HEADING: Final = 3
+"""A page has its h1 and each turn its h2; headings of an answer begin below."""
+MAX_HIGHLIGHT_CHARS: Final = 50_000
+"""Longer code is shown plain: colouring it would keep everybody else waiting."""
+MAX_NESTING: Final = 50
+
+_TAGS: Final = frozenset(
+    ("p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h3", "h4", "h5", "h6")
+    + ("table", "thead", "tbody", "tr", "th", "td", "a", "span", "div")
+)
+_ATTRIBUTES: Final = {
+    "a": {"href", "title", "class"},
+    "ol": {"start"},
+    "div": {"class", "tabindex"},
+    "table": {"tabindex"},
+}
+_CLASSES: Final = {
+    "span": {name for name in STANDARD_TYPES.values() if name},
+    "div": {"highlight"},
+    "a": {"remote-image"},
+}
+
+
+def render(text: str) -> SafeString:
+    """The whole of ``text`` as sanitised HTML."""
+    return _clean(_parser().render(_encodable(text)))
+
+
+def render_open(text: str) -> SafeString:
+    """The same for text whose end is still to come: code is not coloured yet, so that showing it often stays cheap."""
+    return _clean(_plain_parser().render(_encodable(text)))
+
+
+def closed_length(text: str) -> int:
+    """How much of a growing text will not change its meaning any more: all but its last top-level block.
+
+    An approximation: a definition that comes later may still turn ``[words]`` before it into a link. The finished text
+    is rendered once more as a whole.
+    """
+    starts = [token.map[0] for token in _plain_parser().parse(_encodable(text)) if token.level == 0 and token.map]
+    if not starts or starts[-1] == 0:
+        return 0
+    line_ends = [match.end() for match in re.finditer(r"\r\n?|\n", text)]
+    return line_ends[starts[-1] - 1]
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates, which no page can carry, replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _clean(html: str) -> SafeString:
+    safe = nh3.clean(
+        html,
+        tags=set(_TAGS),
+        attributes={tag: set(names) - {"class"} for tag, names in _ATTRIBUTES.items()},
+        allowed_classes={tag: set(names) for tag, names in _CLASSES.items()},
+        url_schemes=set(SCHEMES),
+        link_rel="noopener nofollow noreferrer",
+        strip_comments=True,
+    )
+    return mark_safe(safe)  # noqa: S308 - this line is what makes it safe
+
+
+@cache
+def _parser() -> MarkdownIt:
+    return _new_parser(colour=True)
+
+
+@cache
+def _plain_parser() -> MarkdownIt:
+    return _new_parser(colour=False)
+
+
+def _new_parser(*, colour: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": MAX_NESTING}).enable(["table", "strikethrough"])
+    parser.validateLink = _is_allowed  # type: ignore[method-assign]
+    parser.core.ruler.push("headings", _lower_headings)
+    parser.add_render_rule("image", _render_image)
+    parser.add_render_rule("fence", _render_code if colour else _render_plain_code)
+    parser.add_render_rule("code_block", _render_plain_code)
+    parser.add_render_rule("table_open", _render_table_open)
+    return parser
+
+
+def _is_allowed(url: str) -> bool:
+    """Absolute addresses of harmless schemes only: a model has no business linking into this site."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme.lower() in SCHEMES and bool(parts.netloc or parts.scheme.lower() == "mailto")
+
+
+def _lower_headings(state: StateCore) -> None:
+    """Put headings below the page's own, with no level left out."""
+    level = TOP_HEADING - 1
+    first: int | None = None
+    for token in state.tokens:
+        if token.type not in ("heading_open", "heading_close"):
+            continue
+        if token.type == "heading_open":
+            wanted = int(token.tag[1])
+            first = wanted if first is None else min(first, wanted)
+            level = min(TOP_HEADING + wanted - first, level + 1, 6)
+        token.tag = f"h{level}"
+
+
+def _render_image(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
+) -> str:
+    """A link in the picture's place. Inside another link only its words: links do not nest."""
+    token = tokens[index]
+    words = renderer.renderInlineAsText(token.children or [], options, env).strip()
+    depth = sum({"link_open": 1, "link_close": -1}.get(other.type, 0) for other in tokens[:index])
+    source = str(token.attrs.get("src", ""))
+    host = urlsplit(source).hostname
+    if depth or not host:
+        return escapeHtml(words or "image")
+    label = f"Show image from {host}" + (f": {words}" if words else "")
+    return f'<a class="remote-image" href="{escape(source)}">{escape(label)}</a>'
+
+
+def _render_code(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
+) -> str:
+    token = tokens[index]
+    language = token.info.strip().split(maxsplit=1)[0] if token.info.strip() else ""
+    if not language or len(token.content) > MAX_HIGHLIGHT_CHARS:
+        return _render_plain_code(renderer, tokens, index, options, env)
+    try:
+        lexer = get_lexer_by_name(language, stripnl=False)
+    except ClassNotFound:
+        return _render_plain_code(renderer, tokens, index, options, env)
+    inner = highlight(token.content, lexer, HtmlFormatter(nowrap=True))
+    return f'<div class="highlight" tabindex="0"><pre><code>{inner}</code></pre></div>\n'
+
+
+def _render_plain_code(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
+) -> str:
+    return f'<div class="highlight" tabindex="0"><pre><code>{escapeHtml(tokens[index].content)}</code></pre></div>\n'
+
+
+def _render_table_open(
+    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
+) -> str:
+    return '<table tabindex="0">\n'
