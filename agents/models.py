@@ -1,0 +1,223 @@
+"""Conversations, their messages, and background runs. Every row belongs to one user; managers have ``for_user``."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+
+from agents.fields import PartsField
+from llm_credentials.providers import LLMMessage
+from llm_credentials.providers.messages import Role
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+HEARTBEAT_S = 2.0
+"""How often the process that works on an answer or a run says that it is alive."""
+STALE_AFTER = timedelta(seconds=12)
+"""Without a heartbeat for this long, that process is taken to be dead."""
+NO_WORKER_AFTER = timedelta(seconds=4)
+"""A run that waits longer than this tells its reader that no worker has taken it."""
+
+
+def stale_before() -> Any:
+    """The moment before which a last heartbeat means death."""
+    return timezone.now() - STALE_AFTER
+
+
+class ConversationQuerySet(models.QuerySet["Conversation"]):
+    def for_user(self, user: User | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.is_authenticated else self.none()
+
+    def recent_first(self) -> Self:
+        return self.order_by("-updated_at")
+
+
+class Conversation(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations")
+    agent = models.SlugField(max_length=50)
+    title = models.CharField(max_length=120, blank=True)
+    provider = models.CharField(max_length=50, blank=True)
+    """Provider slug; empty: the user's own order decides."""
+    model = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = ConversationQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["user", "-updated_at"])]
+
+    def __str__(self) -> str:
+        return f"Conversation {self.pk}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("agents:conversation-detail", args=[self.pk])
+
+
+class MessageState(models.TextChoices):
+    WAITING = "waiting", "waiting"
+    STREAMING = "streaming", "being written"
+    COMPLETE = "complete", "complete"
+    INCOMPLETE = "incomplete", "incomplete"
+    STOPPED = "stopped", "stopped"
+    FAILED = "failed", "failed"
+
+
+OPEN_MESSAGE_STATES = (MessageState.WAITING, MessageState.STREAMING)
+
+
+class StoredMessageQuerySet(models.QuerySet["StoredMessage"]):
+    def for_user(self, user: User | AnonymousUser) -> Self:
+        return self.filter(conversation__user_id=user.pk) if user.is_authenticated else self.none()
+
+    def in_order(self) -> Self:
+        return self.order_by("position")
+
+    def open(self) -> Self:
+        """Answers that are asked for and not yet there."""
+        return self.filter(state__in=OPEN_MESSAGE_STATES)
+
+    def stale(self) -> Self:
+        """Answers whose writer died."""
+        return self.filter(state=MessageState.STREAMING, heartbeat_at__lt=stale_before())
+
+
+class StoredMessage(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="messages")
+    position = models.PositiveIntegerField()
+    role = models.CharField(max_length=10)
+    parts = PartsField()
+    state = models.CharField(max_length=10, choices=MessageState, default=MessageState.COMPLETE)
+    receipt = models.JSONField(null=True, blank=True)
+    """Who answered and what it took; see ``agents.receipts``."""
+    error = models.JSONField(null=True, blank=True)
+    """What went wrong, with the fields of LLMError; see ``agents.receipts``."""
+    claim = models.UUIDField(null=True, blank=True)
+    """Of the one writer of this answer; nobody else may change it while it is being written."""
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = StoredMessageQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["conversation", "position"], name="message_position_once")]
+        indexes = [models.Index(fields=["state", "heartbeat_at"])]
+
+    def __str__(self) -> str:
+        return f"{self.role} message {self.pk}"
+
+    @property
+    def message(self) -> LLMMessage:
+        return LLMMessage(role=self._role, parts=self.parts)
+
+    @property
+    def _role(self) -> Role:
+        return self.role  # type: ignore[return-value]  # written by our services only
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+    @property
+    def reasoning(self) -> str:
+        return self.message.reasoning
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_MESSAGE_STATES
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether a new answer may be asked for in its place."""
+        return self.role == "assistant" and self.state not in (MessageState.COMPLETE, MessageState.STREAMING)
+
+
+class RunState(models.TextChoices):
+    QUEUED = "queued", "queued"
+    RUNNING = "running", "running"
+    DONE = "done", "done"
+    FAILED = "failed", "failed"
+    CANCELLED = "cancelled", "cancelled"
+
+
+OPEN_RUN_STATES = (RunState.QUEUED, RunState.RUNNING)
+
+
+class AgentRunQuerySet(models.QuerySet["AgentRun"]):
+    def for_user(self, user: User | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.is_authenticated else self.none()
+
+    def recent_first(self) -> Self:
+        return self.order_by("-created_at")
+
+    def open(self) -> Self:
+        return self.filter(state__in=OPEN_RUN_STATES)
+
+    def claimable(self) -> Self:
+        """Queued ones, and running ones whose worker died."""
+        abandoned = models.Q(state=RunState.RUNNING, heartbeat_at__lt=stale_before())
+        return self.filter(models.Q(state=RunState.QUEUED) | abandoned)
+
+
+class AgentRun(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="agent_runs")
+    agent = models.SlugField(max_length=50)
+    conversation = models.ForeignKey(
+        Conversation, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs"
+    )
+    provider = models.CharField(max_length=50, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    input = models.TextField()
+    state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
+    output = models.TextField(blank=True)
+    receipt = models.JSONField(null=True, blank=True)
+    error = models.JSONField(null=True, blank=True)
+    steps = models.JSONField(default=list)
+    """What has happened so far: ``{"type": "model"|"tool", …}``, oldest first."""
+    attempts = models.PositiveIntegerField(default=0)
+    """How often a worker began it; more than once only after a worker died."""
+    claim = models.UUIDField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = AgentRunQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["user", "-created_at"]), models.Index(fields=["state", "heartbeat_at"])]
+
+    def __str__(self) -> str:
+        return f"Run {self.pk}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("agents:run-detail", args=[self.pk])
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_RUN_STATES
+
+    @property
+    def is_without_worker(self) -> bool:
+        """Whether it has waited so long that no worker seems to be there."""
+        return self.state == RunState.QUEUED and timezone.now() - self.created_at > NO_WORKER_AFTER
+
+    @property
+    def duration_ms(self) -> int | None:
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return round((self.finished_at - self.started_at).total_seconds() * 1000)
