@@ -103,12 +103,6 @@ class _SealedAttribute(DeferredAttribute):
         instance.__dict__[self.field.attname] = value
 
 
-class _Unchanged(Exact):
-    """``api_key__unchanged=<Sealed>``: the column still holds these very bytes. For compare-and-swap."""
-
-    lookup_name = "unchanged"
-
-
 class SealedField(_Base):
     """Gives and takes ``Sealed | None``; ``seal`` and ``open`` are the only ways between it and plain text.
 
@@ -189,7 +183,8 @@ class SealedField(_Base):
             case "isnull":
                 return IsNull
             case "unchanged":
-                return _Unchanged
+                # ``api_key__unchanged=<Sealed>``, for compare-and-swap: the column still holds these very bytes.
+                return Exact
             case _:
                 raise FieldError("A sealed value cannot be searched: the same secret never looks the same twice.")
 
