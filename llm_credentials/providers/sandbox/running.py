@@ -16,9 +16,7 @@ START_TIMEOUT_S = 10.0
 
 
 @asynccontextmanager
-async def running_sandbox(
-    port: int = 0, host: str = HOST, options: SandboxOptions | None = None
-) -> AsyncIterator[str]:
+async def running_sandbox(port: int = 0, host: str = HOST, options: SandboxOptions | None = None) -> AsyncIterator[str]:
     """Serve a sandbox in this event loop and give its root address, `http://host:port`; port 0 takes a free one.
 
     Raises OSError if the port is taken. Streams that are still open at the end are cut.
@@ -78,10 +76,8 @@ def start_sandbox_thread(
     return str(state["url"]), stop_thread
 
 
-async def serve_until_signal(
-    port: int, host: str, options: SandboxOptions, announce: Callable[[str], None]
-) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` gets the address once it listens. Raises OSError if the port is taken."""
+async def serve_until_signal(port: int, host: str, options: SandboxOptions, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `announce` gets the address. Raises OSError if the port is taken."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
