@@ -1,0 +1,481 @@
+"""The messages wire: our vocabulary to its JSON and back. Pure: no I/O, no SDK."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from llm_credentials.providers.errors import (
+    AuthenticationFailed,
+    BadProviderResponse,
+    ContextLengthExceeded,
+    LLMError,
+    ModelNotFound,
+    PermissionDenied,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRejected,
+    UnsupportedContent,
+)
+from llm_credentials.providers.messages import (
+    Call,
+    FinishReason,
+    ImagePart,
+    LLMMessage,
+    LLMResponse,
+    LLMStreamChunk,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+)
+from llm_credentials.providers.transport import load_json
+from llm_credentials.providers.usage import Usage, count
+from llm_credentials.providers.wire import (
+    AnswerIds,
+    IdRule,
+    WireIds,
+    data_url,
+    parse_arguments,
+    safe_code,
+    status_error,
+)
+
+DEFAULT_MAX_TOKENS = 4096
+"""``max_tokens`` is compulsory here; this is what a model unknown to the catalogue gets."""
+
+IDS = IdRule(pattern=re.compile(r"[a-zA-Z0-9_-]{1,128}"), prefix="toolu_")
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+FINISH_REASONS: Mapping[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+# Finer than the type: `error.details.error_code`.
+ERROR_CODES: Mapping[str, type[LLMError]] = {
+    "contract_spend_limit_reached": QuotaExhausted,
+    "enforced_spend_limit_reached": QuotaExhausted,
+    "linked_organization_billing_unavailable": QuotaExhausted,
+    "linked_organization_spend_limit_reached": QuotaExhausted,
+    "ramp_limit_exceeded": RateLimited,
+    "organization_on_hold": PermissionDenied,
+    "organization_type_not_supported": PermissionDenied,
+    "cmek_key_disabled": PermissionDenied,
+    "cmek_key_network_blocked": PermissionDenied,
+    "file_expired": RequestRejected,
+    "thread_not_found": RequestRejected,
+}
+# `error.type`. The general ones (invalid_request_error, api_error) leave the word to the status.
+ERROR_TYPES: Mapping[str, type[LLMError]] = {
+    "authentication_error": AuthenticationFailed,
+    "billing_error": QuotaExhausted,
+    "permission_error": PermissionDenied,
+    "not_found_error": ModelNotFound,
+    "request_too_large": RequestRejected,
+    "rate_limit_error": RateLimited,
+    "timeout_error": ProviderUnavailable,
+    "overloaded_error": ProviderUnavailable,
+    "conflict_error": ProviderUnavailable,
+}
+# What a 400 of type invalid_request_error is about has no code on this wire; these fixed openings are all there is.
+ERROR_OPENINGS: tuple[tuple[str, type[LLMError]], ...] = (
+    ("Your credit balance is too low", QuotaExhausted),
+    ("prompt is too long", ContextLengthExceeded),
+    ("input length and `max_tokens` exceed context limit", ContextLengthExceeded),
+)
+
+
+# Requests
+
+
+def encode_messages(call: Call, slug: str) -> list[dict[str, Any]]:
+    """The conversation without its system messages; neighbours of one role become one message.
+
+    Raises UnsupportedContent, and RequestRejected when nothing is left to send.
+    """
+    ids = WireIds(IDS)
+    encoded: list[dict[str, Any]] = []
+    for message in call.messages:
+        if message.role == "system":
+            _check_system(message)
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        blocks = [
+            block
+            for part in message.parts
+            if (block := _encode_part(part, message.role, call.model, slug, ids)) is not None
+        ]
+        if not blocks:
+            continue
+        if encoded and encoded[-1]["role"] == role:
+            encoded[-1]["content"].extend(blocks)
+        else:
+            encoded.append({"role": role, "content": blocks})
+    if not encoded:
+        raise RequestRejected("There is no message to answer: a system prompt alone is none.")
+    return encoded
+
+
+def _check_system(message: LLMMessage) -> None:
+    if any(not isinstance(part, TextPart) for part in message.parts):
+        raise UnsupportedContent("A system message has text only here.")
+
+
+def _encode_part(part: Part, role: Role, model: str, slug: str, ids: WireIds) -> dict[str, Any] | None:
+    """The block for this part; None for what has nothing to say here (blank text, another provider's reasoning)."""
+    match part:
+        case TextPart():
+            return _encode_text(part, slug)
+        case ReasoningPart():
+            return _encode_reasoning(part, model, slug)
+        case ImagePart():
+            if role != "user":
+                raise UnsupportedContent("Only a user message has images here.")
+            return _encode_image(part)
+        case ToolCall():
+            return {"type": "tool_use", "id": ids.call(part.id), "name": part.name, "input": part.arguments}
+        case ToolResult():
+            block = {"type": "tool_result", "tool_use_id": ids.result(part.call_id), "content": part.content}
+            return {**block, "is_error": True} if part.is_error else block
+
+
+def _encode_text(part: TextPart, slug: str) -> dict[str, Any] | None:
+    own = part.details.get(slug) or {}
+    if "block" in own:
+        return dict(own["block"])
+    if not part.text or part.text.isspace():
+        return None
+    if "citations" in own:
+        return {"type": "text", "text": part.text, "citations": own["citations"]}
+    return {"type": "text", "text": part.text}
+
+
+def _encode_reasoning(part: ReasoningPart, model: str, slug: str) -> dict[str, Any] | None:
+    own = part.details.get(slug) or {}
+    if own.get("model", model) != model:
+        return None  # Current models refuse what another model has signed.
+    if "signature" in own:
+        return {"type": "thinking", "thinking": part.text, "signature": own["signature"]}
+    if "redacted" in own:
+        return {"type": "redacted_thinking", "data": own["redacted"]}
+    return None
+
+
+def _encode_image(part: ImagePart) -> dict[str, Any]:
+    image = data_url(part)
+    if image.data is None:
+        if not (image.url or "").startswith(("https://", "http://")):
+            raise UnsupportedContent("An image's address begins with https:// here.")
+        return {"type": "image", "source": {"type": "url", "url": image.url}}
+    if image.media_type not in IMAGE_TYPES:
+        raise UnsupportedContent("An image is JPEG, PNG, GIF or WebP here.")
+    data = base64.b64encode(image.data).decode("ascii")
+    return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": data}}
+
+
+def encode_tools(tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
+    for tool in tools:
+        if not TOOL_NAME.fullmatch(tool.name):
+            raise UnsupportedContent("A tool's name has letters, digits, _ and - only here, at most 128.")
+    return [
+        {"name": tool.name, "description": tool.description, "input_schema": tool.parameters or {"type": "object"}}
+        for tool in tools
+    ]
+
+
+def encode_tool_choice(choice: str | None) -> dict[str, Any] | None:
+    match choice:
+        case None:
+            return None
+        case "auto" | "none":
+            return {"type": choice}
+        case "required":
+            return {"type": "any"}
+        case name:
+            return {"type": "tool", "name": name}
+
+
+def mentioned_tools(messages: Iterable[LLMMessage]) -> list[dict[str, Any]]:
+    """Definitions for the calls in the history, which the wire takes with ``tools`` only, wanted again or not."""
+    names = dict.fromkeys(part.name for message in messages for part in message.parts if isinstance(part, ToolCall))
+    return [{"name": name, "input_schema": {"type": "object"}} for name in names]
+
+
+def answer_tool_name(call: Call) -> str:
+    """The tool whose arguments are the answer, where a schema is wanted from a model that has no other way."""
+    name = "answer"
+    while any(tool.name == name for tool in call.tools):
+        name += "_"
+    return name
+
+
+# Answers
+
+
+class Answer:
+    """One answer as it is put together from whole blocks; the same for complete and streamed ones."""
+
+    __slots__ = ("answer_tool", "data", "ids", "model", "parts", "slug", "usage")
+
+    def __init__(self, *, slug: str, model: str, answer_tool: str | None) -> None:
+        self.slug = slug
+        self.model = model
+        self.answer_tool = answer_tool
+        self.ids: AnswerIds | None = None
+        self.parts: list[Part] = []
+        self.data: dict[str, Any] = {}
+        """The message's own fields: id, model, stop_reason and so on."""
+        self.usage: dict[str, Any] = {}
+
+    def begin(self, message: Mapping[str, Any]) -> None:
+        self.data = {name: value for name, value in message.items() if name not in ("content", "usage", "type", "role")}
+        self.ids = AnswerIds(str(message.get("id")))
+        self.add_usage(message.get("usage"))
+
+    def add_usage(self, usage: object) -> None:
+        """Counts are cumulative: a later one replaces an earlier one; one that is absent or null does not."""
+        if isinstance(usage, dict):
+            self.usage.update({name: value for name, value in usage.items() if value is not None})
+
+    def add(self, block: Mapping[str, Any]) -> Part:
+        """The part that a whole block stands for. Raises BadProviderResponse."""
+        part = self._part(block)
+        self.parts.append(part)
+        return part
+
+    def _part(self, block: Mapping[str, Any]) -> Part:
+        match block.get("type"):
+            case "text" if isinstance(text := block.get("text"), str):
+                citations = block.get("citations")
+                return TextPart(text=text, details={self.slug: {"citations": citations}} if citations else {})
+            case "thinking" if isinstance(text := block.get("thinking"), str):
+                own = {"signature": block.get("signature") or "", "model": self.model}
+                return ReasoningPart(text=text, details={self.slug: own})
+            case "redacted_thinking":
+                own = {"redacted": block.get("data"), "model": self.model}
+                return ReasoningPart(text="", details={self.slug: own})
+            case "tool_use" if isinstance(name := block.get("name"), str):
+                return self._tool_call(block, name)
+            case str() as kind if kind not in ("text", "thinking", "tool_use"):
+                # A tool that ran on the provider's side, or something newer: kept in its place, for this provider only.
+                return TextPart(text="", details={self.slug: {"block": dict(block)}})
+        raise BadProviderResponse("A block of the answer is malformed.")
+
+    def _tool_call(self, block: Mapping[str, Any], name: str) -> Part:
+        given = block.get("input")
+        if isinstance(given, str):
+            arguments, invalid = parse_arguments(given)
+        elif isinstance(given, dict) or given is None:
+            arguments, invalid = given or {}, None
+        else:
+            arguments, invalid = {}, orjson.dumps(given).decode()
+        if name == self.answer_tool:
+            return TextPart(text=invalid or orjson.dumps(arguments).decode())
+        ids = self.ids or AnswerIds("")
+        return ToolCall(id=ids.take(block.get("id")), name=name, arguments=arguments, invalid_arguments=invalid)
+
+    def response(self, request_id: str | None, parts: Sequence[Part] | None = None) -> LLMResponse:
+        message = LLMMessage(role="assistant", parts=tuple(self.parts if parts is None else parts))
+        model, identity = self.data.get("model"), self.data.get("id")
+        return LLMResponse(
+            message=message,
+            finish_reason=self._finish_reason(message),
+            usage=decode_usage(self.usage),
+            provider=self.slug,
+            model=model if isinstance(model, str) and model else self.model,
+            request_id=request_id or (identity if isinstance(identity, str) else None),
+            details={self.slug: {name: value for name, value in self.data.items() if value is not None}},
+        )
+
+    def _finish_reason(self, message: LLMMessage) -> FinishReason:
+        reason = FINISH_REASONS.get(str(self.data.get("stop_reason")), "other")
+        if reason == "tool_calls" and self.answer_tool and not message.tool_calls:
+            return "stop"
+        return reason
+
+
+def decode_usage(usage: Mapping[str, Any]) -> Usage:
+    """Here ``input_tokens`` leaves out what came from or went to the cache; ours has it."""
+    fresh = count(usage.get("input_tokens"))
+    read = count(usage.get("cache_read_input_tokens"))
+    written = count(usage.get("cache_creation_input_tokens"))
+    details = usage.get("output_tokens_details")
+    return Usage(
+        input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
+        output_tokens=count(usage.get("output_tokens")),
+        cache_read_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
+    )
+
+
+# Streams
+
+
+class MessagesDecoder:
+    """Server-sent events of one answer to chunks; see client.StreamDecoder."""
+
+    def __init__(self, answer: Answer, request_id: str | None) -> None:
+        self.answer = answer
+        self.request_id = request_id
+        self.ended = False
+        self.has_content = False
+        self._blocks: dict[int, dict[str, Any]] = {}
+        """Blocks under way, by their index; text and the like as lists of pieces."""
+        self._counted = False
+
+    def feed(self, event: str, data: bytes) -> Iterator[LLMStreamChunk]:
+        value = load_json(data)
+        if not isinstance(value, dict):
+            raise BadProviderResponse("An event of the stream is no object.")
+        match value.get("type") or event:
+            case "content_block_delta":
+                yield from self._delta(value)
+            case "content_block_start":
+                self._start(value)
+            case "content_block_stop":
+                yield from self._stop(value.get("index"))
+            case "message_start":
+                message = value.get("message")
+                if not isinstance(message, dict):
+                    raise BadProviderResponse("The stream begins without a message.")
+                self.answer.begin(message)
+            case "message_delta":
+                self._message_delta(value)
+            case "message_stop":
+                yield from self.finish()
+                self.ended = True
+            case "error":
+                raise body_error(value, None)
+            case _:
+                pass  # ping, and whatever is added later
+
+    def _start(self, value: Mapping[str, Any]) -> None:
+        block = value.get("content_block")
+        if not isinstance(block, dict):
+            raise BadProviderResponse("A block of the stream is malformed.")
+        if block.get("type") == "tool_use":
+            self.has_content = True
+        self._blocks[value.get("index", 0)] = {**block, "_pieces": []}
+
+    def _delta(self, value: Mapping[str, Any]) -> Iterator[LLMStreamChunk]:
+        block, delta = self._blocks.get(value.get("index", 0)), value.get("delta")
+        if block is None or not isinstance(delta, dict):
+            raise BadProviderResponse("A piece of the stream belongs to no block.")
+        match delta.get("type"):
+            case "text_delta":
+                if text := delta.get("text"):
+                    block["_pieces"].append(text)
+                    self.has_content = True
+                    yield LLMStreamChunk(type="delta", text=text)
+            case "thinking_delta":
+                if text := delta.get("thinking"):
+                    block["_pieces"].append(text)
+                    self.has_content = True
+                    yield LLMStreamChunk(type="reasoning", text=text)
+            case "input_json_delta":
+                if text := delta.get("partial_json"):
+                    block["_pieces"].append(text)
+                    if self._is_answer(block):
+                        yield LLMStreamChunk(type="delta", text=text)
+            case "signature_delta":
+                block["signature"] = (block.get("signature") or "") + delta.get("signature", "")
+            case "citations_delta":
+                block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
+            case _:
+                pass
+
+    def _stop(self, index: Any) -> Iterator[LLMStreamChunk]:
+        block = self._blocks.pop(index if index is not None else 0, None)
+        if block is None:
+            return
+        part = self.answer.add(_whole(block))
+        if isinstance(part, ToolCall):
+            yield LLMStreamChunk(type="tool_call", tool_call=part)
+
+    def _message_delta(self, value: Mapping[str, Any]) -> None:
+        delta = value.get("delta")
+        if isinstance(delta, dict):
+            self.answer.data.update({name: found for name, found in delta.items() if found is not None})
+        if isinstance(value.get("usage"), dict):
+            self._counted = True
+            self.answer.add_usage(value["usage"])
+
+    def _is_answer(self, block: Mapping[str, Any]) -> bool:
+        return self.answer.answer_tool is not None and block.get("name") == self.answer.answer_tool
+
+    def finish(self) -> Iterator[LLMStreamChunk]:
+        for index in sorted(self._blocks):
+            yield from self._stop(index)
+
+    def response(self) -> LLMResponse:
+        """Of a stream that broke off: text and reasoning as far as they came, no call that is not whole."""
+        parts = list(self.answer.parts)
+        for index in sorted(self._blocks):
+            block = self._blocks[index]
+            if block.get("type") == "text":
+                parts.append(TextPart(text=_joined(block, "text")))
+            elif block.get("type") == "thinking":
+                parts.append(ReasoningPart(text=_joined(block, "thinking")))
+            elif self._is_answer(block):
+                parts.append(TextPart(text="".join(block["_pieces"])))
+        if not self._counted and not self.ended:
+            # The first event counts the output tokens of the first piece only.
+            self.answer.usage.pop("output_tokens", None)
+        return self.answer.response(self.request_id, parts)
+
+
+def _joined(block: Mapping[str, Any], name: str) -> str:
+    return (block.get(name) or "") + "".join(block["_pieces"])
+
+
+def _whole(block: dict[str, Any]) -> dict[str, Any]:
+    pieces = block.pop("_pieces")
+    match block.get("type"):
+        case "text":
+            block["text"] = (block.get("text") or "") + "".join(pieces)
+        case "thinking":
+            block["thinking"] = (block.get("thinking") or "") + "".join(pieces)
+        case "tool_use" if pieces:
+            block["input"] = "".join(pieces)
+        case _ if pieces:
+            # Tools on the provider's side take their input in pieces, too.
+            block["input"] = parse_arguments("".join(pieces))[0]
+    return block
+
+
+# Errors
+
+
+def body_error(body: object, status: int | None) -> LLMError:
+    """The error in this body: by its code, else its type, else the status."""
+    error = body.get("error") if isinstance(body, dict) else None
+    error = error if isinstance(error, dict) else {}
+    kind, details = error.get("type"), error.get("details")
+    code = details.get("error_code") if isinstance(details, dict) else None
+    found = ERROR_CODES.get(str(code)) or ERROR_TYPES.get(str(kind)) or _by_opening(kind, error.get("message"))
+    if found is None:
+        found = status_error(status) if status is not None else ProviderUnavailable
+        if status is None and kind == "invalid_request_error":
+            found = RequestRejected
+    return found(status_code=status, code=safe_code(code) or safe_code(kind))
+
+
+def _by_opening(kind: object, message: object) -> type[LLMError] | None:
+    if kind != "invalid_request_error" or not isinstance(message, str):
+        return None
+    return next((found for opening, found in ERROR_OPENINGS if message.startswith(opening)), None)

@@ -1,0 +1,408 @@
+"""Anthropic: the messages wire on the official SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llm_credentials.providers import transport, wire
+from llm_credentials.providers.adapters import _messages as messages
+from llm_credentials.providers.client import LLMClient
+from llm_credentials.providers.errors import BadProviderResponse, LLMError, UnsupportedContent
+from llm_credentials.providers.messages import Call, LLMResponse, ModelInfo, system_text
+from llm_credentials.providers.spec import SEES, THINKS, ModelFacts, ProviderSpec
+
+if TYPE_CHECKING:
+    import httpx2  # noqa: TID251
+    from anthropic import AsyncAnthropic
+
+OFFICIAL_HOST = "api.anthropic.com"
+MODELS_PAGE_SIZE = 1000
+MAX_MODEL_PAGES = 20
+
+
+class MessagesClient(LLMClient):
+    """The messages wire. ``dialect`` names:
+
+    ``schema_by_tool``: models whose only way to a schema is a tool that they must call.
+    ``unforced_tools``: models that refuse to be made to call a tool; they are asked to in words.
+
+    There is no ``seed`` on this wire: it is left out. ``temperature`` ends at 1 here, and goes before ``top_p``, as
+    current models take only one of them.
+    """
+
+    _built: tuple[httpx2.AsyncClient, AsyncAnthropic] | None = None
+
+    @classmethod
+    def normalise_base_url(cls, address: str) -> str:
+        return wire.strip_suffixes(address, ("/messages", "/models", "/v1"))
+
+    # Requests
+
+    def encode(self, call: Call, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        facts = self.facts(call.model)
+        most = facts.max_output_tokens if facts else None
+        body: dict[str, Any] = {
+            "model": call.model,
+            "max_tokens": min(call.max_tokens or most or messages.DEFAULT_MAX_TOKENS, most or 10**9),
+            "messages": messages.encode_messages(call, self.provider),
+        }
+        system = system_text(call.messages)
+        if call.tools:
+            body["tools"] = messages.encode_tools(call.tools)
+            system = self._add_tool_choice(body, call, system)
+        elif mentioned := messages.mentioned_tools(call.messages):
+            body["tools"] = mentioned
+            body["tool_choice"] = {"type": "none"}
+        if call.response_schema is not None:
+            self._add_schema(body, call)
+        if system:
+            body["system"] = system
+        if call.stop:
+            body["stop_sequences"] = list(call.stop)
+        body |= self._sampling(call, facts)
+        if stream:
+            body["stream"] = True
+        return "/v1/messages", body
+
+    def _add_tool_choice(self, body: dict[str, Any], call: Call, system: str) -> str:
+        choice = messages.encode_tool_choice(call.tool_choice)
+        if choice and choice["type"] in ("any", "tool") and self._marked(call.model, "unforced_tools"):
+            wish = f"Call the tool {choice['name']}." if "name" in choice else "Call at least one of the tools."
+            choice = {"type": "auto"}
+            system = f"{system}\n\n{wish}" if system else wish
+        if choice:
+            body["tool_choice"] = choice
+        return system
+
+    def _add_schema(self, body: dict[str, Any], call: Call) -> None:
+        name = self._answer_tool(call)
+        if name is None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": _schema(call.response_schema or {})}}
+            return
+        tool = {
+            "name": name,
+            "description": "Gives the final answer.",
+            "input_schema": dict(call.response_schema or {}),
+        }
+        free = [] if body.get("tool_choice", {}).get("type") == "none" else body.get("tools", [])
+        body["tools"] = [*body.get("tools", []), tool]
+        body["tool_choice"] = {"type": "any"} if free else {"type": "tool", "name": name}
+
+    def _answer_tool(self, call: Call) -> str | None:
+        if call.response_schema is None or not self._marked(call.model, "schema_by_tool"):
+            return None
+        return messages.answer_tool_name(call)
+
+    def _sampling(self, call: Call, facts: ModelFacts | None) -> dict[str, Any]:
+        # Every model since 4.7 refuses both; so will one that the catalogue does not know yet.
+        fixed = facts.fixed_sampling if facts else call.model.startswith("claude-")
+        if fixed:
+            return {}
+        if call.temperature is not None:
+            return {"temperature": min(call.temperature, 1.0)}
+        return {} if call.top_p is None else {"top_p": call.top_p}
+
+    def facts(self, model: str) -> ModelFacts | None:
+        """The catalogue's facts; a dated id (``…-20250929``) takes those of its family."""
+        found = self.spec.model_facts(model)
+        family, _, tail = model.rpartition("-")
+        if found is None and (tail == "latest" or (len(tail) == 8 and tail.isdigit())):
+            found = self.spec.model_facts(family)
+        return found
+
+    def _marked(self, model: str, name: str) -> bool:
+        facts = self.facts(model)
+        return (facts.id if facts else model) in self.spec.dialect.get(name, ())
+
+    # Answers
+
+    def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
+        if isinstance(data, dict) and (data.get("type") == "error" or "error" in data):
+            raise messages.body_error(data, None)
+        if not isinstance(data, dict) or not isinstance(data.get("content"), list):
+            raise BadProviderResponse("The answer has no content.", provider=self.provider)
+        answer = self._answer(call)
+        answer.begin(data)
+        for block in data["content"]:
+            if not isinstance(block, dict):
+                raise BadProviderResponse("A block of the answer is malformed.", provider=self.provider)
+            answer.add(block)
+        return answer.response(headers.get("request-id"))
+
+    def decoder(self, call: Call, headers: Mapping[str, str]) -> messages.MessagesDecoder:
+        return messages.MessagesDecoder(self._answer(call), headers.get("request-id"))
+
+    def _answer(self, call: Call) -> messages.Answer:
+        return messages.Answer(slug=self.provider, model=call.model, answer_tool=self._answer_tool(call))
+
+    # The SDK
+
+    def _sdk(self) -> AsyncAnthropic:
+        """The SDK's client over the running event loop's connections; built once for each."""
+        http = transport.http_client(self.egress)
+        if self._built is None or self._built[0] is not http:
+            self._built = (http, self._build(http))
+        return self._built[1]
+
+    def _build(self, http: httpx2.AsyncClient) -> AsyncAnthropic:
+        import anthropic
+
+        # Every argument that the constructor would else read from the environment is given.
+        sdk = anthropic.AsyncAnthropic(
+            api_key=self._api_key,
+            webhook_key="",
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=None,
+            open_telemetry=False,
+            http_client=http,
+        )
+        # The constructor has merged ANTHROPIC_CUSTOM_HEADERS in; there is no argument to leave them out.
+        sdk._custom_headers = self._extra_headers()
+        return sdk
+
+    def _extra_headers(self) -> dict[str, str]:
+        """Gateways in front of the provider, and older copies of the wire, look for the key here."""
+        if urlsplit(self.base_url).hostname == OFFICIAL_HOST:
+            return {}
+        return {"x-api-key": self._api_key or ""}
+
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> httpx2.Response:
+        import httpx2  # noqa: TID251 (the type of the answer; nothing is opened here)
+
+        # Always a stream to the SDK: the bytes are read by us, not by it.
+        return await self._sdk().post(path, content=wire.encode_json(body), cast_to=httpx2.Response, stream=True)
+
+    def sdk_error(self, error: Exception) -> LLMError | None:
+        import anthropic
+
+        if not isinstance(error, anthropic.APIStatusError):
+            return None
+        ours = messages.body_error(error.body, error.status_code)
+        ours.request_id = error.request_id or _text(error.body, "request_id")
+        ours.retry_after_s = wire.retry_after_s(error.response.headers)
+        return ours
+
+    async def fetch_models(self) -> list[ModelInfo]:
+        import httpx2  # noqa: TID251 (the type of the answer; nothing is opened here)
+
+        found: list[ModelInfo] = []
+        params: dict[str, object] = {"limit": MODELS_PAGE_SIZE}
+        for _ in range(MAX_MODEL_PAGES):
+            response = await self._sdk().get(
+                "/v1/models", cast_to=httpx2.Response, options={"params": params}, stream=True
+            )
+            page = await transport.read_json(response)
+            rows = page.get("data") if isinstance(page, dict) else None
+            if not isinstance(rows, list):
+                raise BadProviderResponse("The list of models is malformed.", provider=self.provider)
+            found += [self._model_info(row) for row in rows if _usable(row)]
+            last = page.get("last_id")
+            if not page.get("has_more") or not isinstance(last, str) or not rows:
+                break
+            params["after_id"] = last
+        return found
+
+    def _model_info(self, row: Mapping[str, Any]) -> ModelInfo:
+        facts = self.facts(row["id"])
+        window, label = row.get("max_input_tokens"), row.get("display_name")
+        return ModelInfo(
+            id=row["id"],
+            label=label if isinstance(label, str) and label else (facts.label if facts else row["id"]),
+            context_window=window if isinstance(window, int) else (facts.context_window if facts else None),
+            capabilities=facts.capabilities if facts else self.spec.capabilities,
+        )
+
+    # Pass-through
+
+    def forward_url(self, path: str) -> str:
+        return f"{self.base_url}/{path.lstrip('/')}"
+
+    def forward_headers(self) -> dict[str, str]:
+        from anthropic._constants import ANTHROPIC_API_VERSION
+
+        return {
+            "authorization": f"Bearer {self._api_key}",
+            **self._extra_headers(),
+            "anthropic-version": ANTHROPIC_API_VERSION,
+            "content-type": "application/json",
+        }
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self._built = None
+
+
+def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema as the wire takes it: closed objects, and constraints that it cannot hold said in the description."""
+    import anthropic
+
+    try:
+        return anthropic.transform_schema(dict(schema))
+    except (ValueError, TypeError, AttributeError):
+        raise UnsupportedContent("This schema of the answer has a part without a type.") from None
+
+
+def _text(body: object, name: str) -> str | None:
+    value = body.get(name) if isinstance(body, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _usable(row: object) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("id"), str) and row.get("lifecycle") != "retired"
+
+
+_OVERVIEW = "https://platform.claude.com/docs/en/about-claude/models/overview"
+_DEPRECATIONS = "https://platform.claude.com/docs/en/about-claude/model-deprecations"
+_AS_OF = date(2026, 11, 21)
+
+_CURRENT = (
+    ModelFacts(
+        id="claude-sonnet-5-5",
+        label="Claude Sonnet 5.5",
+        capabilities=THINKS,
+        context_window=1_000_000,
+        max_output_tokens=128_000,
+        cost="medium",
+        speed="fast",
+        fixed_sampling=True,
+        source=_OVERVIEW,
+        as_of=_AS_OF,
+    ),
+    ModelFacts(
+        id="claude-opus-5-5",
+        label="Claude Opus 5.5",
+        capabilities=THINKS,
+        context_window=1_000_000,
+        max_output_tokens=128_000,
+        cost="high",
+        speed="medium",
+        fixed_sampling=True,
+        source=_OVERVIEW,
+        as_of=_AS_OF,
+    ),
+    ModelFacts(
+        id="claude-haiku-5-5",
+        label="Claude Haiku 5.5",
+        capabilities=THINKS,
+        context_window=1_000_000,
+        max_output_tokens=128_000,
+        cost="very_low",
+        speed="very_fast",
+        fixed_sampling=True,
+        source=_OVERVIEW,
+        as_of=_AS_OF,
+    ),
+    ModelFacts(
+        id="claude-fable-5-2",
+        label="Claude Fable 5.2",
+        capabilities=THINKS,
+        context_window=1_000_000,
+        max_output_tokens=128_000,
+        cost="high",
+        speed="medium",
+        fixed_sampling=True,
+        source=_OVERVIEW,
+        as_of=_AS_OF,
+    ),
+)
+
+
+def _earlier(id_: str, label: str, window: int, most: int, cost: Any, speed: Any, *, fixed: bool) -> ModelFacts:
+    return ModelFacts(
+        id=id_,
+        label=label,
+        capabilities=THINKS,
+        context_window=window,
+        max_output_tokens=most,
+        cost=cost,
+        speed=speed,
+        fixed_sampling=fixed,
+        source=_OVERVIEW,
+        as_of=_AS_OF,
+    )
+
+
+_EARLIER = (
+    _earlier("claude-fable-5-1", "Claude Fable 5.1", 1_000_000, 128_000, "high", "medium", fixed=True),
+    _earlier("claude-opus-5", "Claude Opus 5", 1_000_000, 128_000, "high", "medium", fixed=True),
+    _earlier("claude-sonnet-5", "Claude Sonnet 5", 1_000_000, 128_000, "medium", "fast", fixed=True),
+    _earlier("claude-opus-4-8", "Claude Opus 4.8", 1_000_000, 128_000, "high", "medium", fixed=True),
+    _earlier("claude-opus-4-7", "Claude Opus 4.7", 1_000_000, 128_000, "high", "medium", fixed=True),
+    _earlier("claude-opus-4-6", "Claude Opus 4.6", 1_000_000, 128_000, "high", "medium", fixed=False),
+    _earlier("claude-sonnet-4-6", "Claude Sonnet 4.6", 1_000_000, 64_000, "medium", "fast", fixed=False),
+    _earlier("claude-opus-4-5", "Claude Opus 4.5", 200_000, 64_000, "high", "medium", fixed=False),
+    _earlier("claude-sonnet-4-5", "Claude Sonnet 4.5", 200_000, 64_000, "medium", "fast", fixed=False),
+    _earlier("claude-haiku-4-5", "Claude Haiku 4.5", 200_000, 64_000, "low", "very_fast", fixed=False),
+)
+
+
+def _retired(id_: str, label: str, most: int, successor: str, *, cost: Any, speed: Any) -> ModelFacts:
+    return ModelFacts(
+        id=id_,
+        label=label,
+        capabilities=SEES,
+        context_window=200_000,
+        max_output_tokens=most,
+        cost=cost,
+        speed=speed,
+        retired=True,
+        successor=successor,
+        source=_DEPRECATIONS,
+        as_of=_AS_OF,
+    )
+
+
+_SONNET, _HAIKU, _OPUS = "claude-sonnet-5-5", "claude-haiku-5-5", "claude-opus-5-5"
+_RETIRED = (
+    _retired("claude-opus-4-1", "Claude Opus 4.1", 32_000, _OPUS, cost="high", speed="medium"),
+    _retired("claude-sonnet-4", "Claude Sonnet 4", 64_000, _SONNET, cost="medium", speed="fast"),
+    _retired("claude-sonnet-4-0", "Claude Sonnet 4", 64_000, _SONNET, cost="medium", speed="fast"),
+    _retired("claude-sonnet-4-20250514", "Claude Sonnet 4", 64_000, _SONNET, cost="medium", speed="fast"),
+    _retired("claude-opus-4", "Claude Opus 4", 32_000, _OPUS, cost="high", speed="medium"),
+    _retired("claude-opus-4-0", "Claude Opus 4", 32_000, _OPUS, cost="high", speed="medium"),
+    _retired("claude-3-7-sonnet", "Claude 3.7 Sonnet", 64_000, _SONNET, cost="medium", speed="fast"),
+    _retired("claude-3-5-sonnet", "Claude 3.5 Sonnet", 8_192, _SONNET, cost="medium", speed="fast"),
+    _retired("claude-3-5-sonnet-20241022", "Claude 3.5 Sonnet", 8_192, _SONNET, cost="medium", speed="fast"),
+    _retired("claude-3-5-haiku", "Claude 3.5 Haiku", 8_192, _HAIKU, cost="low", speed="very_fast"),
+    _retired("claude-3-5-haiku-20241022", "Claude 3.5 Haiku", 8_192, _HAIKU, cost="low", speed="very_fast"),
+    _retired("claude-3-opus", "Claude 3 Opus", 4_096, _OPUS, cost="high", speed="medium"),
+    _retired("claude-3-opus-20240229", "Claude 3 Opus", 4_096, _OPUS, cost="high", speed="medium"),
+    _retired("claude-3-haiku", "Claude 3 Haiku", 4_096, _HAIKU, cost="low", speed="very_fast"),
+    _retired("claude-3-haiku-20240307", "Claude 3 Haiku", 4_096, _HAIKU, cost="low", speed="very_fast"),
+)
+
+SPECS = (
+    ProviderSpec(
+        slug="anthropic",
+        label="Anthropic",
+        client=f"{__name__}:MessagesClient",
+        base_url="https://api.anthropic.com",
+        base_url_help="Only for a gateway of your own that speaks the Messages API. Without /v1 at its end.",
+        description="The Claude models: careful writing, long documents, code and agents.",
+        best_for="Long context, reasoning, code",
+        cost="medium",
+        speed="fast",
+        docs_url="https://platform.claude.com/docs/en/api/overview",
+        key_url="https://platform.claude.com/settings/keys",
+        key_hint="sk-ant-…",
+        key_prefixes=("sk-ant-api03-", "sk-ant-"),
+        models=_CURRENT + _EARLIER + _RETIRED,
+        default_model="claude-sonnet-5-5",
+        cheapest_model="claude-haiku-5-5",
+        capabilities=THINKS,
+        hue=25,
+        env_key_names=("ANTHROPIC_API_KEY",),
+        env_prefix="ANTHROPIC",
+        price_provider="anthropic",
+        dialect={
+            "schema_by_tool": frozenset(facts.id for facts in _RETIRED),
+            "unforced_tools": frozenset(
+                {"claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-1", "claude-fable-5-2"}
+            ),
+        },
+    ),
+)
