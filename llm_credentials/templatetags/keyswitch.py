@@ -128,10 +128,11 @@ STATUS_LOOK: dict[str, tuple[str, str]] = {
 
 
 @register.simple_tag
-def pill(meaning: str, text: str) -> SafeString:
-    """A status in words with its icon. ``meaning``: valid, attention, broken, idle or active."""
+def pill(meaning: str, text: str, moment: datetime | None = None) -> SafeString:
+    """A status in words, with its icon and its age. ``meaning``: valid, attention, broken, idle or active."""
     look, shape = STATUS_LOOK[meaning]
-    return format_html('<span class="pill {}">{}<span>{}</span></span>', look, icon(shape), text)
+    words = format_html("{}, {}", text, ago(moment)) if moment else text
+    return format_html('<span class="pill {}">{}<span>{}</span></span>', look, icon(shape), words)
 
 
 class NavItem(NamedTuple):
@@ -208,6 +209,13 @@ def field(bound: BoundField, label: str = "", hint: str = "", autofocus: bool = 
         "is_radio": is_radio,
         "hidden": bound.is_hidden,
     }
+
+
+@register.simple_tag
+def option_input(bound: BoundField) -> SafeString:
+    """The input of a provider's own option."""
+    described = {"aria-describedby": f"{bound.auto_id}-hint"} if bound.help_text else {}
+    return bound.as_widget(attrs={"class": "input", "autocomplete": "off", **described})
 
 
 def sentence(words: str) -> str:

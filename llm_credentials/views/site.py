@@ -11,6 +11,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from llm_credentials.providers import ProviderSpec
 from llm_credentials.providers.registry import specs
 
 
@@ -18,7 +19,7 @@ from llm_credentials.providers.registry import specs
 def home(request: HttpRequest) -> HttpResponse:
     """The first useful page for a user; for anyone else, what this site is."""
     if not request.user.is_authenticated:
-        return render(request, "home.html", {"specs": [spec for spec in specs() if not spec.site_address_setting]})
+        return render(request, "home.html", {"shown": _examples()})
     try:
         return redirect(reverse("agents:agent-list"))
     except NoReverseMatch:
@@ -34,3 +35,8 @@ def styleguide(request: HttpRequest) -> HttpResponse:
         "llm_credentials/styleguide.html",
         {"specs": specs(), "now": timezone.now(), "cost": Decimal("0.0042")},
     )
+
+
+def _examples() -> list[ProviderSpec]:
+    """Three providers for the picture of a chain: whichever this site knows that anyone can make a key for."""
+    return [spec for spec in specs() if spec.key_required and spec.base_url][:3]

@@ -1,0 +1,84 @@
+"""What a user types about a key. The services judge it; the form carries it there and brings their words back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from llm_credentials.connection_tests import Unsaved
+from llm_credentials.models import UserCredential
+from llm_credentials.providers import ProviderSpec
+
+OPTION_PREFIX = "option_"
+
+
+class CredentialForm(forms.Form):
+    """Name, key, model, address and the options that the provider declares. A key never comes back out of it."""
+
+    name = forms.CharField(required=False, max_length=40)
+    api_key = forms.CharField(required=False, strip=False, widget=forms.PasswordInput(render_value=False))
+    model = forms.CharField(required=False)
+    base_url = forms.CharField(required=False)
+
+    def __init__(
+        self, data: Mapping[str, Any] | None = None, *, spec: ProviderSpec, name: str, credential: UserCredential | None
+    ) -> None:
+        self.spec = spec
+        self.credential = credential
+        initial = {"name": name}
+        if credential is not None:
+            initial |= {"model": credential.model, "base_url": credential.base_url}
+        super().__init__(data, initial=initial, prefix=None, auto_id=f"{spec.slug}-{name}-%s")
+        if not spec.base_url_editable:
+            del self.fields["base_url"]
+        stored = dict(credential.options) if credential is not None else {}
+        for option in spec.options:
+            self.fields[OPTION_PREFIX + option.name] = forms.CharField(
+                label=option.label,
+                required=False,
+                help_text=option.help_text,
+                initial=stored.get(option.name, ""),
+                widget=forms.PasswordInput(render_value=False) if option.secret else forms.TextInput(),
+            )
+            self.fields[OPTION_PREFIX + option.name].widget.attrs["placeholder"] = option.placeholder or option.default
+
+    @property
+    def option_fields(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith(OPTION_PREFIX)]
+
+    @property
+    def needs_options(self) -> bool:
+        """Whether the provider demands an option that has no value yet."""
+        stored = dict(self.credential.options) if self.credential is not None else {}
+        return any(option.required and not option.default and not stored.get(option.name) for option in self.spec.options)
+
+    @property
+    def draft(self) -> Unsaved:
+        """What was typed, for a service. An empty key means unchanged; a field that the form does not have stays as it is."""
+        typed = self.cleaned_data
+        options = {field.name: typed[OPTION_PREFIX + field.name] for field in self.spec.options}
+        return Unsaved(
+            api_key=typed["api_key"] or None,
+            model=typed["model"],
+            base_url=typed.get("base_url"),
+            options=options if self.spec.options else None,
+        )
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything typed is not what is stored."""
+        credential, draft = self.credential, self.draft
+        if credential is None or draft.api_key:
+            return True
+        same_options = draft.options is None or {k: v for k, v in draft.options.items() if v} == dict(credential.options)
+        same_url = draft.base_url is None or draft.base_url == credential.base_url
+        return not (draft.model == credential.model and same_url and same_options)
+
+    def take_errors(self, error: ValidationError) -> None:
+        """The services' errors beside the fields that they are about; those about no field of the form go on top."""
+        for name, texts in error.message_dict.items():
+            for text in texts:
+                self.add_error(name if name in self.fields else None, text)

@@ -1,0 +1,26 @@
+"""The pages of this app. Behind ``settings/llm/<provider>/`` a key is meant by ``name``; without one it is "default"."""
+
+from django.urls import path
+
+from llm_credentials.views import connection_tests, credentials, models, preferences, providers, security, site
+
+app_name = "llm_credentials"
+
+urlpatterns = [
+    path("styleguide/", site.styleguide, name="styleguide"),
+    path("settings/", providers.settings_index, name="settings-index"),
+    path("settings/security/", security.security_detail, name="security-detail"),
+    path("settings/llm/", providers.provider_list, name="provider-list"),
+    path("settings/llm/default/set/", preferences.default_provider_set, name="default-provider-set"),
+    path("settings/llm/fallback/set/", preferences.fallback_set, name="fallback-set"),
+    path("settings/llm/tests/<uuid:test_id>/", connection_tests.connection_test_detail, name="connection-test-detail"),
+    path("settings/llm/<slug:provider>/", providers.credential_edit, name="credential-edit"),
+    path("settings/llm/<slug:provider>/card/", providers.credential_detail, name="credential-detail"),
+    path("settings/llm/<slug:provider>/save/", credentials.credential_save, name="credential-save"),
+    path("settings/llm/<slug:provider>/toggle/", credentials.credential_toggle, name="credential-toggle"),
+    path("settings/llm/<slug:provider>/remove/", credentials.credential_confirm_removal, name="credential-confirm-removal"),
+    path("settings/llm/<slug:provider>/delete/", credentials.credential_delete, name="credential-delete"),
+    path("settings/llm/<slug:provider>/test/", connection_tests.credential_test, name="credential-test"),
+    path("settings/llm/<slug:provider>/models/", models.model_list, name="model-list"),
+    path("settings/llm/<slug:provider>/models/load/", models.model_list_load, name="model-list-load"),
+]

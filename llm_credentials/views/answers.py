@@ -1,0 +1,105 @@
+"""How the views of the settings answer: a fragment for htmx, a page or a redirect for everybody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django_htmx.middleware import HtmxDetails
+
+from llm_credentials.forms import CredentialForm
+from llm_credentials.providers import ProviderSpec, UnknownProvider
+from llm_credentials.providers.registry import get_spec
+from llm_credentials.validation import clean_name
+from llm_credentials.views.cards import DEFAULT_NAME, Card, ProvidersPage, opened, providers_page, with_card
+
+PAGE = "llm_credentials/provider_list.html"
+
+
+class UserRequest(HttpRequest):
+    """A request behind ``login_required`` and the htmx middleware."""
+
+    user: User
+    htmx: HtmxDetails
+
+
+def find_spec(provider: str) -> ProviderSpec:
+    """Raises Http404."""
+    try:
+        return get_spec(provider)
+    except UnknownProvider:
+        raise Http404 from None
+
+
+def find_card(page: ProvidersPage, spec: ProviderSpec, name: str) -> Card:
+    """The card of this provider and name, an empty one where nothing is stored. Raises Http404 for what is no name."""
+    try:
+        name = clean_name(name or DEFAULT_NAME)
+    except ValidationError:
+        raise Http404 from None
+    return page.card(spec.slug, name) or Card(spec=spec, name=name)
+
+
+def show_page(request: UserRequest, page: ProvidersPage, *, status: int = 200) -> HttpResponse:
+    return render(request, PAGE, {"page": page}, status=status)
+
+
+def show_region(request: UserRequest, page: ProvidersPage) -> HttpResponse:
+    """Everything below the tabs, wherever the request was aimed: for changes that move cards about."""
+    response = render(request, f"{PAGE}#region_answer", {"page": page})
+    response["HX-Retarget"] = "#providers"
+    response["HX-Reswap"] = "outerHTML"
+    return response
+
+
+def show_card(request: UserRequest, page: ProvidersPage, card: Card, *, changed: bool = False) -> HttpResponse:
+    """One card; after a change also the chain and the places of the others."""
+    return render(request, f"{PAGE}#card_answer", {"page": page, "card": card, "changed": changed})
+
+
+def show_errors(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
+    """Only the places for errors change, so that what was typed stays typed."""
+    context = {"card": card, "form": form, "slots": error_slots(form)}
+    response = render(request, f"{PAGE}#errors_answer", context, status=422)
+    response["HX-Reswap"] = "none"
+    return response
+
+
+def error_slots(form: CredentialForm) -> list[tuple[str, list[str]]]:
+    """The fields that have a place for errors of their own, with what is wrong with each."""
+    return [(name, list(form.errors.get(name, []))) for name in ("api_key", "model", "base_url", "name")]
+
+
+def refuse(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
+    """What was typed cannot be taken: its errors beside the fields, and no key in the answer."""
+    if request.htmx:
+        return show_errors(request, card, form)
+    page = providers_page(request.user)
+    return show_page(request, with_card(page, opened(card, form=form)), status=422)
+
+
+def list_with_message(request: HttpRequest, text: str) -> HttpResponse:
+    messages.success(request, text)
+    return redirect("llm_credentials:provider-list")
+
+
+def too_many(request: UserRequest, card: Card, retry_after_s: int) -> HttpResponse:
+    context: dict[str, Any] = {"card": card, "retry_after_s": retry_after_s}
+    template = f"{PAGE}#too_many" if request.htmx else "429.html"
+    response = render(request, template, context, status=429)
+    response["Retry-After"] = str(retry_after_s)
+    return response
+
+
+def unavailable(request: UserRequest, card: Card, reason: str) -> HttpResponse:
+    template = f"{PAGE}#unavailable" if request.htmx else "503.html"
+    return render(request, template, {"card": card, "reason": reason}, status=503)
+
+
+def card_url(card: Card) -> str:
+    return reverse("llm_credentials:credential-edit", args=[card.spec.slug]) + card.query

@@ -1,0 +1,317 @@
+"""What the providers page shows, read once: the chain, a card for every key, a row for every provider without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import OuterRef, Subquery
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from llm_credentials.connection_tests import ModelList, from_catalogue
+from llm_credentials.forms import CredentialForm
+from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential, system_credentials
+from llm_credentials.providers import ProviderSpec, UnknownProvider
+from llm_credentials.providers.registry import get_spec, specs
+
+User = AbstractBaseUser | AnonymousUser
+
+DEFAULT_NAME = "default"
+UNPICKED_AFTER_S = 4
+"""A test that waits longer than this is said to wait for a worker; with one poll a second the page says so within 5 s."""
+RECENT = timedelta(minutes=2)
+
+STEP_LABELS = (("address", "Address"), ("key", "Key"), ("model", "Model"), ("reply", "Reply"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    label: str
+    state: str
+    """``ok``, ``failed``, ``skipped``, ``running`` or ``waiting``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestView:
+    """A connection test as a card tells it."""
+
+    __test__ = False
+
+    test: ConnectionTest
+    spec: ProviderSpec | None
+
+    @property
+    def id(self) -> UUID:
+        return self.test.pk
+
+    @property
+    def is_finished(self) -> bool:
+        return self.test.is_finished
+
+    @property
+    def is_unpicked(self) -> bool:
+        waited = timezone.now() - self.test.created_at
+        return self.test.state == ConnectionTest.State.QUEUED and waited >= timedelta(seconds=UNPICKED_AFTER_S)
+
+    @property
+    def of_unsaved_key(self) -> bool:
+        return self.test.credential_id is None
+
+    @property
+    def steps(self) -> list[Step]:
+        told = {row["name"]: row["state"] for row in self.test.steps}
+        running = self.test.state == ConnectionTest.State.RUNNING
+        found = []
+        for name, label in STEP_LABELS:
+            state = told.get(name, "running" if running else "waiting")
+            running = running and name in told
+            found.append(Step(label=_(label), state=state))
+        return found
+
+    @property
+    def failed_step(self) -> str:
+        return next((row["name"] for row in self.test.steps if row["state"] == "failed"), "")
+
+    @property
+    def meaning(self) -> str:
+        """The look of its note."""
+        match self.test.state:
+            case ConnectionTest.State.VALID:
+                return "valid"
+            case ConnectionTest.State.INVALID:
+                return "broken"
+            case ConnectionTest.State.ERROR | ConnectionTest.State.EXPIRED:
+                return "attention"
+            case _:
+                return "attention" if self.is_unpicked else "idle"
+
+    @property
+    def seen(self) -> str:
+        """Changes whenever there is something new to tell."""
+        return f"{self.test.state}-{len(self.test.steps)}-{int(self.is_unpicked)}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    spec: ProviderSpec
+    name: str = DEFAULT_NAME
+    credential: UserCredential | None = None
+    test: TestView | None = None
+    rank: int | None = None
+    """Its place among the keys that may answer, from 1; None: it does not."""
+    holds_default: bool = False
+    """Its provider is the one that the user (or the order of the chain) puts first."""
+    leads_provider: bool = True
+    """The first of its provider's keys: it carries the choice of the default."""
+    form: CredentialForm | None = None
+    models: ModelList | None = None
+    asks_removal: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.spec.slug}-{self.name}"
+
+    @property
+    def title(self) -> str:
+        return self.spec.label if self.name == DEFAULT_NAME else f"{self.spec.label} · {self.name}"
+
+    @property
+    def query(self) -> str:
+        return "" if self.name == DEFAULT_NAME else f"?name={self.name}"
+
+    @property
+    def model_in_use(self) -> str:
+        return (self.credential.model if self.credential else "") or self.spec.default_model
+
+    @property
+    def key_words(self) -> str:
+        """How its key is called when it is about to go."""
+        last4 = self.credential.last4 if self.credential else ""
+        if last4:
+            return _("the %(provider)s key ending %(last4)s") % {"provider": self.title, "last4": last4}
+        return _("the %(provider)s key") % {"provider": self.title}
+
+    @property
+    def is_testing(self) -> bool:
+        return self.test is not None and not self.test.is_finished
+
+    @property
+    def status(self) -> tuple[str, str, bool]:
+        """(meaning, words, whether the age of the last test belongs to it)."""
+        credential = self.credential
+        if credential is None:
+            return "idle", _("No key"), False
+        if self.is_testing:
+            return "active", _("Testing"), False
+        if credential.needs_reentry:
+            return "broken", _("Enter the key again"), False
+        if not credential.is_active:
+            return "idle", _("Off"), False
+        match credential.shown_status:
+            case UserCredential.Status.VALID:
+                return "valid", _("Valid"), True
+            case UserCredential.Status.INVALID:
+                return "broken", _("Refused"), True
+            case UserCredential.Status.ERROR:
+                return "attention", _("Test failed"), True
+            case _:
+                return "idle", _("Not tested"), False
+
+    @property
+    def shown_test(self) -> TestView | None:
+        """The last test, as long as it says something about what the card shows now."""
+        if self.test is None or not self.test.is_finished:
+            return self.test
+        finished_at = self.test.test.finished_at
+        if self.credential is not None and self.credential.tested_at == finished_at and not self.test.of_unsaved_key:
+            return self.test
+        recent = finished_at is not None and timezone.now() - finished_at < RECENT
+        return self.test if recent and self.test.of_unsaved_key else None
+
+    @property
+    def fresh_test(self) -> TestView | None:
+        """What a closed card still tells below its line."""
+        test = self.shown_test
+        if test is None or not test.is_finished:
+            return test
+        finished_at = test.test.finished_at
+        return test if finished_at is not None and timezone.now() - finished_at < RECENT else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProvidersPage:
+    cards: tuple[Card, ...]
+    """One for each stored key, those that may answer first, in their order."""
+    others: tuple[Card, ...]
+    """Providers without a key."""
+    fallback_to_system: bool
+    system_labels: tuple[str, ...]
+    """Providers that the organisation has a key for."""
+    open_card: Card | None = field(default=None)
+
+    @property
+    def chain(self) -> list[Card]:
+        return [card for card in self.cards if card.rank is not None]
+
+    @property
+    def system_stands_behind(self) -> bool:
+        return self.fallback_to_system and bool(self.system_labels)
+
+    @property
+    def is_testing(self) -> bool:
+        return any(card.is_testing for card in (*self.cards, *self.others))
+
+    @property
+    def sentence(self) -> str:
+        """Who answers, in one sentence."""
+        names = [card.title for card in self.chain]
+        if not names:
+            return self._sentence_without_keys()
+        if len(names) == 1:
+            words = _("%(first)s answers") % {"first": names[0]}
+        else:
+            words = _("%(first)s answers first, then %(rest)s") % {"first": names[0], "rest": _listed(names[1:])}
+        if self.system_stands_behind:
+            return _("%(words)s; the organisation's keys stand behind.") % {"words": words}
+        return f"{words}."
+
+    def _sentence_without_keys(self) -> str:
+        if self.system_stands_behind:
+            return _("The organisation's keys answer for you. Add a key of your own to choose who does.")
+        if self.cards:
+            return _("None of your keys is in use. Turn one on, and the agents can answer.")
+        return _("No key yet. Add one, and the agents can answer.")
+
+    def card(self, slug: str, name: str) -> Card | None:
+        return next((card for card in (*self.cards, *self.others) if (card.spec.slug, card.name) == (slug, name)), None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """"A", "A and B", "A, B and C"."""
+    if len(names) < 2:  # noqa: PLR2004
+        return "".join(names)
+    return _("%(several)s and %(last)s") % {"several": ", ".join(names[:-1]), "last": names[-1]}
+
+
+def providers_page(user: User) -> ProvidersPage:
+    """Four queries, however many providers and keys there are."""
+    preferences = LLMSettings.of(user)  # type: ignore[arg-type]
+    credentials = list(UserCredential.objects.for_user(user).in_order())
+    tests = _latest_tests(user)
+    cards = _ranked(_cards(credentials, tests), preferences.default_provider)
+    stored = {card.spec.slug for card in cards}
+    others = tuple(
+        Card(spec=spec, test=_test_view(tests.get((spec.slug, DEFAULT_NAME)))) for spec in specs() if spec.slug not in stored
+    )
+    return ProvidersPage(
+        cards=tuple(cards),
+        others=others,
+        fallback_to_system=preferences.fallback_to_system,
+        system_labels=tuple(dict.fromkeys(row.provider_label for row in system_credentials())),
+    )
+
+
+def _latest_tests(user: User) -> dict[tuple[str, str], ConnectionTest]:
+    newest = ConnectionTest.objects.filter(
+        user_id=OuterRef("user_id"), provider=OuterRef("provider"), name=OuterRef("name")
+    ).order_by("-created_at", "-id")
+    tests = ConnectionTest.objects.for_user(user).filter(pk=Subquery(newest.values("pk")[:1])).defer("api_key")
+    return {(test.provider, test.name): test for test in tests}
+
+
+def _test_view(test: ConnectionTest | None) -> TestView | None:
+    return TestView(test=test, spec=test.spec_or_none) if test is not None else None
+
+
+def _cards(credentials: Iterable[UserCredential], tests: dict[tuple[str, str], ConnectionTest]) -> list[Card]:
+    """A card for each credential whose provider this site still has."""
+    found: list[Card] = []
+    for credential in credentials:
+        try:
+            spec = get_spec(credential.provider)
+        except UnknownProvider:
+            continue
+        test = _test_view(tests.get((credential.provider, credential.name)))
+        leads = all(card.spec.slug != spec.slug for card in found)
+        found.append(Card(spec=spec, name=credential.name, credential=credential, test=test, leads_provider=leads))
+    return found
+
+
+def _ranked(cards: list[Card], default_provider: str) -> list[Card]:
+    """In the order in which they answer: the default provider's keys, the others by priority, then those out of use."""
+    in_order = sorted(cards, key=lambda card: (not _may_answer(card), card.spec.slug != default_provider))
+    first = default_provider if any(card.spec.slug == default_provider for card in cards) else ""
+    if not first and in_order:
+        first = in_order[0].spec.slug
+    ranked = []
+    rank = 0
+    for card in in_order:
+        rank += _may_answer(card)
+        ranked.append(replace(card, rank=rank if _may_answer(card) else None, holds_default=card.spec.slug == first))
+    return ranked
+
+
+def _may_answer(card: Card) -> bool:
+    return card.credential is not None and card.credential.is_active and not card.credential.needs_reentry
+
+
+def opened(card: Card, *, form: CredentialForm | None = None, models: ModelList | None = None) -> Card:
+    """The card with its form; a bound ``form`` keeps what was typed, keys apart."""
+    return replace(
+        card,
+        form=form or CredentialForm(spec=card.spec, name=card.name, credential=card.credential),
+        models=models or from_catalogue(card.spec),
+    )
+
+
+def with_card(page: ProvidersPage, card: Card) -> ProvidersPage:
+    """The page with this card in the place of the one of the same provider and name."""
+    cards = tuple(card if old.id == card.id else old for old in page.cards)
+    others = tuple(card if old.id == card.id else old for old in page.others)
+    is_listed = any(old.id == card.id for old in (*page.cards, *page.others))
+    return replace(page, cards=cards, others=others if is_listed else (card, *others), open_card=card)

@@ -1,0 +1,150 @@
+"""Changes of one key: save, turn on and off, remove."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_GET, require_POST
+
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited, test_start
+from llm_credentials.forms import CredentialForm
+from llm_credentials.models import UserCredential
+from llm_credentials.services import credential_delete as delete_credential
+from llm_credentials.services import credential_save as save_credential
+from llm_credentials.tasks import enqueue_connection_test
+from llm_credentials.views.answers import (
+    UserRequest,
+    card_url,
+    find_card,
+    find_spec,
+    list_with_message,
+    refuse,
+    show_card,
+    show_page,
+    show_region,
+)
+from llm_credentials.views.cards import Card, opened, providers_page, with_card
+
+
+def find_stored(request: UserRequest, provider: str, name: str) -> Card:
+    """The card of a key that the user has. Raises Http404."""
+    card = find_card(providers_page(request.user), find_spec(provider), name)
+    if card.credential is None:
+        raise Http404
+    return card
+
+
+@require_POST
+@never_cache
+@login_required
+@sensitive_post_parameters()
+def credential_save(request: UserRequest, provider: str) -> HttpResponse:
+    """Store what was typed; a new key is tested at once."""
+    spec = find_spec(provider)
+    page = providers_page(request.user)
+    # An impossible name is the form's to refuse, beside its field.
+    typed_name = request.POST.get("name", "").strip()
+    card = page.card(spec.slug, typed_name) or Card(spec=spec)
+    form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
+    if not form.is_valid():
+        return refuse(request, card, form)
+    draft = form.draft
+    try:
+        saved = save_credential(
+            user=request.user,
+            provider=spec.slug,
+            name=form.cleaned_data["name"] or card.name,
+            api_key=draft.api_key,
+            model=draft.model,
+            base_url=draft.base_url,
+            options=draft.options,
+        )
+    except ValidationError as error:
+        form.take_errors(error)
+        return refuse(request, card, form)
+    if saved.key_changed or saved.created:
+        _test_new_key(request, saved.credential)
+    else:
+        messages.success(request, _("%(provider)s saved.") % {"provider": card.title})
+    return _answer_saved(request, saved.credential, moved=saved.created)
+
+
+def _test_new_key(request: UserRequest, credential: UserCredential) -> None:
+    """The key is saved whatever comes of it; where no test can start, the message says why."""
+    try:
+        enqueue_connection_test(test_start(user=request.user, provider=credential.provider, name=credential.name))
+    except TestBusy:
+        return
+    except TestLimited as limit:
+        text = _("Key saved. It was not tested: there were many tests just now. Test it in %(seconds)d s.")
+        messages.warning(request, text % {"seconds": limit.retry_after_s})
+    except QueueUnavailable:
+        messages.warning(request, _("Key saved. It could not be tested: background jobs cannot be started just now."))
+
+
+def _answer_saved(request: UserRequest, credential: UserCredential, *, moved: bool) -> HttpResponse:
+    if not request.htmx:
+        return redirect(f"/settings/llm/#card-{credential.provider}-{credential.name}")
+    page = providers_page(request.user)
+    if moved:
+        return show_region(request, page)
+    return show_card(request, page, find_card(page, credential.spec, credential.name), changed=True)
+
+
+@require_POST
+@never_cache
+@login_required
+def credential_toggle(request: UserRequest, provider: str) -> HttpResponse:
+    """Turn the key on or off, as the form says (``active``: ``on`` or ``off``)."""
+    card = find_stored(request, provider, request.POST.get("name", ""))
+    wanted = request.POST.get("active")
+    if wanted not in {"on", "off"}:
+        return HttpResponse(_("Say on or off."), status=422, content_type="text/plain")
+    save_credential(user=request.user, provider=card.spec.slug, name=card.name, is_active=wanted == "on")
+    if not request.htmx:
+        return redirect("llm_credentials:provider-list")
+    page = providers_page(request.user)
+    return show_card(request, page, find_card(page, card.spec, card.name), changed=True)
+
+
+@require_GET
+@never_cache
+@login_required
+def credential_confirm_removal(request: UserRequest, provider: str) -> HttpResponse:
+    """What would go, and the button that lets it go."""
+    card = replace(opened(find_stored(request, provider, request.GET.get("name", ""))), asks_removal=True)
+    page = providers_page(request.user)
+    return show_card(request, page, card) if request.htmx else show_page(request, with_card(page, card))
+
+
+@require_POST
+@never_cache
+@login_required
+def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
+    card = find_stored(request, provider, request.POST.get("name", ""))
+    words = _("Removed %(key)s.") % {"key": card.key_words}
+    try:
+        delete_credential(user=request.user, provider=card.spec.slug, name=card.name)
+    except UserCredential.DoesNotExist:
+        raise Http404 from None
+    if not request.htmx:
+        return list_with_message(request, words)
+    messages.success(request, words)
+    return show_region(request, providers_page(request.user))
+
+
+__all__ = [
+    "card_url",
+    "credential_confirm_removal",
+    "credential_delete",
+    "credential_save",
+    "credential_toggle",
+]

@@ -1,0 +1,75 @@
+"""The models that a key may use, to choose from."""
+
+from __future__ import annotations
+
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_GET, require_POST
+
+from llm_credentials.connection_tests import TestLimited, models_available
+from llm_credentials.forms import CredentialForm
+from llm_credentials.views.answers import (
+    PAGE,
+    UserRequest,
+    card_url,
+    find_card,
+    find_spec,
+    refuse,
+    show_page,
+    too_many,
+)
+from llm_credentials.views.cards import Card, opened, providers_page, with_card
+
+
+@require_GET
+@never_cache
+@login_required
+def model_list(request: UserRequest, provider: str) -> HttpResponse:
+    """For the stored key, as its card opens."""
+    card = find_card(providers_page(request.user), find_spec(provider), request.GET.get("name", ""))
+    if not request.htmx:
+        return redirect(card_url(card))
+    try:
+        found = models_available(user=request.user, provider=card.spec.slug, name=card.name)
+    except TestLimited as limit:
+        return _too_many_lists(request, card, limit.retry_after_s)
+    return render(request, f"{PAGE}#models", {"card": card, "models": found, "asked": True})
+
+
+@require_POST
+@never_cache
+@login_required
+@sensitive_post_parameters()
+def model_list_load(request: UserRequest, provider: str) -> HttpResponse:
+    """For what was typed, which may be a key that is not saved."""
+    spec = find_spec(provider)
+    page = providers_page(request.user)
+    card = find_card(page, spec, request.POST.get("name", "").strip())
+    form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
+    if not form.is_valid():
+        return refuse(request, card, form)
+    try:
+        found = models_available(
+            user=request.user, provider=spec.slug, name=card.name, unsaved=form.draft if form.differs else None
+        )
+    except ValidationError as error:
+        form.take_errors(error)
+        return refuse(request, card, form)
+    except TestLimited as limit:
+        return _too_many_lists(request, card, limit.retry_after_s)
+    if not request.htmx:
+        return show_page(request, with_card(page, opened(card, form=form, models=found)))
+    return render(request, f"{PAGE}#models", {"card": card, "models": found, "asked": True})
+
+
+def _too_many_lists(request: UserRequest, card: Card, retry_after_s: int) -> HttpResponse:
+    if not request.htmx:
+        return too_many(request, card, retry_after_s)
+    context = {"card": opened(card), "models": opened(card).models, "retry_after_s": retry_after_s}
+    response = render(request, f"{PAGE}#models", context, status=429)
+    response["Retry-After"] = str(retry_after_s)
+    return response
