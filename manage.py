@@ -3,6 +3,8 @@
 
 import sys
 
+from django.core.exceptions import ImproperlyConfigured
+
 from project.env import use_settings
 
 
@@ -10,7 +12,10 @@ def main() -> None:
     use_settings("project.settings")
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as problem:
+        sys.exit(f"manage.py: {problem}")
 
 
 if __name__ == "__main__":

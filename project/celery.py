@@ -9,7 +9,13 @@ from project.env import use_settings
 use_settings("project.settings")
 
 from celery import Celery  # noqa: E402
-from celery.signals import heartbeat_sent, setup_logging, worker_ready, worker_shutting_down  # noqa: E402
+from celery.signals import (  # noqa: E402
+    heartbeat_sent,
+    setup_logging,
+    worker_process_init,
+    worker_ready,
+    worker_shutting_down,
+)
 
 app = Celery("keyswitch")
 app.config_from_object("django.conf:settings", namespace="CELERY")
@@ -19,6 +25,14 @@ app.autodiscover_tasks()
 @setup_logging.connect
 def leave_logging_to_django(**kwargs: Any) -> None:
     """A receiver is enough to keep Celery from setting up handlers of its own, which would not redact."""
+
+
+@worker_process_init.connect
+def end_with_the_worker(**kwargs: Any) -> None:
+    """A killed worker leaves no pool process behind, which would go on with a task that is given out again."""
+    from project.processes import die_with_parent, parent_id
+
+    die_with_parent(parent_id())
 
 
 @worker_ready.connect

@@ -1,12 +1,15 @@
 """The one reader of the process environment.
 
-A value comes from the environment, else from ``.env``, else from ``.run/env`` (what the running supervisor wrote about
-the servers it started). A secret ``NAME`` may stand in a file instead, whose path is in ``NAME_FILE``.
+A value comes from the environment, else from ``.run/env`` (what a running supervisor wrote about its servers), else
+from ``.env``. A secret ``NAME`` may stand in a file instead, whose path is in ``NAME_FILE``.
 """
 
 from __future__ import annotations
 
+import base64
 import os
+import re
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -24,7 +27,7 @@ RUN_DIR = BASE_DIR / ".run"
 RUN_ENV_FILE = RUN_DIR / "env"
 
 
-class _Environment(environ.Env):
+class _Environment(environ.Env):  # type: ignore[misc]
     """A copy: what stands in the files never enters ``os.environ``, where SDKs and children would find it."""
 
     ENVIRON: ClassVar[dict[str, str]] = {}
@@ -41,9 +44,21 @@ def load() -> None:
         return
     _loaded = True
     _Environment.ENVIRON = dict(os.environ)
-    for path in (ENV_FILE, RUN_ENV_FILE):
-        if path.is_file():
-            _Environment.read_env(str(path))
+    if _supervisor_lives():
+        _Environment.read_env(str(RUN_ENV_FILE))
+    if ENV_FILE.is_file():
+        _Environment.read_env(str(ENV_FILE))
+
+
+def _supervisor_lives() -> bool:
+    """Whether what ``.run/env`` says still holds: a killed supervisor leaves the file behind."""
+    try:
+        found = re.search(r"^SUPERVISOR_PID=(\d+)$", RUN_ENV_FILE.read_text(), re.MULTILINE)
+        if found:
+            os.kill(int(found[1]), 0)
+    except (OSError, ValueError):
+        return False
+    return found is not None
 
 
 def use_defaults_only() -> None:
@@ -184,3 +199,33 @@ def redis_addresses(url: str) -> Mapping[str, str]:
         database = query.partition("db=")[2] or "0"
         return {"plain": url, "broker": f"redis+socket://{path}?virtual_host={database}"}
     return {"plain": url, "broker": url}
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write the file whole or not at all, and so that nobody but its owner can ever read it."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def complete_env_file() -> list[str]:
+    """Give a local site the secrets that it lacks, in ``.env``; the names of those that were made."""
+    makers: dict[str, Callable[[], str]] = {
+        "SECRET_KEY": lambda: secrets.token_urlsafe(50),
+        "CREDENTIAL_KEYS": lambda: f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",
+    }
+    made = {name: make() for name, make in makers.items() if not secret(name)}
+    before = ENV_FILE.read_text(encoding="utf-8") if ENV_FILE.is_file() else _ENV_FILE_HEAD
+    if made:
+        lines = "".join(f"{name}={value}\n" for name, value in made.items())
+        write_private(ENV_FILE, f"{before.rstrip()}\n{lines}")
+        _Environment.ENVIRON.update(made)
+    return list(made)
+
+
+_ENV_FILE_HEAD = """\
+# Secrets of this checkout; .env.example explains every variable.
+LOCAL=true
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, ItemsView, Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -136,5 +136,5 @@ class HidingReporterFilter(SafeExceptionReporterFilter):
         post = super().get_post_parameters(request)
         return dict.fromkeys(post, self.cleansed_substitute)
 
-    def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> list[tuple[str, Any]]:
-        return [(name, self.cleansed_substitute) for name in tb_frame.f_locals]
+    def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> ItemsView[str, Any]:
+        return dict.fromkeys(tb_frame.f_locals, self.cleansed_substitute).items()

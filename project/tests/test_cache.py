@@ -107,9 +107,7 @@ def test_cache_clear_leaves_the_queue_alone(resilient: ResilientRedisCache, serv
     assert client.keys("*") == [b"celery"]
 
 
-def test_ratelimit_counts_on_without_the_server(
-    rf: RequestFactory, settings: Any, server: OwnValkey
-) -> None:
+def test_ratelimit_counts_on_without_the_server(rf: RequestFactory, settings: Any, server: OwnValkey) -> None:
     settings.CACHES = {
         "default": {"BACKEND": "project.cache.ResilientRedisCache", "LOCATION": f"unix://{server.path}"},
     }

@@ -1,0 +1,47 @@
+# make run: the site on this machine. make test: every test. Both need Python 3.11 or newer, and nothing that runs already.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+BIN := .venv/bin
+# Workers of the test run; each has a database and a Valkey of its own.
+JOBS ?= 2
+
+.PHONY: help install run test lint fix bench
+
+help:
+	@sed -n 's/^# \(make [a-z]*:.*\)/\1/p; s/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
+
+.venv/.made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python make …"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11; PYTHON=/path/to/python make …"; exit 1; }
+	"$(PYTHON)" -m venv .venv
+	touch $@
+
+.venv/.installed: .venv/.made requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/.installed-dev: .venv/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	touch $@
+
+install: .venv/.installed-dev ## make .venv with everything that run, test and lint need
+
+run: .venv/.installed ## start the site: PORT=8000 unless told otherwise, Ctrl-C stops it
+	@exec $(BIN)/python manage.py up
+
+test: .venv/.installed-dev ## every test, on SQLite and PostgreSQL, then in a browser
+	@JOBS=$(JOBS) $(BIN)/python -m project.tests.run
+
+lint: .venv/.installed-dev ## everything that can be checked without running it
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m project.tests.lint
+
+fix: .venv/.installed-dev ## mend what can be mended by itself
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+bench: .venv/.installed-dev ## measure; the figures go to the terminal
+	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done

@@ -1,0 +1,247 @@
+"""What ``make run`` starts and stops: Valkey, the sandbox provider, the web server and the worker, in this order."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from project import env
+from project.embedded import SOCKET_PATH_LIMIT, NoValkey, valkey_command
+from project.env import BASE_DIR, RUN_DIR
+from project.processes import Child, ChildStopped, Interrupted, Signals, stop_together
+
+START_LIMIT_S = 90.0
+# Together at most 14 s: whoever waits for the stop is promised 15.
+STOP_WEB_AND_WORKER = [(signal.SIGTERM, 7.0), (signal.SIGQUIT, 2.0)]
+"""SIGQUIT is Celery's cold stop: it gives running tasks back to the queue."""
+STOP_SANDBOX = [(signal.SIGTERM, 2.0)]
+STOP_BROKER = [(signal.SIGTERM, 3.0)]
+
+
+class CannotStart(RuntimeError):
+    """One clear line for the person who typed the command."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Supervisor:
+    def __init__(self, say: Callable[[str], None], *, port: int, host: str = "127.0.0.1") -> None:
+        self.say = say
+        self.host, self.port = host, port
+        self.signals = Signals()
+        self.children: dict[str, Child] = {}
+        self.extra: dict[str, str] = {"LOCAL": env.text("LOCAL") or "true", "PYTHONUNBUFFERED": "1"}
+        self.stack = ExitStack()
+
+    def run(self) -> int:
+        """Start, serve until told to stop, stop. Gives the exit code."""
+        code = 1
+        try:
+            self._start()
+            while True:
+                self.signals.wait(5.0)
+                for child in self.children.values():
+                    child.check()
+        except Interrupted:
+            code = 0
+        except (CannotStart, ChildStopped, NoValkey, TimeoutError) as problem:
+            self.say(str(problem))
+        finally:
+            self._stop()
+        return code
+
+    def _start(self) -> None:
+        RUN_DIR.mkdir(mode=0o700, exist_ok=True)
+        self._take_lock()
+        self._check_port()
+        self._start_valkey()
+        self._start_sandbox()
+        self._write_run_env()
+        accounts = self._prepare()
+        self._start_worker()
+        self._start_web()
+        self.signals.wait_until(self._ready, self.children.values(), START_LIMIT_S, "The site's first answer")
+        self.say(self._welcome(accounts))
+
+    def _take_lock(self) -> None:
+        """The kernel lets it go with this process, however that ends."""
+        lock = self.stack.enter_context((RUN_DIR / "lock").open("a+"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise CannotStart(
+                f"Keyswitch already runs in this folder (process {lock.read().strip() or 'unknown'}): stop it first."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+
+    def _check_port(self) -> None:
+        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host, self.port))
+            except OSError:
+                raise CannotStart(
+                    f"Port {self.port} is taken by another program: stop that one, or choose another port with "
+                    f"PORT={self.port + 1} make run"
+                ) from None
+            except OverflowError:
+                raise CannotStart(f"PORT must be between 1 and 65535, not {self.port}.") from None
+
+    def _spawn(self, name: str, command: list[str]) -> Child:
+        child = Child.start(
+            name, command, log=RUN_DIR / f"{name}.log", env=env.child_environment(**self.extra), cwd=BASE_DIR
+        )
+        self.children[name] = child
+        return child
+
+    def _start_valkey(self) -> None:
+        if given := env.secret("REDIS_URL"):
+            self.extra["REDIS_URL"] = given
+            self._answers(given)
+            return
+        directory = RUN_DIR / "valkey"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        path = RUN_DIR / "valkey.sock"
+        if len(str(path)) < SOCKET_PATH_LIMIT:
+            command, url = valkey_command(directory, socket=path), f"unix://{path}"
+        else:
+            port = free_port()
+            command, url = valkey_command(directory, port=port), f"redis://127.0.0.1:{port}/0"
+        self.extra["REDIS_URL"] = url
+        valkey = self._spawn("valkey", command)
+        self.signals.wait_until(lambda: self._pings(url), [valkey], 20, "Valkey's first answer")
+
+    def _answers(self, url: str) -> None:
+        if not self._pings(url):
+            raise CannotStart("Nothing answers at REDIS_URL: start that server, or unset it to get one of your own.")
+
+    @staticmethod
+    def _pings(url: str) -> bool:
+        try:
+            with redis.Redis.from_url(url, socket_timeout=2, retry=Retry(NoBackoff(), 0)) as client:
+                return bool(client.ping())
+        except (redis.RedisError, OSError, ValueError):
+            return False
+
+    def _start_sandbox(self) -> None:
+        port = free_port()
+        address = f"127.0.0.1:{port}"
+        self.extra["SANDBOX_URL"] = f"http://{address}"
+        self.extra["LLM_EGRESS_ALLOW"] = ",".join([*env.words("LLM_EGRESS_ALLOW"), address])
+        sandbox = self._spawn("sandbox", [sys.executable, "manage.py", "sandbox_provider", "--port", str(port)])
+        self.signals.wait_until(lambda: _listens(port), [sandbox], 30, "The sandbox provider's first answer")
+
+    def _write_run_env(self) -> None:
+        """For every other ``manage.py`` command in this checkout, as long as this process lives."""
+        names = ("REDIS_URL", "SANDBOX_URL", "LLM_EGRESS_ALLOW", "LOCAL")
+        text = "".join(f"{name}={self.extra[name]}\n" for name in names) + f"SUPERVISOR_PID={os.getpid()}\n"
+        env.write_private(env.RUN_ENV_FILE, text)
+        self.stack.callback(env.RUN_ENV_FILE.unlink, missing_ok=True)
+
+    def _prepare(self) -> dict[str, Any]:
+        """Migrate and make the accounts, in a process that has the new settings."""
+        accounts = RUN_DIR / "accounts.json"
+        self.stack.callback(accounts.unlink, missing_ok=True)
+        command = [sys.executable, "manage.py", "prepare_site", "--accounts", str(accounts)]
+        child = self._spawn("setup", command)
+        self.signals.wait_until(lambda: not child.running, [], START_LIMIT_S, "Setting the database up")
+        if child.process.returncode != 0:
+            child.check()
+        del self.children["setup"]
+        answer: dict[str, Any] = json.loads(accounts.read_text())
+        accounts.unlink()
+        return answer
+
+    def _start_worker(self) -> None:
+        beat = ["--beat", "--schedule", str(RUN_DIR / "beat")] if _has_schedule() else []
+        options = ["--concurrency", "2", "--loglevel", "INFO", "--without-mingle", "--without-gossip"]
+        self._spawn("worker", [sys.executable, "-m", "celery", "-A", "project", "worker", *options, *beat])
+
+    def _start_web(self) -> None:
+        options = ["--host", self.host, "--port", str(self.port), "--timeout-graceful-shutdown", "5"]
+        quiet = ["--no-server-header", "--no-proxy-headers"]
+        self._spawn("web", [sys.executable, "-m", "uvicorn", "project.asgi:application", *options, *quiet])
+
+    def _ready(self) -> bool:
+        connection = http.client.HTTPConnection(self._reachable_host, self.port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            state = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        finally:
+            connection.close()
+        return answer.status == 200 and state.get("worker") == "ok"
+
+    @property
+    def _reachable_host(self) -> str:
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
+    def _welcome(self, accounts: dict[str, Any]) -> str:
+        shown = "localhost" if self._reachable_host == "127.0.0.1" else self._reachable_host
+        lines = ["", f"Keyswitch is ready: http://{shown}:{self.port}/", ""]
+        passwords: dict[str, str] = accounts["passwords"]
+        for name, what in (("demo", "a user"), ("staff", "may see /admin/")):
+            if name in passwords:
+                lines.append(f"  sign in as {name:<6} password {passwords[name]:<14} ({what})")
+        if passwords:
+            lines.append("  These passwords are shown this once and stored nowhere.")
+        reset = [name for name in ("demo", "staff") if name not in passwords]
+        if reset:
+            lines.append(f"  Accounts: {' and '.join(reset)}. Passwords were shown at the first start; a new one:")
+            lines += [f"    .venv/bin/python manage.py changepassword {name}" for name in reset]
+        return "\n".join([*lines, "", *_FIRST_CLICKS, "", "Logs: .run/*.log. Ctrl-C stops everything."])
+
+    def _stop(self) -> None:
+        if self.children:
+            self.say("Stopping.")
+        groups = (
+            (("web", "worker", "setup"), STOP_WEB_AND_WORKER),
+            (("sandbox",), STOP_SANDBOX),
+            (("valkey",), STOP_BROKER),
+        )
+        for names, steps in groups:
+            stop_together([self.children[name] for name in names if name in self.children], steps)
+        self.stack.close()
+        if self.children:
+            self.say("Stopped.")
+
+
+_FIRST_CLICKS = (
+    "First three clicks:",
+    '  1. Sign in as demo: the provider "Sandbox" already has a working key, and costs nothing.',
+    "  2. Settings, Providers: press Test on the Sandbox card, or paste a key of your own.",
+    "  3. Agents, Conversation: write something and watch the answer come.",
+)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _has_schedule() -> bool:
+    from django.conf import settings
+
+    return bool(getattr(settings, "CELERY_BEAT_SCHEDULE", None))
