@@ -1,7 +1,7 @@
 """Does this key work? Asked of the provider by a worker, one step after the other, and told in our own words.
 
-A test is a row: the page and the API make it, a worker claims it by its id and runs it, everybody reads it. A key that is
-not saved yet waits sealed in that row; it is destroyed when the test ends and at the latest after ``UNSAVED_KEY_TTL_S``.
+A test is a row: the page and the API make it, a worker claims it by its id and runs it, everybody reads it. A key that
+is not saved yet waits sealed in that row; it is destroyed when the test ends, or after ``UNSAVED_KEY_TTL_S``.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _draft(
     """The row for this test: the stored key as it is, or the typed one sealed beside its typed destination."""
     given = services.credential_check(user=user, provider=spec.slug, name=name, stored=credential, draft=unsaved)
     test = ConnectionTest(
-        user=user,
+        user_id=user.pk,
         credential=credential if given.api_key is None else None,
         provider=spec.slug,
         name=name,
@@ -322,25 +322,19 @@ def _words(error: LLMError, spec: ProviderSpec, model: str) -> str:
     code = f" ({error.status_code})" if error.status_code else ""
     match error:
         case AuthenticationFailed():
-            return (
-                f"{spec.label} refused this key{code}. It may be mistyped or revoked: make a new one on its key page."
-            )
+            return f"{spec.label} refused this key{code}. Mistyped or revoked? Make a new one on its key page."
         case QuotaExhausted():
             return f"The key works, but its account at {spec.label} has no credit or quota left{code}."
         case ModelNotFound():
             return f"{spec.label} does not know the model {model}{code}, or this key may not use it. Choose another."
         case RateLimited():
-            return (
-                f"{spec.label} asks for fewer requests just now{code}. The key may well be good: try again in a minute."
-            )
+            return f"{spec.label} asks for fewer requests just now{code}. Try again in a minute."
         case PermissionDenied():
-            return f"{spec.label} accepted the key but does not let it do this{code}: a region, model or feature is closed to it."
+            return f"{spec.label} knows the key but closes a region, model or feature to it{code}."
         case EgressBlocked():
             return f"{error} Check the address."
         case DeadlineExceeded():
-            return (
-                f"{spec.label} did not answer within {settings.LLM_TEST_TIMEOUT_S} s. Check the address or try again."
-            )
+            return f"{spec.label} did not answer within {settings.LLM_TEST_TIMEOUT_S:g} s. Check the address."
         case ConnectionFailed():
             return "No connection to the address. Check it, and whether the server is up."
         case _:
@@ -353,7 +347,7 @@ def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> Non
         finished = ConnectionTest.objects.filter(pk=test.pk, state=ConnectionTest.State.RUNNING).update(
             state=outcome.state, detail=outcome.detail, steps=outcome.steps, finished_at=now, api_key=None
         )
-        if finished and test.credential_id and outcome.status:
+        if finished and version is not None and outcome.status:
             UserCredential.objects.filter(pk=test.credential_id, version=version).update(
                 status=outcome.status, status_detail=outcome.detail, tested_at=now
             )
@@ -397,7 +391,8 @@ def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential |
 
 async def _list_models(subject: UserCredential | ConnectionTest) -> list[ModelInfo]:
     async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
-        return await open_client(subject).list_models()
+        client: LLMClient = open_client(subject)
+        return await client.list_models()
 
 
 def from_catalogue(spec: ProviderSpec) -> ModelList:

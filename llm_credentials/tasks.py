@@ -17,7 +17,7 @@ def connection_test(test_id: str) -> None:
 
 
 def enqueue_connection_test(test: ConnectionTest) -> None:
-    """Hand the test to a worker. Call it after the row is committed. Raises QueueUnavailable; the row is closed then."""
+    """Hand the test to a worker; call it after commit. Raises QueueUnavailable, and the row is gone then."""
     try:
         connection_test.apply_async(args=(str(test.pk),), retry=False, expires=connection_tests.ABANDONED_AFTER_S)
     except (OperationalError, OSError):

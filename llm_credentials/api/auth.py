@@ -26,7 +26,7 @@ class ApiRequest(HttpRequest):
 
 class TokenUser(HttpBearer):
     def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
-        """The token's owner; None without the header. A header that is no valid token is refused, whatever the session."""
+        """The token's owner; None without the header. A header that is no valid token is refused, session or not."""
         header = request.headers.get("Authorization")
         if not header:
             return None

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.http import Http404, HttpResponse
 from django.urls import reverse
-from ninja import Query, Router, Schema
+from ninja import Router, Schema
 from ninja.responses import Status
 from pydantic import ConfigDict, Field
 
@@ -158,7 +158,7 @@ def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, An
 
 
 @router.get("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list")
-def model_list(request: ApiRequest, provider: str, name: str = Query("default")) -> dict[str, Any]:
+def model_list(request: ApiRequest, provider: str, name: str = "default") -> dict[str, Any]:
     """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
     require_scope(request, "read")
     found = connection_tests.models_available(user=request.user, provider=provider, name=name)
@@ -187,7 +187,7 @@ def connection_test_get(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
 
 @router.post("/{provider}/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start")
 def connection_test_start(
-    request: ApiRequest, provider: str, payload: CredentialFields | None = None, name: str = Query("default")
+    request: ApiRequest, provider: str, payload: CredentialFields | None = None, name: str = "default"
 ) -> Any:
     """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``."""
     require_scope(request, "credentials")
@@ -198,13 +198,13 @@ def connection_test_start(
 
 
 @router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get")
-def credential_get(request: ApiRequest, provider: str, name: str = Query("default")) -> dict[str, Any]:
+def credential_get(request: ApiRequest, provider: str, name: str = "default") -> dict[str, Any]:
     require_scope(request, "read")
     return credential_out(_owned(request, provider, name), _default_of(request))
 
 
 @router.delete("/{provider}", response={204: None, **REFUSALS}, url_name="credential_delete")
-def credential_delete(request: ApiRequest, provider: str, name: str = Query("default")) -> Any:
+def credential_delete(request: ApiRequest, provider: str, name: str = "default") -> Any:
     """Remove the key. Its sealed text is gone at once."""
     require_scope(request, "credentials")
     _owned(request, provider, name)

@@ -1,7 +1,7 @@
 """One shape for every error: ``{"error": {"code", "message", "where"}}``.
 
-``code`` is for programs, ``message`` for people, ``where`` names the field (``body.api_key``) or is null. Nothing that was
-sent is echoed.
+``code`` is for programs, ``message`` for people, ``where`` names the field (``body.api_key``) or is null. Nothing that
+was sent is echoed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,11 @@ def install_error_handlers(api: NinjaAPI) -> None:
 
     @api.exception_handler(HttpError)
     def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
-        return answer(request, ApiError(error.status_code, "refused", str(error)))
+        # What the parser of bodies raises arrives here as the cause of the framework's own error.
+        cause = error.__cause__
+        return answer(
+            request, cause if isinstance(cause, ApiError) else ApiError(error.status_code, "refused", str(error))
+        )
 
     @api.exception_handler(Http404)
     @api.exception_handler(UserCredential.DoesNotExist)
