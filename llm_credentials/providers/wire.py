@@ -28,7 +28,7 @@ from llm_credentials.providers.errors import (
     RequestRejected,
     UnsupportedContent,
 )
-from llm_credentials.providers.messages import ImagePart
+from llm_credentials.providers.messages import Call, ImagePart
 
 _STATUS_ERRORS: Mapping[int, type[LLMError]] = {
     401: AuthenticationFailed,
@@ -94,6 +94,14 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
     except orjson.JSONDecodeError:
         return {}, text
     return (value, None) if isinstance(value, dict) else ({}, text)
+
+
+def answer_tool_name(call: Call) -> str:
+    """The tool whose arguments are the answer, where a schema is wanted from a model that has no other way."""
+    name = "answer"
+    while any(tool.name == name for tool in call.tools):
+        name += "_"
+    return name
 
 
 def data_url(part: ImagePart) -> ImagePart:

@@ -215,14 +215,6 @@ def mentioned_tools(messages: Iterable[LLMMessage]) -> list[dict[str, Any]]:
     return [{"name": name, "input_schema": {"type": "object"}} for name in names]
 
 
-def answer_tool_name(call: Call) -> str:
-    """The tool whose arguments are the answer, where a schema is wanted from a model that has no other way."""
-    name = "answer"
-    while any(tool.name == name for tool in call.tools):
-        name += "_"
-    return name
-
-
 # Answers
 
 

@@ -94,7 +94,7 @@ class MessagesClient(LLMClient):
     def _answer_tool(self, call: Call) -> str | None:
         if call.response_schema is None or not self._marked(call.model, "schema_by_tool"):
             return None
-        return messages.answer_tool_name(call)
+        return wire.answer_tool_name(call)
 
     def _sampling(self, call: Call, facts: ModelFacts | None) -> dict[str, Any]:
         # Every model since 4.7 refuses both; so will one that the catalogue does not know yet.
