@@ -34,10 +34,10 @@ MAX_HIGHLIGHT_CHARS: Final = 50_000
 """Longer code is shown plain: colouring it would keep everybody else waiting."""
 MAX_NESTING: Final = 50
 
-_TAGS: Final = frozenset(
-    ("p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h3", "h4", "h5", "h6")
-    + ("table", "thead", "tbody", "tr", "th", "td", "a", "span", "div")
-)
+_TAGS: Final = {
+    *("p", "br", "hr", "strong", "em", "s", "code", "pre", "blockquote", "ul", "ol", "li", "h3", "h4", "h5", "h6"),
+    *("table", "thead", "tbody", "tr", "th", "td", "a", "span", "div"),
+}
 _ATTRIBUTES: Final = {
     "a": {"href", "title", "class"},
     "ol": {"start"},
@@ -82,7 +82,7 @@ def _encodable(text: str) -> str:
 def _clean(html: str) -> SafeString:
     safe = nh3.clean(
         html,
-        tags=set(_TAGS),
+        tags=_TAGS,
         attributes={tag: set(names) - {"class"} for tag, names in _ATTRIBUTES.items()},
         allowed_classes={tag: set(names) for tag, names in _CLASSES.items()},
         url_schemes=set(SCHEMES),

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
+from agents.loop import StopReason
 from llm_credentials.providers import LLMError, LLMResponse, Usage
 from llm_credentials.providers.usage import add
+from llm_credentials.routing.receipt import Receipt
 
 MAX_ATTEMPTS = 50
 
 
-def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Any]) -> dict[str, Any] | None:
+def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Receipt | None]) -> dict[str, Any] | None:
     """Of one answer, all its model calls together; the last one names provider and model. None without any call.
 
     ``{"provider", "model", "key_owner", "finish_reason", "steps", "usage": {"input_tokens", …}, "cost_usd": str|None,
@@ -20,7 +22,7 @@ def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Any]) -> d
     "latency_ms"}]}``
     """
     known = [receipt for receipt in receipts if receipt is not None]
-    attempts = [attempt for receipt in known for attempt in attempts_json(receipt)]
+    attempts = [attempt.as_json() for receipt in known for attempt in receipt.attempts]
     if not responses:
         return {"attempts": attempts} if attempts else None
     last = responses[-1]
@@ -32,33 +34,19 @@ def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Any]) -> d
         "steps": len(responses),
         "usage": usage_json(response.usage for response in responses),
         "cost_usd": _total_cost(known) if len(known) == len(responses) else None,
-        "price_source": getattr(known[-1], "price_source", None) if known else None,
-        "reason": str(getattr(known[-1], "reason", "") or "") if known else "",
+        "price_source": known[-1].price_source if known else None,
+        "reason": known[-1].reason if known else "",
         "attempts": attempts[-MAX_ATTEMPTS:],
     }
 
 
-def attempts_json(receipt: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "provider": attempt.provider,
-            "model": attempt.model,
-            "credential_id": None if attempt.credential_id is None else str(attempt.credential_id),
-            "key_owner": attempt.key_owner,
-            "outcome": attempt.outcome,
-            "latency_ms": attempt.latency_ms,
-        }
-        for attempt in receipt.attempts
-    ]
-
-
-def _total_cost(receipts: Iterable[Any]) -> str | None:
+def _total_cost(receipts: Iterable[Receipt]) -> str | None:
     """Exact, as text; None as soon as one part is unknown."""
     total = Decimal(0)
     for receipt in receipts:
         if receipt.cost_usd is None:
             return None
-        total += Decimal(str(receipt.cost_usd))
+        total += receipt.cost_usd
     return str(total)
 
 
@@ -82,13 +70,15 @@ def error_json(error: LLMError) -> dict[str, Any]:
     }
 
 
-INTERNAL_ERROR: dict[str, Any] = {
-    "class": "InternalError",
-    "message": "Something went wrong on this site.",
-    "user_message": "Something went wrong on this site. What was written is kept; try again.",
-    "provider": None,
-    "status_code": None,
-    "request_id": None,
-    "retry_after_s": None,
-    "retryable": True,
-}
+def site_error(name: str, words: str) -> dict[str, Any]:
+    """The same fields for what is no provider's doing."""
+    nothing = dict.fromkeys(("provider", "status_code", "request_id", "retry_after_s"))
+    return {"class": name, "message": words, "user_message": words, **nothing, "retryable": True}
+
+
+def limit_error(reason: StopReason) -> dict[str, Any]:
+    words = {"steps": "take as many steps", "tokens": "use as many tokens", "seconds": "take as long"}[reason]
+    return site_error("LimitReached", f"An answer may not {words} as this one would have; it was ended here.")
+
+
+INTERNAL_ERROR = site_error("InternalError", "Something went wrong on this site. What was written is kept; try again.")

@@ -1,0 +1,89 @@
+"""What an agent has said so far, while it is being written down. Knows no database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+from agents.loop import Done, Event, Reasoning, StepReceipt, Stopped, StopReason, Text, ToolEnd, ToolStart
+from agents.receipts import receipt_json, usage_json
+from llm_credentials.providers import LLMError, LLMMessage, LLMResponse, TextPart
+from llm_credentials.routing.receipt import Receipt
+
+KEEP_EVERY_S = 1.0
+
+
+@dataclass
+class Draft:
+    pieces: list[str] = field(default_factory=list)
+    responses: list[LLMResponse] = field(default_factory=list)
+    receipts: list[Receipt | None] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    messages: tuple[LLMMessage, ...] | None = None
+    """What the loop added, once it has ended by itself."""
+    stopped: StopReason | None = None
+    _kept_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Text():
+                self.pieces.append(event.text)
+            case Reasoning():
+                pass
+            case StepReceipt():
+                self.responses.append(event.response)
+                self.receipts.append(event.receipt)
+                self.steps.append(
+                    {
+                        "type": "model",
+                        "provider": event.response.provider,
+                        "model": event.response.model,
+                        "usage": usage_json([event.response.usage]),
+                    }
+                )
+                if self.pieces and event.response.tool_calls:
+                    self.pieces.append("\n\n")
+            case ToolStart():
+                self.steps.append({"type": "tool", "id": event.call.id, "name": event.call.name, "state": "running"})
+            case ToolEnd():
+                self._tool_ended(event)
+            case Done():
+                self.messages = event.messages
+            case Stopped():
+                self.messages, self.stopped = event.messages, event.reason
+            case _:
+                assert_never(event)
+
+    def _tool_ended(self, event: ToolEnd) -> None:
+        for step in self.steps:
+            if step["type"] == "tool" and step["state"] == "running" and step["id"] == event.result.call_id:
+                step["state"] = "failed" if event.result.is_error else "ok"
+                step["latency_ms"] = event.latency_ms
+                return
+
+    def is_due(self) -> bool:
+        """Whether it is time to keep what there is; says so at most once a second."""
+        now = time.monotonic()
+        if now - self._kept_at < KEEP_EVERY_S:
+            return False
+        self._kept_at = now
+        return True
+
+    def whole_or_text(self) -> Sequence[LLMMessage]:
+        """What to store: all messages of an answer that was finished, else the text alone (a tool call without its
+        result could never be sent to a provider again)."""
+        if self.messages is not None and not self.stopped:
+            return self.messages
+        text = self.text.rstrip()
+        return (LLMMessage.assistant((TextPart(text=text),) if text else ()),)
+
+    def receipt(self, error: LLMError | None = None) -> dict[str, Any] | None:
+        """Of all model calls, a failed last one included."""
+        failed = [error.receipt] if error is not None and error.receipt is not None else []
+        return receipt_json(self.responses, [*self.receipts, *failed])

@@ -1,0 +1,330 @@
+"""Every write to conversations, messages and runs. Invalid input raises ValidationError with ``{field: [text]}``.
+
+Rows that are not the user's raise DoesNotExist, as rows that are not there do. What a model is writing belongs to one
+writer at a time: a claim, taken by a conditional update, without which nothing can be changed.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import F, Max
+from django.utils import timezone
+
+from agents.models import (
+    AgentRun,
+    Conversation,
+    MessageState,
+    RunState,
+    StoredMessage,
+)
+from agents.receipts import site_error
+from agents.registry import UnknownAgent, get_agent
+from llm_credentials.providers import LLMMessage, TextPart, UnknownProvider, get_spec
+from llm_credentials.providers.client import model_id_fault
+from llm_credentials.providers.messages import Part
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+MAX_MESSAGE_CHARS = 100_000
+TITLE_CHARS = 70
+TURN = 1000
+"""Positions per turn: the question stands on a whole multiple, the answer on the last one, tool traffic between."""
+
+
+class ConversationBusy(Exception):
+    """An answer is being written in this conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    question: StoredMessage
+    answer: StoredMessage
+
+
+# Conversations
+
+
+def conversation_start(
+    *, user: User, agent: str, text: str | None = None, provider: str = "", model: str = ""
+) -> Conversation:
+    """An empty conversation, or with ``text`` one whose first answer is waiting to be written."""
+    _check_agent(agent)
+    _check_choice(provider, model)
+    with transaction.atomic():
+        conversation = Conversation.objects.create(user=user, agent=agent, provider=provider, model=model)
+        if text is not None:
+            message_send(user=user, conversation_id=conversation.pk, text=text)
+            conversation.refresh_from_db()
+    return conversation
+
+
+def conversation_delete(*, user: User, conversation_id: UUID) -> None:
+    """Its messages go with it; an answer that is being written loses its row and ends."""
+    Conversation.objects.for_user(user).get(pk=conversation_id).delete()
+
+
+# Messages
+
+
+def message_send(
+    *, user: User, conversation_id: UUID, text: str, provider: str | None = None, model: str | None = None
+) -> Turn:
+    """The user's message and the answer that waits to be written. ``provider`` and ``model``: None = as before.
+
+    Raises ConversationBusy while another answer is open.
+    """
+    text = _checked_text(text, field="text")
+    with transaction.atomic():
+        conversation = _locked(user, conversation_id)
+        if provider is not None and model is not None:
+            _check_choice(provider, model)
+            conversation.provider, conversation.model = provider, model
+        messages_settle(conversation)
+        if conversation.messages.open().exists():
+            raise ConversationBusy
+        conversation.title = conversation.title or _title(text)
+        conversation.save(update_fields=["title", "provider", "model", "updated_at"])
+        last = conversation.messages.aggregate(last=Max("position"))["last"]
+        begin = 0 if last is None else (last // TURN + 1) * TURN
+        question = conversation.messages.create(position=begin, role="user", parts=(TextPart(text=text),))
+        answer = conversation.messages.create(
+            position=begin + TURN - 1, role="assistant", parts=(), state=MessageState.WAITING
+        )
+    return Turn(question=question, answer=answer)
+
+
+def message_retry(*, user: User, message_id: UUID) -> StoredMessage:
+    """Ask once more for an answer that is not complete. It must be the last of its conversation.
+
+    Raises ConversationBusy while it is being written.
+    """
+    found = StoredMessage.objects.for_user(user).get(pk=message_id)
+    with transaction.atomic():
+        conversation = _locked(user, found.conversation_id)
+        messages_settle(conversation)
+        answer = conversation.messages.get(pk=message_id)
+        if answer.state == MessageState.STREAMING:
+            raise ConversationBusy
+        if not answer.can_retry or conversation.messages.filter(position__gt=answer.position).exists():
+            raise ValidationError(
+                {"message": ["Only the last answer can be asked for again, and only if it is not whole."]}
+            )
+        answer.state = MessageState.WAITING
+        answer.parts, answer.receipt, answer.error = (), None, None
+        answer.claim = answer.heartbeat_at = answer.stop_requested_at = None
+        answer.save()
+    return answer
+
+
+def message_stop(*, user: User, message_id: UUID) -> StoredMessage:
+    """Note that the user wants no more of it; its writer sees the note. One that nobody writes yet ends here."""
+    message = StoredMessage.objects.for_user(user).get(pk=message_id)
+    row = StoredMessage.objects.filter(pk=message.pk)
+    if not row.filter(state=MessageState.WAITING).update(state=MessageState.STOPPED):
+        row.filter(state=MessageState.STREAMING).update(stop_requested_at=timezone.now())
+    message.refresh_from_db()
+    return message
+
+
+def message_claim(message_id: UUID) -> UUID | None:
+    """Become the one writer of a waiting answer. None if it is not waiting (any more)."""
+    claim = uuid.uuid4()
+    taken = StoredMessage.objects.filter(pk=message_id, state=MessageState.WAITING).update(
+        state=MessageState.STREAMING, claim=claim, heartbeat_at=timezone.now(), stop_requested_at=None
+    )
+    return claim if taken else None
+
+
+def message_write(message_id: UUID, claim: UUID, *, text: str) -> bool:
+    """Keep what has come so far. False when the claim is lost."""
+    return bool(_claimed(message_id, claim).update(parts=_text_parts(text), heartbeat_at=timezone.now()))
+
+
+def message_finish(
+    message_id: UUID,
+    claim: UUID,
+    *,
+    state: MessageState,
+    messages: Sequence[LLMMessage],
+    receipt: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+) -> bool:
+    """Close an answer: the last message is its text, those before it (tool traffic) get rows of their own.
+
+    False when the claim is lost; nothing is changed then.
+    """
+    *traffic, final = messages or (LLMMessage.assistant(()),)
+    with transaction.atomic():
+        closed = _claimed(message_id, claim).update(
+            state=state, parts=final.parts, receipt=receipt, error=error, heartbeat_at=None
+        )
+        if not closed:
+            return False
+        answer = StoredMessage.objects.select_related("conversation").get(pk=message_id)
+        begin = answer.position - answer.position % TURN + 1
+        StoredMessage.objects.bulk_create(
+            StoredMessage(conversation=answer.conversation, position=begin + index, role=step.role, parts=step.parts)
+            for index, step in enumerate(traffic[: TURN - 2])
+        )
+        answer.conversation.save(update_fields=["updated_at"])
+    return True
+
+
+def messages_settle(conversation: Conversation) -> None:
+    """Answers whose writer died are marked incomplete; what they had is kept."""
+    conversation.messages.stale().update(
+        state=MessageState.INCOMPLETE, claim=None, heartbeat_at=None, error=WRITER_DIED
+    )
+
+
+def _claimed(message_id: UUID, claim: UUID) -> Any:
+    return StoredMessage.objects.filter(pk=message_id, claim=claim, state=MessageState.STREAMING)
+
+
+def _locked(user: User, conversation_id: UUID) -> Conversation:
+    return Conversation.objects.for_user(user).select_for_update().get(pk=conversation_id)
+
+
+WRITER_DIED = site_error(
+    "WriterDied", "The answer broke off because the site was restarted. What had come is kept; you can ask again."
+)
+
+
+# Runs
+
+
+def run_create(*, user: User, agent: str, text: str, provider: str = "", model: str = "") -> AgentRun:
+    """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``)."""
+    _check_agent(agent)
+    _check_choice(provider, model)
+    return AgentRun.objects.create(
+        user=user, agent=agent, input=_checked_text(text, field="text"), provider=provider, model=model
+    )
+
+
+def run_discard(run: AgentRun) -> None:
+    """Take back a run that could not be queued."""
+    AgentRun.objects.filter(pk=run.pk, state=RunState.QUEUED, attempts=0).delete()
+
+
+def run_cancel(*, user: User, run_id: UUID) -> AgentRun:
+    """A queued run, or one whose worker died, ends at once; a running one is asked to end."""
+    run = AgentRun.objects.for_user(user).get(pk=run_id)
+    now = timezone.now()
+    row = AgentRun.objects.filter(pk=run.pk)
+    if not row.claimable().update(state=RunState.CANCELLED, finished_at=now, cancel_requested_at=now, claim=None):
+        row.filter(state=RunState.RUNNING).update(cancel_requested_at=now)
+    run.refresh_from_db()
+    return run
+
+
+def run_claim(run_id: UUID) -> UUID | None:
+    """Become the one worker on a run that waits, or whose worker died. None if it is neither."""
+    claim = uuid.uuid4()
+    now = timezone.now()
+    taken = (
+        AgentRun.objects.filter(pk=run_id)
+        .claimable()
+        .update(
+            state=RunState.RUNNING,
+            claim=claim,
+            started_at=now,
+            heartbeat_at=now,
+            attempts=F("attempts") + 1,
+            steps=[],
+            output="",
+        )
+    )
+    return claim if taken else None
+
+
+def run_write(run_id: UUID, claim: UUID, *, output: str, steps: list[dict[str, Any]]) -> bool:
+    """Keep what has come so far. False when the claim is lost."""
+    row = AgentRun.objects.filter(pk=run_id, claim=claim, state=RunState.RUNNING)
+    return bool(row.update(output=storable(output), steps=steps, heartbeat_at=timezone.now()))
+
+
+def run_finish(
+    run_id: UUID,
+    claim: UUID,
+    *,
+    state: RunState,
+    output: str,
+    steps: list[dict[str, Any]],
+    receipt: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+) -> bool:
+    """Close a run. False when the claim is lost; nothing is changed then."""
+    row = AgentRun.objects.filter(pk=run_id, claim=claim, state=RunState.RUNNING)
+    return bool(
+        row.update(
+            state=state,
+            output=storable(output),
+            steps=steps,
+            receipt=receipt,
+            error=error,
+            heartbeat_at=None,
+            finished_at=timezone.now(),
+        )
+    )
+
+
+def run_give_up(run_id: UUID, *, error: dict[str, Any]) -> None:
+    """Fail a run from outside of its worker's loop, such as when its time limit ended that."""
+    AgentRun.objects.filter(pk=run_id).open().update(
+        state=RunState.FAILED, error=error, heartbeat_at=None, finished_at=timezone.now()
+    )
+
+
+# What holds for all of them
+
+
+def storable(text: str) -> str:
+    """Without NUL characters and lone surrogates, which PostgreSQL refuses in text columns."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _text_parts(text: str) -> tuple[Part, ...]:
+    return (TextPart(text=text),) if text else ()
+
+
+def _checked_text(text: str, *, field: str) -> str:
+    text = text.replace("\x00", "").replace("\r\n", "\n").strip()
+    if not text:
+        raise ValidationError({field: ["Write a message first."]})
+    if len(text) > MAX_MESSAGE_CHARS:
+        raise ValidationError(
+            {field: [f"This message has {len(text):,} characters; at most {MAX_MESSAGE_CHARS:,} fit. Shorten it."]}
+        )
+    return text
+
+
+def _check_agent(slug: str) -> None:
+    try:
+        get_agent(slug)
+    except UnknownAgent:
+        raise ValidationError({"agent": ["There is no such agent."]}) from None
+
+
+def _check_choice(provider: str, model: str) -> None:
+    """Whether the user has a key for it is the router's question; here only what no key could make right."""
+    if provider:
+        try:
+            get_spec(provider)
+        except UnknownProvider:
+            raise ValidationError({"choice": ["There is no such provider."]}) from None
+    if model and (fault := model_id_fault(model)):
+        raise ValidationError({"choice": [fault]})
+
+
+def _title(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_CHARS else f"{line[:TITLE_CHARS].rsplit(' ', 1)[0]}…"
