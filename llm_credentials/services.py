@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
+import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -288,16 +289,20 @@ def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
 
 def credential_delete(*, user: AbstractBaseUser, provider: str, name: str = "default") -> None:
     """Raises UserCredential.DoesNotExist."""
-    deleted, _ = UserCredential.objects.for_user(user).filter(provider=provider, name=name).delete()
-    if not deleted:
-        raise UserCredential.DoesNotExist
+    _delete(UserCredential, {"user_id": user.pk}, provider, name)
 
 
 def system_credential_delete(*, provider: str, name: str = "default") -> None:
     """Raises SystemCredential.DoesNotExist."""
-    deleted, _ = SystemCredential.objects.filter(provider=provider, name=name).delete()
-    if not deleted:
-        raise SystemCredential.DoesNotExist
+    _delete(SystemCredential, {}, provider, name)
+
+
+def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str) -> None:
+    """Also a row of a provider that this site no longer has."""
+    rows = model._default_manager.filter(**owner, provider=provider, name=name)
+    # A NUL is in no row, but a database may refuse to look for it.
+    if "\0" in provider + name or not rows.delete()[0]:
+        raise model.DoesNotExist
 
 
 # Settings
@@ -389,7 +394,7 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
 # Access tokens
 
 ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
-_SECRET_LENGTH = 43
+_TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{43}")
 _PREFIX_LENGTH = 8
 _LAST_USED_EVERY = timedelta(minutes=1)
 
@@ -428,9 +433,9 @@ def token_create(
 @sensitive_variables()
 def token_authenticate(secret: str) -> PersonalAccessToken | None:
     """The usable token that this is, with its user; None for anything else."""
-    random_part = secret.removeprefix(TOKEN_PREFIX)
-    if random_part == secret or len(random_part) != _SECRET_LENGTH or not random_part.isascii():
+    if not _TOKEN.fullmatch(secret):
         return None
+    random_part = secret.removeprefix(TOKEN_PREFIX)
     wanted = _token_hash(random_part)
     now = timezone.now()
     candidates = PersonalAccessToken.objects.usable().filter(prefix=random_part[:_PREFIX_LENGTH])
@@ -458,6 +463,10 @@ def _mark_used(token: PersonalAccessToken, now: datetime) -> None:
 
 def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
     """Raises PersonalAccessToken.DoesNotExist; revoking twice is the same as once."""
-    tokens = PersonalAccessToken.objects.for_user(user).filter(pk=token_id)
+    try:
+        wanted = UUID(str(token_id))
+    except ValueError:
+        raise PersonalAccessToken.DoesNotExist from None
+    tokens = PersonalAccessToken.objects.for_user(user).filter(pk=wanted)
     if not tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()) and not tokens.exists():
         raise PersonalAccessToken.DoesNotExist
