@@ -63,6 +63,7 @@ def _redact_value(name: str, value: Any) -> Any:
 
 def redact_fields(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """structlog processor: hides the values of fields whose name says that they are secret."""
+    event.pop("color_message", None)  # uvicorn's second copy of its line
     return {name: value if name.startswith("_") else _redact_value(name, value) for name, value in event.items()}
 
 

@@ -146,4 +146,4 @@ class Signals:
                 child.check()
             if time.monotonic() > end:
                 raise TimeoutError(f"{what} did not happen within {limit_s:.0f} s")
-            self.wait(0.1)
+            self.wait(0.2)

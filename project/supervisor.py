@@ -11,7 +11,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -28,6 +27,10 @@ STOP_WEB_AND_WORKER = [(signal.SIGTERM, 7.0), (signal.SIGQUIT, 2.0)]
 """SIGQUIT is Celery's cold stop: it gives running tasks back to the queue."""
 STOP_SANDBOX = [(signal.SIGTERM, 2.0)]
 STOP_BROKER = [(signal.SIGTERM, 3.0)]
+
+
+ACCOUNTS = RUN_DIR / "accounts.json"
+"""Passwords that were made and not shown yet: a start may fail in between."""
 
 
 class CannotStart(RuntimeError):
@@ -73,11 +76,12 @@ class Supervisor:
         self._start_valkey()
         self._start_sandbox()
         self._write_run_env()
-        accounts = self._prepare()
+        passwords = self._prepare()
         self._start_worker()
         self._start_web()
         self.signals.wait_until(self._ready, self.children.values(), START_LIMIT_S, "The site's first answer")
-        self.say(self._welcome(accounts))
+        self.say(self._welcome(passwords))
+        ACCOUNTS.unlink()
 
     def _take_lock(self) -> None:
         """The kernel lets it go with this process, however that ends."""
@@ -157,19 +161,16 @@ class Supervisor:
         env.write_private(env.RUN_ENV_FILE, text)
         self.stack.callback(env.RUN_ENV_FILE.unlink, missing_ok=True)
 
-    def _prepare(self) -> dict[str, Any]:
-        """Migrate and make the accounts, in a process that has the new settings."""
-        accounts = RUN_DIR / "accounts.json"
-        self.stack.callback(accounts.unlink, missing_ok=True)
-        command = [sys.executable, "manage.py", "prepare_site", "--accounts", str(accounts)]
+    def _prepare(self) -> dict[str, str]:
+        """Migrate and make the accounts, in a process that has the new settings; the passwords not shown so far."""
+        command = [sys.executable, "manage.py", "prepare_site", "--accounts", str(ACCOUNTS)]
         child = self._spawn("setup", command)
         self.signals.wait_until(lambda: not child.running, [], START_LIMIT_S, "Setting the database up")
         if child.process.returncode != 0:
             child.check()
         del self.children["setup"]
-        answer: dict[str, Any] = json.loads(accounts.read_text())
-        accounts.unlink()
-        return answer
+        passwords: dict[str, str] = json.loads(ACCOUNTS.read_text())
+        return passwords
 
     def _start_worker(self) -> None:
         beat = ["--beat", "--schedule", str(RUN_DIR / "beat")] if _has_schedule() else []
@@ -197,10 +198,9 @@ class Supervisor:
     def _reachable_host(self) -> str:
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
 
-    def _welcome(self, accounts: dict[str, Any]) -> str:
+    def _welcome(self, passwords: dict[str, str]) -> str:
         shown = "localhost" if self._reachable_host == "127.0.0.1" else self._reachable_host
         lines = ["", f"Keyswitch is ready: http://{shown}:{self.port}/", ""]
-        passwords: dict[str, str] = accounts["passwords"]
         for name, what in (("demo", "a user"), ("staff", "may see /admin/")):
             if name in passwords:
                 lines.append(f"  sign in as {name:<6} password {passwords[name]:<14} ({what})")
