@@ -135,6 +135,12 @@ def pill(meaning: str, text: str, moment: datetime | None = None) -> SafeString:
     return format_html('<span class="pill {}">{}<span>{}</span></span>', look, icon(shape), words)
 
 
+@register.simple_tag
+def meaning_icon(meaning: str) -> SafeString:
+    """The icon of a meaning, for a note."""
+    return icon(STATUS_LOOK[meaning][1])
+
+
 class NavItem(NamedTuple):
     label: str
     url: str
@@ -197,9 +203,8 @@ def field(bound: BoundField, label: str = "", hint: str = "", autofocus: bool = 
     attrs |= {"aria-describedby": " ".join(described)} if described else {}
     attrs |= {"aria-invalid": "true"} if bound.errors else {}
     attrs |= {"autofocus": True} if autofocus else {}
-    placeholder = bound.field.widget.attrs.get("placeholder", "")
-    if placeholder in {str(bound.label), f"{bound.label}"}:
-        attrs["placeholder"] = ""
+    if "placeholder" in bound.field.widget.attrs:
+        attrs["placeholder"] = ""  # the label says it already
     return {
         "field": bound,
         "widget": bound.as_widget(attrs=attrs),
