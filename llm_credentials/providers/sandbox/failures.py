@@ -98,12 +98,11 @@ FAILURES: dict[str, Failure] = {
     "529": Failure(529, "Overloaded.", "server_error", "overloaded", "overloaded_error", "UNAVAILABLE"),
     "context": Failure(
         400,
-        "The prompt is longer than the context window of this model.",
+        "prompt is too long: it exceeds the context window of this model",
         _BAD,
         "context_length_exceeded",
         _BAD,
         "INVALID_ARGUMENT",
-        messages_message="prompt is too long for this model",
     ),
     "prompt-refused": Failure(
         400,
