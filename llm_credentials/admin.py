@@ -8,7 +8,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -26,7 +26,7 @@ from llm_credentials.models import (
 )
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import provider_choices
-from llm_credentials.validation import clean_config
+from llm_credentials.validation import clean_config, clean_priority
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Any]
@@ -151,6 +151,12 @@ class SystemCredentialForm(_CredentialForm):
                 self.add_error("new_key" if field == "api_key" else field, texts)
         return cleaned
 
+    def clean_priority(self) -> int:
+        try:
+            return clean_priority(self.cleaned_data["priority"])
+        except ValidationError as error:
+            raise ValidationError(error.messages) from None
+
     @staticmethod
     def draft(cleaned: dict[str, Any]) -> services.Draft:
         return services.Draft(
@@ -196,7 +202,12 @@ class SystemCredentialAdmin(MaskedKey):
 
     @method_decorator(sensitive_post_parameters("new_key"))
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return super().changeform_view(request, *args, **kwargs)
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except ValidationError as error:
+            # Valid when the form looked, and not any more: somebody else was faster, or the key ring is wrong.
+            self.message_user(request, " ".join(error.messages), messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         extra = {"environment_credentials": environment_credentials(), **(extra_context or {})}
