@@ -1,0 +1,72 @@
+"""``make test``: all tests on SQLite, again on PostgreSQL, then the browser's in a process of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+from project import env
+from project.env import BASE_DIR
+
+BROWSER_TESTS = BASE_DIR / "project/tests/e2e"
+NO_TESTS_FOUND = 5
+"""pytest's exit code for a folder without tests."""
+
+
+@dataclass
+class Pass:
+    name: str
+    arguments: list[str]
+    extra: dict[str, str] = field(default_factory=dict)
+    closing_line: str = "did not run"
+    code: int = 1
+    seconds: float = 0
+
+    def run(self) -> None:
+        print(f"\n=== {self.name}", flush=True)
+        begun = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *self.arguments],
+            cwd=BASE_DIR,
+            env=env.child_environment(**self.extra),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        assert process.stdout
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if line.strip():
+                self.closing_line = line.strip().strip("= ")
+        self.code = process.wait()
+        self.seconds = time.monotonic() - begun
+
+
+def main() -> int:
+    parallel = ["-n", env.outer("JOBS", "2"), "--dist", "loadgroup"] if env.outer("JOBS", "2") not in ("0", "1") else []
+    common = ["-q", "--no-header", *parallel]
+    passes = [
+        Pass("SQLite", common),
+        Pass("PostgreSQL", [*common, "-m", "not slow"], {"TEST_DATABASE": "postgres"}),
+    ]
+    if any(BROWSER_TESTS.glob("test_*.py")):
+        from project.tests.browser import ensure_browser
+
+        ensure_browser()
+        # The async loop of the browser's driver lives in the main thread, where Django then refuses the database.
+        unguarded = {"DJANGO_ALLOW_ASYNC_UNSAFE": "true"}
+        options = ["-q", "--no-header", "-o", "addopts=-ra --strict-markers", str(BROWSER_TESTS.relative_to(BASE_DIR))]
+        passes.append(Pass("Browser", options, unguarded))
+    for one in passes:
+        one.run()
+    print()
+    for one in passes:
+        print(f"{one.name}: {one.closing_line} ({one.seconds:.0f} s)")
+    return max(one.code for one in passes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
