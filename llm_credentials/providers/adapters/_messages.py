@@ -79,7 +79,7 @@ ERROR_CODES: Mapping[str, type[LLMError]] = {
     "file_expired": RequestRejected,
     "thread_not_found": RequestRejected,
 }
-# `error.type`. The general ones (invalid_request_error, api_error) leave the word to the status.
+# `error.type`. The general ones (invalid_request_error, api_error, timeout_error) leave the word to the status.
 ERROR_TYPES: Mapping[str, type[LLMError]] = {
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
@@ -87,7 +87,6 @@ ERROR_TYPES: Mapping[str, type[LLMError]] = {
     "not_found_error": ModelNotFound,
     "request_too_large": RequestRejected,
     "rate_limit_error": RateLimited,
-    "timeout_error": ProviderUnavailable,
     "overloaded_error": ProviderUnavailable,
     "conflict_error": ProviderUnavailable,
 }
