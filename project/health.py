@@ -15,6 +15,9 @@ from django.views.decorators.http import require_safe
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from llm_credentials import canary
+from llm_credentials.keyring import KeyringError
+
 PROBE_LIMIT_S = 1.0
 WORKER_SEEN_WITHIN_S = 10.0
 WORKERS = "keyswitch:workers"
@@ -37,7 +40,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     database = _database()
     broker, worker = _broker_and_worker()
     ready = database == "ok"
-    parts = {"database": database, "broker": broker, "worker": worker}
+    parts = {"database": database, "keys": _keys() if ready else "unknown", "broker": broker, "worker": worker}
     degraded = ready and not all(state == "ok" for state in parts.values())
     return JsonResponse({"ready": ready, "degraded": degraded, **parts}, status=200 if ready else 503)
 
@@ -55,6 +58,16 @@ def _database() -> str:
     except DatabaseError:
         return "down"
     return "ok"
+
+
+def _keys() -> str:
+    """Looking also tells this process whose keys are lost, so that its pages say so."""
+    try:
+        return "wrong: run manage.py check --database default" if canary.examine() else "ok"
+    except KeyringError:
+        return "missing or unreadable: run manage.py check"
+    except DatabaseError:
+        return "unknown"
 
 
 def valkey(**options: Any) -> redis.Redis:

@@ -31,7 +31,7 @@ class Command(BaseCommand):
         if not settings.LOCAL:
             raise CommandError("LOCAL is off: demo accounts belong on nobody's machine but one's own.")
         call_command("migrate", interactive=False, verbosity=1)
-        call_command("check")
+        call_command("check", databases=["default"])
         passwords: dict[str, str] = json.loads(accounts.read_text()) if accounts.exists() else {}
         for name in ("demo", "staff"):
             if password := _make_account(name):
