@@ -7,7 +7,7 @@ turn takes ``history=result.messages``.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from uuid import UUID
 from agents import context
 from agents.loop import ChatClient, Done, Event, Limits, StepReceipt, Stopped, StopReason, joined_text, run_loop
 from agents.tools import Tool
-from llm_credentials.providers import ContextLengthExceeded, ImagePart, LLMMessage, LLMResponse
+from llm_credentials.providers import ContextLengthExceeded, LLMMessage, LLMResponse
 from llm_credentials.routing.kinds import Weight
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ class Agent:
     needs: ClassVar[frozenset[str]] = frozenset()
     """What a model must be able to do beyond chat; tools are added by themselves."""
     weight: ClassVar[Weight] = "normal"
+    temperature: ClassVar[float | None] = None
+    max_tokens: ClassVar[int | None] = None
+    """Of one answer. Both yield to what user and staff settled; None leaves them to the router."""
     limits: ClassVar[Limits] = Limits()
     history_tokens: ClassVar[int] = 48_000
     """How much of the conversation goes along; the oldest turns stay behind."""
@@ -115,7 +118,7 @@ class Agent:
         Close it (``aclosing``) to stop: the provider's stream is closed and running tools are cancelled.
         """
         turn = as_message(prompt)
-        client = self._client or self._routed_client((*(history or ()), turn))
+        client = self._client or self._routed_client()
         room = self.history_tokens
         while True:
             kept = context.trim(history or (), max_tokens=room)
@@ -136,24 +139,19 @@ class Agent:
         messages = (LLMMessage.system(self.system_prompt()), *conversation)
         return run_loop(client, messages, tools=self.tools, limits=self.limits)
 
-    def _routed_client(self, conversation: Sequence[LLMMessage]) -> ChatClient:
+    def _routed_client(self) -> ChatClient:
         from llm_credentials.factory import client_for  # agents are listed before the apps' models are ready
 
-        return client_for(
+        routed = client_for(
             self.user,
             task=self.slug,
             provider=self.provider or None,
             model=self.model or None,
             credential=self.credential,
-            needs=self.all_needs() | needs_of(conversation),
+            needs=self.all_needs(),
         )
+        return routed.with_defaults(temperature=self.temperature, max_tokens=self.max_tokens)
 
 
 def as_message(prompt: str | LLMMessage) -> LLMMessage:
     return LLMMessage.user(prompt) if isinstance(prompt, str) else prompt
-
-
-def needs_of(conversation: Collection[LLMMessage]) -> frozenset[str]:
-    """What the content asks of a model: images need one that sees."""
-    sees = any(isinstance(part, ImagePart) for message in conversation for part in message.parts)
-    return frozenset({"vision"}) if sees else frozenset()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Self
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -27,7 +27,7 @@ NO_WORKER_AFTER = timedelta(seconds=4)
 """A run that waits longer than this tells its reader that no worker has taken it."""
 
 
-def stale_before() -> Any:
+def stale_before() -> datetime:
     """The moment before which a last heartbeat means death."""
     return timezone.now() - STALE_AFTER
 
@@ -215,6 +215,11 @@ class AgentRun(models.Model):
     def is_without_worker(self) -> bool:
         """Whether it has waited so long that no worker seems to be there."""
         return self.state == RunState.QUEUED and timezone.now() - self.created_at > NO_WORKER_AFTER
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its worker has stopped giving signs of life."""
+        return self.state == RunState.RUNNING and self.heartbeat_at is not None and self.heartbeat_at < stale_before()
 
     @property
     def duration_ms(self) -> int | None:

@@ -1,6 +1,24 @@
 """Addresses of agents, conversations and runs."""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from agents.views import agents, conversations, messages, runs
 
 app_name = "agents"
-urlpatterns: list[URLPattern] = []
+
+urlpatterns = [
+    path("agents/", agents.agent_list, name="agent-list"),
+    path("agents/<slug:agent>/conversations/", conversations.conversation_create, name="conversation-create"),
+    path("conversations/", conversations.conversation_list, name="conversation-list"),
+    path("conversations/<uuid:conversation_id>/", conversations.conversation_detail, name="conversation-detail"),
+    path("conversations/<uuid:conversation_id>/delete/", conversations.conversation_delete, name="conversation-delete"),
+    path("conversations/<uuid:conversation_id>/messages/", messages.message_create, name="message-create"),
+    path("messages/<uuid:message_id>/stream/", messages.message_stream, name="message-stream"),
+    path("messages/<uuid:message_id>/stop/", messages.message_stop, name="message-stop"),
+    path("messages/<uuid:message_id>/retry/", messages.message_retry, name="message-retry"),
+    path("runs/", runs.run_list, name="run-list"),
+    path("runs/create/", runs.run_create, name="run-create"),
+    path("runs/<uuid:run_id>/", runs.run_detail, name="run-detail"),
+    path("runs/<uuid:run_id>/cancel/", runs.run_cancel, name="run-cancel"),
+    path("runs/<uuid:run_id>/retry/", runs.run_retry, name="run-retry"),
+]

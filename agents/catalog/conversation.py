@@ -16,4 +16,6 @@ class ConversationAgent(Agent):
         "What are good questions to ask before renting a flat?",
     )
     weight = "light"
+    temperature = 0.7
+    max_tokens = 4096
     position = 10

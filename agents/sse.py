@@ -1,0 +1,197 @@
+"""An answer as server-sent events.
+
+====================  ================================================================================================
+``text``              ``{"html", "tail", "replace"}``: sanitised HTML. ``html`` is finished and is appended (with
+                      ``replace``: stands instead of everything), ``tail`` is shown after it until the next event
+``reasoning``         ``{"text"}``: more of what the model thinks
+``tool``              ``{"id", "name", "state": running|ok|failed}``
+``done``              ``{"state", "html"}``: the whole answer as its page shows it, with receipt. The last event
+``error``             the fields of the error (see ``agents.receipts``) with ``state`` and ``html``. The last event
+comments              every few seconds, so that nobody between takes the line for dead
+====================  ================================================================================================
+
+Opening the stream of a waiting answer starts the one call for it. Opening it again, from here or from anywhere, starts
+none: a reader who comes second follows what the first one's call has written down. When the reader for whom the call
+was made leaves, the call ends, and what had come is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.http import HttpRequest, StreamingHttpResponse
+from django.template.loader import render_to_string
+
+from agents import services
+from agents.answering import write_answer
+from agents.database import in_database
+from agents.loop import Event, Reasoning, Text, ToolEnd, ToolStart
+from agents.markdown import closed_length, render_open
+from agents.models import StoredMessage
+from agents.receipts import site_error
+from agents.turns import turn_of
+from agents.watching import may_see
+
+HEARTBEAT_S = 10.0
+FOLLOW_EVERY_S = 0.7
+SHOW_EVERY_S = 0.05
+SLOW_TAIL_CHARS = 4000
+"""A tail longer than this (a long code block) is sent less often, since it is sent whole each time."""
+HEARTBEAT = b": still here\n\n"
+RETRY_MS = 2000
+
+SIGNED_OUT = site_error("SignedOut", "You are signed out. What had come is kept; sign in to read it.")
+GONE = site_error("Gone", "This conversation was removed.")
+
+
+class EventStreamResponse(StreamingHttpResponse):
+    """Closes its generator the moment that the client is gone, and is buffered by nobody."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, content_type="text/event-stream", headers=headers)
+        self.events = events
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        # The server closes what it iterates; the wrappers of the base class would stand between it and our generator.
+        return self.events
+
+
+def sse(event: str, data: dict[str, Any]) -> bytes:
+    return f"event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+async def answer_events(request: HttpRequest, user: User, message_id: UUID) -> AsyncGenerator[bytes, None]:
+    session_key = request.session.session_key
+    yield f"retry: {RETRY_MS}\n\n".encode()
+    async with aclosing(_live(write_answer(message_id, session_key=session_key))) as live:
+        async for chunk in live:
+            yield chunk
+    async with aclosing(_follow(message_id, user.pk, session_key)) as followed:
+        async for chunk in followed:
+            yield chunk
+    yield await in_database(_last_event, request, user.pk, session_key, message_id)
+
+
+class LiveText:
+    """Turns a growing text into ``text`` events: what is closed is sent once, the open rest again and again."""
+
+    def __init__(self) -> None:
+        self.open = ""
+
+    def add(self, text: str) -> dict[str, Any]:
+        self.open += text
+        cut = closed_length(self.open)
+        closed, self.open = self.open[:cut], self.open[cut:]
+        return {"html": render_open(closed) if closed else "", "tail": render_open(self.open), "replace": False}
+
+    @property
+    def pause_s(self) -> float:
+        return SHOW_EVERY_S * max(1.0, len(self.open) / SLOW_TAIL_CHARS)
+
+
+class _Feed:
+    """What an answer's writer said since somebody last looked. The writer runs on; it never waits for a slow line."""
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self.events: list[Event] = []
+        self.ready = asyncio.Event()
+        self.task = asyncio.create_task(self._fill(events))
+        self.task.add_done_callback(lambda _: self.ready.set())
+
+    async def _fill(self, events: AsyncGenerator[Event, None]) -> None:
+        async with aclosing(events):
+            async for event in events:
+                self.events.append(event)
+                self.ready.set()
+
+    async def take(self) -> list[Event] | None:
+        """What is new; an empty list after a silence; None when that was all."""
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                await self.ready.wait()
+        except TimeoutError:
+            return []
+        self.ready.clear()
+        taken, self.events = self.events, []
+        if not taken and self.task.done():
+            self.task.result()
+            return None
+        if self.task.done():
+            self.ready.set()
+        return taken
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def _live(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+    feed = _Feed(events)
+    text = LiveText()
+    try:
+        while (taken := await feed.take()) is not None:
+            for chunk in _chunks(taken, text) or [HEARTBEAT]:
+                yield chunk
+            await asyncio.sleep(text.pause_s)
+    finally:
+        await feed.close()
+
+
+def _chunks(events: list[Event], text: LiveText) -> list[bytes]:
+    """Neighbouring pieces of text become one event."""
+    said = "".join(event.text for event in events if isinstance(event, Text))
+    thought = "".join(event.text for event in events if isinstance(event, Reasoning))
+    chunks = [sse("reasoning", {"text": thought})] if thought else []
+    if said:
+        chunks.append(sse("text", text.add(said)))
+    for event in events:
+        if isinstance(event, ToolStart):
+            chunks.append(sse("tool", {"id": event.call.id, "name": event.call.name, "state": "running"}))
+        elif isinstance(event, ToolEnd):
+            state = "failed" if event.result.is_error else "ok"
+            chunks.append(sse("tool", {"id": event.result.call_id, "name": event.result.name, "state": state}))
+    return chunks
+
+
+async def _follow(message_id: UUID, user_id: int, session_key: str | None) -> AsyncGenerator[bytes, None]:
+    """What somebody else's call writes down, until it ends or this reader may no longer see it."""
+    shown = ""
+    while True:
+        text = await in_database(_written_so_far, message_id, user_id, session_key)
+        if text is None:
+            return
+        if text != shown:
+            shown = text
+            yield sse("text", {"html": "", "tail": render_open(text), "replace": True})
+        else:
+            yield HEARTBEAT
+        await asyncio.sleep(FOLLOW_EVERY_S)
+
+
+def _written_so_far(message_id: UUID, user_id: int, session_key: str | None) -> str | None:
+    """None when there is nothing to wait for."""
+    message = StoredMessage.objects.select_related("conversation").filter(pk=message_id).first()
+    if message is None or not may_see(user_id, session_key):
+        return None
+    services.messages_settle(message.conversation)
+    message.refresh_from_db()
+    return message.text if message.is_open else None
+
+
+def _last_event(request: HttpRequest, user_id: int, session_key: str | None, message_id: UUID) -> bytes:
+    message = StoredMessage.objects.select_related("conversation").filter(pk=message_id).first()
+    if message is None:
+        return sse("error", {**GONE, "state": "gone", "html": ""})
+    if not may_see(user_id, session_key):
+        return sse("error", {**SIGNED_OUT, "state": message.state, "html": ""})
+    html = render_to_string("agents/conversation_detail.html#answer", {"turn": turn_of(message)}, request)
+    if message.error is not None:
+        return sse("error", {**message.error, "state": message.state, "html": html})
+    return sse("done", {"state": message.state, "html": html})

@@ -1,0 +1,99 @@
+"""How answers, receipts and runs read. ``{% load agents %}``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils.safestring import SafeString
+
+from agents import markdown as rendering
+from agents.models import AgentRun, RunState
+from agents.registry import UnknownAgent, get_agent
+from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
+
+register = template.Library()
+
+OUTCOMES = {"ok": "answered", "cancelled": "stopped"}
+RUN_LOOK = {
+    RunState.QUEUED: ("idle", "Queued"),
+    RunState.RUNNING: ("active", "Running"),
+    RunState.DONE: ("valid", "Done"),
+    RunState.FAILED: ("broken", "Failed"),
+    RunState.CANCELLED: ("idle", "Cancelled"),
+}
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    return rendering.render(text)
+
+
+@register.filter
+def provider_spec(slug: str) -> ProviderSpec | None:
+    try:
+        return get_spec(slug)
+    except UnknownProvider:
+        return None
+
+
+@register.filter
+def provider_label(slug: str) -> str:
+    """The provider's name; the slug itself for one that is no longer in the catalogue."""
+    spec = provider_spec(slug)
+    return spec.label if spec else slug
+
+
+@register.filter
+def agent_title(slug: str) -> str:
+    try:
+        return get_agent(slug).title
+    except UnknownAgent:
+        return slug
+
+
+@register.filter
+def agent_icon(slug: str) -> str:
+    try:
+        return get_agent(slug).icon
+    except UnknownAgent:
+        return "agents"
+
+
+@register.filter
+def key_owner_words(owner: str | None) -> str:
+    return {"user": "your key", "system": "the organisation's key"}.get(owner or "", "")
+
+
+@register.filter
+def outcome_words(outcome: str) -> str:
+    """``RateLimited`` → "rate limited"; what kind of failure, in the words of its class."""
+    if outcome in OUTCOMES:
+        return OUTCOMES[outcome]
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in outcome).strip()
+
+
+@register.filter
+def total_tokens(receipt: dict[str, Any]) -> int | None:
+    """Input and output together; None where the provider counted neither."""
+    usage = receipt.get("usage") or {}
+    known = [usage[name] for name in ("input_tokens", "output_tokens") if usage.get(name) is not None]
+    return sum(known) if known else None
+
+
+@register.filter
+def run_look(run: AgentRun) -> tuple[str, str]:
+    """Meaning and words for the pill."""
+    return RUN_LOOK[RunState(run.state)]
+
+
+@register.filter
+def wants_settings(error: dict[str, Any]) -> bool:
+    """Whether this error is mended on the page with the user's keys."""
+    return error["class"] in {
+        "NotConfigured",
+        "CredentialUnreadable",
+        "AuthenticationFailed",
+        "QuotaExhausted",
+        "EgressBlocked",
+    }

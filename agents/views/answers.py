@@ -1,0 +1,46 @@
+"""What the views of agents share."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
+from django_htmx.middleware import HtmxDetails
+
+from agents.models import AgentRun, Conversation, StoredMessage
+
+BUSY = "An answer is still being written. Stop it or wait for its end, then send again; your text is still here."
+
+
+class UserRequest(HttpRequest):
+    """A request behind ``login_required`` and the htmx middleware."""
+
+    user: User
+    htmx: HtmxDetails
+
+
+def is_plain(request: HttpRequest) -> bool:
+    """Whether this form came from a browser without JavaScript, which cannot read an answer while it is written."""
+    return request.POST.get("plain") == "1"
+
+
+def find_conversation(user: User, conversation_id: UUID) -> Conversation:
+    """Raises Http404, for other people's alike."""
+    return get_object_or_404(Conversation.objects.for_user(user), pk=conversation_id)
+
+
+def find_message(user: User, message_id: UUID) -> StoredMessage:
+    """Raises Http404, for other people's alike."""
+    return get_object_or_404(StoredMessage.objects.for_user(user).select_related("conversation"), pk=message_id)
+
+
+def find_run(user: User, run_id: UUID) -> AgentRun:
+    """Raises Http404, for other people's alike."""
+    return get_object_or_404(AgentRun.objects.for_user(user), pk=run_id)
+
+
+def texts_of(error: ValidationError) -> list[str]:
+    return [text for texts in error.message_dict.values() for text in texts]

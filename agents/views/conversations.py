@@ -1,0 +1,104 @@
+"""Conversations: list, one with its composer, start, remove."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from agents import answering, services
+from agents.models import Conversation
+from agents.registry import UnknownAgent, get_agent
+from agents.turns import choices_for, route_of, shown_turns
+from agents.views.answers import UserRequest, find_conversation, is_plain, texts_of
+from agents.watching import announce_stop
+
+PER_PAGE = 30
+
+
+@require_GET
+@login_required
+def conversation_list(request: UserRequest) -> HttpResponse:
+    conversations = Conversation.objects.for_user(request.user).recent_first()
+    page = Paginator(conversations, PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "agents/conversation_list.html", {"page": page})
+
+
+@require_POST
+@login_required
+async def conversation_create(request: UserRequest, agent: str) -> HttpResponse:
+    """Start a conversation, with its first message if there is one."""
+    user = await _user(request)
+    text = request.POST.get("text")
+    try:
+        conversation = await sync_to_async(services.conversation_start)(user=user, agent=agent, text=text)
+    except ValidationError as error:
+        if "agent" in error.message_dict:
+            raise Http404 from None
+        await sync_to_async(messages.error)(request, " ".join(texts_of(error)))
+        return redirect("agents:agent-list")
+    if is_plain(request):
+        async for answer in conversation.messages.open():
+            await answering.finish_answer(answer.pk, session_key=request.session.session_key)
+    return redirect(conversation)
+
+
+@require_GET
+@login_required
+def conversation_detail(request: UserRequest, conversation_id: UUID) -> HttpResponse:
+    conversation = find_conversation(request.user, conversation_id)
+    return render(request, "agents/conversation_detail.html", page_context(request.user, conversation))
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+def conversation_delete(request: UserRequest, conversation_id: UUID) -> HttpResponse:
+    """Asks on GET, removes on POST."""
+    conversation = find_conversation(request.user, conversation_id)
+    if request.method != "POST":
+        return render(request, "agents/conversation_delete.html", {"conversation": conversation})
+    writing = list(conversation.messages.open())
+    services.conversation_delete(user=request.user, conversation_id=conversation.pk)
+    for answer in writing:
+        announce_stop(answer.pk)
+    messages.success(request, "The conversation was removed.")
+    return redirect("agents:conversation-list")
+
+
+def page_context(
+    user: User, conversation: Conversation, *, text: str = "", errors: list[str] | None = None
+) -> dict[str, Any]:
+    """``text`` and ``errors``: what was typed and why it could not be sent."""
+    services.messages_settle(conversation)
+    turns = shown_turns(conversation.messages.in_order())
+    route = route_of(user, conversation)
+    try:
+        agent = get_agent(conversation.agent)
+    except UnknownAgent:
+        agent = None
+    return {
+        "conversation": conversation,
+        "agent": agent,
+        "turns": turns,
+        "is_busy": any(turn.answer and turn.answer.is_open for turn in turns),
+        "choices": choices_for(user, conversation),
+        "route": route,
+        "text": text,
+        "errors": errors or [],
+        "max_chars": services.MAX_MESSAGE_CHARS,
+    }
+
+
+async def _user(request: UserRequest) -> User:
+    user = await request.auser()
+    assert isinstance(user, User)
+    return user

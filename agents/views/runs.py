@@ -1,0 +1,100 @@
+"""Background runs: list and start, watch one, cancel, run again."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.http import HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_GET, require_POST
+
+from agents import services, tasks
+from agents.models import AgentRun, RunState
+from agents.registry import agents
+from agents.turns import choice_parts, choices_for
+from agents.views.answers import UserRequest, find_run, texts_of
+from agents.watching import announce_stop
+
+PER_PAGE = 30
+LIST = "agents/run_list.html"
+DETAIL = "agents/run_detail.html"
+
+
+@require_GET
+@login_required
+def run_list(request: UserRequest) -> HttpResponse:
+    return _list(request)
+
+
+@require_POST
+@login_required
+def run_create(request: UserRequest) -> HttpResponse:
+    provider, model = choice_parts(request.POST.get("choice", ""))
+    text = request.POST.get("text", "")
+    agent = request.POST.get("agent", "")
+    try:
+        run = services.run_create(user=request.user, agent=agent, text=text, provider=provider, model=model)
+    except ValidationError as error:
+        return _list(request, errors=texts_of(error), status=422)
+    try:
+        tasks.enqueue_run(run)
+    except tasks.QueueUnavailable as error:
+        services.run_discard(run)
+        return _list(request, errors=[error.user_message], status=503)
+    return redirect(run)
+
+
+@require_GET
+@login_required
+def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
+    """The page; for htmx, which asks again while the run lasts, only its live part."""
+    run = find_run(request.user, run_id)
+    return render(request, f"{DETAIL}#live" if request.htmx else DETAIL, {"run": run})
+
+
+@require_POST
+@login_required
+def run_cancel(request: UserRequest, run_id: UUID) -> HttpResponse:
+    run = services.run_cancel(user=request.user, run_id=find_run(request.user, run_id).pk)
+    announce_stop(run.pk)
+    if request.htmx:
+        return render(request, f"{DETAIL}#live", {"run": run})
+    return redirect(run)
+
+
+@require_POST
+@login_required
+def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
+    """Queue an open run once more (only one worker can take it), or a new one like a finished one."""
+    run = find_run(request.user, run_id)
+    is_new = not run.is_open
+    if is_new:
+        run = services.run_create(
+            user=request.user, agent=run.agent, text=run.input, provider=run.provider, model=run.model
+        )
+    try:
+        tasks.enqueue_run(run)
+    except tasks.QueueUnavailable as error:
+        if is_new:
+            services.run_discard(run)
+        return _list(request, errors=[error.user_message], text=run.input, status=503)
+    return redirect(run)
+
+
+def _list(
+    request: UserRequest, *, errors: list[str] | None = None, text: str | None = None, status: int = 200
+) -> HttpResponse:
+    runs = AgentRun.objects.for_user(request.user).recent_first()
+    context = {
+        "page": Paginator(runs, PER_PAGE).get_page(request.GET.get("page")),
+        "agents": agents(),
+        "chosen_agent": request.POST.get("agent") or request.GET.get("agent", ""),
+        "choices": choices_for(request.user),
+        "text": request.POST.get("text", "") if text is None else text,
+        "errors": errors or [],
+        "has_open": runs.filter(state__in=[RunState.QUEUED, RunState.RUNNING]).exists(),
+    }
+    return render(request, LIST, context, status=status)

@@ -1,0 +1,176 @@
+// Shows answers while they are written. The server renders and sanitises every piece; here they are only put in place.
+"use strict";
+
+const readers = new Map(); // element id of an answer → its EventSource
+
+const chat = () => document.querySelector("[data-chat]");
+const say = (text) => {
+  const status = document.querySelector("[data-chat-status]");
+  if (status) status.textContent = text;
+};
+
+function settleBusy() {
+  const busy = document.querySelector("[data-stream]") !== null;
+  chat()?.toggleAttribute("data-busy", busy);
+  const stop = document.querySelector("[data-stop-answer]");
+  if (stop) stop.hidden = !busy;
+}
+
+// Follow the text only for a reader who is at its end.
+function atEnd() {
+  return window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
+}
+
+function keepingEnd(change) {
+  const follow = atEnd();
+  change();
+  if (follow) window.scrollTo({ top: document.documentElement.scrollHeight });
+}
+
+function addCopyButtons(root) {
+  for (const block of root.querySelectorAll(".highlight")) {
+    if (block.querySelector("[data-copy]")) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "btn copy";
+    button.dataset.copy = "";
+    button.textContent = "Copy";
+    block.append(button);
+  }
+}
+
+// The answer's finished blocks stay; what follows them is replaced by each event.
+class LiveAnswer {
+  constructor(turn) {
+    this.turn = turn;
+    this.prose = turn.querySelector("[data-prose]");
+    this.settled = 0; // number of finished top-level nodes
+  }
+
+  text({ html, tail, replace }) {
+    this.prose.querySelector("[data-waiting]")?.remove();
+    if (replace || this.settled === 0) this.clearAfter(0);
+    else this.clearAfter(this.settled);
+    if (html) {
+      this.prose.insertAdjacentHTML("beforeend", html);
+      this.settled = this.prose.childNodes.length;
+    }
+    this.prose.insertAdjacentHTML("beforeend", tail.trimEnd());
+  }
+
+  clearAfter(count) {
+    while (this.prose.childNodes.length > count) this.prose.lastChild.remove();
+    this.settled = Math.min(this.settled, count);
+  }
+
+  reasoning({ text }) {
+    this.turn.querySelector("[data-thought]").hidden = false;
+    this.turn.querySelector("[data-thought-text]").append(text);
+  }
+
+  tool({ id, name, state }) {
+    const place = this.turn.querySelector("[data-tools]");
+    let line = [...place.children].find((child) => child.dataset.call === id);
+    if (!line) {
+      line = document.createElement("p");
+      line.className = "tool";
+      line.dataset.call = id;
+      place.append(line);
+    }
+    line.textContent = { running: `Using ${name}…`, ok: `Used ${name}`, failed: `${name} failed` }[state] ?? name;
+  }
+}
+
+function finish(turn, data) {
+  stopReading(turn.id);
+  turn.removeAttribute("data-stream");
+  keepingEnd(() => {
+    if (data.html) {
+      turn.insertAdjacentHTML("afterend", data.html);
+      const whole = document.getElementById(turn.id) === turn ? turn.nextElementSibling : document.getElementById(turn.id);
+      turn.remove();
+      window.htmx?.process(whole);
+      addCopyButtons(whole);
+    } else {
+      explain(turn, data.user_message ?? "The answer ended.");
+    }
+  });
+  settleBusy();
+  say(data.user_message ?? (data.state === "complete" ? "The answer is complete." : "The answer was stopped."));
+  document.getElementById("message-text")?.focus({ preventScroll: true });
+}
+
+function explain(turn, words) {
+  turn.classList.remove("is-streaming");
+  turn.removeAttribute("aria-busy");
+  turn.querySelector("[data-waiting]")?.remove();
+  const note = document.createElement("p");
+  note.className = "note is-attention";
+  note.textContent = words;
+  turn.append(note);
+}
+
+function stopReading(id) {
+  readers.get(id)?.close();
+  readers.delete(id);
+}
+
+function read(turn) {
+  if (readers.has(turn.id)) return;
+  const answer = new LiveAnswer(turn);
+  const source = new EventSource(turn.dataset.stream);
+  readers.set(turn.id, source);
+  for (const kind of ["text", "reasoning", "tool"]) {
+    source.addEventListener(kind, (event) => keepingEnd(() => answer[kind](JSON.parse(event.data))));
+  }
+  source.addEventListener("done", (event) => finish(turn, JSON.parse(event.data)));
+  source.addEventListener("error", (event) => {
+    if (event instanceof MessageEvent) finish(turn, JSON.parse(event.data));
+    else if (source.readyState === EventSource.CLOSED) {
+      finish(turn, { user_message: "The line to this site was lost. What had come is kept: reload the page to see it." });
+    }
+  });
+  say("The answer is being written.");
+}
+
+function readAll() {
+  for (const turn of document.querySelectorAll("[data-stream]")) read(turn);
+  addCopyButtons(document);
+  settleBusy();
+}
+
+document.addEventListener("htmx:afterSwap", (event) => {
+  readAll();
+  if (event.detail.target?.id === "turns") window.scrollTo({ top: document.documentElement.scrollHeight });
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  const form = event.detail.elt;
+  if (!form.matches?.("[data-composer]") || !event.detail.successful) return;
+  document.getElementById("message-text").value = "";
+  document.getElementById("chat-start")?.remove();
+  document.getElementById("composer-errors").replaceChildren();
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.id !== "message-text" || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!chat().hasAttribute("data-busy") && event.target.value.trim()) event.target.form.requestSubmit();
+});
+
+document.addEventListener("click", (event) => {
+  if (!event.target.closest?.("[data-stop-answer]")) return;
+  for (const form of document.querySelectorAll("[data-stop]")) form.requestSubmit();
+});
+
+// Leaving is stopping: the server ends the call as soon as nobody reads along.
+window.addEventListener("pagehide", () => {
+  for (const id of [...readers.keys()]) stopReading(id);
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) readAll();
+});
+
+readAll();
+const last = document.querySelector("#turns > :last-child");
+if (last && !window.location.hash) window.scrollTo({ top: document.documentElement.scrollHeight });
