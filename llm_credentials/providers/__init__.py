@@ -1,6 +1,6 @@
 """How to talk to a provider. Knows nothing of Django, users or the database."""
 
-from llm_credentials.providers.client import Forwarded, LLMClient, build_client
+from llm_credentials.providers.client import LLMClient, build_client
 from llm_credentials.providers.errors import (
     AuthenticationFailed,
     BadProviderResponse,
@@ -37,7 +37,7 @@ from llm_credentials.providers.messages import (
 )
 from llm_credentials.providers.registry import UnknownProvider, get_spec, provider_choices, specs
 from llm_credentials.providers.spec import ModelFacts, OptionField, ProviderSpec
-from llm_credentials.providers.transport import EgressPolicy
+from llm_credentials.providers.transport import EgressPolicy, Forwarded
 from llm_credentials.providers.usage import Usage
 
 __all__ = [

@@ -1,8 +1,8 @@
 """LLMClient: one async client per (key, model), safe to share between tasks.
 
-The official SDK of a provider knows its authentication, addresses and errors: it builds and sends each request. The bytes
-of the answer are read here, once, straight into our vocabulary, by the mapping of the wire (a subclass in ``adapters/``).
-``complete`` and ``stream`` share that mapping.
+The official SDK of a provider knows its authentication, addresses and errors: it builds and sends each request. The
+bytes of the answer are read here, once, straight into our vocabulary, by the mapping of the wire (a subclass in
+``adapters/``). ``complete`` and ``stream`` share that mapping.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from llm_credentials.providers import registry, transport
 from llm_credentials.providers.errors import (
+    BadProviderResponse,
     ConnectionFailed,
-    DeadlineExceeded,
     LLMError,
     RequestRejected,
     StreamInterrupted,
@@ -31,15 +31,18 @@ from llm_credentials.providers.messages import (
     ModelInfo,
     ToolDefinition,
 )
-from llm_credentials.providers.transport import EgressPolicy, Forwarded
+from llm_credentials.providers.transport import EgressPolicy, Forwarded, RawResponse
 
 if TYPE_CHECKING:
-    import httpx2
-
     from llm_credentials.providers.spec import ProviderSpec
 
 DEFAULT_TIMEOUT_S = 120.0
 """Whole-call deadline when the caller names none; for a stream, until its end."""
+LIST_TIMEOUT_S = 30.0
+MAX_KEY_LENGTH = 8192
+SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
+"""What reading an answer raises when it trips over a shape that nobody foresaw: the answer is at fault."""
+WRONG_SHAPE = "The provider's answer has the wrong shape."
 
 
 class StreamDecoder(Protocol):
@@ -91,7 +94,7 @@ class LLMClient(ABC):
 
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
-        """The address as this wire's SDK wants it: slashes mended, a doubled ``/v1`` and a pasted endpoint path cut off."""
+        """The address as this wire's SDK wants it: slashes mended, a doubled ``/v1`` and a pasted endpoint cut off."""
         return address
 
     @abstractmethod
@@ -100,18 +103,18 @@ class LLMClient(ABC):
 
     @abstractmethod
     def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
-        """The answer in ``data``, parsed JSON of status 200. Raises LLMError when its shape is wrong or it is an error."""
+        """The answer in ``data``, the JSON of status 200. Raises LLMError when its shape is wrong or it is an error."""
 
     @abstractmethod
     def decoder(self, call: Call, headers: Mapping[str, str]) -> StreamDecoder: ...
 
     @abstractmethod
-    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> httpx2.Response:
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
         """Post through the SDK over our transport; the response's body is not yet read. Raises what the SDK raises."""
 
     @abstractmethod
     def sdk_error(self, error: Exception) -> LLMError | None:
-        """The SDK's exception as ours, by its type, status and the provider's error code; None if it is no SDK error."""
+        """The SDK's exception as ours, by type, status and the provider's error code; None if it is no SDK error."""
 
     @abstractmethod
     async def fetch_models(self) -> list[ModelInfo]: ...
@@ -150,12 +153,15 @@ class LLMClient(ABC):
             stop=stop,
             seed=seed,
         )
-        path, body = self.encode(call, stream=False)
         with self._translated():
-            async with asyncio.timeout(timeout_s or DEFAULT_TIMEOUT_S):
+            path, body = self.encode(call, stream=False)
+            async with asyncio.timeout(_seconds(timeout_s)):
                 response = await self.send(path, body, stream=False)
                 data = await transport.read_json(response)
-        return self.decode(call, data, response.headers)
+            try:
+                return self.decode(call, data, response.headers)
+            except SHAPE_ERRORS:
+                raise BadProviderResponse(WRONG_SHAPE) from None
 
     async def stream(
         self,
@@ -189,13 +195,13 @@ class LLMClient(ABC):
             stop=stop,
             seed=seed,
         )
-        path, body = self.encode(call, stream=True)
-        deadline = asyncio.get_running_loop().time() + (timeout_s or DEFAULT_TIMEOUT_S)
         with self._translated():
+            path, body = self.encode(call, stream=True)
+            deadline = asyncio.get_running_loop().time() + _seconds(timeout_s)
             async with asyncio.timeout_at(deadline):
                 response = await self.send(path, body, stream=True)
         decoder = self.decoder(call, response.headers)
-        events = transport.read_events(response, deadline)
+        events = transport.read_events(response, deadline, lambda: getattr(decoder, "complete", False))
         try:
             with self._translated(decoder):
                 async for batch in events:
@@ -203,17 +209,21 @@ class LLMClient(ABC):
                         for chunk in decoder.feed(event, data):
                             yield chunk
                 if not decoder.ended:
-                    raise ConnectionFailed("The answer ended before its end.", provider=self.provider)
+                    raise ConnectionFailed("The provider's answer ended before its end.")
                 for chunk in decoder.finish():
                     yield chunk
-            yield LLMStreamChunk(type="done", response=decoder.response())
+                done = LLMStreamChunk(type="done", response=decoder.response())
+            yield done
         finally:
             await events.aclose()
 
     async def embed(
         self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
     ) -> Embeddings:
+        """Vectors in the order of the texts. Raises LLMError; UnsupportedContent where the provider has none."""
         name = model or self.spec.default_embedding_model or self.model
+        for fault in _embedding_faults(name, texts, dimensions):
+            raise RequestRejected(fault, provider=self.provider)
         with self._translated():
             async with asyncio.timeout(DEFAULT_TIMEOUT_S):
                 return await self.fetch_embeddings(list(texts), model=name, dimensions=dimensions)
@@ -221,7 +231,7 @@ class LLMClient(ABC):
     async def list_models(self) -> list[ModelInfo]:
         """What this key may use, as the provider lists it, with the catalogue's facts where the provider gives none."""
         with self._translated():
-            async with asyncio.timeout(30.0):
+            async with asyncio.timeout(LIST_TIMEOUT_S):
                 return await self.fetch_models()
 
     async def forward(self, body: bytes, *, path: str, stream: bool) -> Forwarded:
@@ -250,6 +260,8 @@ class LLMClient(ABC):
     def translate(self, error: Exception, decoder: StreamDecoder | None = None) -> LLMError | None:
         """Ours for whatever a call raised; None for what is no failure of the call."""
         ours = transport.refusal(error) or self.sdk_error(error) or transport.network_error(error)
+        if ours is None and decoder is not None and isinstance(error, SHAPE_ERRORS):
+            ours = BadProviderResponse(WRONG_SHAPE)
         if ours is None:
             return None
         if decoder is not None and decoder.has_content and not isinstance(ours, StreamInterrupted):
@@ -286,6 +298,23 @@ class _Translated:
             raise ours.with_traceback(None) from None
         finally:
             ours.__context__ = None
+
+
+def _seconds(timeout_s: float | None) -> float:
+    if timeout_s is None:
+        return DEFAULT_TIMEOUT_S
+    if not _within(timeout_s, 0, 24 * 3600) or timeout_s == 0:
+        raise RequestRejected("timeout_s is a number of seconds above 0.")
+    return timeout_s
+
+
+def _embedding_faults(model: str, texts: Sequence[str], dimensions: int | None) -> Iterator[str]:
+    if fault := model_id_fault(model):
+        yield fault
+    if isinstance(texts, str) or not texts or any(not isinstance(text, str) or not text for text in texts):
+        yield "Give a list of texts, none of them empty."
+    if dimensions is not None and not (type(dimensions) is int and 0 < dimensions <= 100_000):
+        yield "dimensions is a whole number above 0."
 
 
 def make_call(
@@ -376,27 +405,43 @@ def build_client(
     api_key: str | None,
     model: str,
     base_url: str | None = None,
-    options: Mapping[str, Any] = {},  # noqa: B006 (never changed)
+    options: Mapping[str, Any] = {},
     egress: EgressPolicy = EgressPolicy(),  # noqa: B008 (a value)
 ) -> LLMClient:
     """A client for this key at this address. Does no I/O and reads no environment.
 
-    Raises UnknownProvider for an unknown slug, RequestRejected for a missing key or address, EgressBlocked for an address
-    that the policy refuses by its form (names are resolved and checked when they are dialled).
+    Raises UnknownProvider for an unknown slug, RequestRejected for a missing or impossible key, address or option,
+    EgressBlocked for an address that the policy refuses by its form (names are resolved and checked when dialled).
     """
     spec = registry.get_spec(provider)
     key = (api_key or "").strip()
     if not key and spec.key_required:
         raise RequestRejected(f"{spec.label} needs a key.", provider=provider)
+    if len(key) > MAX_KEY_LENGTH or any(not "!" <= character <= "~" for character in key):
+        # Refused here, because HTTP libraries put a header that they cannot send into their error's text.
+        raise RequestRejected("The key has characters that no key has, or is too long.", provider=provider)
     address = base_url or registry.site_address(spec) or spec.base_url
     if not address:
         raise RequestRejected(f"{spec.label} needs an address.", provider=provider)
     client = registry.client_class(spec.client)
+    checked = _checked_options(spec, options)
     return client(
         spec=spec,
         api_key=key or None,
         model=model,
         base_url=transport.check_url(client.normalise_base_url(address), egress),
-        options=options,
+        options=checked,
         egress=egress,
     )
+
+
+def _checked_options(spec: ProviderSpec, options: Mapping[str, Any]) -> dict[str, str]:
+    """A value for each field that the spec declares, "" where there is none."""
+    declared = {field.name: field for field in spec.options}
+    if unknown := sorted(set(options) - set(declared)):
+        raise RequestRejected(f"{spec.label} has no option {unknown[0][:40]!r}.", provider=spec.slug)
+    checked = {name: str(options.get(name) or "").strip() or field.default for name, field in declared.items()}
+    for name, value in checked.items():
+        if declared[name].required and not value:
+            raise RequestRejected(f"{spec.label} needs its {declared[name].label}.", provider=spec.slug)
+    return checked

@@ -2,7 +2,7 @@
 
 ``check_url`` has the one parser: it takes a URL apart by a closed grammar and gives back one that is rebuilt from the
 pieces it checked, so that nothing downstream can read it differently. Networks are listed here by hand, because the
-standard library's ``is_private`` and ``is_global`` miss several that matter (168.63.129.16, 100.64.0.0/10, NAT64, 6to4).
+standard library's ``is_private`` and ``is_global`` miss several that matter: 168.63.129.16, 100.64.0.0/10, NAT64.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class EventParser:
     so that a long line sent byte by byte costs no more than its length.
     """
 
-    __slots__ = ("_name", "_data", "_data_bytes", "_pieces", "_piece_bytes", "_swallow_lf", "_begun", "saw_field")
+    __slots__ = ("_begun", "_data", "_data_bytes", "_name", "_piece_bytes", "_pieces", "_swallow_lf", "saw_field")
 
     def __init__(self) -> None:
         self._name = ""

@@ -1,4 +1,4 @@
-"""The one outbound door: egress policy, limits and deadlines over aiohttp, one session per policy, process and event loop.
+"""The one outbound door: egress policy, limits and deadlines over one aiohttp session per policy and event loop.
 
 An SDK is given ``http_client(policy)``, an httpx2 client whose requests go through that session. Its responses carry
 the aiohttp response, so that ``read_json`` and ``read_events`` take the bytes from the socket without a layer between.
@@ -17,15 +17,15 @@ import json
 import os
 import socket
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import aiohttp
 import aiohttp.abc
-import httpx2
+import httpx2  # noqa: TID251 (this is the place)
 import orjson
 from yarl import URL
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EgressPolicy",
     "Forwarded",
+    "HttpClient",
+    "RawResponse",
     "check_url",
     "close_connections",
     "forward",
@@ -64,11 +66,18 @@ __all__ = [
     "retry_after_s",
 ]
 
+HttpClient: TypeAlias = httpx2.AsyncClient
+"""What SDKs are given to send with."""
+RawResponse: TypeAlias = httpx2.Response
+"""What SDKs give back: the head of an answer, whose body is read here."""
+
 CONNECT_TIMEOUT_S = 10.0
 """For name, connection and TLS together."""
 IDLE_TIMEOUT_S = 300.0
 """Between two reads, beside the whole call's deadline: a model may think this long before its first byte."""
 FORWARD_TIMEOUT_S = 900.0
+END_GRACE_S = 0.5
+"""How long a stream whose last event has come may take to end, before its connection is closed instead of kept."""
 KEEP_ALIVE_S = 15.0
 DNS_CACHE_S = 10
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -115,13 +124,19 @@ async def read_json(response: httpx2.Response) -> Any:
     return load_json(await _body(response).read(MAX_BODY_BYTES))
 
 
-async def read_events(response: httpx2.Response, deadline: float) -> AsyncGenerator[list[Event], None]:
+async def read_events(
+    response: httpx2.Response, deadline: float, complete: Callable[[], bool] = lambda: False
+) -> AsyncGenerator[list[Event], None]:
     """Server-sent events as they come, in batches of (event name, data). ``deadline`` is loop time.
 
-    A body that is one JSON value instead of events is given as one event. Raises BadProviderResponse (HTML, empty, too
-    large), ConnectionFailed (cut), DeadlineExceeded. Closing it closes the connection unless all was read.
+    A body that is one JSON value instead of events is given as one event. Once ``complete()`` says that the last event
+    has come, the end of the body is awaited for a moment only, to keep the connection. Closing the generator closes the
+    connection unless all was read.
+
+    Raises BadProviderResponse (HTML, empty, too large), ConnectionFailed (cut), DeadlineExceeded.
     """
     body = _body(response)
+    loop = asyncio.get_running_loop()
     expired = False
 
     def expire() -> None:
@@ -130,11 +145,16 @@ async def read_events(response: httpx2.Response, deadline: float) -> AsyncGenera
         body.close()
 
     # One timer for the whole stream: it closes the connection, which ends whichever read is waiting.
-    timer = asyncio.get_running_loop().call_at(deadline, expire)
+    timer = loop.call_at(deadline, expire)
     try:
         async for batch in _events(body):
             yield batch
+            if complete():
+                timer.cancel()
+                timer = loop.call_at(min(deadline, loop.time() + END_GRACE_S), expire)
     except Exception as error:
+        if complete():
+            return
         failure = DeadlineExceeded() if expired else _failure(error)
         if failure is None:
             raise
@@ -147,7 +167,10 @@ async def read_events(response: httpx2.Response, deadline: float) -> AsyncGenera
 async def forward(
     policy: EgressPolicy, url: str, headers: Mapping[str, str], body: bytes, *, stream: bool
 ) -> Forwarded:
-    """Post bytes and pass the answer on, whatever its status. Raises EgressBlocked, ConnectionFailed, BadProviderResponse."""
+    """Post bytes and pass the answer on, whatever its status.
+
+    Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
+    """
     door = _door(policy)
     deadline = asyncio.get_running_loop().time() + FORWARD_TIMEOUT_S
     try:
@@ -157,9 +180,8 @@ async def forward(
         raise (_failure(error) or ConnectionFailed()) from None
     try:
         _refuse_unusable(raw)
-        passed = {
-            name.lower(): value for name, value in raw.headers.items() if name.lower() not in _RESPONSE_HEADERS_NOT_PASSED
-        }
+        given = {name.lower(): value for name, value in raw.headers.items()}
+        passed = {name: value for name, value in given.items() if name not in _RESPONSE_HEADERS_NOT_PASSED}
         return Forwarded(status=raw.status, headers=passed, body=_passed_on(_Body(raw), deadline))
     except BaseException:
         raw.close()
@@ -173,7 +195,7 @@ def refusal(error: BaseException) -> EgressBlocked | None:
 
 
 def network_error(error: BaseException) -> LLMError | None:
-    """ConnectionFailed, DeadlineExceeded or BadProviderResponse for an error of the HTTP layer; None for anything else."""
+    """Ours for an error of the HTTP layer (ConnectionFailed, DeadlineExceeded, BadProviderResponse), or None."""
     if ours := _ours(error):
         return ours
     for link in _chain(error):
@@ -214,7 +236,7 @@ def load_json(data: bytes) -> Any:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None if it says nothing sensible.
+    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None if neither is sensible.
 
     A moment that has passed is 0; more than a day counts as a day.
     """

@@ -1,0 +1,1 @@
+"""The chat-completions wire, which OpenAI made and most others speak."""

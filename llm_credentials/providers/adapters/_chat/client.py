@@ -1,0 +1,214 @@
+"""LLMClient for the chat-completions wire, on the official openai SDK."""
+
+from __future__ import annotations
+
+import array
+import base64
+import binascii
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llm_credentials.providers import transport, wire
+from llm_credentials.providers.adapters._chat.decode import Answer, ChatDecoder, decode_answer, decode_usage
+from llm_credentials.providers.adapters._chat.dialect import Dialect, dialect_of
+from llm_credentials.providers.adapters._chat.encode import answer_tool, encode_call
+from llm_credentials.providers.adapters._chat.errors import body_error, request_id
+from llm_credentials.providers.client import LLMClient
+from llm_credentials.providers.errors import BadProviderResponse, LLMError, RequestRejected, UnsupportedContent
+from llm_credentials.providers.messages import Call, Embeddings, LLMResponse, ModelInfo
+from llm_credentials.providers.transport import HttpClient, RawResponse
+from llm_credentials.providers.usage import Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_PASTED_ENDINGS = ("/chat/completions", "/embeddings", "/models")
+_WINDOW_NAMES = ("context_window", "context_length", "max_context_length", "max_model_len")
+_LABEL_NAMES = ("display_name", "name")
+
+
+class ChatCompletionsClient(LLMClient):
+    """``dialect`` of the spec: see ``Dialect``."""
+
+    _built: tuple[HttpClient, AsyncOpenAI] | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        return dialect_of(self.spec)
+
+    @classmethod
+    def normalise_base_url(cls, address: str) -> str:
+        scheme, mark, rest = wire.strip_suffixes(address, _PASTED_ENDINGS).partition("://")
+        while "//" in rest:
+            rest = rest.replace("//", "/")
+        while rest.lower().endswith("/v1/v1"):
+            rest = rest[: -len("/v1")]
+        return f"{scheme}{mark}{rest}"
+
+    # Requests
+
+    def encode(self, call: Call, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        return self.path_of("/chat/completions"), encode_call(call, self.spec, self.dialect, stream=stream)
+
+    def path_of(self, path: str) -> str:
+        """An endpoint's path behind the SDK's base address."""
+        return path
+
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
+        # Always a stream to the SDK: the bytes are read by us, not by it.
+        return await self._sdk().post(
+            path, content=wire.encode_json(body), cast_to=RawResponse, stream=True, options=self._options()
+        )
+
+    async def _get(self, path: str) -> Any:
+        response = await self._sdk().get(path, cast_to=RawResponse, stream=True, options=self._options())
+        return await transport.read_json(response)
+
+    def _options(self) -> Any:
+        if self._api_key is not None:
+            return {}
+        from openai import Omit
+
+        return {"headers": {"Authorization": Omit()}}
+
+    # The SDK
+
+    def _sdk(self) -> AsyncOpenAI:
+        """The SDK's client over the running event loop's connections; built once for each."""
+        http = transport.http_client(self.egress)
+        if self._built is None or self._built[0] is not http:
+            sdk = self.build_sdk(http)
+            # The constructor has merged OPENAI_CUSTOM_HEADERS in; there is no argument to leave them out.
+            sdk._custom_headers = {}
+            # Else the first request of each client asks the operating system for its name, in a thread.
+            sdk._platform = "Unknown"
+            self._built = (http, sdk)
+        return self._built[1]
+
+    def build_sdk(self, http: HttpClient) -> AsyncOpenAI:
+        """Every argument that the constructor would else read from the environment is given."""
+        from openai import AsyncOpenAI
+
+        return AsyncOpenAI(
+            api_key=self._api_key or "none",
+            admin_api_key="",
+            organization="",
+            project="",
+            webhook_secret="",
+            base_url=self.base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=http,
+        )
+
+    def sdk_error(self, error: Exception) -> LLMError | None:
+        import openai
+
+        if not isinstance(error, openai.APIStatusError):
+            return None
+        ours = body_error(error.body, error.status_code)
+        ours.request_id = request_id(error.response.headers)
+        ours.retry_after_s = transport.retry_after_s(error.response.headers)
+        return ours
+
+    # Answers
+
+    def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
+        return decode_answer(self._answer(call, headers), data)
+
+    def decoder(self, call: Call, headers: Mapping[str, str]) -> ChatDecoder:
+        return ChatDecoder(self._answer(call, headers))
+
+    def _answer(self, call: Call, headers: Mapping[str, str]) -> Answer:
+        return Answer(
+            slug=self.provider,
+            model=call.model,
+            request_id=request_id(headers),
+            answer_tool=answer_tool(call, self.dialect),
+        )
+
+    async def fetch_models(self) -> list[ModelInfo]:
+        data = await self._get("/models")
+        rows = data.get("data", [data] if isinstance(data.get("id"), str) else None) if isinstance(data, dict) else data
+        if not isinstance(rows, list):
+            raise BadProviderResponse("The list of models is malformed.", provider=self.provider)
+        return [self._model_info(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+
+    def _model_info(self, row: Mapping[str, Any]) -> ModelInfo:
+        name: str = row["id"]
+        facts = self.spec.model_facts(name)
+        windows = (row.get(key) for key in _WINDOW_NAMES)
+        window = next((value for value in windows if type(value) is int and value > 0), None)
+        labels = (row.get(key) for key in _LABEL_NAMES)
+        label = next((value for value in labels if isinstance(value, str) and value), None)
+        return ModelInfo(
+            id=name,
+            label=label or (facts.label if facts else name),
+            context_window=window or (facts.context_window if facts else None),
+            capabilities=facts.capabilities if facts else self.dialect.capabilities(name, self.spec.capabilities),
+        )
+
+    async def fetch_embeddings(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Embeddings:
+        if "embeddings" not in self.spec.capabilities:
+            return await super().fetch_embeddings(texts, model=model, dimensions=dimensions)
+        body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": self.dialect.embedding_format}
+        if dimensions is not None:
+            if not self.dialect.dimensions:
+                raise UnsupportedContent("This provider's embeddings have a fixed length.", provider=self.provider)
+            body[self.dialect.dimensions] = dimensions
+        data = await transport.read_json(await self.send(self.path_of("/embeddings"), body, stream=False))
+        if not isinstance(data, dict) or data.get("error"):
+            raise body_error(data)
+        given = data.get("model")
+        return Embeddings(
+            vectors=_vectors(data.get("data"), len(texts)),
+            usage=decode_usage(data.get("usage")) or Usage(),
+            provider=self.provider,
+            model=given if isinstance(given, str) and given else model,
+        )
+
+    # Pass-through
+
+    def forward_url(self, path: str) -> str:
+        path = "/" + path.strip("/")
+        if self.base_url.endswith("/v1"):
+            path = path.removeprefix("/v1")
+        if not path.replace("/", "").replace("_", "").isalpha():
+            raise RequestRejected("There is no such path.", provider=self.provider)
+        return self.base_url + self.path_of(path)
+
+    def forward_headers(self) -> dict[str, str]:
+        headers = {"content-type": "application/json"}
+        return headers if self._api_key is None else {"authorization": f"Bearer {self._api_key}", **headers}
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self._built = None
+
+
+def _vectors(rows: object, expected: int) -> list[list[float]]:
+    """In the order of the texts; given as numbers or as base64 of little-endian 32-bit floats."""
+    if not isinstance(rows, list) or len(rows) != expected:
+        raise BadProviderResponse("The number of embeddings is not the number of texts.")
+    found: list[list[float] | None] = [None] * expected
+    for position, row in enumerate(rows):
+        index = row.get("index", position) if isinstance(row, dict) else None
+        if type(index) is not int or not 0 <= index < expected or found[index] is not None:
+            raise BadProviderResponse("An embedding is malformed.")
+        found[index] = _vector(row.get("embedding"))
+    return [vector for vector in found if vector is not None]
+
+
+def _vector(value: object) -> list[float]:
+    if isinstance(value, list) and all(type(number) in (float, int) for number in value):
+        return value
+    try:
+        numbers = array.array("f", base64.b64decode(value, validate=True)) if isinstance(value, str) else None
+    except (binascii.Error, ValueError):
+        numbers = None
+    if numbers is None:
+        raise BadProviderResponse("An embedding is malformed.")
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()

@@ -1,0 +1,264 @@
+"""Our vocabulary → the wire."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, assert_never
+
+import orjson
+
+from llm_credentials.providers.adapters._chat.dialect import Dialect
+from llm_credentials.providers.errors import UnsupportedContent
+from llm_credentials.providers.messages import (
+    Call,
+    ImagePart,
+    LLMMessage,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+)
+from llm_credentials.providers.spec import ProviderSpec
+from llm_credentials.providers.wire import WireIds
+
+IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+_TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+ANSWER_TOOL = "final_answer"
+
+
+def compiled(schema: Mapping[str, Any], dialect: str) -> dict[str, Any]:
+    """The schema as this kind of provider takes it."""
+    return dict(schema)
+
+
+def encode_call(call: Call, spec: ProviderSpec, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
+    facts = spec.model_facts(call.model)
+    fixed = dialect.samples_fixed(call.model, facts)
+    body: dict[str, Any] = {"model": call.model, "messages": encode_messages(call, spec, dialect)}
+    if call.max_tokens is not None:
+        body["max_completion_tokens" if fixed else dialect.max_tokens] = call.max_tokens
+    if not fixed and call.temperature is not None:
+        body["temperature"] = min(call.temperature, dialect.max_temperature)
+    if not fixed and call.top_p is not None:
+        body["top_p"] = call.top_p
+    if call.stop:
+        body["stop"] = list(call.stop)
+    if call.seed is not None:
+        body[dialect.seed] = call.seed
+    if call.tools:
+        body["tools"] = [encode_tool(tool, dialect) for tool in call.tools]
+        if call.tool_choice is not None:
+            body["tool_choice"] = encode_tool_choice(call.tool_choice, dialect)
+    if call.response_schema is not None:
+        _add_schema(body, call, dialect)
+    if stream:
+        body["stream"] = True
+        if dialect.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+    return body
+
+
+# Messages
+
+
+def encode_messages(call: Call, spec: ProviderSpec, dialect: Dialect) -> list[dict[str, Any]]:
+    facts = spec.model_facts(call.model)
+    sees = "vision" in (facts.capabilities if facts else spec.capabilities)
+    ids = WireIds(dialect.ids)
+    encoded: list[dict[str, Any]] = []
+    for message in call.messages:
+        match message.role:
+            case "system":
+                encoded.append({"role": "system", "content": _text(message)})
+            case "user":
+                encoded.append({"role": "user", "content": _user_content(message, dialect, sees=sees)})
+            case "assistant":
+                encoded.append(_assistant(message, spec.slug, dialect, ids))
+            case "tool":
+                encoded += (_result(part, dialect, ids) for part in message.parts)
+            case _:
+                assert_never(message.role)
+    return encoded
+
+
+def _text(message: LLMMessage) -> str:
+    for part in message.parts:
+        if not isinstance(part, TextPart):
+            raise _misplaced(part, message)
+    return message.text
+
+
+def _user_content(message: LLMMessage, dialect: Dialect, *, sees: bool) -> str | list[dict[str, Any]]:
+    if all(isinstance(part, TextPart) for part in message.parts):
+        return message.text
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        match part:
+            case TextPart():
+                if part.text:
+                    content.append({"type": "text", "text": part.text})
+            case ImagePart():
+                if not sees:
+                    raise UnsupportedContent("This model does not take images.")
+                content.append({"type": "image_url", "image_url": {"url": _image_url(part, dialect)}})
+            case _:
+                raise _misplaced(part, message)
+    return content
+
+
+def _image_url(part: ImagePart, dialect: Dialect) -> str:
+    if part.data is not None:
+        if part.media_type not in IMAGE_TYPES:
+            raise UnsupportedContent("Images are taken as PNG, JPEG, GIF or WebP.")
+        return f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+    url = part.url or ""
+    if url.startswith("data:"):
+        return url
+    if not url.startswith(("https://", "http://")):
+        raise UnsupportedContent("The address of an image begins with https://.")
+    if not dialect.image_urls:
+        raise UnsupportedContent("This provider takes images as data only, not by their address.")
+    return url
+
+
+def _assistant(message: LLMMessage, slug: str, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
+    """An assistant's turn. Reasoning goes back to whoever gave it: with the tool calls that it led to, or as parts of
+    the content where it came so."""
+    encoded: dict[str, Any] = {"role": "assistant", "content": message.text or None}
+    calls = message.tool_calls
+    thoughts: list[dict[str, Any]] = []
+    for part in message.parts:
+        match part:
+            case TextPart() | ToolCall():
+                continue
+            case ReasoningPart():
+                own = part.details.get(slug)
+                if not isinstance(own, Mapping):
+                    continue
+                if own.get("field") == "content":
+                    thoughts.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}]})
+                elif calls:
+                    _add_reasoning(encoded, part.text, own)
+            case _:
+                raise _misplaced(part, message)
+    if thoughts:
+        encoded["content"] = [*thoughts, *([{"type": "text", "text": message.text}] if message.text else [])]
+    if calls:
+        encoded["tool_calls"] = [_tool_call(call, slug, dialect, ids) for call in calls]
+        if dialect.reasoning_field:
+            encoded.setdefault(dialect.reasoning_field, "")
+    elif encoded["content"] is None:
+        encoded["content"] = ""
+    return encoded
+
+
+def _add_reasoning(encoded: dict[str, Any], text: str, own: Mapping[str, Any]) -> None:
+    field = own.get("field")
+    if isinstance(field, str) and text:
+        encoded[field] = encoded.get(field, "") + text
+    if more := own.get("reasoning_details"):
+        encoded["reasoning_details"] = [*encoded.get("reasoning_details", []), *more]
+
+
+def _tool_call(call: ToolCall, slug: str, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
+    if call.invalid_arguments is not None and dialect.raw_arguments:
+        arguments = call.invalid_arguments
+    else:
+        arguments = orjson.dumps(call.arguments).decode()
+    own = call.details.get(slug)
+    return {
+        "id": ids.call(call.id),
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+        **(own if isinstance(own, Mapping) else {}),
+    }
+
+
+def _result(part: Part, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
+    if not isinstance(part, ToolResult):
+        raise UnsupportedContent("A tool message holds results of tools only.")
+    encoded = {
+        "role": "tool",
+        "tool_call_id": ids.result(part.call_id),
+        # The wire has no mark for failure: the words have to say it.
+        "content": f"Error: {part.content}" if part.is_error else part.content,
+    }
+    if dialect.named_results:
+        encoded["name"] = part.name
+    return encoded
+
+
+def _misplaced(part: Part, message: LLMMessage) -> UnsupportedContent:
+    return UnsupportedContent(f"A message of the {message.role} cannot hold a {type(part).__name__}.")
+
+
+# Tools and schemas
+
+
+def encode_tool(tool: ToolDefinition, dialect: Dialect) -> dict[str, Any]:
+    if not _TOOL_NAME.fullmatch(tool.name):
+        raise UnsupportedContent("A tool's name has 1 to 64 letters, digits, - and _ here.")
+    parameters = compiled(tool.parameters, dialect.schema_dialect)
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
+    }
+
+
+def encode_tool_choice(choice: str, dialect: Dialect) -> str | dict[str, Any]:
+    if choice in ("auto", "none"):
+        return choice
+    if choice == "required":
+        return dialect.required_tool
+    return {"type": "function", "function": {"name": choice}}
+
+
+def answer_tool(call: Call, dialect: Dialect) -> str | None:
+    """The name of the tool through which the answer comes, if it does."""
+    if call.response_schema is None or dialect.takes_schema(call.model) != "tool":
+        return None
+    taken = {tool.name for tool in call.tools}
+    return next(name for name in (ANSWER_TOOL, *(f"{ANSWER_TOOL}_{n}" for n in range(2, 99))) if name not in taken)
+
+
+def _add_schema(body: dict[str, Any], call: Call, dialect: Dialect) -> None:
+    schema = compiled(call.response_schema or {}, dialect.schema_dialect)
+    match dialect.takes_schema(call.model):
+        case "tool":
+            name = answer_tool(call, dialect)
+            function = {"name": name, "description": "Gives the final answer.", "parameters": schema}
+            body["tools"] = [*body.get("tools", ()), {"type": "function", "function": function}]
+            body["tool_choice"] = (
+                dialect.required_tool if call.tools else {"type": "function", "function": {"name": name}}
+            )
+        case "json_object":
+            body["response_format"] = {"type": "json_object"}
+            text = f"Answer with one JSON value that fits this JSON Schema:\n{orjson.dumps(schema).decode()}"
+            body["messages"] = [{"role": "system", "content": text}, *body["messages"]]
+        case _:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema, "strict": is_closed(schema)},
+            }
+
+
+def is_closed(schema: object) -> bool:
+    """Whether every object of the schema names all that it holds and requires it: what strict mode asks for."""
+    if isinstance(schema, list):
+        return all(is_closed(item) for item in schema)
+    if not isinstance(schema, Mapping):
+        return True
+    properties = schema.get("properties")
+    if schema.get("type") == "object" or properties is not None:
+        named = properties if isinstance(properties, Mapping) else {}
+        if schema.get("additionalProperties") is not False or set(_strings(schema.get("required"))) != set(named):
+            return False
+    return all(is_closed(value) for key, value in schema.items() if key not in ("enum", "const", "default", "examples"))
+
+
+def _strings(value: object) -> Iterable[str]:
+    return (item for item in value if isinstance(item, str)) if isinstance(value, list | tuple) else ()
