@@ -109,7 +109,8 @@ def celery_worker_thread(transactional_db: Any, valkey_url: str) -> Iterator[Any
 
     from project.celery import app
 
-    with start_worker(app, pool="threads", concurrency=2, perform_ping_check=False, shutdown_timeout=20) as worker:
+    options = {"perform_ping_check": False, "shutdown_timeout": 20, "without_heartbeat": False}
+    with start_worker(app, pool="threads", concurrency=2, **options) as worker:
         yield worker
 
 

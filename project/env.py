@@ -137,7 +137,7 @@ def database(name: str, default: str) -> dict[str, Any]:
     """The database that ``name`` gives the address of, as Django's settings want it."""
     try:
         return database_url(secret(name) or default)
-    except (ValueError, KeyError, environ.ImproperlyConfigured):
+    except ValueError:
         raise ImproperlyConfigured(
             f"{name} is no database address: postgres://user:password@host:5432/name or sqlite:////path/to/file"
         ) from None
@@ -145,19 +145,19 @@ def database(name: str, default: str) -> dict[str, Any]:
 
 def database_url(url: str) -> dict[str, Any]:
     """Raises ValueError for what is no database address. SQLite gets write-ahead logging, servers kept connections."""
-    config = dict(_Environment.db_url_config(url))
-    if config.get("ENGINE") == "django.db.backends.sqlite3":
+    scheme = url.partition("://")[0]
+    if scheme == "sqlite":
         # Writers queue for the lock at their first statement instead of failing when a read turns into a write.
-        config["OPTIONS"] = {
+        options = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
         }
-    elif not config.get("ENGINE"):
-        raise ValueError("no engine")
-    else:
-        config |= {"CONN_MAX_AGE": whole("DATABASE_CONN_MAX_AGE_S", default=60), "CONN_HEALTH_CHECKS": True}
-    return config
+        return {**_Environment.db_url_config(url), "OPTIONS": options}
+    if scheme in ("postgres", "postgresql"):
+        kept = {"CONN_MAX_AGE": whole("DATABASE_CONN_MAX_AGE_S", default=60), "CONN_HEALTH_CHECKS": True}
+        return {**_Environment.db_url_config(url), **kept}
+    raise ValueError("neither PostgreSQL nor SQLite")
 
 
 def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:

@@ -56,7 +56,7 @@ def _redact_value(name: str, value: Any) -> Any:
         return REDACTED
     if isinstance(value, Mapping):
         return {str(key): _redact_value(str(key), inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list):
         return [_redact_value("", inner) for inner in value]
     return value
 

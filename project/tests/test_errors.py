@@ -1,0 +1,70 @@
+import pytest
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.test import Client
+from django.urls import include, path
+from django_ratelimit.exceptions import Ratelimited
+
+from project import errors, urls
+
+PROBLEMS = {
+    400: SuspiciousOperation("x"),
+    403: PermissionDenied(),
+    429: Ratelimited(),
+    500: RuntimeError("sk-canary-0123456789"),
+    503: OperationalError("connection to server at postgres://user:hunter2hunter2@host failed"),
+}
+
+
+def fail(request: HttpRequest, status: int) -> HttpResponse:
+    raise PROBLEMS[status]
+
+
+urlpatterns = [
+    path("fail/<int:status>/", fail),
+    path("api/fail/<int:status>/", fail),
+    path("", include(urls)),
+]
+handler400, handler403, handler404, handler500 = urls.handler400, urls.handler403, urls.handler404, urls.handler500
+
+pytestmark = pytest.mark.urls(__name__)
+
+
+@pytest.fixture
+def calm_client() -> Client:
+    """Answers as a server does where the test client would raise."""
+    return Client(raise_request_exception=False)
+
+
+@pytest.mark.parametrize("status", sorted(PROBLEMS))
+def test_problem_has_a_page_of_its_own(calm_client: Client, status: int) -> None:
+    response = calm_client.get(f"/fail/{status}/", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert response.status_code == status
+    assert response.headers["Content-Type"].startswith("text/html")
+    body = response.content.decode()
+    assert "canary" not in body
+    assert "hunter2" not in body
+    assert "Traceback" not in body
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_passing_problem_says_when_to_come_again(calm_client: Client, status: int) -> None:
+    assert int(calm_client.get(f"/fail/{status}/").headers["Retry-After"]) > 0
+
+
+@pytest.mark.parametrize("status", sorted(PROBLEMS))
+def test_program_gets_json(calm_client: Client, status: int) -> None:
+    for response in (
+        calm_client.get(f"/api/fail/{status}/"),
+        calm_client.get(f"/fail/{status}/", headers={"Accept": "application/json"}),
+    ):
+        assert response.status_code == status
+        assert response.json() == {"detail": errors._WORDS[status]}
+
+
+@pytest.mark.django_db
+def test_missing_page_is_404(calm_client: Client) -> None:
+    response = calm_client.get("/nowhere/")
+    assert response.status_code == 404
+    assert response.headers["Content-Type"].startswith("text/html")
