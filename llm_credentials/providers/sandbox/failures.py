@@ -24,7 +24,8 @@ class Failure:
     """Where the messages format answers with another status."""
     generate_http: int | None = None
     messages_message: str = ""
-    """The messages format tells some errors apart by their first words alone."""
+    generate_message: str = ""
+    """Both formats tell some errors apart by their first words alone."""
     reason: str = ""
     """generateContent: the reason in the details."""
     quota_id: str = ""
@@ -98,11 +99,13 @@ FAILURES: dict[str, Failure] = {
     "529": Failure(529, "Overloaded.", "server_error", "overloaded", "overloaded_error", "UNAVAILABLE"),
     "context": Failure(
         400,
-        "prompt is too long: it exceeds the context window of this model",
+        "The prompt is longer than the context window of this model.",
         _BAD,
         "context_length_exceeded",
         _BAD,
         "INVALID_ARGUMENT",
+        messages_message="prompt is too long for the context window of this model",
+        generate_message="The input token count exceeds the maximum number of tokens allowed.",
     ),
     "prompt-refused": Failure(
         400,

@@ -1,15 +1,21 @@
 """What stands behind a tilde in a model name or a key.
 
     sandbox-chat~delay=50~fault=429@2,retry-after=1~fault=500@1
+    sandbox-chat+delay:50+fault:429@2+retry-after:1+fault:500@1
 
-Each part is `name=value` or `name:value`, further values follow after commas. `fault=X@N` holds for the first N
-requests with that key and model, after which the next part's turn comes; without `@N` it holds for ever.
+Each part is `name=value`. `fault=X@N` holds for the first N requests with that key and model, after which the next
+fault's turn comes; without `@N` it holds for ever. What follows a fault after a comma, or as a part that is no setting,
+is a parameter of it. The second line means the same in characters that every model field takes.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+SETTINGS = frozenset({"delay", "wait", "chunks", "cached"})
+_SEPARATOR = re.compile(r"[~+]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +42,29 @@ class Named:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Named:
     """Take `text` apart. Parts that make no sense are passed over: a name is never an error."""
-    base, *parts = text.split("~")
+    base, *parts = _SEPARATOR.split(text)
     faults: list[Fault] = []
     settings: dict[str, float] = {}
     for part in parts:
-        name, _, value = part.replace(":", "=", 1).partition("=") if "=" not in part else part.partition("=")
+        name, value = _pair(part)
         if name == "fault":
             faults.append(_fault(value))
-        elif value:
+        elif name in SETTINGS:
             settings[name] = _number(value, 0.0)
+        elif faults:
+            faults[-1].params[name] = value
     return Named(base, tuple(faults), settings)
+
+
+def _pair(part: str) -> tuple[str, str]:
+    name, _, value = part.partition("=") if "=" in part else part.partition(":")
+    return name, value
 
 
 def _fault(value: str) -> Fault:
     first, *rest = value.split(",")
     name, _, times = first.partition("@")
-    pairs = (item.partition("=") for item in rest)
-    return Fault(name, int(times) if times.isdecimal() else None, {key: text for key, _, text in pairs})
+    return Fault(name, int(times) if times.isdecimal() else None, dict(map(_pair, rest)))
 
 
 def _number(text: str, default: float) -> float:

@@ -22,7 +22,7 @@ from llm_credentials.providers.sandbox.keys import Key, admit, read_key
 from llm_credentials.providers.sandbox.models import BY_ID, PACE_MS
 from llm_credentials.providers.sandbox.modifiers import Fault, Named, parse
 from llm_credentials.providers.sandbox.prompt_cache import PromptCache
-from llm_credentials.providers.sandbox.wires.base import Stamp, Wire
+from llm_credentials.providers.sandbox.wires.base import Stamp, Wire, sse
 from llm_credentials.providers.sandbox.wires.chat import ChatWire
 from llm_credentials.providers.sandbox.wires.generate import GenerateWire
 from llm_credentials.providers.sandbox.wires.messages import MessagesWire, read_prompt
@@ -31,11 +31,12 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_PIECES = 1_000_000
 SANDBOX_HEADER = "x-keyswitch-sandbox"
 
+GENERATE = GenerateWire()
 WIRES: dict[str, Wire] = {
     "chat": ChatWire(),
     "azure": ChatWire("azure", azure=True),
     "messages": MessagesWire(),
-    "generate": GenerateWire(),
+    "generate": GENERATE,
 }
 _GENERATE = re.compile(r"^/v1(?:beta|alpha)?/(?:tunedM|m)odels/(.+):(\w+)$")
 _GENERATE_OPERATIONS = {
@@ -265,7 +266,7 @@ class Exchange:
     def strike(self) -> None:
         """Raise Refused if the fault is a refusal."""
         fault = self.fault
-        if fault is None or fault.name not in faults.REFUSALS:
+        if fault is None or fault.name not in faults.REFUSALS or self.prompt_is_answered():
             return
         if fault.name in RETRY_HEADERS:
             name, value = RETRY_HEADERS[fault.name]()
@@ -273,6 +274,10 @@ class Exchange:
             raise Refused("429")
         retry_after = fault.params.get("retry-after", "1" if fault.name == "429" else None)
         raise Refused(fault.name, retry_after=retry_after)
+
+    def prompt_is_answered(self) -> bool:
+        """Whether a refused prompt gets an answer that says so, not an error."""
+        return self.fault is not None and self.fault.name == "prompt-refused" and self.wire.name == "generate"
 
     def perform(self, route: Route, body: JSON, key: Key, named: Named) -> Answer:
         if route.operation == "models":
@@ -315,6 +320,8 @@ class Exchange:
         if cached := int(named.settings.get("cached", 0)):
             ask.cached_tokens = min(cached, ask.prompt_tokens)
         fault = self.fault
+        if self.prompt_is_answered():
+            return self.prompt_refused(ask)
         if fault is not None:
             twists.twist_ask(fault, ask)
         reply = mind.answer(ask, self.sandbox.next_call_id)
@@ -325,6 +332,13 @@ class Exchange:
             twists.twist_reply(fault, reply)
         self.entry.tool_calls = len(reply.calls)
         return self.streamed(ask, reply, named) if ask.stream else self.whole(ask, reply)
+
+    def prompt_refused(self, ask: Ask) -> Answer:
+        value = GENERATE.prompt_refused(ask, self.stamp)
+        if not ask.stream:
+            return self.plain(value, Usage(prompt_tokens=ask.prompt_tokens))
+        self.headers["content-type"] = EVENTS_TYPE
+        return Answer(self.headers, body=sse(value), usage=Usage(prompt_tokens=ask.prompt_tokens))
 
     def check(self, ask: Ask, named: Named) -> None:
         """Hold the request against what the model can."""

@@ -91,6 +91,8 @@ def _usage(body: JSON) -> str:
 def _negative(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _negative(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_negative(one) for one in value]
     return -abs(value) - 1 if isinstance(value, int) else value
 
 

@@ -98,9 +98,21 @@ class GenerateWire:
         tail = sse({"candidates": [candidate], "usageMetadata": counted, **_signed_off(ask, stamp)})
         return Frames([], content, [tail], [0])
 
+    def prompt_refused(self, ask: Ask, stamp: Stamp) -> JSON:
+        """A refused prompt is no error in this format: it is an answer without candidates."""
+        return {
+            "promptFeedback": {"blockReason": "SAFETY"},
+            "usageMetadata": {"promptTokenCount": ask.prompt_tokens, "totalTokenCount": ask.prompt_tokens},
+            **_signed_off(ask, stamp),
+        }
+
     def failure(self, failure: Failure, stamp: Stamp) -> tuple[int, JSON]:
         status = failure.generate_http or failure.status
-        error: JSON = {"code": status, "message": failure.message, "status": failure.generate_status}
+        error: JSON = {
+            "code": status,
+            "message": failure.generate_message or failure.message,
+            "status": failure.generate_status,
+        }
         details: list[JSON] = []
         if failure.reason:
             details.append(
@@ -262,7 +274,7 @@ class _Reader:
             self.turn(str(role), parts, where)
         if self.calls:
             raise Refused("400", "The last function calls have no responses.", param="contents")
-        facts = BY_ID.get(self.ask.model.partition("~")[0])
+        facts = BY_ID.get(self.ask.model)
         if self.unsigned and facts is not None and facts.id == "sandbox-reasoner":
             raise Refused(
                 "400", "Function call is missing a thought_signature in functionCall parts.", param="contents"

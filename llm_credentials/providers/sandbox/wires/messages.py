@@ -87,7 +87,7 @@ class MessagesWire:
         for index, part in enumerate(_blocks(reply)):
             content += block_frames(index, *part)
         if content:
-            content.insert(1, b'event: ping\ndata: {"type": "ping"}\n\n')
+            head += [content.pop(0), b'event: ping\ndata: {"type": "ping"}\n\n']
         delta = {"stop_reason": _FINISH[reply.finish], "stop_sequence": reply.stop_sequence}
         tail = [frame("message_delta", {"delta": delta, "usage": counted}), frame("message_stop", {})]
         return Frames(head, content, tail, [0])
