@@ -53,11 +53,13 @@ class CredentialForm(forms.Form):
     def needs_options(self) -> bool:
         """Whether the provider demands an option that has no value yet."""
         stored = dict(self.credential.options) if self.credential is not None else {}
-        return any(option.required and not option.default and not stored.get(option.name) for option in self.spec.options)
+        return any(
+            option.required and not option.default and not stored.get(option.name) for option in self.spec.options
+        )
 
     @property
     def draft(self) -> Unsaved:
-        """What was typed, for a service. An empty key means unchanged; a field that the form does not have stays as it is."""
+        """What was typed, for a service. An empty key means unchanged, as does a field that the form lacks."""
         typed = self.cleaned_data
         options = {field.name: typed[OPTION_PREFIX + field.name] for field in self.spec.options}
         return Unsaved(
@@ -73,7 +75,9 @@ class CredentialForm(forms.Form):
         credential, draft = self.credential, self.draft
         if credential is None or draft.api_key:
             return True
-        same_options = draft.options is None or {k: v for k, v in draft.options.items() if v} == dict(credential.options)
+        same_options = draft.options is None or {k: v for k, v in draft.options.items() if v} == dict(
+            credential.options
+        )
         same_url = draft.base_url is None or draft.base_url == credential.base_url
         return not (draft.model == credential.model and same_url and same_options)
 
@@ -82,3 +86,10 @@ class CredentialForm(forms.Form):
         for name, texts in error.message_dict.items():
             for text in texts:
                 self.add_error(name if name in self.fields else None, text)
+
+    def forget_refused(self) -> None:
+        """Blank what was refused, lest a key that was pasted into the wrong field come back in the page."""
+        kept = {name for name in self.fields if name not in self.errors and name != "api_key"}
+        if self.non_field_errors():
+            kept = {name for name in kept if not name.startswith(OPTION_PREFIX)}
+        self.data = {name: value for name, value in self.data.items() if name in kept}

@@ -1,4 +1,4 @@
-"""The pages of this app. Behind ``settings/llm/<provider>/`` a key is meant by ``name``; without one it is "default"."""
+"""The pages of this app. Below ``settings/llm/<provider>/`` a key is meant by ``name``, without one the "default"."""
 
 from django.urls import path
 
@@ -18,7 +18,11 @@ urlpatterns = [
     path("settings/llm/<slug:provider>/card/", providers.credential_detail, name="credential-detail"),
     path("settings/llm/<slug:provider>/save/", credentials.credential_save, name="credential-save"),
     path("settings/llm/<slug:provider>/toggle/", credentials.credential_toggle, name="credential-toggle"),
-    path("settings/llm/<slug:provider>/remove/", credentials.credential_confirm_removal, name="credential-confirm-removal"),
+    path(
+        "settings/llm/<slug:provider>/remove/",
+        credentials.credential_confirm_removal,
+        name="credential-confirm-removal",
+    ),
     path("settings/llm/<slug:provider>/delete/", credentials.credential_delete, name="credential-delete"),
     path("settings/llm/<slug:provider>/test/", connection_tests.credential_test, name="credential-test"),
     path("settings/llm/<slug:provider>/models/", models.model_list, name="model-list"),

@@ -1,5 +1,7 @@
 """The icon set: shapes drawn for this project on a 20 px grid, stroked with the colour of the text around them."""
 
+# ruff: noqa: E501 - paths are data
+
 from typing import Final
 
 SHAPES: Final[dict[str, str]] = {

@@ -36,14 +36,16 @@ class Tile(Protocol):
 
 @register.simple_tag
 def icon(name: str, label: str = "", size: str = "") -> SafeString:
-    """An inline SVG of ``name``; hidden from screen readers unless it has a ``label``. ``size="sm"`` is 16 px instead of 20.
+    """An inline SVG of ``name``, 20 px or (``size="sm"``) 16; hidden from screen readers unless it has a ``label``.
 
     Raises KeyError for an unknown name, so that a misspelt one fails in the tests and not on the page.
     """
     shape = mark_safe(SHAPES[name])  # noqa: S308 - our own constants
     classes = "icon icon-sm" if size == "sm" else "icon"
     if label:
-        return format_html('<svg class="{}" viewBox="0 0 20 20" role="img" aria-label="{}">{}</svg>', classes, label, shape)
+        return format_html(
+            '<svg class="{}" viewBox="0 0 20 20" role="img" aria-label="{}">{}</svg>', classes, label, shape
+        )
     return format_html('<svg class="{}" viewBox="0 0 20 20" aria-hidden="true">{}</svg>', classes, shape)
 
 
@@ -67,9 +69,9 @@ def ago_words(moment: datetime, now: datetime) -> str:
     if passed < timedelta(hours=24):
         return _("%(count)d h ago") % {"count": round(passed / timedelta(hours=1))}
     days = passed // timedelta(days=1)
-    if days < 2:  # noqa: PLR2004
+    if days < 2:
         return _("yesterday")
-    if days < 14:  # noqa: PLR2004
+    if days < 14:
         return ngettext("%(count)d day ago", "%(count)d days ago", days) % {"count": days}
     return date_format(timezone.localtime(moment), "j M Y")
 
@@ -115,7 +117,29 @@ def seconds(milliseconds: int | float | None) -> str:
     if milliseconds is None:
         return ""
     value = milliseconds / 1000
-    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"  # noqa: PLR2004
+    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+
+
+BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))
+SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Macintosh", "macOS"),
+    ("Linux", "Linux"),
+)
+
+
+@register.filter
+def browser(user_agent: str | None) -> str:
+    """What a person would call the browser that sends this: "Firefox on Windows"."""
+    words = user_agent or ""
+    name = next((name for mark, name in BROWSERS if mark in words), "")
+    system = next((name for mark, name in SYSTEMS if mark in words), "")
+    if name and system:
+        return _("%(browser)s on %(system)s") % {"browser": name, "system": system}
+    return name or system or _("A program or an unknown browser")
 
 
 STATUS_LOOK: dict[str, tuple[str, str]] = {

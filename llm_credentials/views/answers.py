@@ -72,13 +72,16 @@ def show_errors(request: UserRequest, card: Card, form: CredentialForm) -> HttpR
 
 def error_slots(form: CredentialForm) -> list[tuple[str, list[str]]]:
     """The fields that have a place for errors of their own, with what is wrong with each."""
-    return [(name, list(form.errors.get(name, []))) for name in ("api_key", "model", "base_url", "name")]
+    return [
+        (name, [str(text) for text in form.errors.get(name, [])]) for name in ("api_key", "model", "base_url", "name")
+    ]
 
 
 def refuse(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
     """What was typed cannot be taken: its errors beside the fields, and no key in the answer."""
     if request.htmx:
         return show_errors(request, card, form)
+    form.forget_refused()
     page = providers_page(request.user)
     return show_page(request, with_card(page, opened(card, form=form)), status=422)
 

@@ -23,7 +23,7 @@ User = AbstractBaseUser | AnonymousUser
 
 DEFAULT_NAME = "default"
 UNPICKED_AFTER_S = 4
-"""A test that waits longer than this is said to wait for a worker; with one poll a second the page says so within 5 s."""
+"""A test that waits longer than this waits for a worker; with one poll a second the page says so within 5 s."""
 RECENT = timedelta(minutes=2)
 
 STEP_LABELS = (("address", "Address"), ("key", "Key"), ("model", "Model"), ("reply", "Reply"))
@@ -152,6 +152,8 @@ class Card:
             return "broken", _("Enter the key again"), False
         if not credential.is_active:
             return "idle", _("Off"), False
+        if not self.model_in_use:
+            return "attention", _("Choose a model"), False
         match credential.shown_status:
             case UserCredential.Status.VALID:
                 return "valid", _("Valid"), True
@@ -232,8 +234,8 @@ class ProvidersPage:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """"A", "A and B", "A, B and C"."""
-    if len(names) < 2:  # noqa: PLR2004
+    """ "A", "A and B", "A, B and C"."""
+    if len(names) < 2:
         return "".join(names)
     return _("%(several)s and %(last)s") % {"several": ", ".join(names[:-1]), "last": names[-1]}
 
@@ -246,7 +248,9 @@ def providers_page(user: User) -> ProvidersPage:
     cards = _ranked(_cards(credentials, tests), preferences.default_provider)
     stored = {card.spec.slug for card in cards}
     others = tuple(
-        Card(spec=spec, test=_test_view(tests.get((spec.slug, DEFAULT_NAME)))) for spec in specs() if spec.slug not in stored
+        Card(spec=spec, test=_test_view(tests.get((spec.slug, DEFAULT_NAME))))
+        for spec in specs()
+        if spec.slug not in stored
     )
     return ProvidersPage(
         cards=tuple(cards),
@@ -297,7 +301,8 @@ def _ranked(cards: list[Card], default_provider: str) -> list[Card]:
 
 
 def _may_answer(card: Card) -> bool:
-    return card.credential is not None and card.credential.is_active and not card.credential.needs_reentry
+    credential = card.credential
+    return credential is not None and credential.is_active and not credential.needs_reentry and bool(card.model_in_use)
 
 
 def opened(card: Card, *, form: CredentialForm | None = None, models: ModelList | None = None) -> Card:
