@@ -1,7 +1,7 @@
 """The one way from synchronous code into the asynchronous part: an event loop in one background thread per process.
 
-The loop starts at the first ``run`` of a process (after a fork, so that no child inherits a loop without its thread) and
-lives until the process ends, and with it the connection pools that belong to it.
+The loop starts at the first ``run`` of a process (after a fork, so that no child inherits a loop without its thread)
+and lives until the process ends, and with it the connection pools that belong to it.
 
 Which thread does database work. Asynchronous code reaches the database through Django's own asynchronous methods or
 ``sync_to_async(thread_sensitive=True)``, the default. That is then, without any switch in the code:
@@ -22,7 +22,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 from anyio import CancelScope
@@ -61,20 +61,23 @@ class _Bridge:
     def close(self) -> None:
         self.portal.call(self.portal.stop, True)
         self._running.__exit__(None, None, None)
-        self.executor.submit(connections.close_all).result()
+        with suppress(RuntimeError):
+            # At the end of the process the executor is down before us, and the connections go with the process.
+            self.executor.submit(connections.close_all).result()
         self.executor.shutdown()
 
 
 _bridge: _Bridge | None = None
+_inherited: list[_Bridge] = []
 _lock = threading.Lock()
 
 
 def run(fn: Callable[..., Awaitable[T]], *args: Any, timeout_s: float | None = None, **kwargs: Any) -> T:
     """Await ``fn(*args, **kwargs)`` on the process's loop and give its result; blocks.
 
-    Raises what it raises; TimeoutError after ``timeout_s``; RuntimeError inside a transaction (the other thread cannot see
-    uncommitted rows, and SQLite would lock) and wherever an event loop runs already: await there instead. An exception that
-    reaches the waiting thread (a task's time limit, Ctrl-C) cancels the coroutine.
+    Raises what it raises; TimeoutError after ``timeout_s``; RuntimeError inside a transaction (the other thread cannot
+    see uncommitted rows, and SQLite would lock) and wherever an event loop runs already: await there instead. An
+    exception that reaches the waiting thread (a task's time limit, Ctrl-C) cancels the coroutine.
     """
     refuse_loop()
     refuse_transaction()
@@ -113,8 +116,8 @@ def refuse_transaction() -> None:
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:
             raise RuntimeError(
-                "A provider is not called inside transaction.atomic(): another thread cannot see what is not committed. "
-                "Commit first, or use transaction.on_commit()."
+                "A provider is not called inside transaction.atomic(): another thread cannot see what is not "
+                "committed. Commit first, or use transaction.on_commit()."
             )
 
 
@@ -130,7 +133,7 @@ def _started() -> _Bridge:
 
 
 def close() -> None:
-    """Stop the loop, cancelling what runs on it, and close its database connections. The next ``run`` starts another."""
+    """Stop the loop, cancelling what runs on it, and close its database connections. The next ``run`` starts anew."""
     global _bridge
     with _lock:
         bridge, _bridge = _bridge, None
@@ -141,6 +144,9 @@ def close() -> None:
 def _forget_after_fork() -> None:
     """The child has the object without its threads, and perhaps a lock that nobody is left to release."""
     global _bridge, _lock
+    if _bridge is not None:
+        # Held on to: collecting it would wait for a thread that does not exist here.
+        _inherited.append(_bridge)
     _bridge = None
     _lock = threading.Lock()
 

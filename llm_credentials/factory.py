@@ -1,0 +1,374 @@
+"""The provider factory: the only door between agents and keys."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import sync_to_async
+
+from llm_credentials import bridge, conf
+from llm_credentials.ledger import estimate
+from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential
+from llm_credentials.providers import (
+    Embeddings,
+    ImagePart,
+    LLMClient,
+    LLMMessage,
+    LLMStreamChunk,
+    ModelInfo,
+    ToolDefinition,
+    build_client,
+)
+from llm_credentials.providers.client import DEFAULT_TIMEOUT_S
+from llm_credentials.routing import health, kinds, snapshot
+from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
+from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, Candidate, Request, Route, resolve, targets
+from llm_credentials.routing.router import Chain, routed
+from llm_credentials.routing.snapshot import Loaded, Person
+
+__all__ = [
+    "Attempt",
+    "Receipt",
+    "Route",
+    "RoutedClient",
+    "RoutedEmbeddings",
+    "RoutedResponse",
+    "client_for",
+    "explain_route",
+    "open_client",
+]
+
+CLIENT_KEPT_S = 300.0
+CLIENTS_MAX = 1000
+"""Per event loop."""
+
+
+def client_for(
+    user: Person,
+    *,
+    task: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    credential: UUID | None = None,
+    needs: Collection[str] = (),
+    fallback: bool = True,
+) -> RoutedClient:
+    """A client that calls with this user's keys, in the order that they settled. Does no I/O before its first await.
+
+    ``needs``: of tools, vision, json, embeddings. Without ``fallback`` only what is named (else the task's override,
+    else the default provider) is tried.
+    """
+    return RoutedClient(user, _request(task, provider, model, credential, needs, fallback))
+
+
+def explain_route(
+    user: Person,
+    *,
+    task: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    needs: Collection[str] = (),
+) -> Route:
+    """The route that a call would take now, and why each other key is left out. Synchronous; opens nothing."""
+    _, route = _look(user, _request(task, provider, model, None, needs, True))
+    return route
+
+
+def _request(
+    task: str | None,
+    provider: str | None,
+    model: str | None,
+    credential: UUID | None,
+    needs: Collection[str],
+    fallback: bool,
+) -> Request:
+    kinds.check_needs(needs)
+    kind = kinds.get(task) if task else None
+    return Request(
+        task=task,
+        provider=provider or None,
+        model=model or None,
+        credential=UUID(credential) if isinstance(credential, str) else credential,
+        needs=frozenset(needs) | frozenset(kind.needs if kind else ()),
+        fallback=fallback,
+        weight=kind.weight if kind else "normal",
+    )
+
+
+def _look(user: Person, request: Request) -> tuple[Loaded, Route]:
+    loaded = snapshot.load(user)
+    return loaded, resolve(loaded.snapshot, request, health.cooling(targets(loaded.snapshot)))
+
+
+# Opening keys
+
+
+def open_client(credential: KeyHolder | EnvironmentCredential, model: str | None = None) -> LLMClient:
+    """A client that holds this credential's key: the only place where keys are opened for use.
+
+    On an event loop it is kept for the next call with the same version of the credential, at most ``CLIENT_KEPT_S``.
+    Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider; RuntimeError inside a transaction.
+    """
+    bridge.refuse_transaction()
+    name = model or credential.model or credential.spec.default_model
+    egress = conf.egress_policy()
+    place = _place(credential, name, egress.allow)
+    kept = _kept(place)
+    if kept is not None:
+        return kept
+    client = build_client(
+        credential.provider,
+        api_key=credential.reveal() or None,
+        model=name,
+        base_url=credential.base_url or None,
+        options=credential.options,
+        egress=egress,
+    )
+    _keep(place, client)
+    return client
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OrderedDict[tuple[Any, ...], tuple[LLMClient, float]]]
+_clients = WeakKeyDictionary()
+
+
+def _place(credential: KeyHolder | EnvironmentCredential, model: str, allow: Collection[str]) -> tuple[Any, ...] | None:
+    """Under what a client is kept; None for what has no version, such as an unsaved key under test."""
+    if not isinstance(credential, LLMCredential | EnvironmentCredential):
+        return None
+    site_address = conf.site_address(credential.spec.site_address_setting)
+    what = (type(credential).__name__, credential.provider, credential.pk, credential.version, credential.base_url)
+    return (*what, model, site_address, tuple(allow))
+
+
+def _kept(place: tuple[Any, ...] | None) -> LLMClient | None:
+    clients = _clients_here()
+    if place is None or clients is None or place not in clients:
+        return None
+    client, until = clients[place]
+    if time.monotonic() >= until:
+        del clients[place]
+        return None
+    clients.move_to_end(place)
+    return client
+
+
+def _keep(place: tuple[Any, ...] | None, client: LLMClient) -> None:
+    clients = _clients_here()
+    if place is None or clients is None:
+        return
+    clients[place] = (client, time.monotonic() + CLIENT_KEPT_S)
+    while len(clients) > CLIENTS_MAX:
+        # Not closed: a call may still be using it. It goes when that call ends.
+        clients.popitem(last=False)
+
+
+def _clients_here() -> OrderedDict[tuple[Any, ...], tuple[LLMClient, float]] | None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return _clients.setdefault(loop, OrderedDict())
+
+
+# The client
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """What holds where neither the call nor override, user or staff say."""
+
+    temperature: float = TEMPERATURE
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What a call asks for, apart from model and sampling, as every LLMClient takes it."""
+
+    messages: Sequence[LLMMessage]
+    tools: Sequence[ToolDefinition] | None
+    tool_choice: str | None
+    response_schema: Mapping[str, Any] | None
+    top_p: float | None
+    stop: Sequence[str] | None
+    seed: int | None
+
+    def needs(self) -> frozenset[str]:
+        sees = any(isinstance(part, ImagePart) for message in self.messages for part in message.parts)
+        asked = {"tools": bool(self.tools), "vision": sees, "json": self.response_schema is not None}
+        return frozenset(need for need, is_asked in asked.items() if is_asked)
+
+    def arguments(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "messages"}
+
+
+class RoutedClient:
+    """The surface of an LLMClient over a user's whole chain of keys; safe to share between tasks."""
+
+    def __init__(self, user: Person, request: Request, defaults: Defaults | None = None) -> None:
+        self._user = user
+        self._request = request
+        self._defaults = defaults or Defaults()
+
+    def __repr__(self) -> str:
+        return f"<RoutedClient task={self._request.task!r}>"
+
+    @property
+    def provider(self) -> str:
+        """The provider that was named; empty when the route decides."""
+        return self._request.provider or ""
+
+    @property
+    def model(self) -> str:
+        return self._request.model or ""
+
+    def with_defaults(self, *, temperature: float | None = None, max_tokens: int | None = None) -> RoutedClient:
+        """The same with an agent's own defaults, which yield to everything that user and staff settled."""
+        defaults = Defaults(
+            temperature=self._defaults.temperature if temperature is None else temperature,
+            max_tokens=self._defaults.max_tokens if max_tokens is None else max_tokens,
+        )
+        return RoutedClient(self._user, self._request, defaults)
+
+    async def route(self) -> Route:
+        """Where a call would go now. Opens nothing."""
+        _, route = await sync_to_async(_look)(self._user, self._request)
+        return route
+
+    async def complete(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[ToolDefinition] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> RoutedResponse:
+        """One answer, whole. ``timeout_s`` is for the whole chain. Raises LLMError, its receipt with it."""
+        asked = _Asked(
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+        )
+        chain = await self._chain(asked.needs(), model, timeout_s, _prompt_counter(asked))
+        response, receipt = await chain.ask(
+            lambda client, candidate, limit_s: client.complete(
+                asked.messages,
+                **asked.arguments(),
+                **self._sampling(candidate, temperature, max_tokens),
+                timeout_s=limit_s,
+            )
+        )
+        return routed(response, receipt)
+
+    async def stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[ToolDefinition] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[LLMStreamChunk, None]:
+        """The answer as it comes; its last chunk carries a RoutedResponse. Nothing comes before there is real content.
+
+        Raises LLMError before the first content, StreamInterrupted (the partial answer with it) after it. ``aclose()``
+        closes the upstream connection.
+        """
+        asked = _Asked(
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+        )
+        chain = await self._chain(asked.needs(), model, timeout_s, _prompt_counter(asked))
+        chunks = chain.stream(
+            lambda client, candidate, limit_s: client.stream(
+                asked.messages,
+                **asked.arguments(),
+                **self._sampling(candidate, temperature, max_tokens),
+                timeout_s=limit_s,
+            )
+        )
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
+    ) -> RoutedEmbeddings:
+        def count() -> int:
+            return sum(estimate.text_tokens(text) for text in texts)
+
+        chain = await self._chain(frozenset({"embeddings"}), model, None, count)
+        found, receipt = await chain.ask(
+            lambda client, candidate, _: client.embed(texts, model=candidate.model, dimensions=dimensions)
+        )
+        values = {each.name: getattr(found, each.name) for each in fields(Embeddings)}
+        return RoutedEmbeddings(**values, receipt=receipt)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The models of the first key of the chain that can list them."""
+        chain = await self._chain(frozenset(), None, None, lambda: 0)
+        models, _ = await chain.ask(lambda client, _, __: client.list_models())
+        return models
+
+    async def aclose(self) -> None:
+        """Nothing to close: clients and connections are shared and kept by the process."""
+
+    async def _chain(
+        self, needs: frozenset[str], model: str | None, timeout_s: float | None, prompt_tokens: Callable[[], int]
+    ) -> Chain:
+        request = replace(self._request, needs=self._request.needs | needs, model=model or self._request.model)
+        loaded, route = await sync_to_async(_look)(self._user, request)
+        return Chain(
+            loaded=loaded,
+            route=route,
+            task=request.task or "",
+            opener=open_client,
+            deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
+            prompt_tokens=prompt_tokens,
+        )
+
+    def _sampling(self, candidate: Candidate, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
+        """Model, temperature and max_tokens: the call's, else the candidate's, else the defaults."""
+        defaults = self._defaults
+        if max_tokens is None:
+            max_tokens = candidate.max_tokens or defaults.max_tokens
+            most = candidate.facts.max_output_tokens if candidate.facts else None
+            max_tokens = min(max_tokens, most or max_tokens)
+        if temperature is None:
+            temperature = defaults.temperature if candidate.temperature is None else candidate.temperature
+        return {"model": candidate.model, "temperature": temperature, "max_tokens": max_tokens}
+
+
+def _prompt_counter(asked: _Asked) -> Callable[[], int]:
+    return lambda: estimate.prompt_tokens(asked.messages, asked.tools or ())

@@ -1,0 +1,189 @@
+"""What is better left alone for a moment: destinations that fail, keys that were asked to slow down.
+
+Shared by all processes through Valkey; while Valkey is away each process goes by what it saw itself. Marks of another
+process count within ``SEEN_FOR_S``.
+
+A destination's breaker opens after ``FAILURES`` failures without a success between them, for ``OPEN_S``; the first
+failure after that opens it again. A key's cooldown is its own and touches nobody else's key.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+from functools import lru_cache
+
+import redis
+import structlog
+from django.conf import settings
+
+log = structlog.get_logger(__name__)
+
+FAILURES = 5
+OPEN_S = 15.0
+COUNTED_FOR_S = 60
+COOLDOWN_MAX_S = 60.0
+COOLDOWN_UNSAID_S = 5.0
+"""For a rate limit whose end the provider did not say."""
+SEEN_FOR_S = 0.5
+AWAY_FOR_S = 1.0
+"""How long an unreachable Valkey is not asked again."""
+_RESTING = "llm:resting"
+_FAILED = "llm:failed:"
+_LOCAL_MAX = 10_000
+
+
+class _Local:
+    """What this process knows."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.until: dict[str, float] = {}
+        """Target → seconds since the epoch."""
+        self.failures: dict[str, int] = {}
+        self.seen: dict[str, float] = {}
+        """Target → when Valkey was asked about it, on the monotonic clock."""
+        self.away_until = 0.0
+
+
+_local = _Local()
+
+
+def cooling(targets: Collection[str]) -> dict[str, float]:
+    """Of these, those that are to be left alone, with the seconds that remain. Blocks for at most one round trip."""
+    now = time.monotonic()
+    stale = [target for target in targets if now - _local.seen.get(target, -SEEN_FOR_S) >= SEEN_FOR_S]
+    if stale:
+        _refresh(stale, now)
+    clock = time.time()
+    return {target: until - clock for target in targets if (until := _local.until.get(target, 0.0)) > clock}
+
+
+def known(targets: Collection[str]) -> dict[str, float] | None:
+    """The same without asking anybody; None when this process has not looked recently enough."""
+    now = time.monotonic()
+    if any(now - _local.seen.get(target, -SEEN_FOR_S) >= SEEN_FOR_S for target in targets):
+        return None
+    return cooling(targets)
+
+
+def rest(target: str, seconds: float | None) -> None:
+    """Leave a key alone for so long, at most ``COOLDOWN_MAX_S``."""
+    pause_s = COOLDOWN_UNSAID_S if seconds is None else min(max(seconds, 0.0), COOLDOWN_MAX_S)
+    _rest(target, pause_s)
+
+
+def failed(destination: str) -> None:
+    """A call failed in a way that says something about the destination."""
+    count = _shared_failure(destination)
+    with _local.lock:
+        mine = _local.failures.get(destination, 0) + 1
+        _local.failures[destination] = mine = max(mine, count or 0)
+    if mine >= FAILURES:
+        log.warning("llm_destination_resting", destination=destination, failures=mine, seconds=OPEN_S)
+        _rest(destination, OPEN_S)
+
+
+def succeeded(destination: str) -> None:
+    """Costs nothing unless the destination failed before."""
+    with _local.lock:
+        if not _local.failures.pop(destination, 0):
+            return
+    if (server := _server()) is not None:
+        try:
+            server.delete(_FAILED + destination)
+        except redis.RedisError as error:
+            _away(error)
+
+
+def forget() -> None:
+    """Everything, here and in Valkey: for tests and for operators who know better."""
+    global _local
+    _local = _Local()
+    if (server := _server()) is not None:
+        try:
+            server.delete(_RESTING, *server.scan_iter(f"{_FAILED}*"))
+        except redis.RedisError as error:
+            _away(error)
+
+
+# Valkey
+
+
+@lru_cache(maxsize=4)
+def _client(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=0.25, socket_connect_timeout=0.25, decode_responses=True)
+
+
+def _server() -> redis.Redis | None:
+    """None while it is known to be away."""
+    return None if time.monotonic() < _local.away_until else _client(settings.REDIS_URL)
+
+
+def _away(error: redis.RedisError) -> None:
+    _local.away_until = time.monotonic() + AWAY_FOR_S
+    log.warning("llm_health_store_away", error=type(error).__name__)
+
+
+def _refresh(targets: list[str], now: float) -> None:
+    destinations = [target for target in targets if target.startswith("to:")]
+    scores: list[float | None] = [None] * len(targets)
+    counts: list[str | None] = [None] * len(destinations)
+    if (server := _server()) is not None:
+        try:
+            with server.pipeline(transaction=False) as pipe:
+                pipe.zmscore(_RESTING, targets)
+                if destinations:
+                    pipe.mget([_FAILED + destination for destination in destinations])
+                answers = pipe.execute()
+            scores, counts = answers[0], [count or "0" for count in (answers[1] if destinations else ())]
+        except redis.RedisError as error:
+            _away(error)
+    with _local.lock:
+        _prune()
+        for target, score in zip(targets, scores, strict=True):
+            _local.seen[target] = now
+            if score is not None:
+                _local.until[target] = max(_local.until.get(target, 0.0), float(score))
+        for destination, count in zip(destinations, counts, strict=True):
+            if count is not None:
+                _local.failures[destination] = int(count)
+
+
+def _prune() -> None:
+    if len(_local.seen) > _LOCAL_MAX:
+        _local.seen.clear()
+        clock = time.time()
+        _local.until = {target: until for target, until in _local.until.items() if until > clock}
+
+
+def _rest(target: str, seconds: float) -> None:
+    until = time.time() + seconds
+    with _local.lock:
+        _local.until[target] = until
+        _local.seen[target] = time.monotonic()
+    if (server := _server()) is None:
+        return
+    try:
+        with server.pipeline(transaction=False) as pipe:
+            pipe.zadd(_RESTING, {target: until})
+            pipe.zremrangebyscore(_RESTING, "-inf", time.time())
+            pipe.execute()
+    except redis.RedisError as error:
+        _away(error)
+
+
+def _shared_failure(destination: str) -> int | None:
+    """How often it failed since its last success, as all processes count; None when Valkey is away."""
+    if (server := _server()) is None:
+        return None
+    try:
+        with server.pipeline(transaction=False) as pipe:
+            pipe.incr(_FAILED + destination)
+            pipe.expire(_FAILED + destination, COUNTED_FOR_S)
+            count, _ = pipe.execute()
+    except redis.RedisError as error:
+        _away(error)
+        return None
+    return int(count)

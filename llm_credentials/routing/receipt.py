@@ -1,0 +1,71 @@
+"""What was tried for an answer, and who pays for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+from uuid import UUID
+
+from llm_credentials.providers import Embeddings, LLMResponse
+
+KeyOwner: TypeAlias = Literal["user", "system"]
+OK = "ok"
+CANCELLED = "cancelled"
+"""The caller left before the answer was complete."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    provider: str
+    model: str
+    credential_id: UUID | None
+    """``None``: a key of the site that stands in its environment."""
+    key_owner: KeyOwner
+    outcome: str
+    """``ok``, ``cancelled`` or the name of the error's class."""
+    latency_ms: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "credential_id": str(self.credential_id) if self.credential_id else None,
+            "key_owner": self.key_owner,
+            "outcome": self.outcome,
+            "latency_ms": self.latency_ms,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    attempts: list[Attempt] = field(default_factory=list)
+    """In the order in which they were made; keys that could not be opened stand among them."""
+    cost_usd: Decimal | None = None
+    """Of all attempts together; ``None``: unknown."""
+    price_source: str | None = None
+    reason: str = ""
+    """Why this candidate, in words."""
+
+    @property
+    def answered_by(self) -> Attempt | None:
+        """The attempt that gave the answer, or its beginning."""
+        return self.attempts[-1] if self.attempts else None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "attempts": [attempt.as_json() for attempt in self.attempts],
+            "cost_usd": None if self.cost_usd is None else str(self.cost_usd),
+            "price_source": self.price_source,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedResponse(LLMResponse):
+    receipt: Receipt
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoutedEmbeddings(Embeddings):
+    receipt: Receipt

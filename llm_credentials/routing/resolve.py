@@ -1,0 +1,467 @@
+"""Which keys and models a call may use, in which order. Pure: a snapshot and a request in, a route out.
+
+The order: what the call names; the user's override for the task; their default provider; their other keys; then, if
+user and staff both allow it, the site's keys: of the same provider, of the site's own choice, the others, the default
+provider's last. A candidate is a key with a model; a model's name goes to another key only where it means the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypeVar
+from uuid import UUID
+
+from llm_credentials.providers.spec import ModelFacts, ProviderSpec
+from llm_credentials.routing.kinds import Weight
+from llm_credentials.routing.receipt import KeyOwner
+
+Step: TypeAlias = Literal[
+    "named", "override", "default", "own", "system_same", "system_choice", "system", "system_default"
+]
+Why: TypeAlias = Literal[
+    "inactive",
+    "unknown_provider",
+    "unreadable",
+    "no_key",
+    "no_address",
+    "no_model",
+    "unable",
+    "cooling_down",
+    "destination_down",
+    "no_consent",
+    "not_allowed",
+    "no_fallback",
+]
+TEMPERATURE = 0.3
+MAX_TOKENS = 2000
+
+T = TypeVar("T")
+
+_REASONS: Mapping[Step, str] = {
+    "named": "named by the call",
+    "override": "the user's choice for this task",
+    "default": "the default provider",
+    "own": "the next of the user's own keys",
+    "system_same": "the site's key for the same provider",
+    "system_choice": "the site's chosen provider",
+    "system": "the site's key for another provider",
+    "system_default": "the site's last resort",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Key:
+    """What routing knows of a credential; nothing secret, sealed or not."""
+
+    ref: str
+    """Tells it from every other one: ``user:<uuid>``, ``system:<uuid>`` or ``environment:<provider>``."""
+    id: UUID | None
+    owner: KeyOwner
+    provider: str
+    name: str = "default"
+    model: str = ""
+    base_url: str = ""
+    is_active: bool = True
+    readable: bool = True
+    has_key: bool = True
+    priority: int = 100
+    created_at: float = 0.0
+    """Seconds since the epoch."""
+    version: int = 1
+    from_environment: bool = False
+
+    @property
+    def order(self) -> tuple[bool, int, float, str]:
+        return (self.from_environment, self.priority, self.created_at, self.ref)
+
+    @property
+    def destination(self) -> str:
+        return f"to:{self.provider}|{self.base_url}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preferences:
+    default_provider: str = ""
+    fallback_to_system: bool = True
+    temperature: float | None = None
+    max_tokens: int | None = None
+    strategy: str = "priority"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Override:
+    """A user's choice for one task; empty and ``None`` mean "as otherwise settled"."""
+
+    credential: UUID | None = None
+    provider: str = ""
+    model: str = ""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    fallback_to_system: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemChoice:
+    """What staff settled for completions or embeddings on the site's keys."""
+
+    credential: UUID | None = None
+    provider: str = ""
+    model: str = ""
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    def names(self, key: Key) -> bool:
+        return key.id == self.credential if self.credential else bool(self.provider) and key.provider == self.provider
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Everything that a route depends on, but what is cooling down."""
+
+    specs: Mapping[str, ProviderSpec]
+    user_active: bool = True
+    preferences: Preferences = Preferences()
+    keys: tuple[Key, ...] = ()
+    """The user's own, inactive ones included."""
+    system_keys: tuple[Key, ...] = ()
+    overrides: Mapping[str, Override] = field(default_factory=dict)
+    completions: SystemChoice = SystemChoice()
+    embeddings: SystemChoice = SystemChoice()
+    default_provider: str = ""
+    """The site's (``LLM_DEFAULT_PROVIDER``): its system key comes last of all."""
+    system_allowed: bool = True
+    """Whether staff let this user use the site's keys."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    task: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    credential: UUID | None = None
+    needs: frozenset[str] = frozenset()
+    fallback: bool = True
+    """Whether anything but what the call names (else the override, else the default provider) may be tried."""
+    weight: Weight = "normal"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    key: Key
+    model: str
+    step: Step
+    temperature: float | None = None
+    """As override, user or staff settled it; ``None``: the caller's default holds."""
+    max_tokens: int | None = None
+    facts: ModelFacts | None = None
+    """What the catalogue knows of the model."""
+    position: int = 0
+    """Its place in the order, counted together with what was dropped."""
+
+    @property
+    def reason(self) -> str:
+        return _REASONS[self.step]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    key: Key
+    model: str
+    step: Step
+    why: Why
+    words: str
+    retry_after_s: float | None = None
+    """For what is only cooling down."""
+    position: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Route:
+    """The candidates in their order. Without any, ``problem`` and ``dropped`` say why."""
+
+    candidates: tuple[Candidate, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    problem: str = ""
+
+    @property
+    def chosen(self) -> Candidate | None:
+        return self.candidates[0] if self.candidates else None
+
+
+def resolve(snapshot: Snapshot, request: Request, cooling: Mapping[str, float] | None = None) -> Route:
+    """The route of this request. ``cooling``: ``Key.ref`` or ``Key.destination`` → seconds until it may be tried."""
+    cooling = cooling or {}
+    plan = _Plan(snapshot, request)
+    problem = "This account is deactivated." if not snapshot.user_active else plan.problem()
+    if problem:
+        return Route(problem=problem)
+    candidates: list[Candidate] = []
+    dropped: list[Dropped] = []
+    for position, (key, step) in enumerate(plan.ordered()):
+        model = plan.model(key)
+        fault = plan.fault(key, model, step, cooling)
+        if fault is None:
+            candidates.append(plan.candidate(key, model, step, position))
+        else:
+            why, words, wait_s = fault
+            dropped.append(
+                Dropped(key=key, model=model, step=step, why=why, words=words, retry_after_s=wait_s, position=position)
+            )
+    return Route(candidates=tuple(candidates), dropped=tuple(dropped))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wish:
+    """A model that somebody named, and for which keys the name holds."""
+
+    model: str
+    provider: str
+    base_url: str | None
+    """``None``: at every address of the provider."""
+
+    def fits(self, key: Key) -> bool:
+        return key.provider == self.provider and self.base_url in (None, key.base_url)
+
+
+class _Plan:
+    def __init__(self, snapshot: Snapshot, request: Request) -> None:
+        self.snapshot = snapshot
+        self.request = request
+        self.own = sorted(snapshot.keys, key=lambda key: key.order)
+        self.embeds = "embeddings" in request.needs
+        self.choice = snapshot.embeddings if self.embeds else snapshot.completions
+        self.override = snapshot.overrides.get(request.task or "", Override())
+        self.named = self._named()
+        self.overridden = self._targets(self.override.credential, self.override.provider)
+        self.default = self._targets(None, snapshot.preferences.default_provider)
+        self.wishes = tuple(self._wishes())
+
+    # The order
+
+    def ordered(self) -> Iterator[tuple[Key, Step]]:
+        """Every key once, at the first step that reaches it."""
+        seen: set[str] = set()
+        for key, step in self._steps():
+            if key.ref not in seen:
+                seen.add(key.ref)
+                yield key, step
+
+    def _steps(self) -> Iterator[tuple[Key, Step]]:
+        steps: tuple[tuple[Step, list[Key]], ...] = (
+            ("named", self.named),
+            ("override", self.overridden),
+            ("default", self.default),
+            ("own", self.own),
+        )
+        for step, keys in steps:
+            for key in keys:
+                yield key, step
+        yield from self._system_steps()
+
+    def _system_steps(self) -> Iterator[tuple[Key, Step]]:
+        keys = sorted(self.snapshot.system_keys, key=lambda key: key.order)
+        same = self.head_provider
+        for key in keys:
+            if key.provider == same:
+                yield key, "system_same"
+        for key in keys:
+            if self.choice.names(key):
+                yield key, "system_choice"
+        for key in keys:
+            if key.provider != self.snapshot.default_provider:
+                yield key, "system"
+        for key in keys:
+            yield key, "system_default"
+
+    @property
+    def head_step(self) -> Step:
+        """Where the chain begins: without fallback nothing past it is tried."""
+        if self.request.credential or self.request.provider or self.named:
+            return "named"
+        if self.override.credential or self.override.provider:
+            return "override"
+        return "default" if self.snapshot.preferences.default_provider else "own"
+
+    @property
+    def head_provider(self) -> str:
+        """The provider that the chain begins with; empty when nobody chose one."""
+        if self.request.provider:
+            return self.request.provider
+        for keys in (self.named, self.overridden):
+            if keys:
+                return keys[0].provider
+        return (
+            self.override.provider
+            or self.snapshot.preferences.default_provider
+            or next((key.provider for key in self.own if key.is_active), "")
+        )
+
+    # What the request asks for
+
+    def problem(self) -> str:
+        """What is wrong with the request itself."""
+        credential, provider = self.request.credential, self.request.provider
+        if provider and provider not in self.snapshot.specs:
+            return f"There is no provider called {provider[:40]!r}."
+        if credential is None:
+            return ""
+        found = next((key for key in self.own if key.id == credential), None)
+        if found is None:
+            return "The key that was asked for does not exist."
+        if provider and found.provider != provider:
+            return "The key that was asked for belongs to another provider."
+        return ""
+
+    def _targets(self, credential: UUID | None, provider: str | None) -> list[Key]:
+        if credential is not None:
+            return [key for key in self.own if key.id == credential]
+        return [key for key in self.own if key.provider == provider] if provider else []
+
+    def _named(self) -> list[Key]:
+        request = self.request
+        if request.credential or request.provider:
+            return self._targets(request.credential, request.provider)
+        return self._knowing(request.model) if request.model else []
+
+    def _knowing(self, model: str) -> list[Key]:
+        """The keys whose provider is known to have the model. None: it is left to the head of the chain."""
+        chain = [
+            *self._targets(self.override.credential, self.override.provider),
+            *self._targets(None, self.snapshot.preferences.default_provider),
+            *self.own,
+        ]
+        return [key for key in dict.fromkeys(chain) if self._facts(key.provider, model)]
+
+    # Models
+
+    def _wishes(self) -> Iterator[_Wish]:
+        request, override = self.request, self.override
+        if request.model:
+            yield from self._wish(request.model, self.named, request.provider or self._unsaid_provider(request.model))
+        if override.model and (override.credential or override.provider):
+            yield from self._wish(override.model, self.overridden, override.provider)
+        elif override.model:
+            yield from self._wish(override.model, self.default or self.own[:1], self.head_provider)
+
+    def _unsaid_provider(self, model: str) -> str:
+        """Whose model this is when only its name was given: the head's unless another's catalogue alone knows it."""
+        head = self.head_provider
+        if head and self._facts(head, model):
+            return head
+        system = (key.provider for key in sorted(self.snapshot.system_keys, key=lambda key: key.order))
+        return next((slug for slug in system if self._facts(slug, model)), head or self.snapshot.default_provider)
+
+    def _wish(self, model: str, keys: list[Key], provider: str) -> Iterator[_Wish]:
+        """The name holds at every key of the provider, but only at one address where keys have their own addresses."""
+        places: dict[tuple[str, str | None], None] = {}
+        for key in keys[:1] if self.request.provider or self.request.credential else keys:
+            places[key.provider, key.base_url if self._addresses_differ(key.provider) else None] = None
+        if not places and provider:
+            places[provider, None] = None
+        for slug, base_url in places:
+            yield _Wish(model=model, provider=slug, base_url=base_url)
+
+    def _addresses_differ(self, provider: str) -> bool:
+        spec = self.snapshot.specs.get(provider)
+        return spec is None or spec.needs_base_url or spec.self_hosted
+
+    def model(self, key: Key) -> str:
+        """The model for this key; empty when there is none."""
+        for wish in self.wishes:
+            if wish.fits(key) and self._plausible(key, wish.model):
+                return wish.model
+        if key.owner == "system" and self.choice.model and self.choice.names(key):
+            return self.choice.model
+        spec = self.snapshot.specs.get(key.provider)
+        if self.embeds:
+            return spec.default_embedding_model if spec else ""
+        return key.model or (spec.default_model if spec else "")
+
+    def _plausible(self, key: Key, model: str) -> bool:
+        """A chat model that an override names is no answer where embeddings are asked for."""
+        if not self.embeds or model == self.request.model:
+            return True
+        facts = self._facts(key.provider, model)
+        return facts is not None and "embeddings" in facts.capabilities
+
+    def _facts(self, provider: str, model: str) -> ModelFacts | None:
+        spec = self.snapshot.specs.get(provider)
+        return spec.model_facts(model) if spec else None
+
+    # Who may not
+
+    def fault(
+        self, key: Key, model: str, step: Step, cooling: Mapping[str, float]
+    ) -> tuple[Why, str, float | None] | None:
+        """Why this candidate is left out; None when it may be tried."""
+        spec = self.snapshot.specs.get(key.provider)
+        if spec is None:
+            return "unknown_provider", "This site does not offer the provider.", None
+        if refused := self._refused(key, step):
+            return *refused, None
+        if not key.is_active:
+            return "inactive", "Turned off.", None
+        if not key.readable:
+            return "unreadable", "The key can no longer be opened. Enter it again.", None
+        if spec.key_required and not key.has_key:
+            return "no_key", "No key is stored.", None
+        if spec.needs_base_url and not key.base_url:
+            return "no_address", "No address is stored.", None
+        if not model:
+            return "no_model", "No model is chosen, and the provider has no default.", None
+        if missing := self._missing(key, model):
+            return "unable", f"{model} cannot do this: {', '.join(missing)}.", None
+        return self._resting(key, cooling)
+
+    def _refused(self, key: Key, step: Step) -> tuple[Why, str] | None:
+        if not self.request.fallback and (step != self.head_step or key.provider != self.head_provider):
+            return "no_fallback", "The call asks for no fallback."
+        if key.owner == "user":
+            return None
+        if not self.snapshot.system_allowed:
+            return "not_allowed", "The site's keys are not open to this account."
+        consent = self.override.fallback_to_system
+        if not (self.snapshot.preferences.fallback_to_system if consent is None else consent):
+            return "no_consent", "Falling back to the site's keys is turned off."
+        return None
+
+    def _missing(self, key: Key, model: str) -> list[str]:
+        """What is needed and known to be lacking; an unknown model is taken to be able."""
+        facts = self._facts(key.provider, model)
+        return sorted(self.request.needs - facts.capabilities) if facts else []
+
+    @staticmethod
+    def _resting(key: Key, cooling: Mapping[str, float]) -> tuple[Why, str, float | None] | None:
+        if (seconds := cooling.get(key.ref, 0.0)) > 0:
+            return "cooling_down", f"The provider asked for a pause; {seconds:.0f} s are left.", seconds
+        if (seconds := cooling.get(key.destination, 0.0)) > 0:
+            return "destination_down", f"The provider failed repeatedly; tried again in {seconds:.0f} s.", seconds
+        return None
+
+    # What it gets
+
+    def candidate(self, key: Key, model: str, step: Step, position: int) -> Candidate:
+        preferences, choice = self.snapshot.preferences, self.choice
+        settled: tuple[Override | Preferences | SystemChoice, ...] = (self.override, preferences)
+        if key.owner == "system" and choice.names(key):
+            settled = (*settled, choice)
+        return Candidate(
+            key=key,
+            model=model,
+            step=step,
+            temperature=first(source.temperature for source in settled),
+            max_tokens=first(source.max_tokens for source in settled),
+            facts=self._facts(key.provider, model),
+            position=position,
+        )
+
+
+def first(values: Iterable[T | None]) -> T | None:
+    return next((value for value in values if value is not None), None)
+
+
+def targets(snapshot: Snapshot) -> set[str]:
+    """Everything in it that may be cooling down."""
+    keys = (*snapshot.keys, *snapshot.system_keys)
+    return {key.ref for key in keys} | {key.destination for key in keys}

@@ -1,0 +1,503 @@
+"""Tries a route: one candidate after the other, by one table, within one deadline.
+
+Before the first content of an answer a failure is invisible; after it there is never another candidate: the answer is
+marked incomplete and its beginning handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.urls import NoReverseMatch, reverse
+
+from llm_credentials.ledger import books, estimate
+from llm_credentials.ledger.books import Entry, Outcome, State
+from llm_credentials.providers import (
+    AuthenticationFailed,
+    BadProviderResponse,
+    ConnectionFailed,
+    ContextLengthExceeded,
+    CredentialUnreadable,
+    DeadlineExceeded,
+    EgressBlocked,
+    LLMClient,
+    LLMError,
+    LLMMessage,
+    LLMResponse,
+    LLMStreamChunk,
+    ModelNotFound,
+    NotConfigured,
+    PermissionDenied,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    StreamInterrupted,
+    TextPart,
+    UnsupportedContent,
+    Usage,
+)
+from llm_credentials.routing import health, marks
+from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse
+from llm_credentials.routing.resolve import Candidate, Dropped, Route
+from llm_credentials.routing.snapshot import Loaded, Row
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+Opener: TypeAlias = Callable[[Row, str], LLMClient]
+Again: TypeAlias = Literal["never", "once", "if soon"]
+
+RETRY_AFTER_S = (0.05, 0.15)
+"""The pause before the same candidate is asked again, drawn between the two."""
+SOON_S = 2.0
+FIRST_SHARE = 0.5
+"""The part of the remaining time that a candidate gets before the next one is asked instead."""
+FIRST_CONTENT_S = 30.0
+"""At most so long a stream may stay without content while others could be asked."""
+BLAMED_FROM_S = 10.0
+"""A destination is blamed for a missed deadline only if it had at least this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    again: Again
+    next: bool
+    health: Literal["breaker", "cooldown"] | None = None
+
+
+STOP = Rule("never", next=False)
+RULES: Mapping[type[LLMError], Rule] = {
+    LLMError: STOP,
+    ProviderUnavailable: Rule("once", next=True, health="breaker"),
+    ConnectionFailed: Rule("once", next=True, health="breaker"),
+    DeadlineExceeded: Rule("never", next=True, health="breaker"),
+    BadProviderResponse: Rule("once", next=True, health="breaker"),
+    RateLimited: Rule("if soon", next=True, health="cooldown"),
+    QuotaExhausted: Rule("never", next=True),
+    AuthenticationFailed: Rule("never", next=True),
+    CredentialUnreadable: Rule("never", next=True),
+    PermissionDenied: Rule("never", next=True),
+    ModelNotFound: Rule("never", next=True),
+    UnsupportedContent: Rule("never", next=True),
+    ContextLengthExceeded: Rule("never", next=True),
+}
+NEVER_SENT = (CredentialUnreadable, EgressBlocked, UnsupportedContent)
+PERHAPS_CHARGED = (DeadlineExceeded, BadProviderResponse, StreamInterrupted)
+"""The provider may have worked, and may bill it, though no proper answer came."""
+
+
+def rule(error: LLMError) -> Rule:
+    return next(RULES[cls] for cls in type(error).__mro__ if cls in RULES)
+
+
+class Answer(Protocol):
+    @property
+    def usage(self) -> Usage: ...
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One attempt while it is under way. Times are loop time."""
+
+    candidate: Candidate
+    row: Row
+    entry: Entry
+    number: int
+    started: float
+    limit_s: float
+    ttft_ms: int | None = None
+    heard: list[str] = field(default_factory=list)
+    closed: bool = False
+
+
+class Chain:
+    """The attempts of one call."""
+
+    def __init__(
+        self,
+        *,
+        loaded: Loaded,
+        route: Route,
+        task: str,
+        opener: Opener,
+        deadline_s: float,
+        prompt_tokens: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.loaded = loaded
+        self.route = route
+        self.task = task
+        self.opener = opener
+        self.prompt_tokens = prompt_tokens
+        self.call_id: UUID = uuid4()
+        self.loop = asyncio.get_running_loop()
+        self.deadline = self.loop.time() + deadline_s
+        self.queue = list(route.candidates)
+        self.again: Candidate | None = None
+        self.attempts = self._unopened()
+        self.first: tuple[Candidate, LLMError] | None = None
+        """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
+
+    # What callers use
+
+    async def ask(self, call: Callable[[LLMClient, Candidate, float], Awaitable[T]]) -> tuple[T, Receipt]:
+        """What ``call(client, candidate, limit_s)`` gives, of the first candidate that answers. Raises LLMError."""
+        while (trial := self._next()) is not None:
+            try:
+                async with asyncio.timeout(trial.limit_s):
+                    answer = await call(self.opener(trial.row, trial.candidate.model), trial.candidate, trial.limit_s)
+            except (LLMError, TimeoutError) as error:
+                await self._lost(trial, _ours(error, trial))
+            except BaseException as error:
+                await self._left(trial, error)
+                raise
+            else:
+                await self._won(trial, getattr(answer, "usage", None))
+                return answer, self.receipt(trial.candidate)
+        raise self._nobody()
+
+    async def stream(
+        self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[LLMStreamChunk, None]]
+    ) -> AsyncGenerator[LLMStreamChunk, None]:
+        """The chunks of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
+        while (trial := self._next()) is not None:
+            upstream: AsyncGenerator[LLMStreamChunk, None] | None = None
+            try:
+                client = self.opener(trial.row, trial.candidate.model)
+                upstream = call(client, trial.candidate, self._remaining())
+                held = await self._gate(upstream, trial)
+            except (LLMError, TimeoutError) as error:
+                await _close(upstream)
+                await self._lost(trial, _ours(error, trial))
+                continue
+            except BaseException as error:
+                await _close(upstream)
+                await self._left(trial, error)
+                raise
+            async for chunk in self._through(held, upstream, trial):
+                yield chunk
+            return
+        raise self._nobody()
+
+    def receipt(self, candidate: Candidate | None) -> Receipt:
+        return Receipt(attempts=list(self.attempts), reason=_reason(candidate, self.route.dropped))
+
+    # Streams
+
+    async def _gate(self, upstream: AsyncGenerator[LLMStreamChunk, None], trial: _Trial) -> list[LLMStreamChunk]:
+        """Everything up to the first real content, or the whole of an answer without any."""
+        held: list[LLMStreamChunk] = []
+        limit_s = min(trial.limit_s, FIRST_CONTENT_S) if self.queue else trial.limit_s
+        async with asyncio.timeout(limit_s):
+            async for chunk in upstream:
+                held.append(chunk)
+                if chunk.type == "done":
+                    return held
+                if chunk.text or chunk.tool_call:
+                    trial.ttft_ms = self._ms_since(trial.started)
+                    return held
+        raise BadProviderResponse(provider=trial.candidate.key.provider)
+
+    async def _through(
+        self, held: list[LLMStreamChunk], upstream: AsyncGenerator[LLMStreamChunk, None], trial: _Trial
+    ) -> AsyncGenerator[LLMStreamChunk, None]:
+        """Chunks as they come, the last one with the receipt; from here on this candidate's answer or none."""
+        try:
+            for chunk in held:
+                yield await self._passed(chunk, trial)
+            if held[-1].type != "done":
+                async for chunk in upstream:
+                    yield await self._passed(chunk, trial)
+        except (LLMError, TimeoutError) as error:
+            await _close(upstream)
+            raise await self._broken(trial, _ours(error, trial)) from None
+        except BaseException as error:
+            await _close(upstream)
+            await self._left(trial, error)
+            raise
+        await _close(upstream)
+
+    async def _passed(self, chunk: LLMStreamChunk, trial: _Trial) -> LLMStreamChunk:
+        if chunk.type != "done" or chunk.response is None:
+            trial.heard.append(chunk.text)
+            return chunk
+        await self._won(trial, chunk.response.usage)
+        return replace(chunk, response=routed(chunk.response, self.receipt(trial.candidate)))
+
+    async def _broken(self, trial: _Trial, error: LLMError) -> StreamInterrupted:
+        """The error of a stream that broke after its first content, with what had come."""
+        partial = error.partial if isinstance(error, StreamInterrupted) else None
+        interrupted = StreamInterrupted(
+            partial=partial or _partial(trial),
+            provider=trial.candidate.key.provider,
+            status_code=error.status_code,
+            request_id=error.request_id,
+            code=error.code,
+        )
+        usage = interrupted.partial.usage if interrupted.partial else Usage()
+        await self._book(trial, interrupted, StreamInterrupted.__name__, usage)
+        interrupted.receipt = self.receipt(trial.candidate)
+        return interrupted
+
+    # Turns
+
+    def _next(self) -> _Trial | None:
+        """The next attempt; None when there is no candidate or no time left."""
+        candidate, number = self.again, 2
+        self.again = None
+        if candidate is None:
+            candidate, number = (self.queue.pop(0) if self.queue else None), 1
+        remaining_s = self._remaining()
+        if candidate is None or remaining_s <= 0:
+            return None
+        key = candidate.key
+        return _Trial(
+            candidate=candidate,
+            row=self.loaded.rows[key.ref],
+            entry=Entry(
+                call_id=self.call_id,
+                user_id=self.loaded.user_id,
+                task=self.task,
+                provider=key.provider,
+                model=candidate.model,
+                credential_id=key.id,
+                key_owner=key.owner,
+            ),
+            number=number,
+            started=self.loop.time(),
+            limit_s=remaining_s * FIRST_SHARE if self.queue else remaining_s,
+        )
+
+    async def _lost(self, trial: _Trial, error: LLMError) -> None:
+        """Book a failure and get ready for the next turn. Raises when the table says that there is none."""
+        await self._book(trial, error, type(error).__name__, Usage())
+        candidate = trial.candidate
+        if self.first is None or self.first[0] is candidate:
+            self.first = (candidate, error)
+        verdict = rule(error)
+        pause_s = _pause_s(verdict, error) if trial.number == 1 else None
+        if pause_s is not None and pause_s < self._remaining():
+            self.again = candidate
+            await asyncio.sleep(pause_s)
+        elif verdict.next:
+            self.queue = [other for other in self.queue if _can(other, candidate, error)]
+        else:
+            error.receipt = self.receipt(candidate)
+            raise error
+
+    def _nobody(self) -> LLMError:
+        """The error of a call that nobody answered."""
+        candidate, error = self.first or (None, _no_candidate(self.route))
+        error.receipt = self.receipt(candidate)
+        return error
+
+    def _remaining(self) -> float:
+        return self.deadline - self.loop.time()
+
+    def _ms_since(self, started: float) -> int:
+        return round((self.loop.time() - started) * 1000)
+
+    # The books
+
+    async def _won(self, trial: _Trial, usage: Usage | None) -> None:
+        await self._book(trial, None, OK, usage or Usage())
+
+    async def _left(self, trial: _Trial, error: BaseException) -> None:
+        """The caller went away, or something broke that is no failure of the provider."""
+        leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        await self._book(trial, None, CANCELLED if leaving else type(error).__name__, Usage())
+
+    async def _book(self, trial: _Trial, error: LLMError | None, outcome: str, usage: Usage) -> None:
+        """Write the attempt down, once, also when the caller is being cancelled. Never fails the call."""
+        if trial.closed:
+            return
+        trial.closed = True
+        key = trial.candidate.key
+        latency_ms = self._ms_since(trial.started)
+        self.attempts.append(
+            Attempt(
+                provider=key.provider,
+                model=trial.candidate.model,
+                credential_id=key.id,
+                key_owner=key.owner,
+                outcome=outcome,
+                latency_ms=latency_ms,
+            )
+        )
+        state, counted = self._counted(trial, error, outcome, usage)
+        ended = Outcome(state=state, outcome=outcome, latency_ms=latency_ms, ttft_ms=trial.ttft_ms, usage=counted)
+        await _to_the_end(sync_to_async(_write)(trial, error, ended))
+
+    def _counted(self, trial: _Trial, error: LLMError | None, outcome: str, usage: Usage) -> tuple[State, Usage]:
+        """The usage, made up for where the provider did not say, and how far it can be trusted."""
+        if error is not None and not isinstance(error, PERHAPS_CHARGED):
+            return State.VOID, usage
+        if usage.input_tokens is not None and usage.output_tokens is not None:
+            return State.SETTLED, usage
+        guessed = replace(
+            usage,
+            input_tokens=self.prompt_tokens() if usage.input_tokens is None else usage.input_tokens,
+            output_tokens=estimate.text_tokens("".join(trial.heard))
+            if usage.output_tokens is None
+            else usage.output_tokens,
+        )
+        return State.ESTIMATED, guessed
+
+    def _unopened(self) -> list[Attempt]:
+        """The user's keys that would have been tried first, had they been readable."""
+        first = self.route.chosen.position if self.route.chosen else len(self.route.dropped)
+        return [
+            Attempt(
+                provider=dropped.key.provider,
+                model=dropped.model,
+                credential_id=dropped.key.id,
+                key_owner=dropped.key.owner,
+                outcome=CredentialUnreadable.__name__,
+                latency_ms=0,
+            )
+            for dropped in self.route.dropped
+            if dropped.why == "unreadable" and dropped.key.owner == "user" and dropped.position < first
+        ]
+
+
+def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
+    return RoutedResponse(
+        **{each.name: getattr(response, each.name) for each in fields(LLMResponse)},
+        receipt=receipt,
+    )
+
+
+def _ours(error: LLMError | TimeoutError, trial: _Trial) -> LLMError:
+    return error if isinstance(error, LLMError) else DeadlineExceeded(provider=trial.candidate.key.provider)
+
+
+def _pause_s(verdict: Rule, error: LLMError) -> float | None:
+    """How long to wait before asking the same candidate again; None: do not."""
+    match verdict.again:
+        case "once":
+            return random.uniform(*RETRY_AFTER_S)  # noqa: S311 (spreads retries; no secret)
+        case "if soon" if error.retry_after_s is not None and error.retry_after_s <= SOON_S:
+            return max(error.retry_after_s, 0.0)
+        case _:
+            return None
+
+
+def _can(other: Candidate, failed: Candidate, error: LLMError) -> bool:
+    """Whether another candidate may do better at what this one could not do at all."""
+    if not isinstance(error, ModelNotFound | UnsupportedContent | ContextLengthExceeded):
+        return True
+    if (other.key.destination, other.model) == (failed.key.destination, failed.model):
+        # Another key may be let to a model that this one does not see; no key makes a model read more.
+        return isinstance(error, ModelNotFound) and other.key.ref != failed.key.ref
+    if not isinstance(error, ContextLengthExceeded):
+        return True
+    window = other.facts.context_window if other.facts else None
+    too_small = failed.facts.context_window if failed.facts else None
+    return window is None or too_small is None or window > too_small
+
+
+def _no_candidate(route: Route) -> LLMError:
+    """Why there was nothing to try; says what to do and where."""
+    resting = [dropped for dropped in route.dropped if dropped.retry_after_s is not None]
+    if resting:
+        first = min(resting, key=lambda dropped: dropped.retry_after_s or 0.0)
+        kind = RateLimited if first.why == "cooling_down" else ProviderUnavailable
+        return kind(first.words, provider=first.key.provider, retry_after_s=first.retry_after_s)
+    left_out = " ".join(f"{_name(dropped)}: {dropped.words}" for dropped in route.dropped[:6])
+    advice = f"No usable key. Add or mend one on the providers page of your settings: {settings_url()}"
+    return NotConfigured(" ".join(filter(None, (route.problem, left_out, advice))))
+
+
+def settings_url() -> str:
+    """The page on which users mend their keys."""
+    try:
+        return reverse("llm_credentials:provider-list")
+    except NoReverseMatch:
+        return "/settings/llm/"
+
+
+def _name(dropped: Dropped | Candidate) -> str:
+    key = dropped.key
+    return f"{key.provider} · {'site' if key.owner == 'system' else key.name}"
+
+
+def _reason(candidate: Candidate | None, dropped: tuple[Dropped, ...]) -> str:
+    if candidate is None:
+        return ""
+    passed_over = [f"{_name(each)}: {each.words}" for each in dropped if each.position < candidate.position]
+    return " ".join([f"{_name(candidate)}: {candidate.reason}.", *passed_over[:6]])
+
+
+def _partial(trial: _Trial) -> LLMResponse:
+    return LLMResponse(
+        message=LLMMessage(role="assistant", parts=(TextPart(text="".join(trial.heard)),)),
+        finish_reason="other",
+        usage=Usage(),
+        provider=trial.candidate.key.provider,
+        model=trial.candidate.model,
+    )
+
+
+async def _close(upstream: AsyncGenerator[LLMStreamChunk, None] | None) -> None:
+    if upstream is not None:
+        await upstream.aclose()
+
+
+_writing: set[asyncio.Task[None]] = set()
+
+
+async def _to_the_end(work: Awaitable[None]) -> None:
+    """Await it; if this task is cancelled meanwhile, it goes on all the same."""
+
+    async def whole() -> None:
+        await work
+
+    task = asyncio.get_running_loop().create_task(whole())
+    _writing.add(task)
+    task.add_done_callback(_writing.discard)
+    await asyncio.shield(task)
+
+
+def _write(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
+    """Ledger, the key's counters and status, health: each of them, whatever becomes of the others."""
+    steps: tuple[tuple[str, Callable[[], Any]], ...] = (
+        ("ledger", lambda: books.settle(trial.entry, ended)),
+        ("marks", lambda: _mark(trial, error, ended)),
+        ("health", lambda: _tell_health(trial, error, ended)),
+    )
+    for name, step in steps:
+        try:
+            step()
+        except Exception as problem:
+            log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
+
+
+def _mark(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
+    marks.note(
+        trial.row,
+        error,
+        sent=not isinstance(error, NEVER_SENT),
+        answered=ended.outcome == OK or trial.ttft_ms is not None,
+    )
+
+
+def _tell_health(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
+    key = trial.candidate.key
+    if ended.outcome == OK or (error is not None and error.status_code is not None and error.status_code < 500):
+        health.succeeded(key.destination)
+    if error is None:
+        return
+    match rule(error).health:
+        case "cooldown":
+            health.rest(key.ref, error.retry_after_s)
+        case "breaker" if not isinstance(error, DeadlineExceeded) or ended.latency_ms >= BLAMED_FROM_S * 1000:
+            health.failed(key.destination)
+        case _:
+            pass

@@ -1,0 +1,131 @@
+"""Reads what a route depends on out of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard
+from uuid import UUID
+
+from django.contrib.auth import get_user_model
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+
+from llm_credentials import conf
+from llm_credentials.models import LLMSettings, SystemConfig, SystemCredential, TaskOverride, UserCredential
+from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
+from llm_credentials.providers import specs
+from llm_credentials.routing.resolve import Key, Override, Preferences, Snapshot, SystemChoice
+
+Person: TypeAlias = AbstractBaseUser | AnonymousUser
+Row: TypeAlias = UserCredential | SystemCredential | EnvironmentCredential
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A snapshot, and the rows that it speaks of by their ``Key.ref``: what is opened when a candidate is tried."""
+
+    user_id: Any
+    snapshot: Snapshot
+    rows: Mapping[str, Row]
+
+
+def load(user: Person) -> Loaded:
+    """Synchronous: six queries, each by an index."""
+    user_id: Any = user.pk
+    own = list(UserCredential.objects.for_user(user))
+    system = [*SystemCredential.objects.all(), *environment_credentials()]
+    rows: dict[str, Row] = {ref(row): row for row in (*own, *system)}
+    config = dict(SystemConfig.objects.filter(category="llm").values_list("key", "value"))
+    snapshot = Snapshot(
+        specs={spec.slug: spec for spec in specs()},
+        user_active=get_user_model()._default_manager.filter(pk=user_id, is_active=True).exists(),
+        preferences=_preferences(user_id),
+        keys=tuple(_key(row) for row in own),
+        system_keys=tuple(_key(row) for row in system),
+        overrides={override.task: _override(override) for override in TaskOverride.objects.for_user(user)},
+        completions=_choice(config.get("completions_config")),
+        embeddings=_choice(config.get("embeddings_config")),
+        default_provider=conf.default_provider(),
+    )
+    return Loaded(user_id=user_id, snapshot=snapshot, rows=rows)
+
+
+def ref(row: Row) -> str:
+    match row:
+        case UserCredential():
+            return f"user:{row.pk}"
+        case SystemCredential():
+            return f"system:{row.pk}"
+        case EnvironmentCredential():
+            return f"environment:{row.provider}"
+
+
+def _key(row: Row) -> Key:
+    return Key(
+        ref=ref(row),
+        id=row.pk,
+        owner="user" if isinstance(row, UserCredential) else "system",
+        provider=row.provider,
+        name=row.name,
+        model=row.model,
+        base_url=row.base_url,
+        is_active=row.is_active,
+        readable=not row.needs_reentry,
+        has_key=row.has_key,
+        priority=row.priority,
+        created_at=0.0 if isinstance(row, EnvironmentCredential) else row.created_at.timestamp(),
+        version=row.version,
+        from_environment=isinstance(row, EnvironmentCredential),
+    )
+
+
+def _preferences(user_id: Any) -> Preferences:
+    row = LLMSettings.objects.filter(user_id=user_id).first() or LLMSettings(user_id=user_id)
+    return Preferences(
+        default_provider=row.default_provider,
+        fallback_to_system=row.fallback_to_system,
+        temperature=row.temperature,
+        max_tokens=row.max_tokens,
+        strategy=row.strategy,
+    )
+
+
+def _override(row: TaskOverride) -> Override:
+    return Override(
+        credential=row.credential_id,
+        provider=row.provider,
+        model=row.model,
+        temperature=row.temperature,
+        max_tokens=row.max_tokens,
+        fallback_to_system=row.fallback_to_system,
+    )
+
+
+def _choice(value: object) -> SystemChoice:
+    """Staff may write anything into a JSON field: what does not fit counts as not set."""
+    if not isinstance(value, Mapping):
+        return SystemChoice()
+    temperature, max_tokens = value.get("temperature"), value.get("max_tokens")
+    return SystemChoice(
+        credential=_uuid(value.get("credential")),
+        provider=_text(value.get("provider")),
+        model=_text(value.get("model")),
+        temperature=temperature if _is_number(temperature) and 0 <= temperature <= 2 else None,
+        max_tokens=max_tokens if type(max_tokens) is int and max_tokens > 0 else None,
+    )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _uuid(value: object) -> UUID | None:
+    try:
+        return UUID(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
