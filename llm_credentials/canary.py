@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cryptography.fernet import InvalidToken
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models import Count, Value
@@ -9,7 +11,7 @@ from django.db.models.functions import Cast, StrIndex, Substr
 
 from llm_credentials import keyring
 from llm_credentials.models import ConnectionTest, KeyringCanary, SystemCredential, UserCredential
-from llm_credentials.models.sealed import KeyHolder
+from llm_credentials.models.sealed import KeyHolder, LLMCredential
 
 _TEXT = b"keyswitch keyring canary"
 
@@ -59,18 +61,26 @@ def _opens(ring: keyring.KeyRing, canary: KeyringCanary) -> bool:
         return False
 
 
-def rows_by_key_id(model: type[KeyHolder]) -> dict[str, int]:
-    """Key id → how many rows are sealed under it; the id is empty for texts that are not of our making."""
+def rows_by_key_id(model: type[KeyHolder], rows: models.QuerySet[Any] | None = None) -> dict[str, int]:
+    """Key id → how many (of these) rows are sealed under it; the id is empty for texts that are not of our making."""
     text = Cast("api_key", models.TextField())
     # What stands before the token, "v1:<key id>": nothing of the token itself leaves the database.
     after_format = Substr(text, len(keyring.FORMAT) + 2)
     head = Substr(text, 1, StrIndex(after_format, Value(":")) + len(keyring.FORMAT))
-    sealed = model._default_manager.filter(api_key__isnull=False)
+    sealed = (model._default_manager.all() if rows is None else rows).filter(api_key__isnull=False)
     counts: dict[str, int] = {}
-    for found, rows in sealed.values_list(head).annotate(Count("pk")).order_by():
+    for found, count in sealed.values_list(head).annotate(Count("pk")).order_by():
         key_id = keyring.key_id_of(f"{found}:")
-        counts[key_id] = counts.get(key_id, 0) + rows
+        counts[key_id] = counts.get(key_id, 0) + count
     return counts
+
+
+def waiting_for_reentry(model: type[KeyHolder]) -> models.QuerySet[Any]:
+    """Rows whose owners have been asked to enter the key again."""
+    rows: models.QuerySet[Any] = model._default_manager.all()
+    if not issubclass(model, LLMCredential):
+        return rows.none()
+    return rows.filter(status=LLMCredential.Status.NEEDS_REENTRY)
 
 
 def tables_exist() -> bool:
@@ -86,7 +96,9 @@ def stranded_rows() -> dict[str, int]:
     stranded: dict[str, int] = {}
     if gone:
         for model in SEALED_MODELS:
-            for key_id, rows in rows_by_key_id(model).items():
+            # Rows that wait for re-entry anyway are nobody's loss.
+            waiting = waiting_for_reentry(model).values("pk")
+            for key_id, rows in rows_by_key_id(model, model._default_manager.exclude(pk__in=waiting)).items():
                 if key_id in gone:
                     stranded[key_id] = stranded.get(key_id, 0) + rows
     return stranded

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 
 from llm_credentials import conf, keyring
 
@@ -33,6 +33,20 @@ def key_ring_is_random(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         return []
     text = f"CREDENTIAL_KEYS: the bytes of {', '.join(weak)} do not look random."
     return [Warning(text, hint=keyring.NEW_KEY_HINT, id="llm_credentials.W001")]
+
+
+@register(Tags.security, deploy=True)
+def deployed_key_ring_fits_database(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Before a deployment the database is asked even if nobody names it."""
+    if databases and DEFAULT_DB_ALIAS in databases:
+        return []
+    try:
+        return key_ring_fits_database(app_configs, databases=[DEFAULT_DB_ALIAS])
+    except DatabaseError:
+        text = "The database could not be asked whether the key ring fits it."
+        return [Warning(text, hint="Run manage.py check --database default.", id="llm_credentials.W002")]
 
 
 @register(Tags.database)

@@ -10,7 +10,7 @@ from django.db import models
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import keyring
-from llm_credentials.fields import SealedField, Unreadable
+from llm_credentials.fields import Sealed, SealedField, Unreadable
 from llm_credentials.providers import CredentialUnreadable, ProviderSpec, UnknownProvider, get_spec
 
 MASK = "••••"
@@ -58,9 +58,26 @@ class KeyHolder(models.Model):
             if spec is None or spec.key_required:
                 raise CredentialUnreadable(provider=self.provider)
             return ""
+        return self._opened(self.api_key)
+
+    @sensitive_variables()
+    def reseal(self) -> None:
+        """Seal the same key anew, under the ring's first key; for rotation. Not saved. Raises CredentialUnreadable."""
+        if self.api_key is not None:
+            self.seal(self._opened(self.api_key))
+
+    @sensitive_variables()
+    def check_readable(self) -> None:
+        """Raises CredentialUnreadable unless the key opens; the key itself is not handed out."""
+        if self.api_key is not None:
+            self._opened(self.api_key)
+
+    @sensitive_variables()
+    def _opened(self, sealed: Sealed) -> str:
         plain = None
+        # Raised after the handler, so that nothing hangs on the error as its context.
         with suppress(Unreadable):
-            plain = _key_field(self).open(self, self.api_key)
+            plain = _key_field(self).open(self, sealed)
         if plain is None or not self._is_the_recorded_key(plain):
             raise CredentialUnreadable(provider=self.provider)
         return plain

@@ -86,7 +86,7 @@ def test_database_is_not_asked_unless_it_is_named(alice: Any, settings: Any, dja
 
 
 @pytest.mark.parametrize(("secret", "weak"), [(b"a" * 32, True), (b"password" * 4, True), (bytes(range(32)), False)])
-def test_check_w001_typed_key_before_deployment(settings: Any, secret: bytes, weak: bool) -> None:
+def test_check_w001_typed_key_before_deployment(db: Any, settings: Any, secret: bytes, weak: bool) -> None:
     settings.CREDENTIAL_KEYS = f"k1:{base64.b64encode(secret).decode()}"
     assert ("llm_credentials.W001" in found(include_deployment_checks=True)) is weak
 

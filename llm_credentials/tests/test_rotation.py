@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import base64
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.management import CommandError, call_command
+from django.db import connection, connections
+
+from llm_credentials import canary, rotation, services
+from llm_credentials.models import ConnectionTest, KeyringCanary, SystemCredential, UserCredential
+from llm_credentials.tests.factories import (
+    ConnectionTestFactory,
+    SystemCredentialFactory,
+    UserCredentialFactory,
+    UserFactory,
+)
+from llm_credentials.tests.test_fields import put_text, stored_text
+
+OLD = "t1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+NEW = f"n1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
+BOTH = f"{NEW},{OLD}"
+
+
+def run(*args: str) -> str:
+    out = io.StringIO()
+    call_command("rotate_credential_keys", *args, stdout=out, stderr=io.StringIO())
+    return out.getvalue()
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+@pytest.fixture
+def keys(db: Any) -> dict[Any, str]:
+    """Primary key → key, for rows of every kind sealed under the old key."""
+    canary.plant()
+    rows = [UserCredentialFactory(key=f"sk-rotated-{number:020d}") for number in range(7)]
+    rows.append(SystemCredentialFactory(key="sk-rotated-system-0123456789"))
+    rows.append(ConnectionTestFactory(user=rows[0].user, key="sk-rotated-test-0123456789"))
+    UserCredentialFactory(key=None, provider="ollama")
+    return {row.pk: row.reveal() for row in rows}
+
+
+def all_rows() -> list[Any]:
+    return [
+        *UserCredential.objects.filter(api_key__isnull=False),
+        *SystemCredential.objects.all(),
+        *ConnectionTest.objects.all(),
+    ]
+
+
+def test_rotation_moves_every_row_and_then_the_old_key_may_go(keys: dict[Any, str], settings: Any) -> None:
+    versions = {row.pk: row.version for row in UserCredential.objects.all()}
+    settings.CREDENTIAL_KEYS = BOTH
+    report = lines(run("--batch", "2"))
+    assert report == [
+        "CURRENT 9 sealed under n1",
+        "EMPTY 1 without a key",
+        "The key t1 may be dropped from CREDENTIAL_KEYS.",
+        "9 re-sealed, 0 replaced by their owners meanwhile, 0 that do not open.",
+    ]
+    settings.CREDENTIAL_KEYS = NEW
+    assert {row.pk: row.reveal() for row in all_rows()} == keys
+    assert {row.api_key.key_id for row in all_rows()} == {"n1"}
+    assert {row.pk: row.version for row in UserCredential.objects.all()} == versions
+    assert canary.stranded_rows() == {}
+
+
+def test_rotation_again_finds_nothing_to_do(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = BOTH
+    run()
+    before = [stored_text(row) for row in all_rows()]
+    assert "0 re-sealed" in run()
+    assert [stored_text(row) for row in all_rows()] == before
+
+
+def test_dry_run_writes_nothing(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = BOTH
+    before = [stored_text(row) for row in all_rows()]
+    report = lines(run("--dry-run"))
+    assert "OLD 9 sealed under t1" in report
+    assert "The key t1 is still needed." in report
+    assert "Nothing was written. 9 rows would be re-sealed." in report
+    assert [stored_text(row) for row in all_rows()] == before
+    assert list(KeyringCanary.objects.values_list("key_id", flat=True)) == ["t1"]
+
+
+def test_rotation_goes_on_where_it_was_broken_off(
+    keys: dict[Any, str], settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CREDENTIAL_KEYS = BOTH
+    done = 0
+
+    def killed_after_four(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rotation.rotate(batch=2, tell=killed_after_four)
+    assert rotation.figures().old == {"t1": 5}
+    assert {row.pk: row.reveal() for row in all_rows()} == keys
+    run()
+    assert rotation.figures().old == {}
+    assert {row.pk: row.reveal() for row in all_rows()} == keys
+
+
+def test_rotation_leaves_a_key_that_its_owner_replaced_meanwhile(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = BOTH
+    row = UserCredential.objects.filter(api_key__isnull=False).first()
+    assert row is not None
+    services.credential_save(user=row.user, provider=row.provider, api_key="sk-replaced-meanwhile-0123456789")
+    moved = rotation.Moved()
+    rotation._move(row, moved)
+    assert (moved.resealed, moved.changed_meanwhile) == (0, 1)
+    assert UserCredential.objects.get(pk=row.pk).reveal() == "sk-replaced-meanwhile-0123456789"
+
+
+def test_rotation_quarantines_what_does_not_open_and_leaves_its_bytes(keys: dict[Any, str], settings: Any) -> None:
+    broken, fine = UserCredential.objects.filter(api_key__isnull=False)[:2]
+    put_text(broken, stored_text(fine))
+    before = stored_text(broken)
+    settings.CREDENTIAL_KEYS = BOTH
+    report = lines(run())
+    assert "UNREADABLE 1 sealed under t1" in report
+    assert "8 re-sealed, 0 replaced by their owners meanwhile, 1 that do not open." in report
+    assert "The key t1 may be dropped from CREDENTIAL_KEYS." in report
+    broken.refresh_from_db()
+    assert (broken.status, broken.status_detail) == ("needs_reentry", rotation.QUARANTINED)
+    assert stored_text(broken) == before
+    settings.CREDENTIAL_KEYS = NEW
+    assert canary.stranded_rows() == {}
+
+
+def test_verify_finds_tampered_rows_under_the_current_key_too(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = BOTH
+    run()
+    broken, fine = UserCredential.objects.filter(api_key__isnull=False)[:2]
+    put_text(broken, stored_text(fine))
+    report = lines(run("--verify"))
+    assert "Verified: 1 rows do not open." in report
+    assert UserCredential.objects.get(pk=broken.pk).status == "needs_reentry"
+    assert UserCredential.objects.get(pk=fine.pk).status == "unverified"
+
+
+def test_rotation_refuses_when_a_key_has_left_the_ring(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = NEW
+    with pytest.raises(CommandError, match="9 rows are sealed under 't1', which CREDENTIAL_KEYS does not hold"):
+        run()
+    assert not UserCredential.objects.filter(status="needs_reentry").exists()
+
+
+def test_lost_key_given_up_and_found_again(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = NEW
+    assert "UNREADABLE 9 sealed under t1" in lines(run("--give-up-lost"))
+    assert UserCredential.objects.filter(status="needs_reentry").count() == 7
+    settings.CREDENTIAL_KEYS = BOTH
+    run()
+    assert not UserCredential.objects.filter(status="needs_reentry").exists()
+    assert {row.pk: row.reveal() for row in all_rows()} == keys
+
+
+def test_rotation_refuses_a_replaced_key_under_the_same_id(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = NEW.replace("n1:", "t1:")
+    for args in ((), ("--give-up-lost",), ("--dry-run",)):
+        with pytest.raises(CommandError, match="is not the one that this database was sealed with"):
+            run(*args)
+    assert not UserCredential.objects.filter(status="needs_reentry").exists()
+
+
+@pytest.mark.parametrize(
+    ("ring", "args"), [("", ()), ("nonsense", ()), (BOTH, ("--batch", "0")), (BOTH, ("--batch", "x"))]
+)
+def test_rotation_bad_input_is_a_clear_error(db: Any, settings: Any, ring: str, args: tuple[str, ...]) -> None:
+    settings.CREDENTIAL_KEYS = ring
+    with pytest.raises(CommandError) as caught:
+        run(*args)
+    assert "nonsense" not in str(caught.value)
+
+
+def test_check_deploy_refuses_a_ring_that_would_strand_rows(keys: dict[Any, str], settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = NEW
+    ids = {message.id for message in run_checks(include_deployment_checks=True)}
+    assert "llm_credentials.E004" in ids
+    settings.CREDENTIAL_KEYS = BOTH
+    ids = {message.id for message in run_checks(include_deployment_checks=True)}
+    assert "llm_credentials.E004" not in ids
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rotation_beside_readers_and_writers_loses_nothing(settings: Any) -> None:
+    users = [UserFactory() for _ in range(12)]
+    for number, user in enumerate(users):
+        services.credential_save(user=user, provider="openai", api_key=f"sk-{number:03d}-before-0123456789")
+    settings.CREDENTIAL_KEYS = BOTH
+    failures: list[object] = []
+    over = threading.Event()
+    latest = {user.pk: f"sk-{number:03d}-before-0123456789" for number, user in enumerate(users)}
+
+    def write(part: int) -> None:
+        for turn in range(6):
+            for number, user in list(enumerate(users))[part::3]:
+                key = f"sk-{number:03d}-turn-{turn}-0123456789"
+                services.credential_save(user=user, provider="openai", api_key=key)
+                latest[user.pk] = key
+
+    def read() -> None:
+        while not over.is_set():
+            for row in UserCredential.objects.all():
+                row.reveal()
+
+    def guarded(work: Any, *args: Any) -> None:
+        try:
+            work(*args)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    writers = [threading.Thread(target=guarded, args=(write, part)) for part in range(3)]
+    readers = [threading.Thread(target=guarded, args=(read,)) for _ in range(3)]
+    for thread in (*writers, *readers):
+        thread.start()
+    while any(thread.is_alive() for thread in writers):
+        rotation.rotate(batch=3)
+    over.set()
+    for thread in readers:
+        thread.join()
+    rotation.rotate(batch=3)
+    assert failures == []
+    assert rotation.figures().old == {}
+    settings.CREDENTIAL_KEYS = NEW
+    assert {row.user_id: row.reveal() for row in UserCredential.objects.all()} == latest
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_rotation_killed_at_any_point_is_resumable(settings: Any) -> None:
+    """A real process, killed after so many rows; the next run ends what it began."""
+    if connection.vendor != "sqlite":
+        pytest.skip("the other process opens the database file")
+    user = UserFactory()
+    expected = {}
+    for number in range(30):
+        row = services.credential_save(user=user, provider="openai", name=f"n{number}", api_key=f"sk-{number:020d}")
+        expected[row.credential.pk] = f"sk-{number:020d}"
+    settings.CREDENTIAL_KEYS = BOTH
+    script = (
+        "import os, sys, django\n"
+        "from django.conf import settings\n"
+        "django.setup()\n"
+        "settings.CREDENTIAL_KEYS, path, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])\n"
+        "settings.DATABASES['default']['NAME'] = path\n"
+        "from llm_credentials import rotation\n"
+        "move = rotation._move\n"
+        "count = 0\n"
+        "def counted(row, moved):\n"
+        "    global count\n"
+        "    move(row, moved)\n"
+        "    count += 1\n"
+        "    if count == limit: os.kill(os.getpid(), 9)\n"
+        "rotation._move = counted\n"
+        "rotation.rotate(batch=4)\n"
+    )
+    path = str(connection.settings_dict["NAME"])
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings_test"}
+    for limit in (1, 4, 5, 11):
+        ended = subprocess.run(
+            [sys.executable, "-c", script, BOTH, path, str(limit)], env=environment, capture_output=True, timeout=60
+        )
+        assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+        assert {row.pk: row.reveal() for row in UserCredential.objects.all()} == expected
+    run()
+    assert rotation.figures().old == {}
+    settings.CREDENTIAL_KEYS = NEW
+    assert {row.pk: row.reveal() for row in UserCredential.objects.all()} == expected
