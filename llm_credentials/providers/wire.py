@@ -1,4 +1,4 @@
-"""What every wire does the same way: tool ids and arguments, images, addresses, retry-after, error codes."""
+"""What every wire does the same way: tool ids and arguments, images, addresses, error codes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from time import time
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -38,8 +36,6 @@ _STATUS_ERRORS: Mapping[int, type[LLMError]] = {
     409: ProviderUnavailable,
     429: RateLimited,
 }
-MAX_RETRY_AFTER_S = 24 * 3600.0
-_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{0,15})?")
 _CODE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
@@ -63,26 +59,6 @@ def strip_suffixes(address: str, suffixes: tuple[str, ...]) -> str:
 def safe_code(value: object) -> str | None:
     """A provider's error code if it looks like one; anything else may quote the request and is dropped."""
     return value if isinstance(value, str) and _CODE.fullmatch(value) else None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds until the provider wants to be asked again, at most a day; None when it does not say, or nonsense.
-
-    From ``retry-after-ms`` or ``retry-after``, which is seconds or a date; a date that has passed is 0.
-    """
-    milliseconds = _number(headers.get("retry-after-ms"))
-    text = headers.get("retry-after")
-    seconds = _number(text) if milliseconds is None else milliseconds / 1000
-    if seconds is None and text:
-        try:
-            seconds = max(parsedate_to_datetime(text).timestamp() - time(), 0.0)
-        except (ValueError, OverflowError):
-            return None
-    return None if seconds is None or seconds < 0 else min(seconds, MAX_RETRY_AFTER_S)
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text and _NUMBER.fullmatch(text.strip()) else None
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:

@@ -13,9 +13,9 @@ from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, UnsupportedContent
 from llm_credentials.providers.messages import Call, LLMResponse, ModelInfo, system_text
 from llm_credentials.providers.spec import SEES, THINKS, ModelFacts, ProviderSpec
+from llm_credentials.providers.transport import HttpClient, RawResponse
 
 if TYPE_CHECKING:
-    import httpx2  # noqa: TID251
     from anthropic import AsyncAnthropic
 
 OFFICIAL_HOST = "api.anthropic.com"
@@ -33,7 +33,7 @@ class MessagesClient(LLMClient):
     current models take only one of them.
     """
 
-    _built: tuple[httpx2.AsyncClient, AsyncAnthropic] | None = None
+    _built: tuple[HttpClient, AsyncAnthropic] | None = None
 
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
@@ -147,7 +147,7 @@ class MessagesClient(LLMClient):
             self._built = (http, self._build(http))
         return self._built[1]
 
-    def _build(self, http: httpx2.AsyncClient) -> AsyncAnthropic:
+    def _build(self, http: HttpClient) -> AsyncAnthropic:
         import anthropic
 
         # Every argument that the constructor would else read from the environment is given.
@@ -162,6 +162,8 @@ class MessagesClient(LLMClient):
         )
         # The constructor has merged ANTHROPIC_CUSTOM_HEADERS in; there is no argument to leave them out.
         sdk._custom_headers = self._extra_headers()
+        # Else the first request of each client asks the operating system for its name, in a thread.
+        sdk._platform = "Unknown"
         return sdk
 
     def _extra_headers(self) -> dict[str, str]:
@@ -170,11 +172,9 @@ class MessagesClient(LLMClient):
             return {}
         return {"x-api-key": self._api_key or ""}
 
-    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> httpx2.Response:
-        import httpx2  # noqa: TID251 (the type of the answer; nothing is opened here)
-
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
         # Always a stream to the SDK: the bytes are read by us, not by it.
-        return await self._sdk().post(path, content=wire.encode_json(body), cast_to=httpx2.Response, stream=True)
+        return await self._sdk().post(path, content=wire.encode_json(body), cast_to=RawResponse, stream=True)
 
     def sdk_error(self, error: Exception) -> LLMError | None:
         import anthropic
@@ -183,18 +183,14 @@ class MessagesClient(LLMClient):
             return None
         ours = messages.body_error(error.body, error.status_code)
         ours.request_id = error.request_id or _text(error.body, "request_id")
-        ours.retry_after_s = wire.retry_after_s(error.response.headers)
+        ours.retry_after_s = transport.retry_after_s(error.response.headers)
         return ours
 
     async def fetch_models(self) -> list[ModelInfo]:
-        import httpx2  # noqa: TID251 (the type of the answer; nothing is opened here)
-
         found: list[ModelInfo] = []
         params: dict[str, object] = {"limit": MODELS_PAGE_SIZE}
         for _ in range(MAX_MODEL_PAGES):
-            response = await self._sdk().get(
-                "/v1/models", cast_to=httpx2.Response, options={"params": params}, stream=True
-            )
+            response = await self._sdk().get("/v1/models", cast_to=RawResponse, options={"params": params}, stream=True)
             page = await transport.read_json(response)
             rows = page.get("data") if isinstance(page, dict) else None
             if not isinstance(rows, list):

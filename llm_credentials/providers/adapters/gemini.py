@@ -15,10 +15,10 @@ from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import AuthenticationFailed, BadProviderResponse, LLMError
 from llm_credentials.providers.messages import Call, Embeddings, LLMResponse, ModelInfo, system_text
 from llm_credentials.providers.spec import EMBEDS, SEES, THINKS, ModelFacts, ProviderSpec
+from llm_credentials.providers.transport import HttpClient, RawResponse
 from llm_credentials.providers.usage import Usage
 
 if TYPE_CHECKING:
-    import httpx2  # noqa: TID251
     from google.genai import Client
 
 API_VERSION = "v1beta"
@@ -36,7 +36,7 @@ class GenerateContentClient(LLMClient):
     a tool that must be called.
     """
 
-    _built: tuple[httpx2.AsyncClient, Client] | None = None
+    _built: tuple[HttpClient, Client] | None = None
 
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
@@ -119,7 +119,7 @@ class GenerateContentClient(LLMClient):
             self._built = (http, self._build(http))
         return self._built[1]
 
-    def _build(self, http: httpx2.AsyncClient) -> Client:
+    def _build(self, http: HttpClient) -> Client:
         from google.genai import Client
         from google.genai.client import DebugConfig
         from google.genai.types import HttpOptions
@@ -140,10 +140,10 @@ class GenerateContentClient(LLMClient):
             http_options=options,
         )
 
-    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> httpx2.Response:
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
         return await self._request("post", path, wire.encode_json(body))
 
-    async def _request(self, method: str, path: str, content: bytes) -> httpx2.Response:
+    async def _request(self, method: str, path: str, content: bytes) -> RawResponse:
         # The SDK has no public call that leaves the answer's bytes alone.
         api = self._sdk()._api_client
         request = api._build_request(method, path, {})
@@ -152,7 +152,7 @@ class GenerateContentClient(LLMClient):
             answer: Any = await api._async_request_once(request, True)
         except (UnicodeDecodeError, RecursionError):
             raise BadProviderResponse("The provider's error could not be read.") from None
-        response: httpx2.Response = answer.response_stream
+        response: RawResponse = answer.response_stream
         return response
 
     def sdk_error(self, error: Exception) -> LLMError | None:
@@ -165,7 +165,7 @@ class GenerateContentClient(LLMClient):
             return None
         ours = generate.body_error(error.details, error.code)
         headers = getattr(error.response, "headers", None) or {}
-        ours.retry_after_s = wire.retry_after_s(headers) or ours.retry_after_s
+        ours.retry_after_s = transport.retry_after_s(headers) or ours.retry_after_s
         ours.request_id = headers.get("x-request-id")
         return ours
 

@@ -19,15 +19,14 @@ from llm_credentials.providers import (
     RequestRejected,
     UnsupportedContent,
 )
+from llm_credentials.providers.transport import MAX_RETRY_AFTER_S, retry_after_s
 from llm_credentials.providers.wire import (
-    MAX_RETRY_AFTER_S,
     AnswerIds,
     IdRule,
     WireIds,
     data_url,
     encode_json,
     parse_arguments,
-    retry_after_s,
     safe_code,
     status_error,
     strip_suffixes,
