@@ -10,7 +10,6 @@ from django.http import HttpRequest
 
 from agents.models import AgentRun, Conversation
 
-
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
 else:

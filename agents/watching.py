@@ -123,6 +123,9 @@ class _Watchers:
                 asyncio.create_task(self._poll(), context=context),
                 asyncio.create_task(self._listen(), context=context),
             ]
+            for task in self.tasks:
+                _ending.add(task)
+                task.add_done_callback(_ending.discard)
 
     def remove(self, watch: Watch) -> None:
         if self.watches.get(watch.id) is watch:
@@ -171,6 +174,8 @@ class _Watchers:
 
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watchers] = WeakKeyDictionary()
 _lock = threading.Lock()
+_ending: set[asyncio.Task[None]] = set()
+"""Cancelled tasks close their connections after nobody else knows them; loops hold tasks weakly."""
 
 
 def _of_this_loop() -> _Watchers:
