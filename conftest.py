@@ -48,7 +48,10 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def empty_valkey(_valkey: redis.Redis) -> None:
     """No test sees what another counted, cached or queued."""
+    from llm_credentials.routing import health
+
     _valkey.flushall()
+    health.forget_here()
 
 
 @pytest.fixture(scope="session")

@@ -97,15 +97,10 @@ def succeeded(destination: str) -> None:
             _away(error)
 
 
-def forget() -> None:
-    """Everything, here and in Valkey: for tests and for operators who know better."""
+def forget_here() -> None:
+    """What this process knows: for tests, between which Valkey is emptied."""
     global _local
     _local = _Local()
-    if (server := _server()) is not None:
-        try:
-            server.delete(_RESTING, *server.scan_iter(f"{_FAILED}*"))
-        except redis.RedisError as error:
-            _away(error)
 
 
 # Valkey
