@@ -14,6 +14,7 @@ from llm_credentials import conf
 from llm_credentials.keyring import looks_sealed
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.providers import EgressBlocked, ProviderSpec, UnknownProvider, get_spec, registry, transport
+from llm_credentials.providers.client import model_id_fault
 
 KEY_MIN_LENGTH = 8
 KEY_MAX_LENGTH = 4096
@@ -25,7 +26,6 @@ REENTER = "Enter the key again: a stored key only goes to the address it was sav
 
 _VISIBLE_ASCII = frozenset(string.printable) - frozenset(string.whitespace)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-_MODEL = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@+-]{0,199}")
 _MASK = re.compile(r"(?:•+|\*{3,})\s*[\x21-\x7e]{0,8}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0080-\u009f\u2028\u2029\ud800-\udfff]")
 
@@ -102,18 +102,14 @@ def _key_error(text: str) -> ValidationError:
 
 def clean_model(model: object) -> str:
     """A model id or empty. Never a path into the provider's other endpoints. Raises ValidationError on ``model``."""
-    text = model.strip() if isinstance(model, str) else None
+    if not isinstance(model, str):
+        raise ValidationError({"model": ["A model id is a text."]})
+    text = model.strip()
     if text == "":
         return ""
-    if text is None or not _MODEL.fullmatch(text) or ".." in text or "//" in text or text.endswith("/"):
-        raise ValidationError(
-            {
-                "model": [
-                    "A model name has at most 200 letters, digits and . _ : / @ + - "
-                    "and neither begins nor ends with a slash."
-                ]
-            }
-        )
+    fault = model_id_fault(text) or ("A model id is no path." if ".." in text else None)
+    if fault:
+        raise ValidationError({"model": [fault]})
     if looks_like_key(text):
         raise ValidationError({"model": ["That looks like a key, not a model. Enter it in the key field."]})
     return text
