@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
+import importlib
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +40,12 @@ _STATUS_ERRORS: Mapping[int, type[LLMError]] = {
     429: RateLimited,
 }
 _CODE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
+
+
+async def import_aside(module: str) -> None:
+    """Import an SDK in a thread: it takes up to a second, in which the event loop would answer nobody."""
+    if module not in sys.modules:
+        await asyncio.to_thread(importlib.import_module, module)
 
 
 def status_error(status: int) -> type[LLMError]:

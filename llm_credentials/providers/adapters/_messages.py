@@ -329,6 +329,11 @@ class MessagesDecoder:
         """Blocks under way, by their index; text and the like as lists of pieces."""
         self._counted = False
 
+    @property
+    def complete(self) -> bool:
+        """Nothing follows ``message_stop``: the connection may stay open behind it."""
+        return self.ended
+
     def feed(self, event: str, data: bytes) -> Iterator[LLMStreamChunk]:
         value = load_json(data)
         if not isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,9 @@ class MessagesClient(LLMClient):
 
     # The SDK
 
-    def _sdk(self) -> AsyncAnthropic:
+    async def _sdk(self) -> AsyncAnthropic:
         """The SDK's client over the running event loop's connections; built once for each."""
+        await wire.import_aside("anthropic")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
             self._built = (http, self._build(http))
@@ -174,9 +176,12 @@ class MessagesClient(LLMClient):
 
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
         # Always a stream to the SDK: the bytes are read by us, not by it.
-        return await self._sdk().post(path, content=wire.encode_json(body), cast_to=RawResponse, stream=True)
+        sdk = await self._sdk()
+        return await sdk.post(path, content=wire.encode_json(body), cast_to=RawResponse, stream=True)
 
     def sdk_error(self, error: Exception) -> LLMError | None:
+        if "anthropic" not in sys.modules:
+            return None
         import anthropic
 
         if not isinstance(error, anthropic.APIStatusError):
@@ -187,10 +192,11 @@ class MessagesClient(LLMClient):
         return ours
 
     async def fetch_models(self) -> list[ModelInfo]:
+        sdk = await self._sdk()
         found: list[ModelInfo] = []
         params: dict[str, object] = {"limit": MODELS_PAGE_SIZE}
         for _ in range(MAX_MODEL_PAGES):
-            response = await self._sdk().get("/v1/models", cast_to=RawResponse, options={"params": params}, stream=True)
+            response = await sdk.get("/v1/models", cast_to=RawResponse, options={"params": params}, stream=True)
             page = await transport.read_json(response)
             rows = page.get("data") if isinstance(page, dict) else None
             if not isinstance(rows, list):

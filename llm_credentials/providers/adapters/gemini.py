@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cache
@@ -112,8 +113,9 @@ class GenerateContentClient(LLMClient):
 
     # The SDK
 
-    def _sdk(self) -> Client:
+    async def _sdk(self) -> Client:
         """The SDK's client over the running event loop's connections; built once for each."""
+        await wire.import_aside("google.genai")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
             self._built = (http, self._build(http))
@@ -145,7 +147,7 @@ class GenerateContentClient(LLMClient):
 
     async def _request(self, method: str, path: str, content: bytes) -> RawResponse:
         # The SDK has no public call that leaves the answer's bytes alone.
-        api = self._sdk()._api_client
+        api = (await self._sdk())._api_client
         request = api._build_request(method, path, {})
         request.data = content
         try:
@@ -156,6 +158,8 @@ class GenerateContentClient(LLMClient):
         return response
 
     def sdk_error(self, error: Exception) -> LLMError | None:
+        if "google.genai" not in sys.modules:
+            return None
         from google.genai._api_client import EphemeralTokenAPIKeyError
         from google.genai.errors import APIError
 

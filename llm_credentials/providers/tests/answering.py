@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -51,6 +52,8 @@ class Answering:
         await response.prepare(request)
         for piece in answer.pieces:
             await response.write(piece)
+        if answer.open_s:
+            await asyncio.sleep(answer.open_s)
         if answer.cut and request.transport is not None:
             request.transport.abort()
         return response
@@ -63,6 +66,8 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
     """Break the connection after the last piece."""
+    open_s: float = 0.0
+    """Stay silent so long after the last piece."""
 
 
 def of_json(value: Any, status: int = 200, **headers: str) -> Answer:

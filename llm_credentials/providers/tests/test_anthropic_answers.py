@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from typing import Any
 
@@ -399,6 +400,13 @@ async def test_streamed_tool_of_the_schema_is_text() -> None:
     assert (chunks[-1].response.text, chunks[-1].response.finish_reason) == ('{"n":7}', "stop")
 
 
+async def test_stream_ends_with_message_stop_though_the_connection_stays_open() -> None:
+    answer = of_events(*EVERYTHING)
+    answer.open_s = 30.0
+    async with asyncio.timeout(10):
+        assert (await streamed(answer))[-1].type == "done"
+
+
 # Errors
 
 
@@ -538,8 +546,6 @@ async def test_environment_reaches_neither_address_nor_headers(monkeypatch: pyte
 
 
 async def test_client_works_in_one_event_loop_after_another() -> None:
-    import asyncio
-
     async with answering(of_json(message())) as server:
         client = server.client("anthropic")
         await client.complete(HELLO)
