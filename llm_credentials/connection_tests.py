@@ -198,7 +198,10 @@ def test_run(test_id: UUID | str) -> None:
     if not claimed:
         return
     test = ConnectionTest.objects.select_related("credential", "user").get(pk=test_id)
-    version = test.credential.version if test.credential else None
+    stored = test.credential
+    # What was tried with another model or other options says nothing about the key as it is stored.
+    as_stored = stored is not None and (stored.model, stored.options) == (test.model, test.options)
+    version = stored.version if stored is not None and as_stored else None
     outcome = bridge.run(_examine, test)
     _finish(test, outcome, version)
 
@@ -221,7 +224,7 @@ async def _examine(test: ConnectionTest) -> _Outcome:
     model = test.model
     try:
         async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
-            client = open_client(test.credential or test)
+            client = open_client(test.credential or test, model=test.model or None, options=test.options)
             model = client.model
             await _ask(client, steps)
     except LLMError as error:

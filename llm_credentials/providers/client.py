@@ -394,7 +394,7 @@ def model_id_fault(model: str) -> str | None:
         return "A model id has at most 200 characters."
     if not _MODEL_ID_ALPHABET.issuperset(model):
         return "A model id has letters, digits and - _ . : / @ + ~ = , only."
-    if any(piece in ("", ".", "..") for piece in model.split("/")):
+    if any(piece[:1] in ("", ".", "-") for piece in model.split("/")):
         return "A model id is no path."
     return None
 

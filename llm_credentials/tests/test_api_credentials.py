@@ -32,12 +32,10 @@ class Program:
     def __init__(self, token: str | None) -> None:
         self.client = Client(headers={"Authorization": f"Bearer {token}"} if token else {})
 
-    def call(self, method: str, path: str = "", body: Any = None, **extra: Any) -> Any:
+    def call(self, method: str, path: str = "", body: Any = b"", **extra: Any) -> Any:
         data = body if isinstance(body, bytes | str) else json.dumps(body)
-        content = (
-            {"data": data, "content_type": extra.pop("content_type", "application/json")} if body is not None else {}
-        )
-        return getattr(self.client, method)(f"{ROOT}{path}", **content, **extra)
+        content = {} if method == "get" else {"data": data, "content_type": "application/json"}
+        return getattr(self.client, method)(f"{ROOT}{path}", **content | extra)
 
 
 @pytest.fixture
