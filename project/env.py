@@ -83,7 +83,8 @@ def child_environment(**extra: str) -> dict[str, str]:
 
 
 def text(name: str, default: str = "") -> str:
-    return _Environment.ENVIRON.get(name, default).strip()
+    """The value without blanks around it; an empty one counts as none, as in a copied example file."""
+    return _Environment.ENVIRON.get(name, "").strip() or default
 
 
 def secret(name: str) -> str:

@@ -151,7 +151,9 @@ class Supervisor:
         address = f"127.0.0.1:{port}"
         self.extra["SANDBOX_URL"] = f"http://{address}"
         self.extra["LLM_EGRESS_ALLOW"] = ",".join([*env.words("LLM_EGRESS_ALLOW"), address])
-        sandbox = self._spawn("sandbox", [sys.executable, "manage.py", "sandbox_provider", "--port", str(port)])
+        sandbox = self._spawn(
+            "sandbox-provider", [sys.executable, "manage.py", "sandbox_provider", "--port", str(port)]
+        )
         self.signals.wait_until(lambda: _listens(port), [sandbox], 30, "The sandbox provider's first answer")
 
     def _write_run_env(self) -> None:
@@ -217,7 +219,7 @@ class Supervisor:
             self.say("Stopping.")
         groups = (
             (("web", "worker", "setup"), STOP_WEB_AND_WORKER),
-            (("sandbox",), STOP_SANDBOX),
+            (("sandbox-provider",), STOP_SANDBOX),
             (("valkey",), STOP_BROKER),
         )
         for names, steps in groups:

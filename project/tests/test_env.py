@@ -1,4 +1,5 @@
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,3 +177,19 @@ def test_env_file_gets_what_is_missing_and_keeps_the_rest(files: Path) -> None:
 )
 def test_redis_address_is_spelled_for_celery(url: str, broker: str) -> None:
     assert env.redis_addresses(url) == {"plain": url, "broker": broker}
+
+
+def test_example_explains_every_variable_that_is_read() -> None:
+    example = (env.BASE_DIR / ".env.example").read_text()
+    explained = set(re.findall(r"^([A-Z][A-Z0-9_]*)=", example, re.MULTILINE))
+    source = "".join(
+        (env.BASE_DIR / "project" / name).read_text() for name in ("settings.py", "management/commands/up.py")
+    )
+    read = set(re.findall(r'env\.(?:text|secret|flag|whole|decimal|words|database)\(\s*"([A-Z0-9_]+)"', source))
+    for spec in registry.all_specs():
+        if spec.env_prefix:
+            read |= {f"{spec.env_prefix}_{end}" for end in ("MODEL", "BASE_URL")}
+            read |= {f"{spec.env_prefix}_{field.name.upper()}" for field in spec.options}
+        read |= set(spec.env_key_names[:1])
+    assert read <= explained, f"not explained: {read - explained}"
+    assert explained - {"DATABASE_CONN_MAX_AGE_S"} <= read, f"read by nobody: {explained - read}"
