@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from llm_credentials import services
+from llm_credentials import keyring, rotation, services
 from llm_credentials.models import (
     ConnectionTest,
     LLMSettings,
@@ -212,6 +214,21 @@ class SystemCredentialAdmin(MaskedKey):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         extra = {"environment_credentials": environment_credentials(), **(extra_context or {})}
         return super().changelist_view(request, extra)
+
+    def get_urls(self) -> list[URLPattern]:
+        page = path("key-ring/", self.admin_site.admin_view(self.key_ring_view), name="llm_credentials_key_ring")
+        return [page, *super().get_urls()]
+
+    def key_ring_view(self, request: HttpRequest) -> HttpResponse:
+        """How many rows are sealed under which encryption key, as ``rotate_credential_keys`` reports it."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        context = self.admin_site.each_context(request) | {"title": "Encryption keys", "opts": self.opts}
+        try:
+            context |= {"figures": rotation.figures(), "ring": keyring.ring()}
+        except keyring.KeyringError as error:
+            context |= {"problem": f"{error} {error.hint}"}
+        return TemplateResponse(request, "admin/llm_credentials/systemcredential/key_ring.html", context)
 
     def save_model(self, request: HttpRequest, obj: SystemCredential, form: Any, change: bool) -> None:
         draft = form.draft(form.cleaned_data)

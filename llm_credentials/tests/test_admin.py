@@ -297,3 +297,33 @@ def test_admin_is_closed_to_users_without_staff_rights(
     client.force_login(alice)
     for page in (url(model, "changelist"), url(model, "change", rows[model].pk)):
         assert client.get(page).status_code in (302, 403)
+
+
+def test_admin_key_ring_page_says_what_is_sealed_under_which_key(
+    site: Client, rows: dict[type, Any], settings: Any
+) -> None:
+    page = reverse("admin:llm_credentials_key_ring")
+    assert page in site.get(url(SystemCredential, "changelist")).text
+    settings.CREDENTIAL_KEYS = f"n1:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=,{settings.CREDENTIAL_KEYS}"
+    response = site.get(page)
+    assert response.context["figures"].old == {"t1": 3}
+    assert "rotate_credential_keys" in response.text
+    assert [secret for secret in secrets_of(rows) if secret in response.text] == []
+
+
+def test_admin_key_ring_page_answers_without_a_ring(site: Client, settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = "k1:c2hvcnQ="
+    response = site.get(reverse("admin:llm_credentials_key_ring"))
+    assert response.status_code == 200
+    assert "entry 1 (id &#x27;k1&#x27;)" in response.text
+    assert "c2hvcnQ" not in response.text
+
+
+def test_admin_key_ring_page_is_for_staff_who_may_see_system_credentials(client: Client, alice: Any, bob: Any) -> None:
+    page = reverse("admin:llm_credentials_key_ring")
+    client.force_login(alice)
+    assert client.get(page).status_code == 302
+    bob.is_staff = True
+    bob.save()
+    client.force_login(bob)
+    assert client.get(page).status_code == 403
