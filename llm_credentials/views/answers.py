@@ -49,17 +49,23 @@ def show_page(request: UserRequest, page: ProvidersPage, *, status: int = 200) -
     return render(request, PAGE, {"page": page}, status=status)
 
 
-def show_region(request: UserRequest, page: ProvidersPage) -> HttpResponse:
-    """Everything below the tabs, wherever the request was aimed: for changes that move cards about."""
-    response = render(request, f"{PAGE}#region_answer", {"page": page})
+def show_region(request: UserRequest, page: ProvidersPage, *, focus: str) -> HttpResponse:
+    """Everything below the tabs, wherever the request was aimed: for changes that move cards about.
+
+    ``focus``: the id of the card to which the keyboard goes.
+    """
+    response = render(request, f"{PAGE}#region_answer", {"page": page, "focus": focus})
     response["HX-Retarget"] = "#providers"
     response["HX-Reswap"] = "outerHTML"
     return response
 
 
-def show_card(request: UserRequest, page: ProvidersPage, card: Card, *, changed: bool = False) -> HttpResponse:
-    """One card; after a change also the chain and the places of the others."""
-    return render(request, f"{PAGE}#card_answer", {"page": page, "card": card, "changed": changed})
+def show_card(
+    request: UserRequest, page: ProvidersPage, card: Card, *, changed: bool = False, focus: bool = False
+) -> HttpResponse:
+    """One card; after a change also the chain and the places of the others. ``focus``: the keyboard goes to it."""
+    context = {"page": page, "card": card, "changed": changed, "focus": card.id if focus else ""}
+    return render(request, f"{PAGE}#card_answer", context)
 
 
 def show_errors(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
@@ -72,9 +78,8 @@ def show_errors(request: UserRequest, card: Card, form: CredentialForm) -> HttpR
 
 def error_slots(form: CredentialForm) -> list[tuple[str, list[str]]]:
     """The fields that have a place for errors of their own, with what is wrong with each."""
-    return [
-        (name, [str(text) for text in form.errors.get(name, [])]) for name in ("api_key", "model", "base_url", "name")
-    ]
+    names = ["api_key", "model", "base_url"] + ["name"] * (form.credential is None)
+    return [(name, [str(text) for text in form.errors.get(name, [])]) for name in names if name in form.fields]
 
 
 def refuse(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:

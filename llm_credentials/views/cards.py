@@ -234,7 +234,7 @@ class ProvidersPage:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """ "A", "A and B", "A, B and C"."""
+    """``A``, ``A and B``, ``A, B and C``."""
     if len(names) < 2:
         return "".join(names)
     return _("%(several)s and %(last)s") % {"several": ", ".join(names[:-1]), "last": names[-1]}

@@ -95,8 +95,8 @@ def _answer_saved(request: UserRequest, credential: UserCredential, *, moved: bo
         return redirect(f"/settings/llm/#card-{credential.provider}-{credential.name}")
     page = providers_page(request.user)
     if moved:
-        return show_region(request, page)
-    return show_card(request, page, find_card(page, credential.spec, credential.name), changed=True)
+        return show_region(request, page, focus=f"{credential.provider}-{credential.name}")
+    return show_card(request, page, find_card(page, credential.spec, credential.name), changed=True, focus=True)
 
 
 @require_POST
@@ -138,7 +138,7 @@ def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
     if not request.htmx:
         return list_with_message(request, words)
     messages.success(request, words)
-    return show_region(request, providers_page(request.user))
+    return show_region(request, providers_page(request.user), focus=card.id)
 
 
 __all__ = [

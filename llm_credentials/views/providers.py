@@ -43,4 +43,4 @@ def credential_detail(request: UserRequest, provider: str) -> HttpResponse:
     """The card closed; without htmx that is the page."""
     page = providers_page(request.user)
     card = find_card(page, find_spec(provider), request.GET.get("name", ""))
-    return show_card(request, page, card) if request.htmx else redirect("llm_credentials:provider-list")
+    return show_card(request, page, card, focus=True) if request.htmx else redirect("llm_credentials:provider-list")

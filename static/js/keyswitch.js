@@ -90,7 +90,23 @@ window.addEventListener("pagehide", () => {
   for (const input of document.querySelectorAll("input[data-secret]")) input.value = "";
 });
 
-document.addEventListener("htmx:afterSettle", (event) => settleToasts(event.target.ownerDocument));
+// Errors arrive in their places while the fields stay as they are: mark the fields, and go to the first that is wrong.
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (!(event.detail.elt instanceof Element)) return;
+  const form = event.detail.elt.closest("form.credential-form");
+  if (!form || ![200, 422].includes(event.detail.xhr.status)) return;
+  let first = null;
+  for (const place of form.querySelectorAll("[data-errors-for]")) {
+    const input = document.getElementById(place.dataset.errorsFor);
+    const wrong = place.childElementCount > 0;
+    if (wrong) input.setAttribute("aria-invalid", "true");
+    else input.removeAttribute("aria-invalid");
+    first = first ?? (wrong ? input : null);
+  }
+  first?.focus();
+});
+
+document.addEventListener("htmx:afterSettle", () => settleToasts(document));
 document.addEventListener("htmx:responseError", (event) => {
   toast(`The site could not do that (${event.detail.xhr.status}). Nothing was changed. Reload the page and try again.`, "is-broken");
 });
