@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 OFFICIAL_HOST = "api.anthropic.com"
 MODELS_PAGE_SIZE = 1000
 MAX_MODEL_PAGES = 20
+_FORCED = ("any", "tool")
 
 
 class MessagesClient(LLMClient):
     """The messages wire. ``dialect`` names:
 
     ``schema_by_tool``: models whose only way to a schema is a tool that they must call.
+    ``shown_thinking``: models that think unasked and show it only when asked.
     ``unforced_tools``: models that refuse to be made to call a tool; they are asked to in words.
 
     There is no ``seed`` on this wire: it is left out. ``temperature`` ends at 1 here, and goes before ``top_p``, as
@@ -64,13 +66,16 @@ class MessagesClient(LLMClient):
         if call.stop:
             body["stop_sequences"] = list(call.stop)
         body |= self._sampling(call, facts)
+        if self._marked(call.model, "shown_thinking") and body.get("tool_choice", {}).get("type") not in _FORCED:
+            # It thinks either way, unless it must call a tool; this lets it be seen.
+            body["thinking"] = {"type": "adaptive", "display": "summarized"}
         if stream:
             body["stream"] = True
         return "/v1/messages", body
 
     def _add_tool_choice(self, body: dict[str, Any], call: Call, system: str) -> str:
         choice = messages.encode_tool_choice(call.tool_choice)
-        if choice and choice["type"] in ("any", "tool") and self._marked(call.model, "unforced_tools"):
+        if choice and choice["type"] in _FORCED and self._marked(call.model, "unforced_tools"):
             wish = f"Call the tool {choice['name']}." if "name" in choice else "Call at least one of the tools."
             choice = {"type": "auto"}
             system = f"{system}\n\n{wish}" if system else wish
@@ -402,6 +407,8 @@ SPECS = (
         price_provider="anthropic",
         dialect={
             "schema_by_tool": frozenset(facts.id for facts in _RETIRED),
+            "shown_thinking": frozenset(facts.id for facts in _CURRENT)
+            | {"claude-fable-5-1", "claude-opus-5", "claude-sonnet-5"},
             "unforced_tools": frozenset(
                 {"claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-1", "claude-fable-5-2"}
             ),

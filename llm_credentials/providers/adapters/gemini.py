@@ -63,13 +63,17 @@ class GenerateContentClient(LLMClient):
         return f"{model_path(call.model)}:{method}", body
 
     def _config(self, call: Call) -> dict[str, Any]:
-        config = {
+        config: dict[str, Any] = {
             "maxOutputTokens": call.max_tokens,
             "temperature": call.temperature,
             "topP": call.top_p,
             "stopSequences": list(call.stop) or None,
             "seed": call.seed,
         }
+        facts = self.spec.model_facts(call.model.removeprefix("models/"))
+        if facts and "reasoning" in facts.capabilities:
+            # It thinks either way; this lets it be seen.
+            config["thinkingConfig"] = {"includeThoughts": True}
         return {name: value for name, value in config.items() if value is not None}
 
     def _add_schema(self, body: dict[str, Any], config: dict[str, Any], call: Call, schema: Mapping[str, Any]) -> None:

@@ -180,6 +180,15 @@ async def test_model_that_cannot_be_forced_is_asked_in_words(server: Answering) 
     assert "get_weather" in body["system"]
 
 
+async def test_thinking_is_shown_where_the_model_thinks_anyway(server: Answering) -> None:
+    shown = {"type": "adaptive", "display": "summarized"}
+    assert (await sent(server, HELLO, CURRENT))["thinking"] == shown
+    assert (await sent(server, HELLO, "claude-opus-5", tools=[WEATHER]))["thinking"] == shown
+    assert "thinking" not in await sent(server, HELLO, "claude-opus-5", tools=[WEATHER], tool_choice="required")
+    assert "thinking" not in await sent(server, HELLO, OLD)
+    assert "thinking" not in await sent(server, HELLO, OTHER)
+
+
 async def test_tool_with_a_name_the_wire_refuses_is_unsupported(server: Answering) -> None:
     with pytest.raises(UnsupportedContent):
         await sent(server, HELLO, tools=[ToolDefinition(name="get weather", description="", parameters={})])

@@ -56,7 +56,15 @@ async def test_request_has_address_and_key(server: Answering) -> None:
     assert asked.headers["x-goog-api-key"] == "key-of-alice"
     assert asked.headers["content-type"] == "application/json"
     assert "key" not in asked.query
-    assert asked.json == {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+    assert asked.json == {
+        "contents": [{"role": "user", "parts": [{"text": "Hello"}]}],
+        "generationConfig": {"thinkingConfig": {"includeThoughts": True}},
+    }
+
+
+async def test_thoughts_are_asked_for_only_where_the_model_is_known_to_think(server: Answering) -> None:
+    assert "generationConfig" not in await sent(server, HELLO, "gemini-2.0-flash")
+    assert "generationConfig" not in await sent(server, HELLO, "not-in-the-catalogue")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +250,7 @@ async def test_part_that_the_wire_cannot_carry_is_unsupported(server: Answering,
 
 
 async def test_settings_have_the_wires_names(server: Answering) -> None:
-    body = await sent(server, HELLO, max_tokens=9, temperature=0.0, top_p=0.5, stop=["END"], seed=7)
+    body = await sent(server, HELLO, "gemini-1.5-pro", max_tokens=9, temperature=0.0, top_p=0.5, stop=["END"], seed=7)
     assert body["generationConfig"] == {
         "maxOutputTokens": 9,
         "temperature": 0.0,
@@ -254,8 +262,8 @@ async def test_settings_have_the_wires_names(server: Answering) -> None:
 
 @pytest.mark.parametrize("tools", [None, [WEATHER]])
 async def test_schema_goes_natively_where_the_model_can(server: Answering, tools: Any) -> None:
-    body = await sent(server, HELLO, tools=tools, response_schema=SCHEMA)
-    assert body["generationConfig"] == {"responseMimeType": "application/json", "responseJsonSchema": PLAIN_SCHEMA}
+    config = (await sent(server, HELLO, tools=tools, response_schema=SCHEMA))["generationConfig"]
+    assert (config["responseMimeType"], config["responseJsonSchema"]) == ("application/json", PLAIN_SCHEMA)
 
 
 async def test_schema_beside_tools_becomes_a_forced_tool_elsewhere() -> None:
