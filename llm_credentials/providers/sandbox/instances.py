@@ -9,6 +9,17 @@ from typing import Any
 from llm_credentials.providers.sandbox.patterns import matching
 
 MAX_DEPTH = 12
+MAX_ITEMS = 1_000
+MAX_LENGTH = 100_000
+MAX_WHOLE = 2**53
+"""Greater numbers are written as floats."""
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("properties",), (dict,)),
+    **dict.fromkeys(("required", "enum", "allOf", "anyOf", "oneOf", "prefixItems"), (list,)),
+    **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"), (int,)),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (int, float)),
+    **dict.fromkeys(("pattern", "format", "$ref"), (str,)),
+}
 _FORMATS = {
     "date-time": "2026-01-02T03:04:05Z",
     "date": "2026-01-02",
@@ -84,6 +95,7 @@ class _Maker:
     def flat(self, schema: dict[str, Any]) -> dict[str, Any]:
         """`schema` with references followed, allOf joined, and the first usable branch of anyOf or oneOf taken."""
         for _ in range(MAX_DEPTH):
+            schema = _cleaned(schema)
             if isinstance(reference := schema.get("$ref"), str):
                 schema = {**self.resolve(reference), **{key: schema[key] for key in schema if key != "$ref"}}
             elif joined := [part for part in schema.get("allOf") or () if isinstance(part, dict)]:
@@ -94,7 +106,7 @@ class _Maker:
                 schema = _joined([rest, (real or [{"type": "null"}])[0]])
             else:
                 break
-        return schema
+        return _cleaned(schema)
 
     def resolve(self, reference: str) -> dict[str, Any]:
         node: Any = self.root
@@ -127,13 +139,13 @@ class _Maker:
             name: self.make(properties.get(name, extra if isinstance(extra, dict) else {}), depth + 1, name)
             for name in wanted
         }
-        for number in range(int(schema.get("minProperties") or 0) - len(made)):
+        for number in range(min(schema.get("minProperties") or 0, MAX_ITEMS) - len(made)):
             made[f"item_{number + 1}"] = self.make(extra if isinstance(extra, dict) else {}, depth + 1, "")
         return made
 
     def array(self, schema: dict[str, Any], depth: int, name: str) -> list[Any]:
         first = [self.make(item, depth + 1, name) for item in schema.get("prefixItems") or ()]
-        least = int(schema.get("minItems") or 0)
+        least = min(schema.get("minItems") or 0, MAX_ITEMS)
         most = schema.get("maxItems")
         wanted = max(least, 0 if depth >= 3 else 1)
         if isinstance(most, int):
@@ -148,14 +160,14 @@ class _Maker:
 
     def string(self, schema: dict[str, Any], name: str) -> str:
         if isinstance(pattern := schema.get("pattern"), str):
-            return matching(pattern, int(schema.get("minLength") or 0))
+            return matching(pattern, min(schema.get("minLength") or 0, MAX_LENGTH))
         shape = str(schema.get("format") or ("uri" if name in ("url", "uri", "link") else ""))
         if found := shape in _IN_TEXT and _IN_TEXT[shape].search(self.hints.text):
             return found[0]
         if shape in _FORMATS:
             return _FORMATS[shape]
         text = self.hints.quoted.pop(0) if self.hints.quoted else self.hints.rest or "sandbox"
-        least, most = int(schema.get("minLength") or 0), schema.get("maxLength")
+        least, most = min(schema.get("minLength") or 0, MAX_LENGTH), schema.get("maxLength")
         text = text if len(text) >= least else text.ljust(least, ".")
         return text[:most] if isinstance(most, int) else text[:2_000]
 
@@ -166,12 +178,25 @@ class _Maker:
             fits = low <= number <= high and (not whole or number.is_integer())
             if fits and (not step or math.isclose(number / step, round(number / step))):
                 del self.hints.numbers[index]
-                return int(number) if number.is_integer() else number
+                return int(number) if number.is_integer() and abs(number) <= MAX_WHOLE else number
         value = min(max(1.0, low), high)
         if step:
-            value = math.ceil(low / step) * step if low > -math.inf else math.floor(value / step) * step
+            value = step * (math.ceil(low / step) if math.isfinite(low / step) else math.floor(value / step))
             value = step if low <= step <= high else value
+        if abs(value) > MAX_WHOLE:
+            return float(value)
         return int(value) if whole or float(value).is_integer() else value
+
+
+def _cleaned(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without keywords that hold something else than they may."""
+    return {key: value for key, value in schema.items() if key not in _KINDS or _fits(key, value)}
+
+
+def _fits(key: str, value: Any) -> bool:
+    if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+        return False
+    return key != "multipleOf" or value > 0
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

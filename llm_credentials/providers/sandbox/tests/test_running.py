@@ -1,11 +1,11 @@
 import asyncio
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -51,7 +51,7 @@ def test_sandbox_command_stops_cleanly(number: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ,
+        cwd=Path(__file__).parents[4],
     )
     try:
         assert process.stdout is not None

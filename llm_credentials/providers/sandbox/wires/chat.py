@@ -200,10 +200,10 @@ def _read_tools(body: JSON, ask: Ask) -> None:
     ask.parallel = body.get("parallel_tool_calls") is not False
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
-        choice = as_object(choice.get("function"), "tool_choice.function").get("name")
+        choice = as_text(as_object(choice.get("function"), "tool_choice.function").get("name"), "tool_choice")
         if choice not in {tool.name for tool in ask.tools}:
             raise Refused("400", "tool_choice names a tool that is not there.", param="tool_choice")
-    elif choice is not None and (choice not in ("auto", "none", "required") or not ask.tools):
+    elif choice is not None and (as_text(choice, "tool_choice") not in ("auto", "none", "required") or not ask.tools):
         raise Refused("400", "tool_choice is allowed with tools only: auto, none or required.", param="tool_choice")
     ask.choice = choice or "auto"
 
@@ -231,7 +231,7 @@ def _read_messages(messages: list[Any], ask: Ask) -> None:
             waiting = _read_calls(message, names, where)
             tokens += sum(text_tokens(str(call)) for call in message.get("tool_calls") or ())
         elif role == "tool":
-            id = message.get("tool_call_id")
+            id = as_text(message.get("tool_call_id"), f"{where}.tool_call_id")
             if id not in waiting:
                 raise Refused("400", f"{where} answers no tool call before it.", param=where)
             waiting.discard(id)

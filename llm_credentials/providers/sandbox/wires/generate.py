@@ -238,7 +238,7 @@ def _read_tools(body: JSON, ask: Ask) -> None:
     if ask.choice == "required":
         if not ask.tools:
             raise Refused("400", "Function calling mode ANY needs function declarations.", param="mode")
-        allowed = pick(config, "allowedFunctionNames")
+        allowed = as_list(pick(config, "allowedFunctionNames") or [], "allowedFunctionNames")
         if allowed:
             ask.tools = [tool for tool in ask.tools if tool.name in allowed]
             if not ask.tools:
@@ -324,10 +324,10 @@ class _Reader:
         if given is None:
             self.unsigned = self.unsigned or first
             return
-        if given in _FOREIGN_SIGNATURES:
+        if as_text(given, "thoughtSignature") in _FOREIGN_SIGNATURES:
             return
         try:
-            raw = urlsafe_b64decode(str(given).replace("+", "-").replace("/", "_"))
+            raw = urlsafe_b64decode(given.replace("+", "-").replace("/", "_"))
         except (Base64Error, ValueError):
             raw = b""
         if raw.decode("latin-1") in _FOREIGN_SIGNATURES:

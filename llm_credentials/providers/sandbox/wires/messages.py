@@ -164,7 +164,7 @@ def read_prompt(body: JSON) -> Ask:
     ask = Ask(model=as_text(body.get("model"), "model"))
     _read_tools(body, ask)
     ask.prefix.append(tools_weight(body.get("tools")))
-    if any(isinstance(tool, dict) and tool.get("cache_control") for tool in body.get("tools") or ()):
+    if any(tool.get("cache_control") for tool in body.get("tools") or ()):
         ask.cache_upto = 1
     if (system := body.get("system")) is not None:
         ask.system = _read_system(system, ask)
@@ -173,7 +173,7 @@ def read_prompt(body: JSON) -> Ask:
             ask.cache_upto = len(ask.prefix)
     _read_messages(as_list(body.get("messages"), "messages"), ask)
     ask.prompt_tokens = 3 + sum(tokens for _, tokens in ask.prefix)
-    wanted = body.get("output_format") or (body.get("output_config") or {}).get("format")
+    wanted = body.get("output_format") or as_object(body.get("output_config") or {}, "output_config").get("format")
     if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
         ask.schema = as_object(wanted.get("schema"), "output_config.format.schema")
     return ask
@@ -292,7 +292,7 @@ class _Turn:
                 raise Refused("400", f"{self.where}: this type of block is not known.", param=self.where)
 
     def result(self, block: JSON) -> None:
-        id = block.get("tool_use_id")
+        id = as_text(block.get("tool_use_id"), f"{self.where}.tool_use_id")
         if id not in self.waiting:
             raise Refused("400", f"{self.where}: tool_result answers no tool_use before it.", param=self.where)
         self.waiting.discard(id)
