@@ -118,6 +118,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "socket_connect_timeout": 2,
+    # For senders: one that must wait for seconds is as bad as one that fails. Workers reconnect on their own terms.
+    "max_retries": 0,
+    "interval_start": 0,
 }
 CELERY_TIMEZONE = "UTC"
 
