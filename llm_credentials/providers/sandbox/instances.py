@@ -14,7 +14,7 @@ MAX_LENGTH = 100_000
 MAX_WHOLE = 2**53
 """Greater numbers are written as floats."""
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("properties",), (dict,)),
+    "properties": (dict,),
     **dict.fromkeys(("required", "enum", "allOf", "anyOf", "oneOf", "prefixItems"), (list,)),
     **dict.fromkeys(("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"), (int,)),
     **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (int, float)),
@@ -172,7 +172,7 @@ class _Maker:
         return text[:most] if isinstance(most, int) else text[:2_000]
 
     def number(self, schema: dict[str, Any], *, whole: bool) -> float | int:
-        step = schema.get("multipleOf")
+        step: float | None = schema.get("multipleOf")
         low, high = _bounds(schema, whole)
         for index, number in enumerate(self.hints.numbers):
             fits = low <= number <= high and (not whole or number.is_integer())
@@ -194,9 +194,11 @@ def _cleaned(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fits(key: str, value: Any) -> bool:
-    if not isinstance(value, _KINDS[key]) or isinstance(value, bool):
+    if isinstance(value, bool):
         return False
-    return key != "multipleOf" or value > 0
+    if key == "multipleOf":
+        return isinstance(value, int | float) and value > 0
+    return isinstance(value, _KINDS[key])
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

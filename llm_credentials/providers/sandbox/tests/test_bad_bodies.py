@@ -146,7 +146,7 @@ def test_bad_bodies_with_one_part_replaced(wire: str) -> None:
 
 @pytest.mark.parametrize("wire", BODIES)
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_bad_bodies_with_three_parts_replaced(wire: str, data: st.DataObject) -> None:
     body = BODIES[wire]
     for _ in range(3):

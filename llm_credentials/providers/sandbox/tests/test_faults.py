@@ -50,17 +50,17 @@ def test_faults_are_all_in_the_documentation() -> None:
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("status", faults.STATUSES)
-async def test_fault_status_comes_in_the_shape_of_the_format(door: Door, wire: str, stream: bool, status: str) -> None:
-    response, raw = await read(door, wire, status, stream=stream)
-    body = json.loads(raw)
-    assert response.status == int(status)
-    assert response.headers["content-type"].startswith("application/json")
-    assert body["error"]["message"]
-    if wire == "messages":
-        assert body["type"] == "error" and body["request_id"] == response.headers["request-id"]
-    if wire == "generate":
-        assert body["error"]["code"] == int(status) and body["error"]["status"].isupper()
+async def test_fault_status_comes_in_the_shape_of_the_format(door: Door, wire: str, stream: bool) -> None:
+    for status in faults.STATUSES:
+        response, raw = await read(door, wire, status, stream=stream)
+        body = json.loads(raw)
+        assert response.status == int(status)
+        assert response.headers["content-type"].startswith("application/json")
+        assert body["error"]["message"]
+        if wire == "messages":
+            assert body["type"] == "error" and body["request_id"] == response.headers["request-id"]
+        if wire == "generate":
+            assert body["error"]["code"] == int(status) and body["error"]["status"].isupper()
 
 
 @pytest.mark.parametrize(
