@@ -95,20 +95,17 @@ ERROR_REASONS: Mapping[str, type[LLMError]] = {
     "RATE_LIMIT_EXCEEDED": RateLimited,
     "RESOURCE_USAGE_RESTRICTION_VIOLATED": PermissionDenied,
 }
-# `error.status`. INVALID_ARGUMENT and whatever is missing here leave the word to the HTTP status.
+# `error.status`, where it says more than the HTTP status; the others (INVALID_ARGUMENT, INTERNAL …) only repeat it.
 ERROR_STATUSES: Mapping[str, type[LLMError]] = {
     "UNAUTHENTICATED": AuthenticationFailed,
     "PERMISSION_DENIED": PermissionDenied,
     "FAILED_PRECONDITION": PermissionDenied,  # the region is closed, or closed to keys without billing
     "NOT_FOUND": ModelNotFound,
     "RESOURCE_EXHAUSTED": RateLimited,
-    "ABORTED": ProviderUnavailable,
     "CANCELLED": ProviderUnavailable,
-    "DEADLINE_EXCEEDED": ProviderUnavailable,
-    "INTERNAL": ProviderUnavailable,
-    "UNAVAILABLE": ProviderUnavailable,
-    "UNKNOWN": ProviderUnavailable,
 }
+PLAIN_STATUSES = frozenset({402, 408})
+"""HTTP statuses that leave nothing to say."""
 # Where neither reason nor status tells, these fixed openings of the message are all there is.
 ERROR_OPENINGS: tuple[tuple[str, str, type[LLMError]], ...] = (
     ("INVALID_ARGUMENT", "The input token count", ContextLengthExceeded),
@@ -428,7 +425,8 @@ def body_error(body: object, status: int | None) -> LLMError:
     found = ERROR_REASONS.get(str(reason)) or _by_opening(word, error.get("message"))
     if found in (None, RateLimited) and word == "RESOURCE_EXHAUSTED":
         found = QuotaExhausted if _is_daily(details) else RateLimited
-    found = found or ERROR_STATUSES.get(str(word))
+    if found is None and status not in PLAIN_STATUSES:
+        found = ERROR_STATUSES.get(str(word))
     if found is None:
         found = ProviderUnavailable if status is None else status_error(status)
     ours = found(status_code=status, code=safe_code(reason) or safe_code(word))
