@@ -47,6 +47,8 @@ class Agent:
     description: ClassVar[str]
     """What one gives and what one gets, in a sentence each."""
     icon: ClassVar[str] = "agents"
+    do_not_call_in_templates: ClassVar[bool] = True
+    """Templates show the class; without this they would call it."""
     examples: ClassVar[tuple[str, ...]] = ()
     instructions: ClassVar[str] = ""
     tools: ClassVar[tuple[Tool, ...]] = ()

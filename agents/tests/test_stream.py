@@ -6,23 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 
 from agents import services
 from agents.models import MessageState, StoredMessage
 from agents.tests.live import SandboxJournal, Visitor, sandbox_key
+from agents.watching import CHANNEL
 from project.tests.servers import wait_until
 
 STOPPED_WITHIN_S = 2.0
 SIGNED_OUT_WITHIN_S = 5.0
-
-
-@pytest.fixture
-def journal(sandbox_url: str) -> SandboxJournal:
-    journal = SandboxJournal(sandbox_url)
-    journal.reset()
-    return journal
 
 
 @pytest.fixture
@@ -94,10 +89,6 @@ def test_stream_stop_ends_the_call_upstream(visitor: Visitor, alice: User, journ
 def test_stream_stop_reaches_it_from_another_process(
     visitor: Visitor, alice: User, journal: SandboxJournal, channel: str, settings: Any
 ) -> None:
-    import redis
-
-    from agents.watching import CHANNEL
-
     sandbox_key(alice)
     answer = ask(alice, "count to 500")
     stream = visitor.read(stream_path(answer))
