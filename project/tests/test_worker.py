@@ -1,0 +1,110 @@
+"""What becomes of a running task when its worker stops, as the supervisor stops it."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from project.celery import app
+from project.env import BASE_DIR
+from project.health import WORKERS
+from project.processes import Child
+from project.tests.checkout import bare_environment
+from project.tests.servers import wait_until
+from project.tests.worker_tasks import DIARY, LET_GO, wait
+
+pytestmark = pytest.mark.slow
+QUEUE = "celery"
+
+
+class Workers:
+    """Real workers on the test's own Valkey."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        self.valkey = redis.Redis.from_url(url)
+        self.children: list[Child] = []
+
+    def start(self) -> Child:
+        environment = bare_environment(
+            SECRET_KEY="x" * 50, LOCAL="true", REDIS_URL=self.url, DATABASE_URL=f"sqlite:///{self.folder}/db.sqlite3"
+        )
+        options = ["-I", "project.tests.worker_tasks", "--concurrency", "1", "--without-mingle", "--without-gossip"]
+        command = [sys.executable, "-m", "celery", "-A", "project", "worker", *options]
+        log = self.folder / f"worker-{len(self.children)}.log"
+        child = Child.start("worker", command, log=log, env=environment, cwd=BASE_DIR)
+        self.children.append(child)
+        wait_until(lambda: self.valkey.zcard(WORKERS), "a worker", limit_s=60)
+        return child
+
+    @property
+    def diary(self) -> list[str]:
+        return [line.decode() for line in self.valkey.lrange(DIARY, 0, -1)]
+
+    def let_go(self) -> None:
+        self.valkey.set(LET_GO, 1)
+
+
+@pytest.fixture
+def workers(tmp_path: Path, valkey_url: str) -> Iterator[Workers]:
+    made = Workers(tmp_path, valkey_url)
+    yield made
+    for child in made.children:
+        child.kill_all()
+
+
+def test_worker_that_is_asked_to_stop_ends_its_task_first(workers: Workers) -> None:
+    worker = workers.start()
+    wait.delay()
+    wait_until(lambda: workers.diary == ["begun"], "the task's begin")
+    worker.send(signal.SIGTERM)
+    wait_until(lambda: not workers.valkey.zcard(WORKERS), "the worker's sign-off")
+    workers.let_go()
+    assert worker.process.wait(20) == 0
+    assert workers.diary == ["begun", "done"]
+    assert workers.valkey.llen(QUEUE) == 0
+
+
+def test_task_that_takes_too_long_for_a_stop_is_given_out_again(workers: Workers) -> None:
+    worker = workers.start()
+    wait.delay()
+    wait_until(lambda: workers.diary == ["begun"], "the task's begin")
+    worker.send(signal.SIGTERM)
+    worker.send(signal.SIGQUIT)
+    worker.process.wait(20)
+    wait_until(lambda: workers.valkey.llen(QUEUE) == 1, "the task's return to the queue")
+    workers.let_go()
+    workers.start()
+    wait_until(lambda: workers.diary == ["begun", "begun", "done"], "the task's second run")
+
+
+def test_killed_worker_leaves_no_process_that_goes_on(workers: Workers) -> None:
+    worker = workers.start()
+    wait.delay()
+    wait_until(lambda: workers.diary == ["begun"], "the task's begin")
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.wait(5)
+    session = worker.process.pid
+    wait_until(lambda: not _lives(session), "the pool's end", limit_s=5)
+    assert workers.diary == ["begun"]
+
+
+def _lives(session: int) -> bool:
+    """Whether any process of this session is left."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            return True
+    return False
+
+
+def test_broker_that_is_away_is_noticed_at_once() -> None:
+    with app.connection_for_write("redis://127.0.0.1:1/0") as gone, pytest.raises(wait.OperationalError):
+        wait.apply_async(connection=gone)
