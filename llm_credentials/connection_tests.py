@@ -350,7 +350,7 @@ def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> Non
         finished = ConnectionTest.objects.filter(pk=test.pk, state=ConnectionTest.State.RUNNING).update(
             state=outcome.state, detail=outcome.detail, steps=outcome.steps, finished_at=now, api_key=None
         )
-        if finished and version is not None and outcome.status:
+        if finished and test.credential_id and version is not None and outcome.status:
             UserCredential.objects.filter(pk=test.credential_id, version=version).update(
                 status=outcome.status, status_detail=outcome.detail, tested_at=now
             )
