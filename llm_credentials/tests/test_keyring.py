@@ -81,6 +81,13 @@ def test_token_opens_only_under_the_id_it_names() -> None:
         both.decrypt(token.replace(b"v1:k2:", b"v1:k1:"))
 
 
+def test_token_of_another_format_does_not_open() -> None:
+    ring = ring_of(f"k1:{encoded(FIRST)}")
+    for version in (b"v0", b"v2", b"V1", b"", b"v1 "):
+        with pytest.raises(InvalidToken):
+            ring.decrypt(version + ring.encrypt(b"text").removeprefix(b"v1"))
+
+
 @pytest.mark.parametrize(
     "token", [b"", b"v1", b"v1:k1", b"v1:k1:", b"v2:k1:x", b"gAAAA", b"\xff\xfe", b"v1::x", b":::"]
 )

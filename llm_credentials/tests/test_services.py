@@ -318,6 +318,24 @@ def test_two_editors_keep_both_changes(alice: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
+def test_new_key_and_new_address_at_once_leave_a_row_that_opens(alice: Any) -> None:
+    """The key is sealed for the address that stands in the row, whoever of the two was last."""
+    one, two = "https://one.example/v1", "https://two.example/v1"
+    credential_save(user=alice, provider="openai_compatible", api_key=KEY, base_url=one)
+    for turn in range(8):
+        address = (two, one)[turn % 2]
+        at_once(
+            lambda address=address: credential_save(
+                user=alice, provider="openai_compatible", api_key=NEW_KEY, base_url=address
+            ),
+            *[lambda: credential_save(user=alice, provider="openai_compatible", api_key=KEY)] * 3,
+        )
+        row = UserCredential.objects.get()
+        assert row.base_url == address
+        assert row.reveal() in (KEY, NEW_KEY)
+
+
+@pytest.mark.django_db(transaction=True)
 def test_save_and_delete_at_once_leave_a_whole_row_or_none(alice: Any) -> None:
     for _ in range(5):
         credential_save(user=alice, provider="openai", api_key=KEY)
