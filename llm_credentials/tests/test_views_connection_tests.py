@@ -73,7 +73,7 @@ def test_credential_test_gives_htmx_the_steps_alone(visitor: Client) -> None:
         ({"api_key": ""}, "Enter your OpenAI key."),
         ({"api_key": "sk-CANARY with spaces"}, "A key has no spaces"),
         ({"api_key": KEY, "base_url": "http://127.0.0.1:1/"}, 'class="error"'),
-        ({"api_key": KEY, "model": "..%2f"}, "A model name has"),
+        ({"api_key": KEY, "model": "..%2f"}, "A model id has"),
     ],
 )
 def test_credential_test_refuses_bad_input(
@@ -225,6 +225,12 @@ def test_watching_survives_a_reload_of_the_page(visitor: Client, alice: User) ->
     text = html(visitor.get("/settings/llm/"))
     assert watch(test) in text
     assert '<noscript><meta http-equiv="refresh"' in text
+
+
+def test_watching_without_scripts_never_reloads_what_somebody_types(visitor: Client, alice: User) -> None:
+    ConnectionTestFactory(user=alice, key=None, state="running")
+    assert 'http-equiv="refresh"' in html(visitor.get("/settings/llm/openai/"))
+    assert 'http-equiv="refresh"' not in html(visitor.get("/settings/llm/anthropic/"))
 
 
 def test_watching_asks_for_login(client: Client, alice: User) -> None:

@@ -205,8 +205,10 @@ class ProvidersPage:
         return self.fallback_to_system and bool(self.system_labels)
 
     @property
-    def is_testing(self) -> bool:
-        return any(card.is_testing for card in (*self.cards, *self.others))
+    def refreshes(self) -> bool:
+        """Whether the page, read without scripts, should reload itself: not while somebody types about another key."""
+        shown = (self.open_card,) if self.open_card else (*self.cards, *self.others)
+        return any(card.is_testing for card in shown)
 
     @property
     def sentence(self) -> str:
