@@ -36,15 +36,3 @@ def egress_policy() -> EgressPolicy:
 def system_keys() -> Mapping[str, Mapping[str, Any]]:
     """Provider slug → ``{"api_key", "model", "base_url"}`` of the keys in the environment."""
     return cast("Mapping[str, Mapping[str, Any]]", getattr(settings, "LLM_SYSTEM_KEYS", {}))
-
-
-def test_timeout_s() -> float:
-    return float(getattr(settings, "LLM_TEST_TIMEOUT_S", 10))
-
-
-def test_rate_per_user() -> str:
-    return _text("LLM_RATE_TEST_USER", "10/m")
-
-
-def test_rate_per_provider() -> str:
-    return _text("LLM_RATE_TEST_PROVIDER", "60/m")

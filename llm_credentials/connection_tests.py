@@ -137,7 +137,7 @@ def _draft(
     user: AbstractBaseUser, spec: ProviderSpec, name: str, credential: UserCredential | None, unsaved: Unsaved | None
 ) -> ConnectionTest:
     """The row for this test: the stored key as it is, or the typed one sealed beside its typed destination."""
-    given = services.credential_check(user=user, provider=spec.slug, name=name, stored=credential, draft=unsaved)
+    given = services.credential_check(provider=spec.slug, name=name, stored=credential, draft=unsaved)
     test = ConnectionTest(
         user_id=user.pk,
         credential=credential if given.api_key is None else None,

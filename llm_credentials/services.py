@@ -117,7 +117,6 @@ def credential_check(
     provider: str,
     stored: LLMCredential | None,
     draft: CredentialDraft | None,
-    user: AbstractBaseUser | None = None,
     name: str = "default",
 ) -> CheckedCredential:
     """What would be saved or tested. Nothing is written and nothing opened. Raises ValidationError."""
