@@ -28,7 +28,7 @@ function settleToasts(root) {
   }
 }
 
-// A password field is shown only while its button is pressed in; it is always hidden again before it is sent.
+// A typed key is shown only while its button is pressed in, and hidden again when the form is sent.
 function reveal(button, visible) {
   const input = document.getElementById(button.getAttribute("aria-controls"));
   if (!input) return;
@@ -81,9 +81,11 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-document.addEventListener("submit", (event) => {
-  for (const eye of event.target.querySelectorAll("[data-reveal][aria-pressed=true]")) reveal(eye, false);
-});
+function hideTyped(form) {
+  for (const eye of form?.querySelectorAll("[data-reveal][aria-pressed=true]") ?? []) reveal(eye, false);
+}
+document.addEventListener("submit", (event) => hideTyped(event.target));
+document.addEventListener("htmx:beforeRequest", (event) => hideTyped(event.target.closest("form")));
 
 // The page may come back from the browser's own cache: no typed key shall wait there.
 window.addEventListener("pagehide", () => {
