@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_credentials import keyring, services
+from llm_credentials.admin import SystemCredentialForm
 from llm_credentials.fields import Sealed, SealedField
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.providers import CredentialUnreadable
@@ -268,7 +269,7 @@ def test_d08_copies_share_the_seal_and_stay_opaque(hers: UserCredential) -> None
     assert copy.deepcopy([sealed])[0] is sealed
 
 
-def test_d08_d09_no_model_form_has_the_column(hers: UserCredential) -> None:
+def test_d08_no_model_form_has_the_column(hers: UserCredential) -> None:
     form_class = forms.modelform_factory(UserCredential, fields="__all__")
     assert "api_key" not in form_class.base_fields
     html = str(form_class(instance=fresh(hers)))
@@ -276,6 +277,13 @@ def test_d08_d09_no_model_form_has_the_column(hers: UserCredential) -> None:
     assert stored_text(hers) not in html
     with pytest.raises(FieldError):
         forms.modelform_factory(UserCredential, fields=["api_key"])
+
+
+@pytest.mark.parametrize("typed", [f"{ALICE_KEY}\nX: 1", ALICE_KEY])
+def test_d09_invalid_form_does_not_echo_what_was_typed(db: Any, typed: str) -> None:
+    form = SystemCredentialForm({"provider": "openai", "name": "two words", "new_key": typed, "priority": "1"})
+    assert not form.is_valid()
+    assert ALICE_KEY not in form.as_p() + str(form.errors)
 
 
 @pytest.mark.parametrize("lookup", ["api_key", "api_key__exact", "api_key__startswith", "api_key__in", "api_key__gt"])
