@@ -51,6 +51,7 @@ UNSAVED_KEY_TTL_S = 60
 ABANDONED_AFTER_S = 60
 """A test that is not finished by then has lost its worker."""
 MODELS_CACHE_S = 600
+OUR_FAULT = "The test broke off through a fault of this site. Nothing was changed; its operator finds it in the log."
 
 
 class TestBusy(Exception):
@@ -202,7 +203,11 @@ def test_run(test_id: UUID | str) -> None:
     # What was tried with another model or other options says nothing about the key as it is stored.
     as_stored = stored is not None and (stored.model, stored.options) == (test.model, test.options)
     version = stored.version if stored is not None and as_stored else None
-    outcome = bridge.run(_examine, test)
+    try:
+        outcome = bridge.run(_examine, test)
+    except Exception:
+        _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=OUR_FAULT, status=None, steps=[]), None)
+        raise
     _finish(test, outcome, version)
 
 

@@ -111,16 +111,20 @@ def _look(user: Person, request: Request) -> tuple[Loaded, Route]:
 # Opening keys
 
 
-def open_client(credential: KeyHolder | EnvironmentCredential, model: str | None = None) -> LLMClient:
+def open_client(
+    credential: KeyHolder | EnvironmentCredential, model: str | None = None, options: Mapping[str, Any] | None = None
+) -> LLMClient:
     """A client that holds this credential's key: the only place where keys are opened for use.
 
     On an event loop it is kept for the next call with the same version of the credential, at most ``CLIENT_KEPT_S``.
-    Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider; RuntimeError inside a transaction.
+    ``model`` and ``options`` stand in for the stored ones. Raises CredentialUnreadable, EgressBlocked, RequestRejected,
+    UnknownProvider; RuntimeError inside a transaction.
     """
     bridge.refuse_transaction()
     name = model or credential.model or credential.spec.default_model
     egress = conf.egress_policy()
-    place = _place(credential, name, egress.allow)
+    given = credential.options if options is None else options
+    place = _place(credential, name, given, egress.allow)
     kept = _kept(place)
     if kept is not None:
         return kept
@@ -129,7 +133,7 @@ def open_client(credential: KeyHolder | EnvironmentCredential, model: str | None
         api_key=credential.reveal() or None,
         model=name,
         base_url=credential.base_url or None,
-        options=credential.options,
+        options=given,
         egress=egress,
     )
     _keep(place, client)
@@ -140,13 +144,15 @@ _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OrderedDict[tuple[Any, ..
 _clients = WeakKeyDictionary()
 
 
-def _place(credential: KeyHolder | EnvironmentCredential, model: str, allow: Collection[str]) -> tuple[Any, ...] | None:
+def _place(
+    credential: KeyHolder | EnvironmentCredential, model: str, options: Mapping[str, Any], allow: Collection[str]
+) -> tuple[Any, ...] | None:
     """Under what a client is kept; None for what has no version, such as an unsaved key under test."""
     if not isinstance(credential, LLMCredential | EnvironmentCredential):
         return None
     site_address = conf.site_address(credential.spec.site_address_setting)
     what = (type(credential).__name__, credential.provider, credential.pk, credential.version, credential.base_url)
-    return (*what, model, site_address, tuple(allow))
+    return (*what, model, tuple(sorted(options.items())), site_address, tuple(allow))
 
 
 def _kept(place: tuple[Any, ...] | None) -> LLMClient | None:
