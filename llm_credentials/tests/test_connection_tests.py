@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx2
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -112,11 +113,12 @@ def test_run_of_an_unknown_test_does_nothing(db: None) -> None:
 
 
 def test_run_does_not_mark_a_key_that_was_replaced_meanwhile(alice: User, sandbox_url: str) -> None:
+    httpx2.delete(f"{sandbox_url}/_sandbox/requests")
     services.credential_save(user=alice, provider="sandbox", api_key="sbx-slow-0123456789")
     test = connection_tests.test_start(user=alice, provider="sandbox")
     worker = threading.Thread(target=in_thread(lambda: connection_tests.test_run(test.pk)))
     worker.start()
-    wait_until(lambda: ConnectionTest.objects.get(pk=test.pk).state == "running", "the test to get there")
+    wait_until(lambda: asked_with(sandbox_url, "6789"), "the provider to be asked")
     services.credential_save(user=alice, provider="sandbox", api_key="sbx-good-fresh-0123456789")
     worker.join(timeout=30)
     credential = UserCredential.objects.get()
@@ -281,6 +283,11 @@ def test_models_are_kept_per_version_of_one_users_key(
         connection_tests.models_available(user=alice, provider="sandbox")
     services.credential_save(user=bob, provider="sandbox", api_key="sbx-bad-0123456789")
     assert connection_tests.models_available(user=bob, provider="sandbox").source == "catalogue"
+
+
+def asked_with(sandbox_url: str, last4: str) -> bool:
+    """Whether the sandbox has been asked with a key that ends so."""
+    return bool(httpx2.get(f"{sandbox_url}/_sandbox/requests", params={"key_last4": last4}).json()["count"])
 
 
 def in_thread(work: Callable[[], object]) -> Callable[[], None]:
