@@ -252,7 +252,11 @@ async def _ask(client: LLMClient, steps: _Steps) -> None:
         await steps.passed("address", "The provider answered.")
         await steps.passed("key", "Key accepted.")
         await steps.passed("model", f"{client.model} exists.")
-    await steps.passed("reply", f"Key accepted. {client.model} answered in {seconds:.1f} s.")
+    await steps.passed("reply", f"Key accepted. {client.model} answered in {_about(seconds)}.")
+
+
+def _about(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else "under 0.1 s"
 
 
 async def _listed(client: LLMClient) -> list[ModelInfo] | None:
@@ -284,16 +288,20 @@ class _Steps:
             steps=self.rows
         )
 
-    def broken(self, failed: str, text: str) -> list[dict[str, str]]:
-        """All steps: those that passed, the one that failed and why, the rest as skipped."""
+    def broken(self, failed: str, text: str, *, answered: bool) -> list[dict[str, str]]:
+        """All steps: those that passed, the one that failed and why, the rest as skipped.
+
+        ``answered``: the provider itself refused the failed step, so what comes before it did pass.
+        """
         seen = {row["name"]: row for row in self.rows}
+        before = "ok" if answered else "skipped"
         rows = []
         for name in STEPS:
-            if name in seen and name != failed:
-                rows.append(seen[name])
+            if name == failed:
+                rows.append({"name": name, "state": "failed", "text": text})
+                before = "skipped"
             else:
-                broken = name == failed
-                rows.append({"name": name, "state": "failed" if broken else "skipped", "text": text if broken else ""})
+                rows.append(seen.get(name, {"name": name, "state": before, "text": ""}))
         return rows
 
 
@@ -301,7 +309,12 @@ def _failed(error: LLMError, test: ConnectionTest, model: str, steps: _Steps) ->
     step, state, status = _verdict(error, {row["name"] for row in steps.rows})
     detail = _words(error, test.spec, model)
     log.info("connection_test_failed", provider=test.provider, test=str(test.pk), error=type(error).__name__)
-    return _Outcome(state=state, detail=detail, status=status, steps=steps.broken(step, detail))
+    return _Outcome(
+        state=state,
+        detail=detail,
+        status=status,
+        steps=steps.broken(step, detail, answered=error.status_code is not None),
+    )
 
 
 def _verdict(error: LLMError, passed: set[str]) -> tuple[str, str, str | None]:

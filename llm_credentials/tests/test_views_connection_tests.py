@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -254,6 +255,22 @@ def test_watching_an_unknown_test_is_not_there(visitor: Client) -> None:
 
 
 # The whole way
+
+
+def test_a_refused_key_ticks_the_address_and_fails_at_the_key(
+    visitor: Client, sandbox_url: str, celery_worker_thread: Any
+) -> None:
+    visitor.post(SANDBOX_TEST, {"api_key": "sbx-bad-0123456789"}, headers=HTMX)
+    test = ConnectionTest.objects.get()
+
+    def finished() -> bool:
+        test.refresh_from_db()
+        return test.is_finished
+
+    wait_until(finished, "the end of the test")
+    text = html(visitor.get(watch(test), headers=HTMX))
+    looks = re.findall(r'<li class="is-(\w+)">', text)
+    assert looks == ["ok", "failed", "skipped", "skipped"]
 
 
 def test_a_typed_key_is_tested_by_the_worker_and_forgotten(
