@@ -137,6 +137,16 @@ def test_provider_list_asks_few_queries(
         visitor.get(LIST)
 
 
+@pytest.mark.parametrize("path", ["openai/", "openai/card/", "openai/remove/"])
+def test_one_card_asks_few_queries(
+    visitor: Client, alice: User, path: str, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for spec in specs():
+        UserCredentialFactory(user=alice, provider=spec.slug)
+    with django_assert_max_num_queries(10):
+        assert visitor.get(LIST + path, headers=HTMX).status_code == 200
+
+
 def test_settings_index_leads_to_the_providers(visitor: Client) -> None:
     assert visitor.get("/settings/")["Location"] == LIST
 

@@ -9,6 +9,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -22,7 +23,6 @@ from llm_credentials.services import credential_save as save_credential
 from llm_credentials.tasks import enqueue_connection_test
 from llm_credentials.views.answers import (
     UserRequest,
-    card_url,
     find_card,
     find_spec,
     list_with_message,
@@ -92,7 +92,8 @@ def _test_new_key(request: UserRequest, credential: UserCredential) -> None:
 
 def _answer_saved(request: UserRequest, credential: UserCredential, *, moved: bool) -> HttpResponse:
     if not request.htmx:
-        return redirect(f"/settings/llm/#card-{credential.provider}-{credential.name}")
+        place = f"#card-{credential.provider}-{credential.name}"
+        return redirect(reverse("llm_credentials:provider-list") + place)
     page = providers_page(request.user)
     if moved:
         return show_region(request, page, focus=f"{credential.provider}-{credential.name}")
@@ -139,12 +140,3 @@ def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
         return list_with_message(request, words)
     messages.success(request, words)
     return show_region(request, providers_page(request.user), focus=card.id)
-
-
-__all__ = [
-    "card_url",
-    "credential_confirm_removal",
-    "credential_delete",
-    "credential_save",
-    "credential_toggle",
-]
