@@ -12,8 +12,13 @@ from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.db import connection
+from hypothesis import settings as hypothesis_settings
 
 from project.tests import servers
+
+# A busy machine is no failure.
+hypothesis_settings.register_profile("here", deadline=None)
+hypothesis_settings.load_profile("here")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,7 +117,7 @@ def celery_worker_thread(transactional_db: Any, valkey_url: str) -> Iterator[Any
 
     from project.celery import app
 
-    options = {"perform_ping_check": False, "shutdown_timeout": 20, "without_heartbeat": False}
+    options: dict[str, Any] = {"perform_ping_check": False, "shutdown_timeout": 20, "without_heartbeat": False}
     with start_worker(app, pool="threads", concurrency=2, **options) as worker:
         yield worker
 

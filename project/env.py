@@ -145,7 +145,7 @@ def database(name: str, default: str) -> dict[str, Any]:
 
 
 def database_url(url: str) -> dict[str, Any]:
-    """Raises ValueError for what is no database address. SQLite gets write-ahead logging, servers kept connections."""
+    """Raises ValueError for what is no database address. SQLite gets write-ahead logging, PostgreSQL a pool."""
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
         # Writers queue for the lock at their first statement instead of failing when a read turns into a write.
@@ -156,8 +156,10 @@ def database_url(url: str) -> dict[str, Any]:
         }
         return {**_Environment.db_url_config(url), "OPTIONS": options}
     if scheme in ("postgres", "postgresql"):
-        kept = {"CONN_MAX_AGE": whole("DATABASE_CONN_MAX_AGE_S", default=60), "CONN_HEALTH_CHECKS": True}
-        return {**_Environment.db_url_config(url), **kept}
+        # Under ASGI every request has a thread of its own, so only a pool can keep connections for the next one.
+        config = _Environment.db_url_config(url)
+        pool = {"min_size": 1, "max_size": whole("DATABASE_POOL_SIZE", default=20), "timeout": 10}
+        return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool}}
     raise ValueError("neither PostgreSQL nor SQLite")
 
 

@@ -48,8 +48,9 @@ def databases() -> dict[str, dict[str, Any]]:
 
 def _postgres() -> dict[str, Any]:
     url = env.outer("TEST_DATABASE_URL") or _embedded_postgres_url()
-    # Connections end with their request: a kept one would hold the test database open.
-    return {**env.database_url(url), "CONN_MAX_AGE": 0, "TEST": {"NAME": f"test_keyswitch_{getpid()}"}}
+    config = env.database_url(url)
+    del config["OPTIONS"]["pool"]  # a kept connection would hold the test database open
+    return {**config, "TEST": {"NAME": f"test_keyswitch_{getpid()}"}}
 
 
 def _embedded_postgres_url() -> str:

@@ -105,6 +105,20 @@ def test_database_address_is_not_quoted_in_the_error(values: dict[str, str]) -> 
     assert "hunter2" not in str(caught.value)
 
 
+def test_postgres_gets_a_pool_and_keeps_the_options_of_its_address(values: dict[str, str]) -> None:
+    values["DATABASE_POOL_SIZE"] = "7"
+    config = env.database_url("postgres://user:pw@host:5432/name?sslmode=require")
+    assert config["OPTIONS"]["pool"]["max_size"] == 7
+    assert config["OPTIONS"]["sslmode"] == "require"
+    assert config.get("CONN_MAX_AGE", 0) == 0
+
+
+def test_sqlite_waits_for_its_writers(values: dict[str, str]) -> None:
+    options = env.database_url("sqlite:////tmp/x.sqlite3")["OPTIONS"]
+    assert options["transaction_mode"] == "IMMEDIATE"
+    assert "journal_mode=WAL" in options["init_command"]
+
+
 def test_system_keys_read_what_the_spec_names(values: dict[str, str]) -> None:
     values |= {
         "OTHER_NAME_API_KEY": "second name",
@@ -192,4 +206,4 @@ def test_example_explains_every_variable_that_is_read() -> None:
             read |= {f"{spec.env_prefix}_{field.name.upper()}" for field in spec.options}
         read |= set(spec.env_key_names[:1])
     assert read <= explained, f"not explained: {read - explained}"
-    assert explained - {"DATABASE_CONN_MAX_AGE_S"} <= read, f"read by nobody: {explained - read}"
+    assert explained - {"DATABASE_POOL_SIZE"} <= read, f"read by nobody: {explained - read}"
