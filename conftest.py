@@ -39,7 +39,8 @@ def valkey_url() -> Iterator[str]:
         site_settings.REDIS_URL = site_settings.CACHES["default"]["LOCATION"] = url
         with suppress(AttributeError):
             del caches["default"]  # what was made before knows the old address
-        site_settings.CELERY_BROKER_URL = app.conf.broker_url = redis_addresses(url)["broker"]
+        site_settings.CELERY_BROKER_URL = redis_addresses(url)["broker"]
+        app.conf.update(broker_url=site_settings.CELERY_BROKER_URL)
         yield url
         caches.close_all()
 
