@@ -106,9 +106,12 @@ class Forwarded:
     status: int
     headers: Mapping[str, str]
     body: AsyncGenerator[bytes, None]
+    close: Callable[[], None] = lambda: None
+    """Closes the connection, also when ``body`` was never begun."""
 
     async def aclose(self) -> None:
         await self.body.aclose()
+        self.close()
 
 
 # What callers use
@@ -182,7 +185,8 @@ async def forward(
         _refuse_unusable(raw)
         given = {name.lower(): value for name, value in raw.headers.items()}
         passed = {name: value for name, value in given.items() if name not in _RESPONSE_HEADERS_NOT_PASSED}
-        return Forwarded(status=raw.status, headers=passed, body=_passed_on(_Body(raw), deadline))
+        answer = _Body(raw)
+        return Forwarded(status=raw.status, headers=passed, body=_passed_on(answer, deadline), close=answer.close)
     except BaseException:
         raw.close()
         raise
@@ -374,15 +378,17 @@ class _Resolver(aiohttp.abc.AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await aiohttp.ThreadedResolver().resolve(host, port, family)
+        if not found:
+            raise OSError("the name has no address")
         door = self._door
         addresses = [ipaddress.ip_address(entry["host"]) for entry in found]
-        if door.rules.allow_name(host, port):
-            if len(door.granted) > 1000:
-                door.granted.clear()
-            door.granted.update((str(address), port) for address in addresses)
+        granted = {(str(address), port) for address in addresses} if door.rules.allow_name(host, port) else set()
         for address in addresses:
-            if fault := address_fault(address, port, door.rules, door.granted):
+            if fault := address_fault(address, port, door.rules, granted):
                 raise _Refused(EgressBlocked(fault))
+        if len(door.granted) > 1000:
+            door.granted.clear()
+        door.granted |= granted
         return found
 
     async def close(self) -> None: ...
@@ -474,18 +480,20 @@ class _Body(httpx2.AsyncByteStream):
         """All of it. Raises LLMError; BadProviderResponse beyond ``limit``."""
         content = self._raw.content
         try:
+            pieces: list[bytes] = []
+            size = 0
             if self._inflate is None:
                 data = await content.readany()
                 if content.at_eof() and len(data) <= limit:
-                    return data
+                    return data  # as most answers come
                 pieces, size = [data], len(data)
-            else:
-                pieces, size = [], 0
             async for piece in self.chunks():
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
-                    raise BadProviderResponse("The provider's answer is too large.")
+                    break
+            if size > limit:
+                raise BadProviderResponse("The provider's answer is too large.")
             return b"".join(pieces)
         except Exception as error:
             self.close()
