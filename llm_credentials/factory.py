@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -31,7 +31,7 @@ from llm_credentials.providers.client import DEFAULT_TIMEOUT_S
 from llm_credentials.routing import health, kinds, snapshot
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, Candidate, Request, Route, resolve, targets
-from llm_credentials.routing.router import Chain, routed
+from llm_credentials.routing.router import Chain, Size, routed
 from llm_credentials.routing.snapshot import Loaded, Person
 
 __all__ = [
@@ -275,7 +275,7 @@ class RoutedClient:
             stop=stop,
             seed=seed,
         )
-        chain = await self._chain(asked.needs(), model, timeout_s, _prompt_counter(asked))
+        chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked, max_tokens))
         response, receipt = await chain.ask(
             lambda client, candidate, limit_s: client.complete(
                 asked.messages,
@@ -315,7 +315,7 @@ class RoutedClient:
             stop=stop,
             seed=seed,
         )
-        chain = await self._chain(asked.needs(), model, timeout_s, _prompt_counter(asked))
+        chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked, max_tokens))
         chunks = chain.stream(
             lambda client, candidate, limit_s: client.stream(
                 asked.messages,
@@ -331,10 +331,8 @@ class RoutedClient:
     async def embed(
         self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
     ) -> RoutedEmbeddings:
-        def count() -> int:
-            return sum(estimate.text_tokens(text) for text in texts)
-
-        chain = await self._chain(frozenset({"embeddings"}), model, None, count)
+        size = Size(lambda: sum(estimate.text_tokens(text) for text in texts), lambda _: 0)
+        chain = await self._chain(frozenset({"embeddings"}), model, None, size)
         found, receipt = await chain.ask(
             lambda client, candidate, _: client.embed(texts, model=candidate.model, dimensions=dimensions)
         )
@@ -343,7 +341,7 @@ class RoutedClient:
 
     async def list_models(self) -> list[ModelInfo]:
         """The models of the first key of the chain that can list them."""
-        chain = await self._chain(frozenset(), None, None, lambda: 0)
+        chain = await self._chain(frozenset(), None, None, None)
         models, _ = await chain.ask(lambda client, _, __: client.list_models())
         return models
 
@@ -351,7 +349,7 @@ class RoutedClient:
         """Nothing to close: clients and connections are shared and kept by the process."""
 
     async def _chain(
-        self, needs: frozenset[str], model: str | None, timeout_s: float | None, prompt_tokens: Callable[[], int]
+        self, needs: frozenset[str], model: str | None, timeout_s: float | None, size: Size | None
     ) -> Chain:
         request = replace(self._request, needs=self._request.needs | needs, model=model or self._request.model)
         loaded, route = await sync_to_async(_look)(self._user, request)
@@ -361,7 +359,7 @@ class RoutedClient:
             task=request.task or "",
             opener=open_client,
             deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
-            prompt_tokens=prompt_tokens,
+            size=size,
         )
 
     def _sampling(self, candidate: Candidate, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
@@ -375,6 +373,13 @@ class RoutedClient:
             temperature = defaults.temperature if candidate.temperature is None else candidate.temperature
         return {"model": candidate.model, "temperature": temperature, "max_tokens": max_tokens}
 
+    def _size(self, asked: _Asked, max_tokens: int | None) -> Size:
+        return Size(
+            lambda: estimate.prompt_tokens(asked.messages, asked.tools or ()),
+            lambda candidate: _count(self._sampling(candidate, None, max_tokens)["max_tokens"]),
+        )
 
-def _prompt_counter(asked: _Asked) -> Callable[[], int]:
-    return lambda: estimate.prompt_tokens(asked.messages, asked.tools or ())
+
+def _count(value: object) -> int:
+    """A number of tokens as a caller gave it, which nobody has checked yet."""
+    return value if isinstance(value, int) and value > 0 else 0

@@ -7,8 +7,9 @@ provider's last. A candidate is a key with a model; a model's name goes to anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal, TypeAlias, TypeVar
 from uuid import UUID
 
@@ -31,6 +32,7 @@ Why: TypeAlias = Literal[
     "destination_down",
     "no_consent",
     "not_allowed",
+    "unpriced",
     "no_fallback",
 ]
 TEMPERATURE = 0.3
@@ -115,6 +117,10 @@ class SystemChoice:
         return key.id == self.credential if self.credential else bool(self.provider) and key.provider == self.provider
 
 
+def _no_price(spec: ProviderSpec, model: str) -> Decimal | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """Everything that a route depends on, but what is cooling down."""
@@ -132,6 +138,10 @@ class Snapshot:
     """The site's (``LLM_DEFAULT_PROVIDER``): its system key comes last of all."""
     system_allowed: bool = True
     """Whether staff let this user use the site's keys."""
+    system_unpriced: bool = True
+    """Whether staff let the site's keys call models whose price is unknown."""
+    price: Callable[[ProviderSpec, str], Decimal | None] = _no_price
+    """USD for a million tokens of a model; ``None``: unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -412,6 +422,8 @@ class _Plan:
             return "no_model", "No model is chosen, and the provider has no default.", None
         if missing := self._missing(key, model):
             return "unable", f"{model} cannot do this: {', '.join(missing)}.", None
+        if key.owner == "system" and not self.snapshot.system_unpriced and self.snapshot.price(spec, model) is None:
+            return "unpriced", f"The price of {model} is unknown, and the site's keys may not call such models.", None
         return self._resting(key, cooling)
 
     def _refused(self, key: Key, step: Step) -> tuple[Why, str] | None:

@@ -10,23 +10,28 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 from asgiref.sync import sync_to_async
 from django.urls import NoReverseMatch, reverse
 
-from llm_credentials.ledger import books, estimate
+from llm_credentials.ledger import books, estimate, prices
 from llm_credentials.ledger.books import Entry, Outcome, State
+from llm_credentials.ledger.prices import Price
+from llm_credentials.models import UsageRecord
 from llm_credentials.providers import (
     AuthenticationFailed,
     BadProviderResponse,
+    BudgetExceeded,
     ConnectionFailed,
     ContextLengthExceeded,
     CredentialUnreadable,
     DeadlineExceeded,
     EgressBlocked,
+    Embeddings,
     LLMClient,
     LLMError,
     LLMMessage,
@@ -35,6 +40,7 @@ from llm_credentials.providers import (
     ModelNotFound,
     NotConfigured,
     PermissionDenied,
+    ProviderSpec,
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
@@ -98,11 +104,6 @@ def rule(error: LLMError) -> Rule:
     return next(RULES[cls] for cls in type(error).__mro__ if cls in RULES)
 
 
-class Answer(Protocol):
-    @property
-    def usage(self) -> Usage: ...
-
-
 @dataclass(slots=True)
 class _Trial:
     """One attempt while it is under way. Times are loop time."""
@@ -118,8 +119,17 @@ class _Trial:
     closed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a call may come to, in tokens; asked only when needed."""
+
+    prompt_tokens: Callable[[], int]
+    answer_tokens: Callable[[Candidate], int]
+    """At most, with this candidate."""
+
+
 class Chain:
-    """The attempts of one call."""
+    """The attempts of one call. Without a ``size`` it costs nothing and is in no ledger."""
 
     def __init__(
         self,
@@ -129,19 +139,21 @@ class Chain:
         task: str,
         opener: Opener,
         deadline_s: float,
-        prompt_tokens: Callable[[], int] = lambda: 0,
+        size: Size | None,
     ) -> None:
         self.loaded = loaded
         self.route = route
         self.task = task
         self.opener = opener
-        self.prompt_tokens = prompt_tokens
+        self.size = size
         self.call_id: UUID = uuid4()
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + deadline_s
         self.queue = list(route.candidates)
         self.again: Candidate | None = None
         self.attempts = self._unopened()
+        self.prices: list[Price] = []
+        """Of the attempts that may have been charged."""
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
 
@@ -149,7 +161,7 @@ class Chain:
 
     async def ask(self, call: Callable[[LLMClient, Candidate, float], Awaitable[T]]) -> tuple[T, Receipt]:
         """What ``call(client, candidate, limit_s)`` gives, of the first candidate that answers. Raises LLMError."""
-        while (trial := self._next()) is not None:
+        while (trial := await self._next()) is not None:
             try:
                 async with asyncio.timeout(trial.limit_s):
                     answer = await call(self.opener(trial.row, trial.candidate.model), trial.candidate, trial.limit_s)
@@ -159,7 +171,7 @@ class Chain:
                 await self._left(trial, error)
                 raise
             else:
-                await self._won(trial, getattr(answer, "usage", None))
+                await self._won(trial, answer)
                 return answer, self.receipt(trial.candidate)
         raise self._nobody()
 
@@ -167,7 +179,7 @@ class Chain:
         self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[LLMStreamChunk, None]]
     ) -> AsyncGenerator[LLMStreamChunk, None]:
         """The chunks of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
-        while (trial := self._next()) is not None:
+        while (trial := await self._next()) is not None:
             upstream: AsyncGenerator[LLMStreamChunk, None] | None = None
             try:
                 client = self.opener(trial.row, trial.candidate.model)
@@ -187,7 +199,13 @@ class Chain:
         raise self._nobody()
 
     def receipt(self, candidate: Candidate | None) -> Receipt:
-        return Receipt(attempts=list(self.attempts), reason=_reason(candidate, self.route.dropped))
+        known = [price.usd for price in self.prices if price.usd is not None]
+        return Receipt(
+            attempts=list(self.attempts),
+            cost_usd=sum(known, Decimal(0)) if known and len(known) == len(self.prices) else None,
+            price_source=self.prices[-1].source or None if self.prices else None,
+            reason=_reason(candidate, self.route.dropped),
+        )
 
     # Streams
 
@@ -228,7 +246,7 @@ class Chain:
         if chunk.type != "done" or chunk.response is None:
             trial.heard.append(chunk.text)
             return chunk
-        await self._won(trial, chunk.response.usage)
+        await self._won(trial, chunk.response)
         return replace(chunk, response=routed(chunk.response, self.receipt(trial.candidate)))
 
     async def _broken(self, trial: _Trial, error: LLMError) -> StreamInterrupted:
@@ -241,15 +259,14 @@ class Chain:
             request_id=error.request_id,
             code=error.code,
         )
-        usage = interrupted.partial.usage if interrupted.partial else Usage()
-        await self._book(trial, interrupted, StreamInterrupted.__name__, usage)
+        await self._book(trial, interrupted, StreamInterrupted.__name__, interrupted.partial)
         interrupted.receipt = self.receipt(trial.candidate)
         return interrupted
 
     # Turns
 
-    def _next(self) -> _Trial | None:
-        """The next attempt; None when there is no candidate or no time left."""
+    async def _next(self) -> _Trial | None:
+        """The next attempt, reserved; None when there is no candidate or no time left. Raises BudgetExceeded."""
         candidate, number = self.again, 2
         self.again = None
         if candidate is None:
@@ -258,7 +275,7 @@ class Chain:
         if candidate is None or remaining_s <= 0:
             return None
         key = candidate.key
-        return _Trial(
+        trial = _Trial(
             candidate=candidate,
             row=self.loaded.rows[key.ref],
             entry=Entry(
@@ -274,10 +291,27 @@ class Chain:
             started=self.loop.time(),
             limit_s=remaining_s * FIRST_SHARE if self.queue else remaining_s,
         )
+        if self.size is not None:
+            await self._reserve(trial, self.size)
+        return trial
+
+    async def _reserve(self, trial: _Trial, size: Size) -> None:
+        """Put the worst case into the ledger before anything leaves."""
+        prompt_tokens, answer_tokens = size.prompt_tokens(), size.answer_tokens(trial.candidate)
+        worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
+        try:
+            await sync_to_async(books.reserve)(trial.entry, self.loaded.limits, worst, prompt_tokens)
+        except BudgetExceeded as error:
+            error.provider = trial.candidate.key.provider
+            error.receipt = self.receipt(trial.candidate)
+            raise
+
+    def _spec(self, trial: _Trial) -> ProviderSpec:
+        return self.loaded.snapshot.specs[trial.candidate.key.provider]
 
     async def _lost(self, trial: _Trial, error: LLMError) -> None:
         """Book a failure and get ready for the next turn. Raises when the table says that there is none."""
-        await self._book(trial, error, type(error).__name__, Usage())
+        await self._book(trial, error, type(error).__name__, None)
         candidate = trial.candidate
         if self.first is None or self.first[0] is candidate:
             self.first = (candidate, error)
@@ -306,15 +340,15 @@ class Chain:
 
     # The books
 
-    async def _won(self, trial: _Trial, usage: Usage | None) -> None:
-        await self._book(trial, None, OK, usage or Usage())
+    async def _won(self, trial: _Trial, answer: object) -> None:
+        await self._book(trial, None, OK, answer)
 
     async def _left(self, trial: _Trial, error: BaseException) -> None:
         """The caller went away, or something broke that is no failure of the provider."""
         leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
-        await self._book(trial, None, CANCELLED if leaving else type(error).__name__, Usage())
+        await self._book(trial, None, CANCELLED if leaving else type(error).__name__, None)
 
-    async def _book(self, trial: _Trial, error: LLMError | None, outcome: str, usage: Usage) -> None:
+    async def _book(self, trial: _Trial, error: LLMError | None, outcome: str, answer: object) -> None:
         """Write the attempt down, once, also when the caller is being cancelled. Never fails the call."""
         if trial.closed:
             return
@@ -331,24 +365,43 @@ class Chain:
                 latency_ms=latency_ms,
             )
         )
-        state, counted = self._counted(trial, error, outcome, usage)
-        ended = Outcome(state=state, outcome=outcome, latency_ms=latency_ms, ttft_ms=trial.ttft_ms, usage=counted)
-        await _to_the_end(sync_to_async(_write)(trial, error, ended))
+        state, counted = self._counted(trial, error, answer)
+        price = prices.cost(self._spec(trial), trial.candidate.model, counted, trial.entry.at)
+        ended = Outcome(
+            state=state,
+            outcome=outcome,
+            latency_ms=latency_ms,
+            ttft_ms=trial.ttft_ms,
+            usage=counted,
+            price=price,
+        )
+        if state != State.VOID:
+            self.prices.append(price)
+        await _to_the_end(sync_to_async(_write)(trial, error, ended, self.size is not None))
 
-    def _counted(self, trial: _Trial, error: LLMError | None, outcome: str, usage: Usage) -> tuple[State, Usage]:
+    def _counted(self, trial: _Trial, error: LLMError | None, answer: object) -> tuple[UsageRecord.State, Usage]:
         """The usage, made up for where the provider did not say, and how far it can be trusted."""
+        match answer:
+            case LLMResponse():
+                usage = answer.usage
+            case Embeddings():
+                usage = replace(answer.usage, output_tokens=answer.usage.output_tokens or 0)
+            case _:
+                usage = Usage()
         if error is not None and not isinstance(error, PERHAPS_CHARGED):
             return State.VOID, usage
         if usage.input_tokens is not None and usage.output_tokens is not None:
             return State.SETTLED, usage
-        guessed = replace(
-            usage,
-            input_tokens=self.prompt_tokens() if usage.input_tokens is None else usage.input_tokens,
-            output_tokens=estimate.text_tokens("".join(trial.heard))
-            if usage.output_tokens is None
-            else usage.output_tokens,
-        )
-        return State.ESTIMATED, guessed
+        if usage.input_tokens is None:
+            usage = replace(usage, input_tokens=self._prompt_tokens())
+        if usage.output_tokens is None:
+            text = "".join(trial.heard)
+            heard = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else estimate.text_tokens(text)
+            usage = replace(usage, output_tokens=heard)
+        return State.ESTIMATED, usage
+
+    def _prompt_tokens(self) -> int:
+        return self.size.prompt_tokens() if self.size else 0
 
     def _unopened(self) -> list[Attempt]:
         """The user's keys that would have been tried first, had they been readable."""
@@ -465,10 +518,10 @@ async def _to_the_end(work: Awaitable[None]) -> None:
     await asyncio.shield(task)
 
 
-def _write(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
+def _write(trial: _Trial, error: LLMError | None, ended: Outcome, reserved: bool) -> None:
     """Ledger, the key's counters and status, health: each of them, whatever becomes of the others."""
     steps: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("ledger", lambda: books.settle(trial.entry, ended)),
+        ("ledger", lambda: reserved and books.settle(trial.entry, ended)),
         ("marks", lambda: _mark(trial, error, ended)),
         ("health", lambda: _tell_health(trial, error, ended)),
     )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeAlias, TypeGuard
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.utils import timezone
 
 from llm_credentials import conf
+from llm_credentials.ledger.budgets import Limits, limits_from
+from llm_credentials.ledger.prices import per_million_usd
 from llm_credentials.models import LLMSettings, SystemConfig, SystemCredential, TaskOverride, UserCredential
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
-from llm_credentials.providers import specs
+from llm_credentials.providers import ProviderSpec, specs
 from llm_credentials.routing.resolve import Key, Override, Preferences, Snapshot, SystemChoice
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
@@ -28,6 +32,7 @@ class Loaded:
     user_id: Any
     snapshot: Snapshot
     rows: Mapping[str, Row]
+    limits: Limits
 
 
 def load(user: Person) -> Loaded:
@@ -37,18 +42,26 @@ def load(user: Person) -> Loaded:
     system = [*SystemCredential.objects.all(), *environment_credentials()]
     rows: dict[str, Row] = {ref(row): row for row in (*own, *system)}
     config = dict(SystemConfig.objects.filter(category="llm").values_list("key", "value"))
+    settings = LLMSettings.objects.filter(user_id=user_id).first() or LLMSettings(user_id=user_id)
+    limits = limits_from(settings.monthly_budget_usd, config.get("system_allowance"))
     snapshot = Snapshot(
         specs={spec.slug: spec for spec in specs()},
         user_active=get_user_model()._default_manager.filter(pk=user_id, is_active=True).exists(),
-        preferences=_preferences(user_id),
+        preferences=_preferences(settings),
         keys=tuple(_key(row) for row in own),
         system_keys=tuple(_key(row) for row in system),
         overrides={override.task: _override(override) for override in TaskOverride.objects.for_user(user)},
         completions=_choice(config.get("completions_config")),
         embeddings=_choice(config.get("embeddings_config")),
         default_provider=conf.default_provider(),
+        system_unpriced=limits.system_unpriced,
+        price=_price_today,
     )
-    return Loaded(user_id=user_id, snapshot=snapshot, rows=rows)
+    return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits)
+
+
+def _price_today(spec: ProviderSpec, model: str) -> Decimal | None:
+    return per_million_usd(spec, model, timezone.now().toordinal())
 
 
 def ref(row: Row) -> str:
@@ -80,8 +93,7 @@ def _key(row: Row) -> Key:
     )
 
 
-def _preferences(user_id: Any) -> Preferences:
-    row = LLMSettings.objects.filter(user_id=user_id).first() or LLMSettings(user_id=user_id)
+def _preferences(row: LLMSettings) -> Preferences:
     return Preferences(
         default_provider=row.default_provider,
         fallback_to_system=row.fallback_to_system,

@@ -287,7 +287,8 @@ def test_routed_client_embeds(alice: User, credential: UserCredential) -> None:
     found = async_to_sync(client_for(alice).embed)(["one", "two"])
     assert len(found.vectors) == 2
     assert found.receipt.attempts[0].model == "sandbox-embed"
-    assert UsageRecord.objects.get().model == "sandbox-embed"
+    row = UsageRecord.objects.get()
+    assert (row.model, row.state, row.output_tokens) == ("sandbox-embed", "settled", 0)
 
 
 def test_routed_client_lists_models(alice: User, credential: UserCredential) -> None:
