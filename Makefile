@@ -11,22 +11,24 @@ JOBS ?= 2
 .PHONY: help install run test lint fix bench
 
 help:
-	@sed -n 's/^# \(make [a-z]*:.*\)/\1/p; s/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
 
 .venv/.made:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; PYTHON=/path/to/python make …"; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than Python 3.11; PYTHON=/path/to/python make …"; exit 1; }
-	"$(PYTHON)" -m venv .venv
-	touch $@
+	@"$(PYTHON)" -m venv .venv
+	@touch $@
 
 .venv/.installed: .venv/.made requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+	@echo "Installing requirements; the first time takes a minute."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
 
 .venv/.installed-dev: .venv/.installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	touch $@
+	@echo "Installing what tests and lint need."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	@touch $@
 
 install: .venv/.installed-dev ## make .venv with everything that run, test and lint need
 
