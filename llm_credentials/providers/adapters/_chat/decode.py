@@ -341,6 +341,7 @@ class ChatDecoder:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._calls_given = 0
+        self._chosen = False
         self.ended = False
         self.complete = False
         """Whether ``[DONE]`` has come, after which there is nothing to wait for."""
@@ -348,6 +349,8 @@ class ChatDecoder:
 
     def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
         if data[:6] == b"[DONE]":
+            if not self._chosen:
+                raise BadProviderResponse("The provider's answer has no choices.")
             self.ended = self.complete = True
             return ()
         chunk = load_json(data)
@@ -359,7 +362,8 @@ class ChatDecoder:
         answer.take_head(chunk)
         choice = choice_of(chunk)
         if choice is None:
-            return ()
+            return ()  # Azure's first words are about its filter, the last chunk of all counts tokens
+        self._chosen = True
         delta = choice.get("delta")
         if delta is None:
             delta = choice.get("message")  # a whole answer although a stream was asked for
@@ -368,7 +372,7 @@ class ChatDecoder:
             if not isinstance(delta, Mapping):
                 raise BadProviderResponse("A piece of the provider's answer has the wrong shape.")
             chunks = answer.take(delta)
-            if chunks:
+            if chunks or answer.calls.calls:
                 self.has_content = True
         if reason := _finish_in(choice):
             answer.finish = reason
