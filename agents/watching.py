@@ -155,17 +155,22 @@ class _Watchers:
                 self.end(row_id, reason)
 
     async def _listen(self) -> None:
-        while True:
+        # The client's own code may swallow a cancellation, so this does not rely on being cancelled.
+        while self._is_current():
             with suppress(redis.RedisError, OSError):
                 async with (
                     redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2) as client,
-                    client.pubsub() as pubsub,
+                    client.pubsub(ignore_subscribe_messages=True) as pubsub,
                 ):
                     await pubsub.subscribe(CHANNEL)
-                    async for message in pubsub.listen():
-                        if message["type"] == "message":
+                    while self._is_current():
+                        if message := await pubsub.get_message(timeout=POLL_S):
                             self._heard(message["data"])
-            await asyncio.sleep(RECONNECT_S)
+            if self._is_current():
+                await asyncio.sleep(RECONNECT_S)
+
+    def _is_current(self) -> bool:
+        return asyncio.current_task() in self.tasks
 
     def _heard(self, data: bytes) -> None:
         with suppress(ValueError):
