@@ -8,12 +8,18 @@ from kombu.exceptions import OperationalError
 
 from llm_credentials import connection_tests
 from llm_credentials.connection_tests import QueueUnavailable
+from llm_credentials.ledger import books
 from llm_credentials.models import ConnectionTest
 
 
 @shared_task(name="llm_credentials.connection_test", soft_time_limit=20, time_limit=25)
 def connection_test(test_id: str) -> None:
     connection_tests.test_run(test_id)
+
+
+@shared_task(name="llm_credentials.ledger_sweep", soft_time_limit=50, time_limit=55)
+def ledger_sweep() -> None:
+    books.sweep()
 
 
 def enqueue_connection_test(test: ConnectionTest) -> None:

@@ -123,6 +123,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "interval_start": 0,
 }
 CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.
+    "ledger-sweep": {"task": "llm_credentials.ledger_sweep", "schedule": 30.0, "options": {"expires": 30}},
+}
 
 # Accounts
 AUTHENTICATION_BACKENDS = [

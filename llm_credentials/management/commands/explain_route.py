@@ -1,0 +1,57 @@
+"""Where a user's calls would go now, and why not elsewhere. Calls nobody and opens no key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from llm_credentials.factory import Route, explain_route
+from llm_credentials.routing import kinds
+from llm_credentials.routing.resolve import Candidate, Dropped
+
+
+class Command(BaseCommand):
+    help = "Explain where a user's calls would go: the chosen key and model, the chain after it, and what is left out."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("username")
+        parser.add_argument("--task", help="only this kind of task (default: calls of no kind, and every kind)")
+        parser.add_argument("--provider", help="as if the call named this provider")
+        parser.add_argument("--model", help="as if the call named this model")
+        parser.add_argument("--need", action="append", default=[], choices=sorted(kinds.NEEDS), help="may be repeated")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        users = get_user_model()
+        try:
+            user = users._default_manager.get_by_natural_key(options["username"])
+        except users.DoesNotExist:
+            raise CommandError(f"There is no user called {options['username']!r}.") from None
+        task: str | None = options["task"]
+        known = [kind.slug for kind in kinds.all()]
+        if task and task not in known:
+            raise CommandError(f"There is no task called {task!r}; there are: {', '.join(known) or 'none'}.")
+        for each in [task] if task else [None, *known]:
+            route = explain_route(
+                user, task=each, provider=options["provider"], model=options["model"], needs=options["need"]
+            )
+            self.stdout.write(f"{each or 'any call'}:")
+            for line in _lines(route):
+                self.stdout.write(f"  {line}")
+
+
+def _lines(route: Route) -> list[str]:
+    if route.problem:
+        return [route.problem]
+    tried = [
+        f"{number}. {_name(each)} with {each.model}: {each.reason}" for number, each in enumerate(route.candidates, 1)
+    ]
+    return [
+        *(tried or ["no key can be used"]),
+        *(f"-  {_name(each)}: {each.words}" for each in route.dropped),
+    ]
+
+
+def _name(each: Candidate | Dropped) -> str:
+    return f"{each.key.provider} · {each.key.name}{' (site)' if each.key.owner == 'system' else ''}"
