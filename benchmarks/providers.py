@@ -339,6 +339,10 @@ _SDKS: dict[str, Callable[[str, str], Call]] = {
 }
 
 
+_KEPT: list[Call] = []
+"""The SDKs' clients, to the end: one that is collected closes its sockets late, by numbers that are in use again."""
+
+
 async def _cpu_us(call: Call, calls: int, in_flight: int) -> float:
     """CPU time of this process per call."""
     gc.collect()
@@ -361,6 +365,7 @@ async def _cpu_us(call: Call, calls: int, in_flight: int) -> float:
 
 async def _compare(wire: str, case: Case, address: str, rounds: int) -> bool:
     ours, sdk = _ours(wire, address, case.name), _SDKS[wire](address, case.name)
+    _KEPT.append(sdk)
     for call in (ours, sdk):
         await _cpu_us(call, max(case.in_flight, 5), case.in_flight)
     pairs = [
