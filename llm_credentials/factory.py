@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
+from itertools import count
 from typing import Any
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -106,6 +107,9 @@ def _request(
 def _look(user: Person, request: Request) -> tuple[Loaded, Route]:
     loaded = snapshot.load(user)
     return loaded, resolve(loaded.snapshot, request, health.cooling(targets(loaded.snapshot)))
+
+
+_turns = count()
 
 
 # Opening keys
@@ -351,7 +355,12 @@ class RoutedClient:
     async def _chain(
         self, needs: frozenset[str], model: str | None, timeout_s: float | None, size: Size | None
     ) -> Chain:
-        request = replace(self._request, needs=self._request.needs | needs, model=model or self._request.model)
+        request = replace(
+            self._request,
+            needs=self._request.needs | needs,
+            model=model or self._request.model,
+            turn=next(_turns),
+        )
         loaded, route = await sync_to_async(_look)(self._user, request)
         return Chain(
             loaded=loaded,

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from llm_credentials.providers.spec import ModelFacts, ProviderSpec
+from llm_credentials.providers.spec import ModelFacts, ProviderSpec, Speed
 from llm_credentials.routing.kinds import Weight
 from llm_credentials.routing.receipt import KeyOwner
 
@@ -40,6 +40,12 @@ MAX_TOKENS = 2000
 
 T = TypeVar("T")
 
+STRATEGIES: Mapping[str, str] = {
+    "cheapest": "the cheapest left of the user's own keys",
+    "fastest": "the fastest left of the user's own keys",
+}
+_UNMEASURED_MS: Mapping[Speed, float] = {"very_fast": 500.0, "fast": 1500.0, "medium": 4000.0}
+"""What a provider that this user has not measured yet is taken to need, by its class of speed."""
 _REASONS: Mapping[Step, str] = {
     "named": "named by the call",
     "override": "the user's choice for this task",
@@ -142,6 +148,8 @@ class Snapshot:
     """Whether staff let the site's keys call models whose price is unknown."""
     price: Callable[[ProviderSpec, str], Decimal | None] = _no_price
     """USD for a million tokens of a model; ``None``: unknown."""
+    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    """``Key.ref`` → how long this user waited for it lately."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +162,8 @@ class Request:
     fallback: bool = True
     """Whether anything but what the call names (else the override, else the default provider) may be tried."""
     weight: Weight = "normal"
+    turn: int = 0
+    """Counts the calls of this process: whose turn it is where keys share the load."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +171,8 @@ class Candidate:
     key: Key
     model: str
     step: Step
+    reason: str = ""
+    """Why it is in the chain, in words."""
     temperature: float | None = None
     """As override, user or staff settled it; ``None``: the caller's default holds."""
     max_tokens: int | None = None
@@ -168,10 +180,6 @@ class Candidate:
     """What the catalogue knows of the model."""
     position: int = 0
     """Its place in the order, counted together with what was dropped."""
-
-    @property
-    def reason(self) -> str:
-        return _REASONS[self.step]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,8 +246,9 @@ class _Plan:
     def __init__(self, snapshot: Snapshot, request: Request) -> None:
         self.snapshot = snapshot
         self.request = request
-        self.own = sorted(snapshot.keys, key=lambda key: key.order)
         self.embeds = "embeddings" in request.needs
+        self.strategy = snapshot.preferences.strategy
+        self.own = self._by_strategy(sorted(snapshot.keys, key=lambda key: key.order))
         self.choice = snapshot.embeddings if self.embeds else snapshot.completions
         self.override = snapshot.overrides.get(request.task or "", Override())
         self.named = self._named()
@@ -248,6 +257,38 @@ class _Plan:
         self.wishes = tuple(self._wishes())
 
     # The order
+
+    def _by_strategy(self, keys: list[Key]) -> list[Key]:
+        """The user's keys as their strategy has it; those that it cannot tell apart as they were."""
+        match self.strategy:
+            case "cheapest":
+                return sorted(keys, key=self._price)
+            case "fastest":
+                return sorted(keys, key=self._latency_ms)
+            case "balanced":
+                return self._in_turns(keys)
+            case _:
+                return keys
+
+    def _price(self, key: Key) -> Decimal:
+        spec = self.snapshot.specs.get(key.provider)
+        price = self.snapshot.price(spec, self._usual_model(key)) if spec else None
+        return Decimal("Infinity") if price is None else price
+
+    def _latency_ms(self, key: Key) -> float:
+        spec = self.snapshot.specs.get(key.provider)
+        return self.snapshot.latency_ms.get(key.ref, _UNMEASURED_MS[spec.speed if spec else "medium"])
+
+    def _in_turns(self, keys: list[Key]) -> list[Key]:
+        """The providers in their order, each time another key of each that has several."""
+        turning: dict[str, list[Key]] = {}
+        for key in keys:
+            if key.is_active and key.readable:
+                turning.setdefault(key.provider, []).append(key)
+        for several in turning.values():
+            first = self.request.turn % len(several)
+            several[:] = several[first:] + several[:first]
+        return [turning[key.provider].pop(0) if key.is_active and key.readable else key for key in keys]
 
     def ordered(self) -> Iterator[tuple[Key, Step]]:
         """Every key once, at the first step that reaches it."""
@@ -383,10 +424,20 @@ class _Plan:
                 return wish.model
         if key.owner == "system" and self.choice.model and self.choice.names(key):
             return self.choice.model
+        return self._usual_model(key)
+
+    def _usual_model(self, key: Key) -> str:
+        """What the key uses when nobody names a model; for light tasks of the thrifty, the provider's cheapest."""
         spec = self.snapshot.specs.get(key.provider)
+        if spec is None:
+            return key.model
         if self.embeds:
-            return spec.default_embedding_model if spec else ""
-        return key.model or (spec.default_model if spec else "")
+            return spec.default_embedding_model
+        if self.strategy == "cheapest" and self.request.weight == "light" and key.owner == "user":
+            cheapest = spec.cheapest_model
+            if cheapest and not self._missing(key, cheapest):
+                return cheapest
+        return key.model or spec.default_model
 
     def _plausible(self, key: Key, model: str) -> bool:
         """A chat model that an override names is no answer where embeddings are asked for."""
@@ -462,6 +513,7 @@ class _Plan:
             key=key,
             model=model,
             step=step,
+            reason=STRATEGIES.get(self.strategy, _REASONS[step]) if step == "own" else _REASONS[step],
             temperature=first(source.temperature for source in settled),
             max_tokens=first(source.max_tokens for source in settled),
             facts=self._facts(key.provider, model),

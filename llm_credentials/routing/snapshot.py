@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeGuard
 from uuid import UUID
@@ -11,17 +12,27 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import Avg
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from llm_credentials import conf
 from llm_credentials.ledger.budgets import Limits, limits_from
 from llm_credentials.ledger.prices import per_million_usd
-from llm_credentials.models import LLMSettings, SystemConfig, SystemCredential, TaskOverride, UserCredential
+from llm_credentials.models import (
+    LLMSettings,
+    SystemConfig,
+    SystemCredential,
+    TaskOverride,
+    UsageRecord,
+    UserCredential,
+)
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
 from llm_credentials.providers import ProviderSpec, specs
 from llm_credentials.routing.resolve import Key, Override, Preferences, Snapshot, SystemChoice
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
+MEASURED_FOR = timedelta(days=3)
 Row: TypeAlias = UserCredential | SystemCredential | EnvironmentCredential
 
 
@@ -56,12 +67,24 @@ def load(user: Person) -> Loaded:
         default_provider=conf.default_provider(),
         system_unpriced=limits.system_unpriced,
         price=_price_today,
+        latency_ms=_latencies(user_id) if settings.strategy == LLMSettings.Strategy.FASTEST else {},
     )
     return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits)
 
 
 def _price_today(spec: ProviderSpec, model: str) -> Decimal | None:
     return per_million_usd(spec, model, timezone.now().toordinal())
+
+
+def _latencies(user_id: Any) -> dict[str, float]:
+    """How long this user waited for their own keys lately: until the first content of streams, else until the end."""
+    rows = (
+        UsageRecord.objects.filter(user_id=user_id, at__gte=timezone.now() - MEASURED_FOR, outcome="ok")
+        .filter(key_owner=UsageRecord.KeyOwner.USER)
+        .values_list("credential_id")
+        .annotate(Avg(Coalesce("ttft_ms", "latency_ms")))
+    )
+    return {f"user:{credential_id}": latency_ms for credential_id, latency_ms in rows if latency_ms is not None}
 
 
 def ref(row: Row) -> str:

@@ -26,7 +26,12 @@ from llm_credentials.models import (
 from llm_credentials.providers import CredentialUnreadable, LLMClient, LLMMessage, NotConfigured
 from llm_credentials.routing import kinds
 from llm_credentials.routing.kinds import TaskKind
-from llm_credentials.tests.factories import ConnectionTestFactory, SystemCredentialFactory, UserCredentialFactory
+from llm_credentials.tests.factories import (
+    ConnectionTestFactory,
+    SystemCredentialFactory,
+    UsageRecordFactory,
+    UserCredentialFactory,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -320,6 +325,25 @@ def test_routed_client_serves_many_at_once_each_with_their_own_key(alice: User, 
     mine.refresh_from_db()
     assert mine.request_count == 20
     assert UsageRecord.objects.filter(user=alice, state="settled").count() == 20
+
+
+# Strategies
+
+
+def test_strategy_fastest_goes_by_what_this_user_measured(alice: User, bob: User, credential: UserCredential) -> None:
+    slow = credential
+    quick = UserCredentialFactory(user=alice, provider="sandbox", name="quick", key=KEY, priority=200)
+    LLMSettings.objects.create(user=alice, strategy="fastest")
+    for user, row, latency_ms in ((alice, slow, 4000), (alice, quick, 40), (bob, slow, 1)):
+        UsageRecordFactory(user=user, credential_id=row.pk, latency_ms=latency_ms, outcome="ok", key_owner="user")
+    assert [each.key.id for each in explain_route(alice).candidates] == [quick.pk, slow.pk]
+
+
+def test_strategy_balanced_takes_turns_between_calls(alice: User, credential: UserCredential) -> None:
+    other = UserCredentialFactory(user=alice, provider="sandbox", name="other", key=KEY, priority=200)
+    LLMSettings.objects.create(user=alice, strategy="balanced")
+    used = Counter(_answer(client_for(alice)).receipt.attempts[0].credential_id for _ in range(6))
+    assert used == {credential.pk: 3, other.pk: 3}
 
 
 # Explaining

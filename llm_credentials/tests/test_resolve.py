@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -368,7 +369,12 @@ def _situations(draw: st.DrawFn) -> tuple[Snapshot, Request, dict[str, float]]:
         keys=keys,
         system_keys=system,
         preferences=draw(
-            st.builds(Preferences, default_provider=_slugs | st.just(""), fallback_to_system=st.booleans())
+            st.builds(
+                Preferences,
+                default_provider=_slugs | st.just(""),
+                fallback_to_system=st.booleans(),
+                strategy=st.sampled_from(["priority", "cheapest", "fastest", "balanced"]),
+            )
         ),
         overrides={
             "mail": draw(
@@ -395,6 +401,8 @@ def _situations(draw: st.DrawFn) -> tuple[Snapshot, Request, dict[str, float]]:
             credential=some_id,
             needs=st.frozensets(st.sampled_from(["tools", "vision", "json", "embeddings"])),
             fallback=st.booleans(),
+            weight=st.sampled_from(["light", "normal", "heavy"]),
+            turn=st.integers(0, 9),
         )
     )
     every = [*keys, *system]
@@ -473,3 +481,65 @@ def test_resolve_without_fallback_is_a_part_of_the_route(situation: tuple[Any, A
     assert {each.key.ref for each in kept} <= {each.key.ref for each in whole}
     assert len({each.key.provider for each in kept}) <= 1
     assert all(each.key.owner == "user" for each in kept)
+
+
+# Strategies
+
+
+def _strategy(name: str, *keys: Key, **changes: Any) -> Snapshot:
+    return _snapshot(*keys, preferences=Preferences(strategy=name), **changes)
+
+
+def _prices(**usd: int) -> Any:
+    return lambda spec, model: Decimal(usd[model.replace("-", "_")]) if model.replace("-", "_") in usd else None
+
+
+def test_strategy_cheapest_puts_the_cheapest_model_first_and_unknown_prices_last() -> None:
+    snapshot = _strategy(
+        "cheapest",
+        _key("apple", priority=1),
+        _key("birch", priority=2),
+        _key("cedar", priority=3),
+        price=_prices(birch_chat=3, cedar_chat=2),
+    )
+    route = resolve(snapshot, Request())
+    assert _order(route) == ["cedar", "birch", "apple"]
+    assert "cheapest" in route.candidates[0].reason
+
+
+def test_strategy_cheapest_gives_light_tasks_the_cheap_model_and_heavy_ones_the_capable() -> None:
+    specs_ = SPECS | {"apple": replace(SPECS["apple"], cheapest_model="apple-mini")}
+    snapshot = replace(_strategy("cheapest", _key("apple", model="apple-chat")), specs=specs_)
+    models = [resolve(snapshot, Request(weight=weight)).candidates[0].model for weight in ("light", "normal", "heavy")]
+    assert models == ["apple-mini", "apple-chat", "apple-chat"]
+    assert resolve(snapshot, Request(weight="light", model="apple-eyes")).candidates[0].model == "apple-eyes"
+
+
+def test_strategy_cheapest_takes_no_cheap_model_that_cannot_do_it() -> None:
+    specs_ = SPECS | {"apple": replace(SPECS["apple"], cheapest_model="apple-embed")}
+    snapshot = replace(_strategy("cheapest", _key("apple")), specs=specs_)
+    route = resolve(snapshot, Request(weight="light", needs=frozenset({"tools"})))
+    assert route.candidates[0].model == "apple-chat"
+
+
+def test_strategy_fastest_goes_by_measured_latency_else_by_the_providers_class() -> None:
+    slow, quick, unmeasured = _key("apple", priority=1), _key("birch", priority=2), _key("cedar", priority=3)
+    snapshot = _strategy("fastest", slow, quick, unmeasured, latency_ms={slow.ref: 9000.0, quick.ref: 300.0})
+    assert _order(resolve(snapshot, Request())) == ["birch", "cedar", "apple"]
+
+
+def test_strategy_balanced_gives_each_key_of_a_provider_its_turn() -> None:
+    keys = (_key("apple", "a", priority=1), _key("birch", priority=2), _key("apple", "b", priority=3))
+    snapshot = _strategy("balanced", *keys, _key("apple", "off", is_active=False, priority=0))
+    orders = [_order(resolve(snapshot, Request(turn=turn))) for turn in range(4)]
+    assert orders == [["apple:a", "birch", "apple:b"], ["apple:b", "birch", "apple:a"]] * 2
+
+
+def test_strategy_leaves_the_default_provider_in_front() -> None:
+    snapshot = _snapshot(
+        _key("apple"),
+        _key("birch"),
+        preferences=Preferences(strategy="cheapest", default_provider="birch"),
+        price=_prices(apple_chat=1, birch_chat=9),
+    )
+    assert _order(resolve(snapshot, Request())) == ["birch", "apple"]
