@@ -81,8 +81,9 @@ def _latencies(user_id: Any) -> dict[str, float]:
     rows = (
         UsageRecord.objects.filter(user_id=user_id, at__gte=timezone.now() - MEASURED_FOR, outcome="ok")
         .filter(key_owner=UsageRecord.KeyOwner.USER)
-        .values_list("credential_id")
-        .annotate(Avg(Coalesce("ttft_ms", "latency_ms")))
+        .values("credential_id")
+        .annotate(waited_ms=Avg(Coalesce("ttft_ms", "latency_ms")))
+        .values_list("credential_id", "waited_ms")
     )
     return {f"user:{credential_id}": latency_ms for credential_id, latency_ms in rows if latency_ms is not None}
 
