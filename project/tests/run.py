@@ -50,7 +50,12 @@ def main() -> int:
     common = ["-q", "--no-header", *parallel]
     passes = [
         Pass("SQLite", common),
-        Pass("PostgreSQL", [*common, "-m", "not slow"], {"TEST_DATABASE": "postgres"}),
+        # The provider layer has no database: once is enough.
+        Pass(
+            "PostgreSQL",
+            [*common, "-m", "not slow", "--ignore=llm_credentials/providers"],
+            {"TEST_DATABASE": "postgres"},
+        ),
     ]
     if any(BROWSER_TESTS.glob("test_*.py")):
         from project.tests.browser import ensure_browser

@@ -14,7 +14,10 @@ from os import getpid
 from pathlib import Path
 from typing import Any
 
+import redis
 import uvicorn
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from project import env
 from project.embedded import valkey_command
@@ -82,6 +85,15 @@ def _drop_left_databases(connection: Any) -> None:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
+def valkey_answers(path: Path) -> bool:
+    """The socket is there a moment before anybody listens to it."""
+    try:
+        with redis.Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
 @contextmanager
 def running_valkey() -> Iterator[str]:
     """A Valkey of this test process alone, without a disk; yields its ``unix://`` address."""
@@ -93,7 +105,7 @@ def running_valkey() -> Iterator[str]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            wait_until(path.exists, "Valkey's socket")
+            wait_until(lambda: valkey_answers(path), "Valkey's first answer")
             yield f"unix://{path}"
         finally:
             process.terminate()

@@ -15,7 +15,7 @@ from django_ratelimit.core import get_usage
 from project import cache as module
 from project.cache import ResilientRedisCache
 from project.embedded import valkey_command
-from project.tests.servers import wait_until
+from project.tests.servers import valkey_answers, wait_until
 
 
 class OwnValkey:
@@ -29,8 +29,7 @@ class OwnValkey:
     def start(self) -> None:
         command = valkey_command(self.directory, socket=self.path, durable=False)
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        client = redis.Redis(unix_socket_path=str(self.path), retry=None)
-        wait_until(lambda: self.path.exists() and client.ping(), "Valkey")
+        wait_until(lambda: valkey_answers(self.path), "Valkey")
 
     def stop(self) -> None:
         if self.process:
