@@ -1,0 +1,101 @@
+"""A real Chromium against the real site on uvicorn, with a worker and the sandbox provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from project.env import BASE_DIR
+from project.tests.browser import browser_path
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+PICTURES = BASE_DIR / ".run" / "pictures"
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(live_site: str, sandbox_url: str, celery_worker_thread: Any) -> str:
+    """The whole site: web, worker, sandbox."""
+    return live_site
+
+
+@pytest.fixture
+def new_context(browser: Browser, site: str) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes browser contexts that fail the test when a page reports an error or asks another host."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def listen(message: ConsoleMessage) -> None:
+        # A refused form is answered with 422, which the browser reports as an error of the network.
+        if message.type == "error" and "status of 4" not in message.text and "status of 503" not in message.text:
+            complaints.append(message.text)
+
+    def make(**options: Any) -> BrowserContext:
+        context = browser.new_context(base_url=site, **options)
+        context.set_default_timeout(15_000)
+        context.on("console", listen)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        context.on(
+            "request",
+            lambda request: None if request.url.startswith((site, "data:")) else complaints.append(request.url),
+        )
+        contexts.append(context)
+        return context
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(new_context: Callable[..., BrowserContext]) -> Page:
+    return new_context().new_page()
+
+
+def log_in(context: BrowserContext, user: User, site: str) -> None:
+    """Give the browser a session of this user, without the login page."""
+    client = Client()
+    client.force_login(user)
+    value = client.cookies[settings.SESSION_COOKIE_NAME].value
+    context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": value, "url": site}])
+
+
+@pytest.fixture
+def alices_page(new_context: Callable[..., BrowserContext], alice: User, site: str) -> Page:
+    context = new_context()
+    log_in(context, alice, site)
+    return context.new_page()
+
+
+@pytest.fixture
+def look() -> Callable[[Page, str], None]:
+    """Keeps a picture of the page and holds it to the accessibility rules."""
+
+    def look(page: Page, name: str) -> None:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=True)
+        found = Axe().run(page).response["violations"]
+        serious = [f"{one['id']}: {one['help']}" for one in found if one["impact"] in SERIOUS]
+        assert serious == [], name
+
+    return look
