@@ -119,7 +119,8 @@ class Signals:
         os.set_blocking(self._writer, False)
         self._asked = False
         for number in self.STOPPING:
-            signal.signal(number, self._note)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+                signal.signal(number, self._note)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only wakes the wait
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 

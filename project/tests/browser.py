@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from project import env
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC_PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -26,9 +28,9 @@ def ensure_browser() -> None:
     if browser_path() or _playwrights_own():
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = {"stdout": subprocess.DEVNULL, "env": {"DEBIAN_FRONTEND": "noninteractive", "PATH": os.defpath}}
-        subprocess.run(["apt-get", "update", "-qq"], **quiet)  # type: ignore[call-overload]
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], **quiet)  # type: ignore[call-overload]
+        environment = env.child_environment(DEBIAN_FRONTEND="noninteractive")
+        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
+            subprocess.run(["apt-get", *command], stdout=subprocess.DEVNULL, env=environment)
         if browser_path():
             return
     subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -27,5 +28,6 @@ class Command(BaseCommand):
         sys.exit(Supervisor(self.say, port=port, host=host).run())
 
     def say(self, text: str) -> None:
-        self.stdout.write(text)
-        self.stdout.flush()
+        with suppress(OSError):  # the terminal may be gone; what was started must be stopped all the same
+            self.stdout.write(text)
+            self.stdout.flush()
