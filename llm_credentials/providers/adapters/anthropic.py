@@ -37,6 +37,7 @@ class MessagesClient(LLMClient):
     """
 
     _built: tuple[HttpClient, AsyncAnthropic] | None = None
+    _pattern: Any = None
 
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
@@ -151,7 +152,7 @@ class MessagesClient(LLMClient):
         await wire.import_aside("anthropic")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
-            self._built = (http, self._build(http))
+            self._built, self._pattern = (http, self._build(http)), None
         return self._built[1]
 
     def _build(self, http: HttpClient) -> AsyncAnthropic:
@@ -180,9 +181,16 @@ class MessagesClient(LLMClient):
         return {"x-api-key": self._api_key or ""}
 
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
-        # Always a stream to the SDK: the bytes are read by us, not by it.
+        # The SDK builds a request once: doing so for every call costs twice what the rest of it does.
         sdk = await self._sdk()
-        return await sdk.post(path, content=wire.encode_json(body), cast_to=RawResponse, stream=True)
+        pattern = self._pattern = self._pattern or _request_pattern(sdk, path)
+        content = wire.encode_json(body)
+        request = type(pattern)(pattern.method, pattern.url, headers=pattern.headers, content=content)
+        response = await sdk._client.send(request, stream=True)
+        if response.is_success:
+            return response
+        await response.aread()
+        raise sdk._make_status_error_from_response(response)
 
     def sdk_error(self, error: Exception) -> LLMError | None:
         if "anthropic" not in sys.modules:
@@ -240,7 +248,16 @@ class MessagesClient(LLMClient):
 
     async def aclose(self) -> None:
         await super().aclose()
-        self._built = None
+        self._built = self._pattern = None
+
+
+def _request_pattern(sdk: AsyncAnthropic, path: str) -> Any:
+    """A request as the SDK builds it, but for its body: method, address and headers are the same in every call."""
+    from anthropic._models import FinalRequestOptions
+
+    pattern = sdk._build_request(FinalRequestOptions.construct(method="post", url=path, json_data={}))
+    del pattern.headers["content-length"]
+    return pattern
 
 
 def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
