@@ -43,6 +43,7 @@ MAX_KEY_LENGTH = 8192
 SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What reading an answer raises when it trips over a shape that nobody foresaw: the answer is at fault."""
 WRONG_SHAPE = "The provider's answer has the wrong shape."
+CUT_SHORT = "The provider's answer ended before its end."
 
 
 class StreamDecoder(Protocol):
@@ -202,14 +203,16 @@ class LLMClient(ABC):
                 response = await self.send(path, body, stream=True)
         decoder = self.decoder(call, response.headers)
         events = transport.read_events(response, deadline, lambda: getattr(decoder, "complete", False))
+        whole = False
         try:
             with self._translated(decoder):
                 async for batch in events:
                     for event, data in batch:
+                        whole = event == transport.WHOLE_BODY
                         for chunk in decoder.feed(event, data):
                             yield chunk
                 if not decoder.ended:
-                    raise ConnectionFailed("The provider's answer ended before its end.")
+                    raise BadProviderResponse(WRONG_SHAPE) if whole else ConnectionFailed(CUT_SHORT)
                 for chunk in decoder.finish():
                     yield chunk
                 done = LLMStreamChunk(type="done", response=decoder.response())

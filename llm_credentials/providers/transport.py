@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
 __all__ = [
+    "WHOLE_BODY",
     "EgressPolicy",
     "Forwarded",
     "HttpClient",
@@ -66,6 +67,8 @@ __all__ = [
     "retry_after_s",
 ]
 
+WHOLE_BODY = "whole body"
+"""The name of the event that stands for a JSON body where events were asked for."""
 HttpClient: TypeAlias = httpx2.AsyncClient
 """What SDKs are given to send with."""
 RawResponse: TypeAlias = httpx2.Response
@@ -132,9 +135,9 @@ async def read_events(
 ) -> AsyncGenerator[list[Event], None]:
     """Server-sent events as they come, in batches of (event name, data). ``deadline`` is loop time.
 
-    A body that is one JSON value instead of events is given as one event. Once ``complete()`` says that the last event
-    has come, the end of the body is awaited for a moment only, to keep the connection. Closing the generator closes the
-    connection unless all was read.
+    A body that is one JSON value instead of events is given as one event called ``WHOLE_BODY``. Once ``complete()``
+    says that the last event has come, the end of the body is awaited for a moment only, to keep the connection. Closing
+    the generator closes the connection unless all was read.
 
     Raises BadProviderResponse (HTML, empty, too large), ConnectionFailed (cut), DeadlineExceeded.
     """
@@ -546,7 +549,7 @@ async def _events(body: _Body) -> AsyncIterator[list[Event]]:
                 if len(data) > MAX_BODY_BYTES:
                     raise BadProviderResponse("The provider's answer is too large.")
             load_json(data)
-            yield [("", data)]
+            yield [(WHOLE_BODY, data)]
             return
         size += len(data)
         if size > MAX_BODY_BYTES:

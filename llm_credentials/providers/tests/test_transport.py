@@ -437,7 +437,7 @@ async def test_read_events_names_what_is_wrong(answer: bytes, kind: type[LLMErro
         (b"data: 1\n\ndata: [DONE]", [("", b"1"), ("", b"[DONE]")]),
         (b'data: {"a": 1}', [("", b'{"a": 1}')]),
         (b'data: 1\n\ndata: {"a": ', [("", b"1")]),
-        (b'{"error": {"code": 429}}', [("", b'{"error": {"code": 429}}')]),
+        (b'{"error": {"code": 429}}', [(transport.WHOLE_BODY, b'{"error": {"code": 429}}')]),
         (b": ping\n\n: ping\n\n", []),
     ],
 )

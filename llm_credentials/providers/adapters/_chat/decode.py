@@ -366,7 +366,8 @@ class ChatDecoder:
         self._chosen = True
         delta = choice.get("delta")
         if delta is None:
-            delta = choice.get("message")  # a whole answer although a stream was asked for
+            delta = choice.get("message")  # a whole answer, although a stream was asked for
+            self.ended = isinstance(delta, Mapping)
         chunks: list[LLMStreamChunk] = []
         if delta:
             if not isinstance(delta, Mapping):
