@@ -1,7 +1,7 @@
 """The ring of encryption keys: which key seals, which keys still open, and how a sealed text names its key.
 
 A sealed text is ``v1:<key id>:<Fernet token>``. The keys are 32 random bytes each, so nothing is stretched: the bytes
-are the Fernet key, and the fingerprint key is derived from them under a label of its own.
+are the Fernet key, and the keys of fingerprints and of the audit chain are derived from them, each under its label.
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ class KeyringError(ImproperlyConfigured):
 class RingKey:
     """One encryption key under its id."""
 
-    __slots__ = ("_fingerprint_key", "fernet", "fernet_key", "id")
+    __slots__ = ("_fingerprint_key", "audit_key", "fernet", "fernet_key", "id")
 
     def __init__(self, key_id: str, secret: bytes) -> None:
         self.id = key_id
         self.fernet_key = base64.urlsafe_b64encode(secret)
         self.fernet = Fernet(self.fernet_key)
-        derive = HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=b"keyswitch api-key fingerprint v1")
-        self._fingerprint_key = derive.derive(secret)
+        self._fingerprint_key = _derived(secret, b"keyswitch api-key fingerprint v1")
+        self.audit_key = _derived(secret, b"keyswitch audit chain v1")
+        """Signs audit events; see ``audit.keys``."""
 
     def __repr__(self) -> str:
         return f"<RingKey {self.id}>"
@@ -60,6 +61,10 @@ class RingKey:
     def fingerprint(self, secret: str) -> str:
         """32 hex digits: the same for the same secret, meaningless without this key."""
         return hmac.new(self._fingerprint_key, secret.encode(), sha256).hexdigest()[:32]
+
+
+def _derived(secret: bytes, label: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=None, info=label).derive(secret)
 
 
 class KeyProvider(Protocol):
@@ -140,6 +145,10 @@ class KeyRing:
     @property
     def fernet_keys(self) -> list[bytes]:
         return [key.fernet_key for key in self._keys.values()]
+
+    def audit_key(self, key_id: str) -> bytes | None:
+        key = self._keys.get(key_id)
+        return key.audit_key if key else None
 
     def encrypt(self, data: bytes) -> bytes:
         return f"{FORMAT}:{self.primary.id}:".encode() + self.primary.fernet.encrypt(data)

@@ -1,5 +1,6 @@
 """The rows of this app, one file a topic."""
 
+from llm_credentials.models.audit import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
 from llm_credentials.models.connection_tests import ConnectionTest
 from llm_credentials.models.credentials import (
     EnvironmentCredential,
@@ -16,6 +17,10 @@ from llm_credentials.models.usage import UsageRecord
 
 __all__ = [
     "MASK",
+    "AuditCheckpoint",
+    "AuditEvent",
+    "AuditHead",
+    "AuditKey",
     "ConnectionTest",
     "EnvironmentCredential",
     "KeyHolder",

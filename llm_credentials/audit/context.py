@@ -1,0 +1,90 @@
+"""Who acts, from where, in which request or job: known to every event without being handed about."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from allauth.account.adapter import get_adapter
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import HttpRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Circumstances:
+    actor: str = ""
+    ip: str = ""
+    request_id: str = ""
+    channel: str = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class _OfRequest:
+    """Looked at when an event is written: by then it is known who calls, be it by session or by token."""
+
+    request: HttpRequest
+    request_id: str
+
+    def now(self) -> Circumstances:
+        user: Any = getattr(self.request, "user", None)
+        return Circumstances(
+            actor=str(user.pk) if user is not None and user.is_authenticated else "",
+            ip=_network_of(self.request),
+            request_id=self.request_id,
+            channel="api" if self.request.path.startswith("/api/") else "page",
+        )
+
+
+Source: TypeAlias = Circumstances | _OfRequest
+# The bridge hands variables of this name on to its own loop.
+_source: ContextVar[Source | None] = ContextVar("audit_source", default=None)
+_NOBODY = Circumstances()
+
+
+def circumstances() -> Circumstances:
+    source = _source.get()
+    return source.now() if isinstance(source, _OfRequest) else source or _NOBODY
+
+
+def begin_request(request: HttpRequest, request_id: str) -> Token[Source | None]:
+    return _source.set(_OfRequest(request, request_id[:64]))
+
+
+def end_request(token: Token[Source | None]) -> None:
+    _source.reset(token)
+
+
+def begin_job(job_id: str) -> Token[Source | None]:
+    return _source.set(Circumstances(request_id=job_id[:64], channel="job"))
+
+
+@contextmanager
+def acting(*, actor: str = "", ip: str = "", request_id: str = "", channel: str = "python") -> Iterator[None]:
+    """For what comes in neither through Django's middleware nor as a Celery task."""
+    token = _source.set(Circumstances(actor=actor, ip=network(ip), request_id=request_id[:64], channel=channel))
+    try:
+        yield
+    finally:
+        _source.reset(token)
+
+
+def _network_of(request: HttpRequest) -> str:
+    try:
+        return network(get_adapter().get_client_ip(request))
+    except (PermissionDenied, ImproperlyConfigured):
+        return ""
+
+
+def network(ip: str) -> str:
+    """``203.0.113.0/24``, ``2001:db8:1::/48``: enough to tell places apart, and no person. Empty for no address."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return ""
+    if address.version == 6 and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(ipaddress.ip_network((address, 24 if address.version == 4 else 48), strict=False))

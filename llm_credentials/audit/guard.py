@@ -1,0 +1,83 @@
+"""The database's own refusal to change or remove what was written, on both engines.
+
+A migration that rebuilds one of these tables on SQLite drops its triggers: end it with ``install``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection, transaction
+
+TABLES = ("audit_events", "audit_checkpoints")
+_REFUSAL = "audit rows are append-only"
+
+
+def install(using: Any = connection) -> None:
+    with using.cursor() as cursor:
+        for statement in _POSTGRES if using.vendor == "postgresql" else _SQLITE:
+            cursor.execute(statement)
+
+
+def remove(using: Any = connection) -> None:
+    with using.cursor() as cursor:
+        for statement in _POSTGRES_GONE if using.vendor == "postgresql" else _SQLITE_GONE:
+            cursor.execute(statement)
+
+
+@contextmanager
+def lifted(using: Any = connection) -> Iterator[None]:
+    """Only for archiving, and for emptying a test database. Within one transaction: nobody else sees it lifted."""
+    with transaction.atomic(using=using.alias):
+        remove(using)
+        yield
+        install(using)
+
+
+def is_on(using: Any = connection) -> bool:
+    """Whether every trigger is there and enabled."""
+    with using.cursor() as cursor:
+        cursor.execute(_POSTGRES_FOUND if using.vendor == "postgresql" else _SQLITE_FOUND)
+        found = {name for (name,) in cursor.fetchall()}
+    names = _POSTGRES_NAMES if using.vendor == "postgresql" else _SQLITE_NAMES
+    return names <= found
+
+
+_SQLITE_NAMES = {f"{table}_no_{what}" for table in TABLES for what in ("update", "delete", "replace")}
+_SQLITE_FOUND = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+_SQLITE_GONE = [f"DROP TRIGGER IF EXISTS {name}" for name in sorted(_SQLITE_NAMES)]
+_SQLITE = [
+    f"CREATE TRIGGER IF NOT EXISTS {table}_no_{what.lower()} BEFORE {what} ON {table}"
+    f" BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+    for table in TABLES
+    for what in ("UPDATE", "DELETE")
+] + [
+    # INSERT OR REPLACE removes the row in its way without a word to the other triggers.
+    f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table}"  # noqa: S608  (names of our own)
+    f" WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id OR (shard = NEW.shard AND seq = NEW.seq))"
+    f" BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+    for table in TABLES
+]
+
+_POSTGRES_NAMES = {f"{table}_no_{what}" for table in TABLES for what in ("change", "truncate")}
+_POSTGRES_FOUND = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
+_POSTGRES_GONE = [
+    f"DROP TRIGGER IF EXISTS {table}_no_{what} ON {table}" for table in TABLES for what in ("change", "truncate")
+]
+_POSTGRES = [
+    "CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS"
+    f" $$ BEGIN RAISE EXCEPTION '{_REFUSAL}' USING ERRCODE = 'integrity_constraint_violation'; END $$",
+    *_POSTGRES_GONE,
+    *(
+        statement
+        for table in TABLES
+        for statement in (
+            f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table}"
+            " FOR EACH ROW EXECUTE FUNCTION audit_refuse()",
+            f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse()",
+        )
+    ),
+]

@@ -1,0 +1,51 @@
+"""``manage.py audit_verify``: does the audit trail hold? Names the first broken row of each chain."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from llm_credentials import keyring
+from llm_credentials.audit.archive import opens
+from llm_credentials.audit.verify import verify
+from llm_credentials.management.moments import moment
+
+
+class Command(BaseCommand):
+    help = "Check every chain of the audit trail. Exit code 1 if a row was changed, removed, moved or put in."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--from", dest="since", type=moment, metavar="DATE", help="Only from this day or time on.")
+        parser.add_argument("--archive", type=Path, metavar="FILE", help="Check this archive in place of the database.")
+
+    def handle(self, *, since: datetime | None, archive: Path | None, **options: Any) -> None:
+        try:
+            if archive is not None:
+                self._check_archive(archive)
+                return
+            report = verify(since)
+        except keyring.KeyringError as error:
+            raise CommandError(f"{error} {error.hint}") from None
+        for broken in report.broken:
+            self.stdout.write(f"BROKEN  {broken}")
+        if not report.guarded:
+            self.stdout.write("BROKEN  the database does not refuse changes: its triggers are missing or off")
+        self.stdout.write(f"{report.events} events in {report.chains} chains checked.")
+        if not report.holds:
+            sys.exit(1)
+        self.stdout.write("The audit trail holds.")
+
+    def _check_archive(self, path: Path) -> None:
+        try:
+            holds = opens(path)
+        except OSError as error:
+            raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
+        if not holds:
+            self.stdout.write(f"BROKEN  {path} was changed, or another site sealed it.")
+            sys.exit(1)
+        self.stdout.write("The archive holds.")
