@@ -25,13 +25,14 @@ from llm_credentials.providers import (
     LLMMessage,
     LLMStreamChunk,
     ModelInfo,
+    RequestRejected,
     ToolDefinition,
     build_client,
 )
-from llm_credentials.providers.client import DEFAULT_TIMEOUT_S
-from llm_credentials.routing import health, kinds, snapshot
+from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
+from llm_credentials.routing import health, kept, kinds
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
-from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, Candidate, Request, Route, resolve, targets
+from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, Candidate, Request, Route, resolve
 from llm_credentials.routing.router import Chain, Size, routed
 from llm_credentials.routing.snapshot import Loaded, Person
 
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 CLIENT_KEPT_S = 300.0
+TASK_MAX = 60
+"""What the ledger's column holds."""
 CLIENTS_MAX = 1000
 """Per event loop."""
 
@@ -105,8 +108,17 @@ def _request(
 
 
 def _look(user: Person, request: Request) -> tuple[Loaded, Route]:
-    loaded = snapshot.load(user)
-    return loaded, resolve(loaded.snapshot, request, health.cooling(targets(loaded.snapshot)))
+    loaded = kept.load(user)
+    return loaded, resolve(loaded.snapshot, request, health.cooling(loaded.targets))
+
+
+async def _alook(user: Person, request: Request) -> tuple[Loaded, Route]:
+    """The same; without leaving the event loop when everything was looked up a moment ago."""
+    loaded = kept.find(user)
+    cooling = None if loaded is None else health.known(loaded.targets)
+    if loaded is None or cooling is None:
+        return await sync_to_async(_look)(user, request)
+    return loaded, resolve(loaded.snapshot, request, cooling)
 
 
 _turns = count()
@@ -129,9 +141,9 @@ def open_client(
     egress = conf.egress_policy()
     given = credential.options if options is None else options
     place = _place(credential, name, given, egress.allow)
-    kept = _kept(place)
-    if kept is not None:
-        return kept
+    found = _kept(place)
+    if found is not None:
+        return found
     client = build_client(
         credential.provider,
         api_key=credential.reveal() or None,
@@ -251,7 +263,7 @@ class RoutedClient:
 
     async def route(self) -> Route:
         """Where a call would go now. Opens nothing."""
-        _, route = await sync_to_async(_look)(self._user, self._request)
+        _, route = await _alook(self._user, self._request)
         return route
 
     async def complete(
@@ -355,17 +367,20 @@ class RoutedClient:
     async def _chain(
         self, needs: frozenset[str], model: str | None, timeout_s: float | None, size: Size | None
     ) -> Chain:
+        model = model or self._request.model
+        if model and (fault := model_id_fault(model)):
+            raise RequestRejected(fault, provider=self._request.provider)
         request = replace(
             self._request,
             needs=self._request.needs | needs,
-            model=model or self._request.model,
+            model=model,
             turn=next(_turns),
         )
-        loaded, route = await sync_to_async(_look)(self._user, request)
+        loaded, route = await _alook(self._user, request)
         return Chain(
             loaded=loaded,
             route=route,
-            task=request.task or "",
+            task=(request.task or "")[:TASK_MAX],
             opener=open_client,
             deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
             size=size,

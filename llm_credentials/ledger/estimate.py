@@ -24,6 +24,7 @@ BYTES_A_TOKEN = 3
 MESSAGE_TOKENS = 8
 """What role and separators of one message come to."""
 IMAGE_TOKENS = 1600
+ODD_JSON_TOKENS = 4000
 
 
 def prompt_tokens(messages: Sequence[LLMMessage], tools: Sequence[ToolDefinition] = ()) -> int:
@@ -55,4 +56,8 @@ def _part_tokens(part: Part) -> int:
 
 
 def _json_tokens(value: Any) -> int:
-    return ceil(len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str)) / BYTES_A_TOKEN)
+    try:
+        return ceil(len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str)) / BYTES_A_TOKEN)
+    except TypeError:
+        # Numbers past 64 bits, halves of characters, and what else models write into arguments.
+        return ODD_JSON_TOKENS

@@ -67,6 +67,8 @@ class Key:
     id: UUID | None
     owner: KeyOwner
     provider: str
+    label: str = ""
+    """The provider's, for words."""
     name: str = "default"
     model: str = ""
     base_url: str = ""
@@ -82,6 +84,12 @@ class Key:
     @property
     def order(self) -> tuple[bool, int, float, str]:
         return (self.from_environment, self.priority, self.created_at, self.ref)
+
+    @property
+    def title(self) -> str:
+        """Such as ``OpenAI``, ``OpenAI · work`` or ``OpenAI (site)``."""
+        name = "" if self.name == "default" or self.from_environment else f" · {self.name}"
+        return f"{self.label or self.provider}{name}{' (site)' if self.owner == 'system' else ''}"
 
     @property
     def destination(self) -> str:

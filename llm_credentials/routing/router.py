@@ -44,6 +44,7 @@ from llm_credentials.providers import (
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
+    RequestRejected,
     StreamInterrupted,
     TextPart,
     UnsupportedContent,
@@ -95,7 +96,7 @@ RULES: Mapping[type[LLMError], Rule] = {
     UnsupportedContent: Rule("never", next=True),
     ContextLengthExceeded: Rule("never", next=True),
 }
-NEVER_SENT = (CredentialUnreadable, EgressBlocked, UnsupportedContent)
+NEVER_SENT = (CredentialUnreadable, EgressBlocked)
 PERHAPS_CHARGED = (DeadlineExceeded, BadProviderResponse, StreamInterrupted)
 """The provider may have worked, and may bill it, though no proper answer came."""
 
@@ -116,6 +117,7 @@ class _Trial:
     limit_s: float
     ttft_ms: int | None = None
     heard: list[str] = field(default_factory=list)
+    opened: bool = False
     closed: bool = False
 
 
@@ -163,8 +165,9 @@ class Chain:
         """What ``call(client, candidate, limit_s)`` gives, of the first candidate that answers. Raises LLMError."""
         while (trial := await self._next()) is not None:
             try:
+                client = self._open(trial)
                 async with asyncio.timeout(trial.limit_s):
-                    answer = await call(self.opener(trial.row, trial.candidate.model), trial.candidate, trial.limit_s)
+                    answer = await call(client, trial.candidate, trial.limit_s)
             except (LLMError, TimeoutError) as error:
                 await self._lost(trial, _ours(error, trial))
             except BaseException as error:
@@ -182,7 +185,7 @@ class Chain:
         while (trial := await self._next()) is not None:
             upstream: AsyncGenerator[LLMStreamChunk, None] | None = None
             try:
-                client = self.opener(trial.row, trial.candidate.model)
+                client = self._open(trial)
                 upstream = call(client, trial.candidate, self._remaining())
                 held = await self._gate(upstream, trial)
             except (LLMError, TimeoutError) as error:
@@ -309,6 +312,11 @@ class Chain:
     def _spec(self, trial: _Trial) -> ProviderSpec:
         return self.loaded.snapshot.specs[trial.candidate.key.provider]
 
+    def _open(self, trial: _Trial) -> LLMClient:
+        client = self.opener(trial.row, trial.candidate.model)
+        trial.opened = True
+        return client
+
     async def _lost(self, trial: _Trial, error: LLMError) -> None:
         """Book a failure and get ready for the next turn. Raises when the table says that there is none."""
         await self._book(trial, error, type(error).__name__, None)
@@ -388,7 +396,7 @@ class Chain:
                 usage = replace(answer.usage, output_tokens=answer.usage.output_tokens or 0)
             case _:
                 usage = Usage()
-        if error is not None and not isinstance(error, PERHAPS_CHARGED):
+        if not trial.opened or (error is not None and not isinstance(error, PERHAPS_CHARGED)):
             return State.VOID, usage
         if usage.input_tokens is not None and usage.output_tokens is not None:
             return State.SETTLED, usage
@@ -463,7 +471,7 @@ def _no_candidate(route: Route) -> LLMError:
         first = min(resting, key=lambda dropped: dropped.retry_after_s or 0.0)
         kind = RateLimited if first.why == "cooling_down" else ProviderUnavailable
         return kind(first.words, provider=first.key.provider, retry_after_s=first.retry_after_s)
-    left_out = " ".join(f"{_name(dropped)}: {dropped.words}" for dropped in route.dropped[:6])
+    left_out = " ".join(f"{dropped.key.title}: {dropped.words}" for dropped in route.dropped[:6])
     advice = f"No usable key. Add or mend one on the providers page of your settings: {settings_url()}"
     return NotConfigured(" ".join(filter(None, (route.problem, left_out, advice))))
 
@@ -476,16 +484,11 @@ def settings_url() -> str:
         return "/settings/llm/"
 
 
-def _name(dropped: Dropped | Candidate) -> str:
-    key = dropped.key
-    return f"{key.provider} · {'site' if key.owner == 'system' else key.name}"
-
-
 def _reason(candidate: Candidate | None, dropped: tuple[Dropped, ...]) -> str:
     if candidate is None:
         return ""
-    passed_over = [f"{_name(each)}: {each.words}" for each in dropped if each.position < candidate.position]
-    return " ".join([f"{_name(candidate)}: {candidate.reason}.", *passed_over[:6]])
+    passed_over = [f"{each.key.title}: {each.words}" for each in dropped if each.position < candidate.position]
+    return " ".join([f"{candidate.key.title}: {candidate.reason}.", *passed_over[:6]])
 
 
 def _partial(trial: _Trial) -> LLMResponse:
@@ -536,9 +539,14 @@ def _mark(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
     marks.note(
         trial.row,
         error,
-        sent=not isinstance(error, NEVER_SENT),
+        sent=trial.opened and not _stayed_here(error),
         answered=ended.outcome == OK or trial.ttft_ms is not None,
     )
+
+
+def _stayed_here(error: LLMError | None) -> bool:
+    """Whether the request was refused before it left."""
+    return isinstance(error, NEVER_SENT) or (isinstance(error, RequestRejected) and error.status_code is None)
 
 
 def _tell_health(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ from llm_credentials.models import (
 )
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
 from llm_credentials.providers import ProviderSpec, specs
-from llm_credentials.routing.resolve import Key, Override, Preferences, Snapshot, SystemChoice
+from llm_credentials.routing.resolve import Key, Override, Preferences, Snapshot, SystemChoice, targets
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
 MEASURED_FOR = timedelta(days=3)
@@ -44,6 +44,8 @@ class Loaded:
     snapshot: Snapshot
     rows: Mapping[str, Row]
     limits: Limits
+    targets: Collection[str]
+    """Everything in it that may be cooling down."""
 
 
 def load(user: Person) -> Loaded:
@@ -69,7 +71,7 @@ def load(user: Person) -> Loaded:
         price=_price_today,
         latency_ms=_latencies(user_id) if settings.strategy == LLMSettings.Strategy.FASTEST else {},
     )
-    return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits)
+    return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits, targets=targets(snapshot))
 
 
 def _price_today(spec: ProviderSpec, model: str) -> Decimal | None:
@@ -104,6 +106,7 @@ def _key(row: Row) -> Key:
         id=row.pk,
         owner="user" if isinstance(row, UserCredential) else "system",
         provider=row.provider,
+        label=row.provider_label,
         name=row.name,
         model=row.model,
         base_url=row.base_url,

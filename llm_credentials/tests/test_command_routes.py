@@ -38,18 +38,18 @@ def chain(alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_explain_route_command_shows_every_kind_of_task(alice: User, chain: None) -> None:
     assert _run("explain_route", "alice").splitlines() == [
         "any call:",
-        "  1. sandbox · default with sandbox-chat: the next of the user's own keys",
-        "  -  openai · default: Turned off.",
+        "  1. Sandbox with sandbox-chat: the next of the user's own keys",
+        "  -  OpenAI: Turned off.",
         "look:",
         "  no key can be used",
-        "  -  sandbox · default: sandbox-chat cannot do this: vision.",
-        "  -  openai · default: Turned off.",
+        "  -  Sandbox: sandbox-chat cannot do this: vision.",
+        "  -  OpenAI: Turned off.",
     ]
 
 
 def test_explain_route_command_takes_one_task_provider_model_and_need(alice: User, chain: None) -> None:
     text = _run("explain_route", "alice", "--task", "look", "--model", "sandbox-vision", "--need", "tools")
-    assert "1. sandbox · default with sandbox-vision: named by the call" in text
+    assert "1. Sandbox with sandbox-vision: named by the call" in text
     assert "no provider called 'nowhere'" in _run("explain_route", "alice", "--provider", "nowhere")
 
 

@@ -108,7 +108,7 @@ def test_client_for_a_deactivated_user_refuses(alice: User, credential: UserCred
 
 def test_client_for_a_key_that_is_turned_off_says_so(alice: User, credential: UserCredential) -> None:
     UserCredential.objects.update(is_active=False)
-    assert "sandbox · default: Turned off." in str(_refusal(client_for(alice)))
+    assert "Sandbox: Turned off." in str(_refusal(client_for(alice)))
 
 
 def test_client_for_an_unknown_provider_says_so(alice: User, credential: UserCredential) -> None:
@@ -162,7 +162,7 @@ def test_system_key_in_the_database_comes_before_the_environments(alice: User, e
 
 def test_system_key_needs_the_users_consent(alice: User, environment_key: None) -> None:
     LLMSettings.objects.create(user=alice, fallback_to_system=False)
-    assert "sandbox · site: Falling back to the site's keys is turned off." in str(_refusal(client_for(alice)))
+    assert "Sandbox (site): Falling back to the site's keys is turned off." in str(_refusal(client_for(alice)))
 
 
 def test_system_key_may_be_allowed_for_one_task_alone(alice: User, environment_key: None) -> None:

@@ -504,3 +504,42 @@ def test_rules_cover_every_error() -> None:
     }
     assert router.rule(NotConfigured()) == router.STOP
     assert router.rule(UnsupportedContent()).next
+
+
+@pytest.mark.parametrize("model", ["../../admin", "a b\r\nX: 1", "x" * 10_000, "a\x00b", "a?x=1"])
+def test_router_refuses_what_cannot_be_a_model(alice: User, keys: Any, sandbox_url: str, model: str) -> None:
+    keys("sandbox-chat")
+
+    async def go() -> None:
+        with pytest.raises(RequestRejected, match="model id"):
+            await client_for(alice, provider="sandbox", model=model).complete(ASK)
+        with pytest.raises(RequestRejected, match="model id"):
+            await client_for(alice).complete(ASK, model=model)
+        assert await _requests(sandbox_url) == []
+
+    async_to_sync(go)()
+    assert UsageRecord.objects.count() == 0
+
+
+def test_router_counts_no_request_that_never_left(alice: User, keys: Any) -> None:
+    first, _ = keys("sandbox-chat")
+    with pytest.raises(RequestRejected):
+        async_to_sync(client_for(alice).complete)(ASK, max_tokens=-1)
+    first.refresh_from_db()
+    assert first.request_count == 0
+    assert UsageRecord.objects.get().state == "void"
+
+
+def test_router_voids_an_attempt_that_broke_before_it_left(alice: User, keys: Any) -> None:
+    """A fault of our own while opening the key."""
+    keys("sandbox-chat")
+
+    def broken(self: UserCredential) -> str:
+        raise ZeroDivisionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(UserCredential, "reveal", broken)
+        with pytest.raises(ZeroDivisionError):
+            async_to_sync(client_for(alice).complete)(ASK)
+    row = UsageRecord.objects.get()
+    assert (row.state, row.outcome) == ("void", "ZeroDivisionError")

@@ -9,7 +9,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.routing import kinds
-from llm_credentials.routing.resolve import Candidate, Dropped
 
 
 class Command(BaseCommand):
@@ -45,13 +44,10 @@ def _lines(route: Route) -> list[str]:
     if route.problem:
         return [route.problem]
     tried = [
-        f"{number}. {_name(each)} with {each.model}: {each.reason}" for number, each in enumerate(route.candidates, 1)
+        f"{number}. {each.key.title} with {each.model}: {each.reason}"
+        for number, each in enumerate(route.candidates, 1)
     ]
     return [
         *(tried or ["no key can be used"]),
-        *(f"-  {_name(each)}: {each.words}" for each in route.dropped),
+        *(f"-  {each.key.title}: {each.words}" for each in route.dropped),
     ]
-
-
-def _name(each: Candidate | Dropped) -> str:
-    return f"{each.key.provider} · {each.key.name}{' (site)' if each.key.owner == 'system' else ''}"

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils.functional import SimpleLazyObject
+
+from llm_credentials.factory import client_for, explain_route
+from llm_credentials.models import LLMSettings, SystemConfig, TaskOverride, UserCredential
+from llm_credentials.providers import LLMMessage, NotConfigured
+from llm_credentials.routing import kept, snapshot
+from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
+
+pytestmark = pytest.mark.django_db
+
+IN_PRODUCTION_S = kept.KEPT_S
+ASK = [LLMMessage.user("What is 17 * 23?")]
+
+
+@pytest.fixture(autouse=True)
+def _as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -> None:
+    monkeypatch.setattr(kept, "KEPT_S", 60.0)
+
+
+@pytest.fixture
+def credential(alice: User, sandbox_url: str) -> UserCredential:
+    made: UserCredential = UserCredentialFactory(user=alice, provider="sandbox", key="sbx-good-0123456789")
+    return made
+
+
+def test_kept_snapshot_asks_no_database(alice: User, credential: UserCredential) -> None:
+    first = explain_route(alice)
+    with CaptureQueriesContext(connection) as queries:
+        assert explain_route(alice) == first
+    assert len(queries) == 0
+
+
+def test_kept_snapshot_routes_without_leaving_the_loop(
+    alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explain_route(alice)
+    monkeypatch.setattr(snapshot, "load", None)
+    route = async_to_sync(client_for(alice).route)()
+    assert route.chosen is not None and route.chosen.key.id == credential.pk
+
+
+def test_kept_snapshot_is_one_users_alone(alice: User, bob: User, credential: UserCredential) -> None:
+    assert explain_route(alice).chosen is not None
+    assert explain_route(bob).chosen is None
+
+
+def test_kept_snapshot_is_read_again_after_its_time(
+    alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when another process made the change."""
+    explain_route(alice)
+    UserCredential.objects.filter(pk=credential.pk).update(is_active=False)
+    assert explain_route(alice).chosen is not None
+    now = kept.time.monotonic()
+    monkeypatch.setattr(kept.time, "monotonic", lambda: now + 60.0)
+    assert explain_route(alice).chosen is None
+
+
+def test_kept_time_is_less_than_a_second() -> None:
+    assert 0 < IN_PRODUCTION_S < 1
+
+
+def _turn_off(credential: UserCredential) -> None:
+    credential.is_active = False
+    credential.save()
+
+
+def _delete(credential: UserCredential) -> None:
+    credential.delete()
+
+
+def _deactivate(credential: UserCredential) -> None:
+    credential.user.is_active = False
+    credential.user.save()
+
+
+@pytest.mark.parametrize("change", [_turn_off, _delete, _deactivate])
+def test_kept_snapshot_goes_at_once_with_a_change_here(alice: User, credential: UserCredential, change: Any) -> None:
+    assert explain_route(alice).chosen is not None
+    change(credential)
+    with pytest.raises(NotConfigured):
+        async_to_sync(client_for(alice).complete)(ASK)
+
+
+def test_kept_snapshot_goes_with_settings_overrides_and_the_sites_keys(alice: User, credential: UserCredential) -> None:
+    def seen() -> tuple[Any, ...]:
+        loaded = kept.load(alice)
+        shot = loaded.snapshot
+        return shot.preferences.temperature, len(shot.overrides), len(shot.system_keys), shot.completions.provider
+
+    assert seen() == (None, 0, 0, "")
+    LLMSettings.objects.create(user=alice, temperature=0.9)
+    TaskOverride.objects.create(user=alice, task="mail")
+    SystemCredentialFactory(provider="sandbox")
+    SystemConfig.objects.create(category="llm", key="completions_config", value={"provider": "sandbox"})
+    assert seen() == (0.9, 1, 1, "sandbox")
+
+
+def test_kept_snapshot_is_not_one_read_before_a_change(
+    alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = snapshot.load
+
+    def changed_meanwhile(user: Any) -> Any:
+        loaded = original(user)
+        _turn_off(credential)
+        return loaded
+
+    monkeypatch.setattr(snapshot, "load", changed_meanwhile)
+    kept.load(alice)
+    monkeypatch.setattr(snapshot, "load", original)
+    assert explain_route(alice).chosen is None
+
+
+def test_kept_snapshots_are_bounded(alice: User, bob: User, charlie: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "USERS_MAX", 2)
+    for user in (alice, bob, charlie):
+        kept.load(user)
+    assert kept.find(alice) is None
+    assert kept.find(bob) is not None and kept.find(charlie) is not None
+
+
+def test_kept_snapshot_does_not_look_into_a_user_not_loaded_yet(alice: User) -> None:
+    kept.load(alice)
+    assert kept.find(SimpleLazyObject(lambda: alice)) is None  # type: ignore[arg-type]
