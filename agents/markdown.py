@@ -41,7 +41,7 @@ _TAGS: Final = {
 _ATTRIBUTES: Final = {
     "a": {"href", "title", "class"},
     "ol": {"start"},
-    "div": {"class", "tabindex"},
+    "pre": {"tabindex"},
     "table": {"tabindex"},
 }
 _CLASSES: Final = {
@@ -163,13 +163,13 @@ def _render_code(
     except ClassNotFound:
         return _render_plain_code(renderer, tokens, index, options, env)
     inner = highlight(token.content, lexer, HtmlFormatter(nowrap=True))
-    return f'<div class="highlight" tabindex="0"><pre><code>{inner}</code></pre></div>\n'
+    return f'<div class="highlight"><pre tabindex="0"><code>{inner}</code></pre></div>\n'
 
 
 def _render_plain_code(
     renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
 ) -> str:
-    return f'<div class="highlight" tabindex="0"><pre><code>{escapeHtml(tokens[index].content)}</code></pre></div>\n'
+    return f'<div class="highlight"><pre tabindex="0"><code>{escapeHtml(tokens[index].content)}</code></pre></div>\n'
 
 
 def _render_table_open(

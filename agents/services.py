@@ -55,10 +55,17 @@ class Turn:
 def conversation_start(
     *, user: User, agent: str, text: str | None = None, provider: str = "", model: str = ""
 ) -> Conversation:
-    """An empty conversation, or with ``text`` one whose first answer is waiting to be written."""
+    """An empty conversation, or with ``text`` one whose first answer is waiting to be written.
+
+    An empty one that is there already is given again.
+    """
     _check_agent(agent)
     _check_choice(provider, model)
     with transaction.atomic():
+        if text is None:
+            empty = Conversation.objects.for_user(user).filter(agent=agent, messages=None).recent_first().first()
+            if empty is not None:
+                return empty
         conversation = Conversation.objects.create(user=user, agent=agent, provider=provider, model=model)
         if text is not None:
             message_send(user=user, conversation_id=conversation.pk, text=text)

@@ -35,6 +35,8 @@ class ShownTurn:
     question: StoredMessage | None = None
     steps: list[ShownStep] = field(default_factory=list)
     answer: StoredMessage | None = None
+    is_last: bool = False
+    """Only the last answer can be asked for again."""
 
 
 def shown_turns(messages: Iterable[StoredMessage]) -> list[ShownTurn]:
@@ -51,6 +53,8 @@ def shown_turns(messages: Iterable[StoredMessage]) -> list[ShownTurn]:
             turn.steps.append(_shown_step(row, results))
         elif row.role == "assistant":
             turn.answer = row
+    if turns:
+        turns[-1].is_last = True
     return turns
 
 

@@ -134,7 +134,7 @@ def test_markdown_links_do_not_hand_on_who_we_are() -> None:
 
 def test_markdown_colours_code_by_classes_only() -> None:
     html = render('```python\ndef f():\n    return "x"\n```')
-    assert '<div class="highlight" tabindex="0"><pre><code><span class="k">def</span>' in html
+    assert '<div class="highlight"><pre tabindex="0"><code><span class="k">def</span>' in html
     assert "style=" not in html
 
 

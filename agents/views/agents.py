@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from agents.models import Conversation
@@ -16,6 +17,7 @@ RECENT = 5
 
 
 @require_GET
+@never_cache
 @login_required
 def agent_list(request: UserRequest) -> HttpResponse:
     context = {

@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from agents import answering, services
@@ -26,6 +27,7 @@ PER_PAGE = 30
 
 
 @require_GET
+@never_cache
 @login_required
 def conversation_list(request: UserRequest) -> HttpResponse:
     conversations = Conversation.objects.for_user(request.user).recent_first()
@@ -53,6 +55,7 @@ async def conversation_create(request: UserRequest, agent: str) -> HttpResponse:
 
 
 @require_GET
+@never_cache
 @login_required
 def conversation_detail(request: UserRequest, conversation_id: UUID) -> HttpResponse:
     conversation = find_conversation(request.user, conversation_id)

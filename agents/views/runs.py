@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import services, tasks
@@ -24,6 +25,7 @@ DETAIL = "agents/run_detail.html"
 
 
 @require_GET
+@never_cache
 @login_required
 def run_list(request: UserRequest) -> HttpResponse:
     return _list(request)
@@ -48,6 +50,7 @@ def run_create(request: UserRequest) -> HttpResponse:
 
 
 @require_GET
+@never_cache
 @login_required
 def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
     """The page; for htmx, which asks again while the run lasts, only its live part."""

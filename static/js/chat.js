@@ -146,7 +146,8 @@ document.addEventListener("htmx:afterSwap", (event) => {
 
 document.addEventListener("htmx:afterRequest", (event) => {
   const form = event.detail.elt;
-  if (!form.matches?.("[data-composer]") || !event.detail.successful) return;
+  // A refusal in words is no failure to htmx; what was typed must stay.
+  if (!form.matches?.("[data-composer]") || event.detail.xhr.status !== 200) return;
   document.getElementById("message-text").value = "";
   document.getElementById("chat-start")?.remove();
   document.getElementById("composer-errors").replaceChildren();
