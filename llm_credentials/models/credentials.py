@@ -156,7 +156,11 @@ def environment_credentials() -> list[EnvironmentCredential]:
             continue
         found.append(
             EnvironmentCredential(
-                provider=slug, _key=key, model=values.get("model") or "", base_url=values.get("base_url") or ""
+                provider=slug,
+                _key=key,
+                model=values.get("model") or "",
+                base_url=values.get("base_url") or "",
+                options=values.get("options") or {},
             )
         )
     return found
