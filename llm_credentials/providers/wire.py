@@ -29,7 +29,16 @@ from llm_credentials.providers.errors import (
     RequestRejected,
     UnsupportedContent,
 )
-from llm_credentials.providers.messages import Call, ImagePart
+from llm_credentials.providers.messages import (
+    Call,
+    ImagePart,
+    Part,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCall,
+    ToolResult,
+)
 
 _STATUS_ERRORS: Mapping[int, type[LLMError]] = {
     401: AuthenticationFailed,
@@ -79,6 +88,21 @@ def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
     except orjson.JSONDecodeError:
         return {}, text
     return (value, None) if isinstance(value, dict) else ({}, text)
+
+
+_PLACES: Mapping[type, tuple[Role, ...]] = {
+    TextPart: ("system", "user", "assistant"),
+    ImagePart: ("user",),
+    ReasoningPart: ("assistant",),
+    ToolCall: ("assistant",),
+    ToolResult: ("tool", "user"),
+}
+
+
+def check_place(part: Part, role: Role) -> None:
+    """Raises UnsupportedContent for a part in a message of a role that cannot have it."""
+    if role not in _PLACES[type(part)]:
+        raise UnsupportedContent(f"A message of the {role} cannot hold a {type(part).__name__}.")
 
 
 def answer_tool_name(call: Call) -> str:

@@ -45,6 +45,7 @@ from llm_credentials.providers.wire import (
     AnswerIds,
     IdRule,
     WireIds,
+    check_place,
     data_url,
     parse_arguments,
     safe_code,
@@ -127,8 +128,8 @@ def encode_contents(call: Call, slug: str, *, signed: bool) -> list[dict[str, An
     last: Role | None = None
     for message in call.messages:
         if message.role == "system":
-            if any(not isinstance(part, TextPart) for part in message.parts):
-                raise UnsupportedContent("A system message has text only here.")
+            for part in message.parts:
+                check_place(part, "system")
             continue
         parts = [
             wire for part in message.parts if (wire := _encode_part(part, message.role, slug, ids, names)) is not None
@@ -156,6 +157,7 @@ def _sign(parts: Sequence[dict[str, Any]]) -> None:
 
 def _encode_part(part: Part, role: Role, slug: str, ids: WireIds, names: Mapping[str, str]) -> dict[str, Any] | None:
     """The part in the wire's form; None for what has nothing to say here (no text, another provider's reasoning)."""
+    check_place(part, role)
     match part:
         case TextPart():
             own = part.details.get(slug) or {}
@@ -166,8 +168,6 @@ def _encode_part(part: Part, role: Role, slug: str, ids: WireIds, names: Mapping
             own = part.details.get(slug)
             return None if own is None else _with_signature({"text": part.text, "thought": True}, own)
         case ImagePart():
-            if role != "user":
-                raise UnsupportedContent("Only a user message has images here.")
             return _encode_image(part)
         case ToolCall():
             function = {"id": ids.call(part.id), "name": part.name, "args": part.arguments}

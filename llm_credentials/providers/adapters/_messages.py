@@ -43,6 +43,7 @@ from llm_credentials.providers.wire import (
     AnswerIds,
     IdRule,
     WireIds,
+    check_place,
     data_url,
     parse_arguments,
     safe_code,
@@ -110,7 +111,8 @@ def encode_messages(call: Call, slug: str) -> list[dict[str, Any]]:
     encoded: list[dict[str, Any]] = []
     for message in call.messages:
         if message.role == "system":
-            _check_system(message)
+            for part in message.parts:
+                check_place(part, "system")
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = [
@@ -129,21 +131,15 @@ def encode_messages(call: Call, slug: str) -> list[dict[str, Any]]:
     return encoded
 
 
-def _check_system(message: LLMMessage) -> None:
-    if any(not isinstance(part, TextPart) for part in message.parts):
-        raise UnsupportedContent("A system message has text only here.")
-
-
 def _encode_part(part: Part, role: Role, model: str, slug: str, ids: WireIds) -> dict[str, Any] | None:
     """The block for this part; None for what has nothing to say here (blank text, another provider's reasoning)."""
+    check_place(part, role)
     match part:
         case TextPart():
             return _encode_text(part, slug)
         case ReasoningPart():
             return _encode_reasoning(part, model, slug)
         case ImagePart():
-            if role != "user":
-                raise UnsupportedContent("Only a user message has images here.")
             return _encode_image(part)
         case ToolCall():
             return {"type": "tool_use", "id": ids.call(part.id), "name": part.name, "input": part.arguments}

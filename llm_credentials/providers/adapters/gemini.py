@@ -68,7 +68,7 @@ class GenerateContentClient(LLMClient):
             "temperature": call.temperature,
             "topP": call.top_p,
             "stopSequences": list(call.stop) or None,
-            "seed": call.seed,
+            "seed": None if call.seed is None else call.seed % 2**31,
         }
         facts = self.spec.model_facts(call.model.removeprefix("models/"))
         if facts and "reasoning" in facts.capabilities:

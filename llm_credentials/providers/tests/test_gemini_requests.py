@@ -240,6 +240,10 @@ async def test_images_go_as_bytes_or_address(server: Answering) -> None:
         LLMMessage.user([ImagePart(url="http://example.com/cat.png")]),
         LLMMessage.user([ImagePart(url="https://example.com/cat")]),
         LLMMessage.assistant([ImagePart(data=PNG, media_type="image/png")]),
+        LLMMessage.user([ToolCall(id="a", name="x", arguments={})]),
+        LLMMessage.user([ReasoningPart(text="x")]),
+        LLMMessage.assistant([ToolResult(call_id="a", name="x", content="")]),
+        LLMMessage(role="tool", parts=(TextPart(text="x"),)),
         LLMMessage(role="system", parts=(ImagePart(data=PNG, media_type="image/png"),)),
     ],
 )
