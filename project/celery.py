@@ -10,6 +10,7 @@ use_settings("project.settings")
 
 from celery import Celery  # noqa: E402
 from celery.signals import (  # noqa: E402
+    beat_embedded_init,
     heartbeat_sent,
     setup_logging,
     worker_process_init,
@@ -27,9 +28,10 @@ def leave_logging_to_django(**kwargs: Any) -> None:
     """A receiver is enough to keep Celery from setting up handlers of its own, which would not redact."""
 
 
+@beat_embedded_init.connect
 @worker_process_init.connect
 def end_with_the_worker(**kwargs: Any) -> None:
-    """A killed worker leaves no pool process behind, which would go on with a task that is given out again."""
+    """A killed worker leaves neither its clock behind nor a pool process that goes on with a task given out again."""
     from project.processes import die_with_parent, parent_id
 
     die_with_parent(parent_id())

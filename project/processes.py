@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -45,7 +45,16 @@ class Child:
     log: Path
 
     @classmethod
-    def start(cls, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> Child:
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str],
+        cwd: Path,
+        pass_fds: Collection[int] = (),
+    ) -> Child:
         parent = os.getpid()
         with log.open("wb") as out:
             process = subprocess.Popen(  # noqa: S603
@@ -56,6 +65,7 @@ class Child:
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                pass_fds=pass_fds,
                 preexec_fn=lambda: die_with_parent(parent),
             )
         return cls(name, process, log)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
 import redis
@@ -72,7 +74,7 @@ class Supervisor:
     def _start(self) -> None:
         RUN_DIR.mkdir(mode=0o700, exist_ok=True)
         self._take_lock()
-        self._check_port()
+        self._open_port()
         self._start_valkey()
         self._start_sandbox()
         self._write_run_env()
@@ -97,23 +99,27 @@ class Supervisor:
         lock.write(str(os.getpid()))
         lock.flush()
 
-    def _check_port(self) -> None:
-        with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((self.host, self.port))
-            except OSError:
-                raise CannotStart(
-                    f"Port {self.port} is taken by another program: stop that one, or choose another port with "
-                    f"PORT={self.port + 1} make run"
-                ) from None
-            except OverflowError:
-                raise CannotStart(f"PORT must be between 1 and 65535, not {self.port}.") from None
+    def _open_port(self) -> None:
+        """Held from here on and handed to the web server, so that nobody takes the port meanwhile."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self.door = self.stack.enter_context(socket.socket(family))
+        self.door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self.door.bind((self.host, self.port))
+        except OverflowError:
+            raise CannotStart(f"PORT must be between 1 and 65535, not {self.port}.") from None
+        except OSError as problem:
+            if problem.errno != errno.EADDRINUSE:
+                raise CannotStart(f"Cannot listen on {self.host}, port {self.port}: {problem.strerror}.") from None
+            raise CannotStart(
+                f"Port {self.port} is taken by another program: stop that one, or choose another port with "
+                f"PORT={self.port + 1} make run"
+            ) from None
 
-    def _spawn(self, name: str, command: list[str]) -> Child:
-        child = Child.start(
-            name, command, log=RUN_DIR / f"{name}.log", env=env.child_environment(**self.extra), cwd=BASE_DIR
-        )
+    def _spawn(self, name: str, command: list[str], pass_fds: Collection[int] = ()) -> Child:
+        environment = env.child_environment(**self.extra)
+        log = RUN_DIR / f"{name}.log"
+        child = Child.start(name, command, log=log, env=environment, cwd=BASE_DIR, pass_fds=pass_fds)
         self.children[name] = child
         return child
 
@@ -147,14 +153,11 @@ class Supervisor:
             return False
 
     def _start_sandbox(self) -> None:
-        port = free_port()
-        address = f"127.0.0.1:{port}"
-        self.extra["SANDBOX_URL"] = f"http://{address}"
-        self.extra["LLM_EGRESS_ALLOW"] = ",".join([*env.words("LLM_EGRESS_ALLOW"), address])
-        sandbox = self._spawn(
-            "sandbox-provider", [sys.executable, "manage.py", "sandbox_provider", "--port", str(port)]
-        )
-        self.signals.wait_until(lambda: _listens(port), [sandbox], 30, "The sandbox provider's first answer")
+        """On a free port that it takes itself, and tells."""
+        sandbox = self._spawn("sandbox-provider", [sys.executable, "manage.py", "sandbox_provider", "--port", "0"])
+        self.signals.wait_until(lambda: bool(_address(sandbox)), [sandbox], 30, "The sandbox provider's start")
+        self.extra["SANDBOX_URL"] = url = _address(sandbox)
+        self.extra["LLM_EGRESS_ALLOW"] = ",".join([*env.words("LLM_EGRESS_ALLOW"), url.removeprefix("http://")])
 
     def _write_run_env(self) -> None:
         """For every other ``manage.py`` command in this checkout, as long as this process lives."""
@@ -180,9 +183,10 @@ class Supervisor:
         self._spawn("worker", [sys.executable, "-m", "celery", "-A", "project", "worker", *options, *beat])
 
     def _start_web(self) -> None:
-        options = ["--host", self.host, "--port", str(self.port), "--timeout-graceful-shutdown", "5"]
-        quiet = ["--no-server-header", "--no-proxy-headers"]
-        self._spawn("web", [sys.executable, "-m", "uvicorn", "project.asgi:application", *options, *quiet])
+        door = self.door.fileno()
+        options = ["--fd", str(door), "--timeout-graceful-shutdown", "5", "--no-server-header", "--no-proxy-headers"]
+        command = [sys.executable, "-m", "uvicorn", "project.asgi:application", *options]
+        self._spawn("web", command, pass_fds=[door])
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection(self._reachable_host, self.port, timeout=5)
@@ -237,10 +241,10 @@ _FIRST_CLICKS = (
 )
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _address(sandbox: Child) -> str:
+    """Where its log says that it listens; empty as long as it does not."""
+    found = re.search(r"http://127\.0\.0\.1:\d+", sandbox.log.read_text(errors="replace"))
+    return found[0] if found else ""
 
 
 def _has_schedule() -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import getpid
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,11 @@ def wait_until(true: Callable[[], Any], what: str, limit_s: float = START_LIMIT_
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the range from which the kernel takes ports for outgoing connections, so that it stays free a while."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.randint(20_000, 32_000)))
+            return int(probe.getsockname()[1])
 
 
 def databases() -> dict[str, dict[str, Any]]:
