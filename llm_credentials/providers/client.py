@@ -18,6 +18,7 @@ from llm_credentials.providers.errors import (
     BadProviderResponse,
     ConnectionFailed,
     LLMError,
+    ProviderUnavailable,
     RequestRejected,
     StreamInterrupted,
     UnsupportedContent,
@@ -84,6 +85,7 @@ class LLMClient(ABC):
         self.options = options
         self.egress = egress
         self._api_key = api_key
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}/{self.model}>"
@@ -252,12 +254,16 @@ class LLMClient(ABC):
         """Authentication and content type for ``forward``."""
 
     async def aclose(self) -> None:
-        """Drop what this client holds; the shared transport stays open."""
+        """Drop what this client holds; the shared transport stays open. Later calls raise ProviderUnavailable."""
         self._api_key = None
+        self._closed = True
 
     # Errors
 
     def _translated(self, decoder: StreamDecoder | None = None) -> _Translated:
+        if self._closed and decoder is None:
+            # Never on without the key: the provider would call that a bad key.
+            raise ProviderUnavailable("This client was closed.", provider=self.provider)
         return _Translated(self, decoder)
 
     def translate(self, error: Exception, decoder: StreamDecoder | None = None) -> LLMError | None:
@@ -296,6 +302,7 @@ class _Translated:
         ours = self.client.translate(error, self.decoder)
         if ours is None:
             return
+        error = None  # an error tracker shows what this frame holds, and the SDK's error quotes the provider
         try:
             # Its own traceback would show the SDK's frames, and in them the headers with the key.
             raise ours.with_traceback(None) from None

@@ -60,11 +60,8 @@ class AzureOpenAIClient(ChatCompletionsClient):
         )
 
     def forward_url(self, path: str) -> str:
-        path = "/" + path.strip("/").removeprefix("v1/")
-        if not path.replace("/", "").isalpha():
-            raise RequestRejected("There is no such path.", provider=self.provider)
         version = quote(self.options["api_version"], safe="")
-        return f"{self.base_url}/openai{self.path_of(path)}?api-version={version}"
+        return f"{self.base_url}/openai{self.path_of(self._endpoint(path))}?api-version={version}"
 
     def forward_headers(self) -> dict[str, str]:
         return {"api-key": self._api_key or "", "content-type": "application/json"}

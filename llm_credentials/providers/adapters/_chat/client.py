@@ -171,12 +171,14 @@ class ChatCompletionsClient(LLMClient):
     # Pass-through
 
     def forward_url(self, path: str) -> str:
-        path = "/" + path.strip("/")
-        if self.base_url.endswith("/v1"):
-            path = path.removeprefix("/v1")
-        if not path.replace("/", "").replace("_", "").isalpha():
+        return self.base_url + self.path_of(self._endpoint(path))
+
+    def _endpoint(self, path: str) -> str:
+        """``/chat/completions`` or the like, which callers may begin with ``/v1``."""
+        path = "/" + path.strip("/").removeprefix("v1/")
+        if not path.replace("/", "").isalpha() or not path.isascii():
             raise RequestRejected("There is no such path.", provider=self.provider)
-        return self.base_url + self.path_of(path)
+        return path
 
     def forward_headers(self) -> dict[str, str]:
         headers = {"content-type": "application/json"}
