@@ -6,6 +6,12 @@ class AgentsConfig(AppConfig):
     verbose_name = "Agents"
 
     def ready(self) -> None:
+        from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
+        from llm_credentials.audit.denials import know_owner
 
         register_task_kinds()
+        know_owner("run_id", lambda pk: AgentRun.objects.filter(pk=pk).values_list("user_id", flat=True))
+        know_owner("conversation_id", lambda pk: Conversation.objects.filter(pk=pk).values_list("user_id", flat=True))
+        messages = StoredMessage.objects.all()
+        know_owner("message_id", lambda pk: messages.filter(pk=pk).values_list("conversation__user_id", flat=True))

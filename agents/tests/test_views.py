@@ -306,6 +306,7 @@ def test_message_with_htmx_gives_its_turn(browser: Client, alice: User) -> None:
     assert response.status_code == 200
     assert "<html" not in html
     assert f'data-stream="/messages/{answer.pk}/stream/"' in html
+    assert 'hx-swap-oob="true">Hello</h1>' in html
 
 
 @pytest.mark.parametrize(("text", "words"), [("", "Write a message first."), ("x" * 1_000_000, "at most 100,000 fit")])

@@ -49,7 +49,12 @@ def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | service
     except services.ConversationBusy:
         return _refused(request, conversation, text, [BUSY], status=409)
     if request.htmx:
-        return render(request, f"{PAGE}#turn", {"turn": turn_of(turn.answer)})
+        shown = {
+            "turn": turn_of(turn.answer),
+            "conversation": turn.answer.conversation,
+            "is_first": not turn.question.position,
+        }
+        return render(request, f"{PAGE}#sent", shown)
     return turn
 
 

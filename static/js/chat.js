@@ -106,7 +106,12 @@ function explain(turn, words) {
   turn.querySelector("[data-waiting]")?.remove();
   const note = document.createElement("p");
   note.className = "note is-attention";
-  note.textContent = words;
+  const again = document.createElement("a");
+  again.href = window.location.pathname;
+  again.textContent = "Load the page again";
+  const sentence = document.createElement("span");
+  sentence.append(words, " ", again);
+  note.append(sentence);
   turn.append(note);
 }
 
@@ -127,7 +132,7 @@ function read(turn) {
   source.addEventListener("error", (event) => {
     if (event instanceof MessageEvent) finish(turn, JSON.parse(event.data));
     else if (source.readyState === EventSource.CLOSED) {
-      finish(turn, { user_message: "The line to this site was lost. What had come is kept: reload the page to see it." });
+      finish(turn, { user_message: "The line to this site was lost. What had come is kept." });
     }
   });
   say("The answer is being written.");
