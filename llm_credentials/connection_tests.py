@@ -23,6 +23,7 @@ from django.db import IntegrityError, close_old_connections, transaction
 from django.utils import timezone
 
 from llm_credentials import bridge, limits, services
+from llm_credentials.audit import Action, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, UserCredential
@@ -115,6 +116,8 @@ def test_start(
     try:
         with transaction.atomic():
             draft.save(force_insert=True)
+            target = target_of("test", spec.slug, draft.pk)
+            note(action=Action.TEST_START, subject=str(user.pk), target=target)
     except IntegrityError:
         running = ConnectionTest.objects.for_user(user).filter(provider=provider, name=name).unfinished().first()
         raise TestBusy(running) from None
@@ -166,6 +169,9 @@ def _destroy_key(test_id: UUID) -> None:
     close_old_connections()
     try:
         expire_abandoned(test_id=test_id)
+    except Exception as error:
+        # The next poll or worker does it; a thread of the clock has nobody to tell but the log.
+        log.warning("unsaved_key_not_destroyed", test=str(test_id), error=type(error).__name__)
     finally:
         close_old_connections()
 
@@ -229,7 +235,9 @@ async def _examine(test: ConnectionTest) -> _Outcome:
     model = test.model
     try:
         async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
-            client = open_client(test.credential or test, model=test.model or None, options=test.options)
+            client = await open_client(
+                test.credential or test, model=test.model or None, options=test.options, user_id=test.user_id
+            )
             model = client.model
             await _ask(client, steps)
     except LLMError as error:
@@ -412,7 +420,7 @@ def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential |
 
 async def _list_models(subject: UserCredential | ConnectionTest) -> list[ModelInfo]:
     async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
-        client: LLMClient = open_client(subject)
+        client: LLMClient = await open_client(subject, user_id=subject.user_id)
         return await client.list_models()
 
 

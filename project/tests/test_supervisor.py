@@ -49,7 +49,7 @@ def child_of(site: Site, word: str) -> int:
 
 def nothing_left(directory: Path) -> None:
     try:
-        wait_until(lambda: not processes_in(directory), "the end of all processes", limit_s=5)
+        wait_until(lambda: not processes_in(directory), "the end of all processes", limit_s=15)
     except TimeoutError:
         assert processes_in(directory) == []
 
@@ -64,6 +64,8 @@ def test_up_starts_a_site_that_ctrl_c_ends_and_the_next_start_finds_in_order(
     assert (status, state["ready"], state["degraded"]) == (200, True, False)
     assert len(re.findall(r"sign in as (?:demo|staff) +password \S{8,}", first.said)) == 2
     assert f"http://localhost:{first.port}/" in first.said
+    # Limits count by the visitor's address: it must reach the application.
+    assert re.search(r'127\.0\.0\.1:\d+ - "GET /readyz', (checkout / ".run/web.log").read_text())
     assert (checkout / ".env").stat().st_mode & 0o777 == 0o600
     secrets = (checkout / ".env").read_text()
 

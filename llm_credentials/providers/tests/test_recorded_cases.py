@@ -1,7 +1,7 @@
 """What real providers really sent, replayed over a real socket.
 
-``LLM_CASES_DIR`` names a folder with ``replay.py`` and ``recorded/``. The expectations there were read from the wire,
-without any SDK; usage is compared by the rules of ``Usage``, worked out here from what the provider sent.
+``LLM_CASES_DIR`` names the folder of the cases; ``replay.py`` stands beside it. The expectations there were read from
+the wire, without any SDK; usage is compared by the rules of ``Usage``, worked out here from what the provider sent.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _FINISH_REASONS = {
 def _cases() -> list[Any]:
     if not _FOLDER:
         return [pytest.param(None, marks=pytest.mark.skip(reason="LLM_CASES_DIR is not set: no recorded traffic here"))]
-    cases = [json.loads(path.read_text()) for path in sorted(Path(_FOLDER, "recorded").glob("*.json"))]
+    cases = [json.loads(path.read_text()) for path in sorted(Path(_FOLDER).glob("*.json"))]
     assert cases, f"{_FOLDER} holds no recorded traffic"
     return [pytest.param(case, id=case["id"]) for case in cases if case["api"] != "count_tokens"]
 
@@ -78,8 +78,8 @@ def replay() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    script, recorded = Path(_FOLDER, "replay.py"), Path(_FOLDER, "recorded")
-    command = [sys.executable, str(script), "--cases", str(recorded), "--port", str(port)]
+    script = Path(_FOLDER).parent / "replay.py"
+    command = [sys.executable, str(script), "--cases", _FOLDER, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
