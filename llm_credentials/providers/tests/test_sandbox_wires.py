@@ -317,3 +317,30 @@ async def test_stream_that_is_closed_closes_its_connection(provider: str, sandbo
                 if (await response.json())["count"] == 1:
                     return
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("provider", "path", "body"),
+    [
+        (
+            "anthropic",
+            "/v1/messages",
+            {"model": "sandbox-instant", "max_tokens": 50, "messages": [{"role": "user", "content": "say pass it on"}]},
+        ),
+        ("gemini", "", {"contents": [{"role": "user", "parts": [{"text": "say pass it on"}]}]}),
+    ],
+)
+async def test_forward_passes_bytes_of_the_same_wire(
+    provider: str, path: str, body: dict[str, Any], stream: bool, sandbox: str
+) -> None:
+    if provider == "anthropic":
+        body = {**body, "stream": stream}
+    else:
+        path = f"models/sandbox-instant:{'streamGenerateContent?alt=sse' if stream else 'generateContent'}"
+    passed = await client_of(provider, sandbox).forward(orjson.dumps(body), path=path, stream=stream)
+    data = b"".join([piece async for piece in passed.body])
+    assert passed.status == 200
+    assert passed.headers["content-type"].startswith("text/event-stream" if stream else "application/json")
+    assert b"pass" in data
+    assert data.startswith(b"event:" if provider == "anthropic" else b"data:") if stream else orjson.loads(data)
