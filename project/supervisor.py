@@ -184,9 +184,7 @@ class Supervisor:
 
     def _start_web(self) -> None:
         door = self.door.fileno()
-        options = ["--fd", str(door), "--timeout-graceful-shutdown", "5", "--no-server-header", "--no-proxy-headers"]
-        command = [sys.executable, "-m", "uvicorn", "project.asgi:application", *options]
-        self._spawn("web", command, pass_fds=[door])
+        self._spawn("web", [sys.executable, "-m", "project.serve", str(door)], pass_fds=[door])
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection(self._reachable_host, self.port, timeout=5)

@@ -20,8 +20,8 @@ SANDBOX = "llm_credentials/providers/sandbox/"
 TRANSPORT = "llm_credentials/providers/transport.py"
 CLIENT_MODULES = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "urllib.request", "http.client", "socket"}
 SDKS = ("openai", "anthropic", "google.genai")
-# Loopback only, and no key in sight: is a port free, does our own server answer?
-LOOPBACK_PROBES = {"project/supervisor.py"}
+# Our own server's door, and whether it answers: nothing goes out, and no key is in sight.
+OWN_SERVER = {"project/supervisor.py", "project/serve.py"}
 NAMES_THE_DEFAULT_PROVIDER = {"llm_credentials/conf.py", "project/settings.py"}
 
 
@@ -65,7 +65,7 @@ def _takes_environment(node: ast.ImportFrom) -> bool:
 
 def test_only_the_transport_opens_connections() -> None:
     doors = {path for path, tree in sources() if not path.startswith(SANDBOX) and any(client_calls(tree))}
-    assert doors <= {TRANSPORT} | LOOPBACK_PROBES
+    assert doors <= {TRANSPORT} | OWN_SERVER
 
 
 def client_calls(tree: ast.Module) -> Iterator[str]:
