@@ -21,6 +21,11 @@ hypothesis_settings.register_profile("here", deadline=None)
 hypothesis_settings.load_profile("here")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name cases of bytes by their place: compressed ones hold the time, and parallel processes must agree on names."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nobody_outside() -> Iterator[None]:
     """Sockets reach this machine only; names other than localhost are unknown."""
