@@ -1,0 +1,444 @@
+"""Schemas as each wire takes them: property-tested against a real validator, and each construct by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from llm_credentials.providers import RequestRejected, UnsupportedContent
+from llm_credentials.providers.schema import DIALECTS, compile_schema, restore
+from llm_credentials.providers.tests.schemas import CLOSED_SCHEMAS, documents, instances
+
+OPEN = sorted(name for name, rules in DIALECTS.items() if rules.objects == "open")
+CLOSED = sorted(set(DIALECTS) - set(OPEN))
+STRICT = sorted(name for name, rules in DIALECTS.items() if rules.all_required)
+LOOSE = settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+
+
+def accepts(schema: Any, instance: Any) -> bool:
+    return jsonschema_rs.validator_for(schema).is_valid(instance)
+
+
+def nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """A compiled schema and all in it."""
+    yield schema
+    for name in ("properties", "$defs"):
+        for one in schema.get(name, {}).values():
+            yield from nodes(one)
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            yield from nodes(schema[name])
+    for name in ("anyOf", "prefixItems"):
+        for one in schema.get(name, ()):
+            yield from nodes(one)
+
+
+def filled(instance: Any, schema: Any, root: Any) -> Any:
+    """The instance as a model in strict mode would write it: null for what is absent."""
+    if "$ref" in schema:
+        return filled(instance, root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    for option in schema.get("anyOf", ()):
+        found = filled(instance, option, root)
+        if accepts({**option, "$defs": root.get("$defs", {})}, found):
+            return found
+    if isinstance(instance, dict):
+        return {
+            name: filled(instance[name], one, root) if name in instance else None
+            for name, one in schema.get("properties", {}).items()
+        }
+    if isinstance(instance, list) and isinstance(schema.get("items"), dict):
+        return [filled(value, schema["items"], root) for value in instance]
+    return instance
+
+
+# What holds of every schema
+
+
+@pytest.mark.parametrize("dialect", OPEN)
+@LOOSE
+@given(data=st.data())
+def test_compiled_schema_accepts_whatever_the_original_accepts(dialect: str, data: Any) -> None:
+    schema = data.draw(documents())
+    try:
+        compiled = compile_schema(schema, dialect)
+    except UnsupportedContent:
+        # Only what has no instance, or no object where an object is wanted, has no form here.
+        instance = data.draw(instances(schema, schema))
+        assert not (isinstance(instance, dict) and accepts(schema, instance))
+        return
+    instance = data.draw(instances(schema, schema))
+    assume(accepts(schema, instance))
+    assume(isinstance(instance, dict) or not DIALECTS[dialect].object_root)
+    assert accepts(compiled, instance)
+
+
+@pytest.mark.parametrize("dialect", CLOSED)
+@LOOSE
+@given(data=st.data())
+def test_closed_schema_comes_back_valid(dialect: str, data: Any) -> None:
+    schema = data.draw(documents(CLOSED_SCHEMAS))
+    try:
+        compiled = compile_schema(schema, dialect)
+    except UnsupportedContent:
+        assume(False)
+    instance = data.draw(instances(schema, schema))
+    assume(accepts(schema, instance))
+    if dialect in STRICT:
+        instance = filled(instance, compiled, compiled)
+    assert accepts(compiled, instance)
+    assert accepts(schema, restore(instance, schema))
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+@LOOSE
+@given(schema=st.one_of(documents(), documents(CLOSED_SCHEMAS)))
+def test_compiled_schema_has_only_what_the_wire_takes(dialect: str, schema: dict[str, Any]) -> None:
+    rules = DIALECTS[dialect]
+    try:
+        compiled = compile_schema(schema, dialect)
+    except UnsupportedContent:
+        assume(False)
+    jsonschema_rs.meta.validate({"$schema": "https://json-schema.org/draft/2020-12/schema", **compiled})
+    assert compile_schema(compiled, dialect) == compiled
+    assert not rules.object_root or (compiled["type"] == "object" and "properties" in compiled)
+    for node in nodes(compiled):
+        others = node.get("additionalProperties")
+        assert set(node) - {"additionalProperties"} <= rules.keywords
+        assert others in (None, False) or "additionalProperties" in rules.keywords
+        assert node.get("type") is None or isinstance(node["type"], str)
+        assert rules.formats is None or node.get("format", "date") in rules.formats | {"date"}
+        assert "enum" not in node or node["type"] in rules.enums
+        if node.get("type") == "array":
+            assert "items" in node
+        if node.get("type") == "object" and rules.objects != "open":
+            assert others is False
+        if node.get("type") == "object" and rules.all_required:
+            assert set(node["required"]) == set(node["properties"])
+        if rules.untyped == "refuse":
+            assert {"type", "anyOf", "$ref"} & set(node)
+
+
+@LOOSE
+@given(data=st.data())
+def test_restore_leaves_valid_answers_as_they_are(data: Any) -> None:
+    schema = data.draw(documents())
+    instance = data.draw(instances(schema, schema))
+    assume(accepts(schema, instance))
+    assert restore(instance, schema) is instance
+
+
+# Each construct
+
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name"],
+    "additionalProperties": False,
+}
+
+
+def one(schema: Any, dialect: str = "gemini_object") -> Any:
+    """The compiled form of a schema inside an object."""
+    return compile_schema({"type": "object", "properties": {"it": schema}}, dialect)["properties"]["it"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"type": "array"}, {"type": "array", "items": {}}),
+        ({"type": "array", "items": [{"type": "string"}]}, {"type": "array", "prefixItems": [{"type": "string"}]}),
+        ({"const": "x"}, {"type": "string", "enum": ["x"]}),
+        ({"const": None}, {"type": "null"}),
+        ({"const": True}, {"type": "boolean"}),
+        ({"type": ["string", "null"]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        ({"enum": [1, "x", 1]}, {"anyOf": [{"type": "integer", "enum": [1]}, {"type": "string", "enum": ["x"]}]}),
+        ({"type": "string", "enum": ["x", 7]}, {"type": "string", "enum": ["x"]}),
+        ({"oneOf": [{"type": "string"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        ({"type": "string", "format": "uri"}, {"type": "string", "description": "(format: uri)"}),
+        ({"type": "string", "pattern": "^x"}, {"type": "string", "description": "(pattern: ^x)"}),
+        ({"type": "integer", "exclusiveMinimum": 0}, {"type": "integer", "minimum": 1}),
+        ({"type": "number", "exclusiveMaximum": 1.5}, {"type": "number", "maximum": 1.5}),
+        ({"allOf": [{"type": "number"}, {"type": "integer", "minimum": 2}]}, {"type": "integer", "minimum": 2}),
+        ({"type": "string", "not": {"const": "x"}, "default": "y", "examples": ["z"]}, {"type": "string"}),
+        ({"type": "string", "nullable": True, "x-own": 1, "$comment": "c"}, {"type": "string"}),
+        ({"type": "STRING"}, {"type": "string"}),
+        ({"type": "any"}, {}),
+        (True, {}),
+        ({"type": "object", "patternProperties": {"^a": {}}}, {"type": "object", "properties": {}}),
+        ({"type": "object", "propertyNames": {"pattern": "^a"}}, {"type": "object", "properties": {}}),
+    ],
+)
+def test_construct_is_rewritten(schema: Any, expected: Any) -> None:
+    found = dict(one(schema))
+    if "exclusive" in str(schema):
+        found.pop("description")
+    if "prefixItems" in expected:
+        found.pop("items")
+    assert found == expected
+
+
+def test_free_form_map_keeps_the_schema_of_its_values() -> None:
+    schema = {"type": "object", "additionalProperties": {"type": "integer"}}
+    assert one(schema)["additionalProperties"] == {"type": "integer"}
+    with pytest.raises(UnsupportedContent, match="at /properties/it it takes properties that it does not name"):
+        one(schema, "anthropic")
+
+
+def test_property_that_may_not_be_is_left_out() -> None:
+    found = one({"type": "object", "properties": {"a": False, "b": True}, "required": ["b", "c"]})
+    assert found == {"type": "object", "properties": {"b": {}, "c": {}}, "required": ["b", "c"]}
+
+
+def test_references_are_put_in_place() -> None:
+    definitions = {"$defs": {"Name": {"type": "string", "description": "A name"}}}
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/Name", "description": "Of a cat"}}, **definitions}
+    assert compile_schema(schema, "openai_object") == {
+        "type": "object",
+        "properties": {"a": {"type": "string", "description": "Of a cat"}},
+    }
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["#/definitions/n~1ame", "#/definitions/n%2Fame".replace("%2F", "~1"), "#name", "https://example.com/name"],
+)
+def test_references_by_pointer_anchor_and_id_are_followed(reference: str) -> None:
+    named = {"$id": "https://example.com/name", "$anchor": "name", "type": "string"}
+    schema = {"type": "object", "properties": {"a": {"$ref": reference}}, "definitions": {"n/ame": named}}
+    assert compile_schema(schema, "gemini_object")["properties"] == {"a": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("https://example.com/other.json", "refers to another document"),
+        ("other.json#/a", "refers to another document"),
+        ("file:///etc/passwd", "refers to another document"),
+        ("#/$defs/missing", "refers to something that it does not hold"),
+        ("#/properties/a", "refers to itself and says nothing else"),
+    ],
+)
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_reference_that_leads_nowhere_is_named(reference: str, why: str, dialect: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"$ref": reference}}, "additionalProperties": False}
+    with pytest.raises(UnsupportedContent, match=f"at /properties/a it {why}"):
+        compile_schema(schema, dialect)
+
+
+TREE = {
+    "$ref": "#/$defs/Node",
+    "$defs": {
+        "Node": {
+            "type": "object",
+            "properties": {
+                "value": {"type": "string"},
+                "children": {"type": "array", "items": {"$ref": "#/$defs/Node"}},
+            },
+            "required": ["value", "children"],
+            "additionalProperties": False,
+        }
+    },
+}
+DEEP = {"value": "1", "children": [{"value": "2", "children": [{"value": "3", "children": []}] * 2}]}
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_schema_that_refers_to_itself(dialect: str) -> None:
+    if DIALECTS[dialect].recursion == "refuse":
+        with pytest.raises(UnsupportedContent, match="refers to itself"):
+            compile_schema(TREE, dialect)
+        return
+    compiled = compile_schema(TREE, dialect)
+    assert accepts(compiled, DEEP)
+    assert not accepts(compiled, {"value": 1, "children": []})
+    assert ("$defs" in compiled) is (DIALECTS[dialect].recursion == "keep")
+
+
+@pytest.mark.parametrize("dialect", sorted(set(DIALECTS) - set(CLOSED)))
+def test_root_that_refers_to_itself_beside_more(dialect: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"next": {"$ref": "#", "minProperties": 1}, "n": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
+    }
+    compiled = compile_schema(schema, dialect)
+    assert accepts(compiled, {"next": {"next": {"n": None}}, "n": {"next": {"n": {"n": None}}}})
+
+
+def test_draft_7_ignores_what_stands_beside_a_reference() -> None:
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {"a": {"$ref": "#/definitions/x", "maxLength": 1, "const": "no"}},
+        "definitions": {"x": {"type": "string"}},
+    }
+    assert compile_schema(schema, "openai_object")["properties"] == {"a": {"type": "string"}}
+
+
+def test_strict_mode_requires_every_property_and_lets_optional_ones_be_null() -> None:
+    compiled = compile_schema(PERSON, "openai_strict")
+    assert compiled["required"] == ["name", "age"]
+    assert compiled["properties"]["age"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    assert restore({"name": "Ada", "age": None}, PERSON) == {"name": "Ada"}
+
+
+@pytest.mark.parametrize("dialect", STRICT)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"type": "string"}}},
+        {**PERSON, "properties": {"a": {}}},
+        {**PERSON, "properties": {"a": {"type": "array"}}},
+        {**PERSON, "patternProperties": {"^x": {}}},
+        {"anyOf": [PERSON, {"type": "object", "properties": {}, "additionalProperties": False}]},
+        {"type": "array", "items": PERSON},
+    ],
+)
+def test_strict_mode_does_not_take_what_would_become_stricter(dialect: str, schema: Any) -> None:
+    with pytest.raises(UnsupportedContent):
+        compile_schema(schema, dialect)
+
+
+def test_union_at_the_root_becomes_one_wider_object() -> None:
+    other = {"type": "object", "properties": {"name": {"type": "null"}, "id": {"type": "integer"}}, "required": ["id"]}
+    compiled = compile_schema({"oneOf": [PERSON, {**other, "additionalProperties": False}]}, "anthropic_object")
+    assert compiled["properties"] == {
+        "name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "age": {"type": "integer"},
+        "id": {"type": "integer"},
+    }
+    assert "required" not in compiled
+    assert compiled["additionalProperties"] is False
+    assert compiled["description"].startswith("One of these: [{")
+
+
+@pytest.mark.parametrize("schema", [{"type": "array"}, {"type": "string"}, {"anyOf": [{"type": "null"}]}])
+def test_root_that_is_no_object_is_refused_where_one_is_needed(schema: Any) -> None:
+    for dialect, rules in DIALECTS.items():
+        if rules.object_root and not rules.all_required:
+            with pytest.raises(UnsupportedContent, match="at its root it is no object"):
+                compile_schema(schema, dialect)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"not": {}, "enum": []}, {"type": "object", "required": ["a"], "properties": {"a": False}}]
+)
+def test_schema_that_nothing_fits_is_refused(schema: Any) -> None:
+    with pytest.raises(UnsupportedContent, match="accepts nothing"):
+        compile_schema(schema, "openai")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": None}},
+        {"type": "object", "properties": {"a": "string"}},
+        {"type": "array", "items": 5},
+        {"anyOf": [7]},
+        {"$dynamicRef": "#meta"},
+    ],
+)
+def test_what_is_no_schema_is_named(schema: Any) -> None:
+    with pytest.raises(UnsupportedContent, match="This JSON Schema cannot be used"):
+        compile_schema(schema, "openai")
+
+
+def test_keywords_with_senseless_values_are_passed_over() -> None:
+    schema = {
+        "type": "object",
+        "properties": [],
+        "required": True,
+        "title": 7,
+        "minProperties": "1",
+        "enum": None,
+        "anyOf": [],
+        "description": None,
+    }
+    assert compile_schema(schema, "openai") == {"type": "object", "properties": {}}
+
+
+def test_sizes_and_depths_are_limited() -> None:
+    deep: Any = {"type": "string"}
+    for _ in range(200):
+        deep = {"type": "array", "items": deep}
+    wide = {f"d{n}": {"type": "array", "prefixItems": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(20)}
+    bomb = {"$ref": "#/$defs/d0", "$defs": {**wide, "d20": {"type": "string"}}}
+    large = {"enum": ["x" * 1000 + str(n) for n in range(600)]}
+    for schema, why in ((deep, "nested too deeply"), (bomb, "too large once its references"), (large, "too large")):
+        with pytest.raises(UnsupportedContent, match=why):
+            compile_schema(schema, "openai")
+
+
+def test_schema_nested_beyond_all_measure_is_an_error_of_ours() -> None:
+    deep: Any = {}
+    for _ in range(20_000):
+        deep = {"not": deep}
+    with pytest.raises(RequestRejected):
+        compile_schema(deep, "openai")
+
+
+def test_strict_mode_has_its_own_limits() -> None:
+    many = {f"p{n}": {"type": "string"} for n in range(101)}
+    schema = {"type": "object", "properties": many, "additionalProperties": False}
+    with pytest.raises(UnsupportedContent, match="more properties than are taken"):
+        compile_schema(schema, "strict")
+    assert len(compile_schema(schema, "openai_strict")["required"]) == 101
+
+
+def test_schema_that_was_changed_in_place_is_compiled_anew() -> None:
+    schema: dict[str, Any] = {"type": "object", "properties": {}}
+    first = compile_schema(schema, "openai")
+    schema["properties"]["a"] = {"type": "string"}
+    assert compile_schema(schema, "openai") != first
+    assert compile_schema(dict(schema), "openai") is compile_schema(schema, "openai")
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("instance", "expected"),
+    [
+        ({"name": "Ada", "age": None}, {"name": "Ada"}),
+        ({"name": "Ada", "age": 36}, {"name": "Ada", "age": 36}),
+        ({"name": None, "age": None}, {"name": None, "age": None}),
+        ([None], [None]),
+        (None, None),
+    ],
+)
+def test_restore_drops_only_nulls_that_stand_for_nothing(instance: Any, expected: Any) -> None:
+    assert restore(instance, PERSON) == expected
+
+
+def test_restore_looks_through_references_unions_and_lists() -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "people": {"type": "array", "items": {"$ref": "#/$defs/P"}},
+            "boss": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/P"}]},
+            "pet": {"oneOf": [{"allOf": [{"$ref": "#/$defs/P"}]}, {"type": "string"}]},
+        },
+        "required": ["people", "boss"],
+        "$defs": {"P": PERSON},
+    }
+    ada = {"name": "Ada", "age": None}
+    found = restore({"people": [ada, ada], "boss": None, "pet": ada}, schema)
+    assert found == {"people": [{"name": "Ada"}] * 2, "boss": None, "pet": {"name": "Ada"}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"$ref": "https://example.com/never-fetched"}}},
+        {"type": "object", "properties": {"a": {"type": "no such type"}}, "required": 5},
+        {"type": "object", "properties": {"a": {"$ref": "#/properties/a"}}},
+        {"properties": {"a": {"type": "string", "pattern": "("}}, "required": ["b"]},
+    ],
+)
+def test_restore_leaves_the_answer_alone_under_a_broken_schema(schema: Any) -> None:
+    answer = {"a": None}
+    assert restore(answer, schema) in (answer, {})
