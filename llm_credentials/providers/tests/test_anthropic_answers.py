@@ -569,6 +569,16 @@ def sdk_of(server: Answering) -> anthropic.AsyncAnthropic:
     return anthropic.AsyncAnthropic(api_key="key-of-alice", base_url=server.url, max_retries=0)
 
 
+async def test_closed_client_takes_no_other_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-the-server")
+    async with answering(of_json(message())) as server:
+        client = server.client("anthropic")
+        await client.aclose()
+        with pytest.raises(ProviderUnavailable):
+            await client.complete(HELLO)
+        assert not server.asked
+
+
 async def test_our_reading_agrees_with_the_sdks() -> None:
     asked: Any = {"model": "claude-opus-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
     async with answering(of_events(*EVERYTHING, named=True, size=11)) as server, sdk_of(server) as sdk:

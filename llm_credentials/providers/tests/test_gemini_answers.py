@@ -492,6 +492,16 @@ def test_private_surface_of_the_sdk_is_still_there() -> None:
     )
 
 
+async def test_closed_client_takes_no_other_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_API_KEY", "key-of-the-server")
+    async with answering(of_json(event({"text": "Hi."}, finish="STOP"))) as server:
+        client = server.client("gemini")
+        await client.aclose()
+        with pytest.raises(ProviderUnavailable):
+            await client.complete(HELLO)
+        assert not server.asked
+
+
 async def test_our_reading_agrees_with_the_sdks() -> None:
     async with answering(of_events(*EVERYTHING, size=11)) as server:
         options = genai.types.HttpOptions(base_url=server.url, api_version="v1beta")
