@@ -18,10 +18,14 @@ from agents.loop import Event
 from agents.models import MessageState, StoredMessage
 from agents.receipts import INTERNAL_ERROR, error_json, limit_error
 from agents.registry import get_agent
+from agents.services import TURN
 from agents.watching import Interrupted, Watch, watching
 from llm_credentials.providers import LLMError, LLMMessage
 
 logger = logging.getLogger(__name__)
+
+MAX_TURNS = 200
+"""How far back a conversation is read at all; what of that goes to the model is the agent's to say."""
 
 
 @dataclass
@@ -94,9 +98,8 @@ async def _written(message_id: UUID, claim: UUID, draft: Draft, session_key: str
 def _work(message_id: UUID) -> _Work:
     answer = StoredMessage.objects.select_related("conversation__user").get(pk=message_id)
     conversation = answer.conversation
-    earlier = [
-        row.message for row in conversation.messages.filter(position__lt=answer.position).in_order() if row.parts
-    ]
+    near = conversation.messages.filter(position__lt=answer.position, position__gte=answer.position - MAX_TURNS * TURN)
+    earlier = [row.message for row in near.in_order() if row.parts]
     agent = get_agent(conversation.agent)(
         conversation.user, provider=conversation.provider or None, model=conversation.model or None
     )

@@ -15,7 +15,7 @@ from django.utils import timezone
 from agents import services
 from agents.models import AgentRun, Conversation, MessageState, RunState, StoredMessage
 from agents.receipts import error_json
-from agents.tests.factories import AgentRunFactory, ConversationFactory
+from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
 from agents.tests.live import sandbox_key
 from agents.urls import urlpatterns
 from llm_credentials.providers import LLMMessage, NotConfigured, TextPart, ToolCall, ToolResult
@@ -284,6 +284,19 @@ def test_conversation_page_asks_the_database_as_often_for_many_turns(
         finished(turn.answer)
     with django_assert_max_num_queries(25):
         page(browser, conversation.get_absolute_url())
+
+
+def test_conversation_page_shows_the_newest_turns_first(browser: Client, alice: User) -> None:
+    conversation = ConversationFactory(user=alice)
+    for number in range(52):
+        StoredMessageFactory(conversation=conversation, position=number * 1000, parts=(TextPart(text=f"Q{number}."),))
+    html = page(browser, conversation.get_absolute_url())
+    assert "Q1." not in html
+    assert "Q2." in html
+    assert "Show earlier messages" in html
+    html = page(browser, conversation.get_absolute_url() + "?all")
+    assert "Q0." in html
+    assert "Show earlier messages" not in html
 
 
 def test_conversation_removal_names_what_goes(browser: Client, conversation: Conversation) -> None:

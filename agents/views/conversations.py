@@ -19,11 +19,13 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from agents import answering, services
 from agents.models import Conversation
 from agents.registry import UnknownAgent, get_agent
+from agents.services import TURN
 from agents.turns import choices_for, route_of, shown_turns
 from agents.views.answers import UserRequest, find_conversation, is_plain, texts_of
 from agents.watching import announce_stop
 
 PER_PAGE = 30
+TURNS_SHOWN = 50
 
 
 @require_GET
@@ -59,7 +61,8 @@ async def conversation_create(request: UserRequest, agent: str) -> HttpResponse:
 @login_required
 def conversation_detail(request: UserRequest, conversation_id: UUID) -> HttpResponse:
     conversation = find_conversation(request.user, conversation_id)
-    return render(request, "agents/conversation_detail.html", page_context(request.user, conversation))
+    context = page_context(request.user, conversation, whole="all" in request.GET)
+    return render(request, "agents/conversation_detail.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -78,11 +81,14 @@ def conversation_delete(request: UserRequest, conversation_id: UUID) -> HttpResp
 
 
 def page_context(
-    user: User, conversation: Conversation, *, text: str = "", errors: list[str] | None = None
+    user: User, conversation: Conversation, *, whole: bool = False, text: str = "", errors: list[str] | None = None
 ) -> dict[str, Any]:
-    """``text`` and ``errors``: what was typed and why it could not be sent."""
+    """The newest turns, or all; ``text`` and ``errors``: what was typed and why it could not be sent."""
     services.messages_settle(conversation)
-    turns = shown_turns(conversation.messages.in_order())
+    rows = conversation.messages.in_order()
+    last = rows.last()
+    begin = 0 if whole or last is None else max(0, last.position // TURN - TURNS_SHOWN + 1) * TURN
+    turns = shown_turns(rows.filter(position__gte=begin))
     route = route_of(user, conversation)
     try:
         agent = get_agent(conversation.agent)
@@ -92,6 +98,7 @@ def page_context(
         "conversation": conversation,
         "agent": agent,
         "turns": turns,
+        "is_cut": begin > 0,
         "is_busy": any(turn.answer and turn.answer.is_open for turn in turns),
         "choices": choices_for(user, conversation),
         "route": route,
