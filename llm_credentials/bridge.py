@@ -34,8 +34,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREAD_NAME = "llm-bridge"
-_KEPT_CONTEXT = "structlog_"
-"""Names of the context variables that go along: those that put a request's id on its log lines."""
+_KEPT_CONTEXT = ("structlog_", "audit_")
+"""How the context variables begin that go along: a request's id on its log lines, who acts in the audit trail."""
 
 
 class _Bridge:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,8 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 
-from llm_credentials import bridge, conf
+from llm_credentials import conf
+from llm_credentials.audit.opening import announce_opening
 from llm_credentials.ledger import estimate
 from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential
 from llm_credentials.providers import (
@@ -127,16 +129,20 @@ _turns = count()
 # Opening keys
 
 
-def open_client(
-    credential: KeyHolder | EnvironmentCredential, model: str | None = None, options: Mapping[str, Any] | None = None
+async def open_client(
+    credential: KeyHolder | EnvironmentCredential,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    user_id: Any = None,
 ) -> LLMClient:
     """A client that holds this credential's key: the only place where keys are opened for use.
 
-    On an event loop it is kept for the next call with the same version of the credential, at most ``CLIENT_KEPT_S``.
-    ``model`` and ``options`` stand in for the stored ones. Raises CredentialUnreadable, EgressBlocked, RequestRejected,
-    UnknownProvider; RuntimeError inside a transaction.
+    It is kept for the next call on this event loop with the same version of the credential, at most ``CLIENT_KEPT_S``.
+    ``model`` and ``options`` stand in for the stored ones; ``user_id``: for whom it is opened. An audit event is
+    committed before the key is opened. Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider;
+    AuditUnavailable or DatabaseError when there can be no event; RuntimeError inside a transaction.
     """
-    bridge.refuse_transaction()
     name = model or credential.model or credential.spec.default_model
     egress = conf.egress_policy()
     given = credential.options if options is None else options
@@ -144,6 +150,7 @@ def open_client(
     found = _kept(place)
     if found is not None:
         return found
+    await sync_to_async(announce_opening)(credential, user_id)
     client = build_client(
         credential.provider,
         api_key=credential.reveal() or None,
@@ -381,7 +388,7 @@ class RoutedClient:
             loaded=loaded,
             route=route,
             task=(request.task or "")[:TASK_MAX],
-            opener=open_client,
+            opener=partial(open_client, user_id=loaded.user_id),
             deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
             size=size,
         )

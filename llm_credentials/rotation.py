@@ -14,6 +14,8 @@ from django.db import models, transaction
 from django.db.models.functions import Cast
 
 from llm_credentials import canary, keyring
+from llm_credentials.audit import Action, note, target_of
+from llm_credentials.audit import keys as audit_keys
 from llm_credentials.models.sealed import KeyHolder, LLMCredential
 from llm_credentials.providers import CredentialUnreadable
 
@@ -69,6 +71,7 @@ def figures() -> Figures:
 def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Moved:
     """Re-seal what is not under the first key. ``tell`` hears of rows as they are done. Raises KeyringError."""
     canary.plant()
+    audit_keys.reseal()
     moved = Moved()
     for model in canary.SEALED_MODELS:
         for _ in range(MAX_PASSES):
@@ -144,7 +147,13 @@ def _quarantine(row: KeyHolder) -> bool:
     still = rows.filter(pk=row.pk, api_key__unchanged=row.api_key)
     if not isinstance(row, LLMCredential):
         return still.exists()
-    return bool(still.update(status=LLMCredential.Status.NEEDS_REENTRY, status_detail=QUARANTINED))
+    known = row.status == LLMCredential.Status.NEEDS_REENTRY
+    with transaction.atomic():
+        marked = bool(still.update(status=LLMCredential.Status.NEEDS_REENTRY, status_detail=QUARANTINED))
+        if marked and not known:
+            target = target_of("credential", row.provider, row.pk)
+            note(action=Action.CREDENTIAL_QUARANTINE, actor="", subject=row.owner_ref(), target=target)
+    return marked
 
 
 def _recovered(row: LLMCredential) -> dict[str, str]:

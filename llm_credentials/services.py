@@ -22,6 +22,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import canary, keyring
+from llm_credentials.audit import Action, note, target_of
 from llm_credentials.models import LLMSettings, PersonalAccessToken, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
@@ -258,10 +259,31 @@ def _save_once(
         changes |= _replace_key(row, checked.api_key)
     if stored is None:
         row.save(force_insert=True)
-        return row, True, key_changed
-    if changes:
+    elif changes:
         _write_changes(row, changes)
-    return row, False, key_changed
+    if stored is None or changes:
+        _note_save(row, created=stored is None, key_changed=key_changed, changed=changes)
+    return row, stored is None, key_changed
+
+
+def _note_save(row: LLMCredential, *, created: bool, key_changed: bool, changed: Collection[str]) -> None:
+    if created:
+        _note(Action.CREDENTIAL_CREATE, row)
+    elif key_changed:
+        _note(Action.CREDENTIAL_REPLACE, row)
+    elif "is_active" in changed:
+        _note(Action.CREDENTIAL_TOGGLE, row, "on" if row.is_active else "off")
+    if not created and {"model", "base_url", "options", "priority"} & set(changed):
+        _note(Action.CREDENTIAL_CHANGE, row)
+
+
+def _note(action: Action, row: LLMCredential, result: str = "ok") -> None:
+    note(action=action, subject=row.owner_ref(), target=credential_target(row), result=result)
+
+
+def credential_target(row: LLMCredential) -> str:
+    """How the audit trail names it."""
+    return target_of("credential", row.provider, row.pk)
 
 
 @sensitive_variables()
@@ -298,10 +320,14 @@ def system_credential_delete(*, provider: str, name: str = "default") -> None:
 
 def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str) -> None:
     """Also a row of a provider that this site no longer has."""
-    rows = model._default_manager.filter(**owner, provider=provider, name=name)
     # A NUL is in no row, but a database may refuse to look for it.
-    if "\0" in provider + name or not rows.delete()[0]:
+    if "\0" in provider + name:
         raise model.DoesNotExist
+    with transaction.atomic():
+        row: Row | None = model._default_manager.filter(**owner, provider=provider, name=name).first()
+        if row is None or not model._default_manager.filter(pk=row.pk).delete()[0]:
+            raise model.DoesNotExist
+        _note(Action.CREDENTIAL_DELETE, row)
 
 
 # Settings
@@ -333,6 +359,9 @@ def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
             for name in changed:
                 setattr(row, name, cleaned[name])
             row.save(update_fields=[*changed, "updated_at"])
+        if changed or created:
+            names = ",".join(sorted(cleaned if created else changed))
+            note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("settings", names))
     return row
 
 
@@ -418,14 +447,16 @@ def token_create(
     if errors:
         raise ValidationError(errors)
     secret = secrets.token_urlsafe(32)
-    token = PersonalAccessToken.objects.create(
-        user_id=user.pk,
-        name=name.strip(),
-        prefix=secret[:_PREFIX_LENGTH],
-        hash=_token_hash(secret),
-        scopes=[scope for scope in ALL_SCOPES if scope in wanted],
-        expires_at=expires_at,
-    )
+    with transaction.atomic():
+        token = PersonalAccessToken.objects.create(
+            user_id=user.pk,
+            name=name.strip(),
+            prefix=secret[:_PREFIX_LENGTH],
+            hash=_token_hash(secret),
+            scopes=[scope for scope in ALL_SCOPES if scope in wanted],
+            expires_at=expires_at,
+        )
+        note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
     return token, TOKEN_PREFIX + secret
 
 
@@ -467,5 +498,8 @@ def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
     except ValueError:
         raise PersonalAccessToken.DoesNotExist from None
     tokens = PersonalAccessToken.objects.for_user(user).filter(pk=wanted)
-    if not tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()) and not tokens.exists():
-        raise PersonalAccessToken.DoesNotExist
+    with transaction.atomic():
+        if tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()):
+            note(action=Action.TOKEN_REVOKE, subject=str(user.pk), target=target_of("token", wanted))
+        elif not tokens.exists():
+            raise PersonalAccessToken.DoesNotExist

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import shared_task
+from celery.signals import task_postrun, task_prerun
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from llm_credentials import connection_tests
+from llm_credentials import audit, connection_tests
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books
 from llm_credentials.models import ConnectionTest
+
+
+@task_prerun.connect
+def _begin_audited_job(task_id: str = "", **kwargs: Any) -> None:
+    """Every task of every app: what happens in it is known to be of a job."""
+    audit.begin_job(task_id)
+
+
+@task_postrun.connect
+def _end_audited_job(**kwargs: Any) -> None:
+    audit.end_job()
 
 
 @shared_task(name="llm_credentials.connection_test", soft_time_limit=20, time_limit=25)

@@ -54,6 +54,7 @@ def _nothing(request: HttpRequest) -> None:
 def _take_request_id(request: HttpRequest) -> None:
     given = request.headers.get(REQUEST_ID, "")
     request_id.set(given if _SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex)
+    request.META["KEYSWITCH_REQUEST_ID"] = request_id.get()
 
 
 def _return_request_id(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

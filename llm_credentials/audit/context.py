@@ -33,7 +33,7 @@ class _OfRequest:
         user: Any = getattr(self.request, "user", None)
         return Circumstances(
             actor=str(user.pk) if user is not None and user.is_authenticated else "",
-            ip=_network_of(self.request),
+            ip=network_of(self.request),
             request_id=self.request_id,
             channel="api" if self.request.path.startswith("/api/") else "page",
         )
@@ -58,8 +58,12 @@ def end_request(token: Token[Source | None]) -> None:
     _source.reset(token)
 
 
-def begin_job(job_id: str) -> Token[Source | None]:
-    return _source.set(Circumstances(request_id=job_id[:64], channel="job"))
+def begin_job(job_id: str) -> None:
+    _source.set(Circumstances(request_id=job_id[:64], channel="job"))
+
+
+def end_job() -> None:
+    _source.set(None)
 
 
 @contextmanager
@@ -72,7 +76,7 @@ def acting(*, actor: str = "", ip: str = "", request_id: str = "", channel: str 
         _source.reset(token)
 
 
-def _network_of(request: HttpRequest) -> str:
+def network_of(request: HttpRequest) -> str:
     try:
         return network(get_adapter().get_client_ip(request))
     except (PermissionDenied, ImproperlyConfigured):

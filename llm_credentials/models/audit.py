@@ -29,7 +29,7 @@ class AuditEvent(models.Model):
     """Its place in the chain, from 1 without gaps."""
     at = models.DateTimeField()
     actor = models.CharField(max_length=40, blank=True, default="")
-    """Who did it: a user's id, no foreign key, because it outlives users; empty: the site itself or somebody unknown."""
+    """Who did it: a user's id, no foreign key, because it outlives users; empty: the site itself, or unknown."""
     subject = models.CharField(max_length=40, blank=True, default="")
     """Whose key or account it was; empty for the site's own."""
     action = models.CharField(max_length=40)

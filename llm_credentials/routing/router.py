@@ -59,7 +59,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Opener: TypeAlias = Callable[[Row, str], LLMClient]
+Opener: TypeAlias = Callable[[Row, str], Awaitable[LLMClient]]
 Again: TypeAlias = Literal["never", "once", "if soon"]
 
 RETRY_AFTER_S = (0.05, 0.15)
@@ -165,7 +165,7 @@ class Chain:
         """What ``call(client, candidate, limit_s)`` gives, of the first candidate that answers. Raises LLMError."""
         while (trial := await self._next()) is not None:
             try:
-                client = self._open(trial)
+                client = await self._open(trial)
                 async with asyncio.timeout(trial.limit_s):
                     answer = await call(client, trial.candidate, trial.limit_s)
             except (LLMError, TimeoutError) as error:
@@ -185,7 +185,7 @@ class Chain:
         while (trial := await self._next()) is not None:
             upstream: AsyncGenerator[LLMStreamChunk, None] | None = None
             try:
-                client = self._open(trial)
+                client = await self._open(trial)
                 upstream = call(client, trial.candidate, self._remaining())
                 held = await self._gate(upstream, trial)
             except (LLMError, TimeoutError) as error:
@@ -312,8 +312,8 @@ class Chain:
     def _spec(self, trial: _Trial) -> ProviderSpec:
         return self.loaded.snapshot.specs[trial.candidate.key.provider]
 
-    def _open(self, trial: _Trial) -> LLMClient:
-        client = self.opener(trial.row, trial.candidate.model)
+    async def _open(self, trial: _Trial) -> LLMClient:
+        client = await self.opener(trial.row, trial.candidate.model)
         trial.opened = True
         return client
 

@@ -382,26 +382,26 @@ def test_explain_route_works_inside_a_transaction(alice: User, credential: UserC
 
 def test_open_client_refuses_inside_a_transaction(credential: UserCredential) -> None:
     with transaction.atomic(), pytest.raises(RuntimeError, match="atomic"):
-        open_client(credential)
+        async_to_sync(open_client)(credential)
 
 
 def test_open_client_keeps_clients_by_version(credential: UserCredential) -> None:
     async def go() -> None:
-        first = open_client(credential)
-        assert open_client(credential) is first
-        assert open_client(credential, "sandbox-fast") is not first
+        first = await open_client(credential)
+        assert await open_client(credential) is first
+        assert await open_client(credential, "sandbox-fast") is not first
         credential.version += 1
-        assert open_client(credential) is not first
+        assert await open_client(credential) is not first
 
     async_to_sync(go)()
 
 
 def test_open_client_keeps_no_client_for_long(credential: UserCredential, monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
-        first = open_client(credential)
+        first = await open_client(credential)
         now = factory.time.monotonic()
         monkeypatch.setattr(factory.time, "monotonic", lambda: now + factory.CLIENT_KEPT_S + 1)
-        assert open_client(credential) is not first
+        assert await open_client(credential) is not first
 
     async_to_sync(go)()
 
@@ -411,7 +411,7 @@ def test_open_client_keeps_a_bounded_number(credential: UserCredential, monkeypa
 
     async def go() -> None:
         for number in range(10):
-            open_client(credential, f"model-{number}")
+            await open_client(credential, f"model-{number}")
         clients = factory._clients_here()
         assert clients is not None
         assert len(clients) == 3
@@ -423,7 +423,7 @@ def test_open_client_keeps_none_for_an_unsaved_key(alice: User, sandbox_url: str
     test = ConnectionTestFactory(user=alice, provider="sandbox", key=KEY)
 
     async def go() -> None:
-        assert open_client(test) is not open_client(test)
+        assert await open_client(test) is not await open_client(test)
 
     async_to_sync(go)()
 
@@ -433,7 +433,11 @@ def test_open_client_has_the_model_of_key_call_or_provider(alice: User, sandbox_
     own = UserCredentialFactory(user=alice, provider="sandbox", name="own", key=KEY, model="sandbox-fast")
 
     async def go() -> list[str]:
-        return [open_client(plain).model, open_client(own).model, open_client(own, "sandbox-vision").model]
+        return [
+            (await open_client(plain)).model,
+            (await open_client(own)).model,
+            (await open_client(own, "sandbox-vision")).model,
+        ]
 
     assert async_to_sync(go)() == ["sandbox-chat", "sandbox-fast", "sandbox-vision"]
 

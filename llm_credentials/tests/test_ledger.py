@@ -237,9 +237,9 @@ def test_call_is_reserved_before_it_leaves(alice: User, sandbox_url: str, monkey
     seen: list[str] = []
     original = factory.open_client
 
-    def opened(*args: Any, **kwargs: Any) -> Any:
+    async def opened(*args: Any, **kwargs: Any) -> Any:
         seen.extend(states)
-        return original(*args, **kwargs)
+        return await original(*args, **kwargs)
 
     states: list[str] = []
     reserve = books.reserve

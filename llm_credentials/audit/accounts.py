@@ -1,0 +1,52 @@
+"""What happens to accounts is done by Django and allauth; they tell of it by signals, and this writes it down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account.signals import password_changed, password_reset
+from allauth.mfa.signals import authenticator_added, authenticator_removed
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.dispatch import receiver
+
+from llm_credentials.audit.recording import note
+from llm_credentials.audit.words import Action, target_of
+
+
+@receiver(user_logged_in)
+def _logged_in(user: Any, **kwargs: Any) -> None:
+    note(action=Action.LOGIN, actor=str(user.pk), subject=str(user.pk))
+
+
+@receiver(user_logged_out)
+def _logged_out(user: Any, **kwargs: Any) -> None:
+    if user is not None:
+        note(action=Action.LOGOUT, actor=str(user.pk), subject=str(user.pk))
+
+
+@receiver(user_login_failed)
+def _login_failed(credentials: dict[str, Any], **kwargs: Any) -> None:
+    """Whose account it was, if it is one. What was typed is not kept: people type passwords into that field."""
+    typed = str(credentials.get("username") or "")
+    users = get_user_model()._default_manager
+    found = users.filter(username=typed).first() if typed and "\0" not in typed else None
+    if found is None and (email := str(credentials.get("email") or "")) and "\0" not in email:
+        found = users.filter(email__iexact=email).first()
+    note(action=Action.LOGIN_FAILED, actor="", subject=str(found.pk) if found else "", result="refused")
+
+
+@receiver(password_changed)
+@receiver(password_reset)
+def _password_changed(user: Any, **kwargs: Any) -> None:
+    note(action=Action.PASSWORD_CHANGE, actor=str(user.pk), subject=str(user.pk))
+
+
+@receiver(authenticator_added)
+def _factor_added(user: Any, authenticator: Any, **kwargs: Any) -> None:
+    note(action=Action.FACTOR_ADD, subject=str(user.pk), target=target_of("factor", authenticator.type))
+
+
+@receiver(authenticator_removed)
+def _factor_removed(user: Any, authenticator: Any, **kwargs: Any) -> None:
+    note(action=Action.FACTOR_REMOVE, subject=str(user.pk), target=target_of("factor", authenticator.type))

@@ -1,0 +1,68 @@
+"""Refusals worth remembering: somebody reached for what is another's, or came with a token that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from django.db import DatabaseError, models
+from django.http import HttpRequest
+
+from llm_credentials import limits
+from llm_credentials.audit.chain import AuditUnavailable
+from llm_credentials.audit.context import network_of
+from llm_credentials.audit.recording import note
+from llm_credentials.audit.words import Action, target_of
+
+log = structlog.get_logger(__name__)
+
+RATE = "30/m"
+"""So many refusals a caller are written down; a scan must not fill the trail."""
+REFUSALS = (401, 403, 404)
+
+_owners: dict[str, Callable[[Any], models.QuerySet[Any, Any]]] = {}
+
+
+def know_owner(argument: str, owner: Callable[[Any], models.QuerySet[Any, Any]]) -> None:
+    """``owner(value)``: the user id (one value a row) of what the argument of that name in an address stands for."""
+    _owners[argument] = owner
+
+
+def note_refusal(request: HttpRequest, status: int) -> None:
+    """Synchronous; never fails the request."""
+    try:
+        _note(request, status)
+    except (DatabaseError, AuditUnavailable) as error:
+        log.error("refusal_not_recorded", status=status, error=type(error).__name__)
+
+
+def _note(request: HttpRequest, status: int) -> None:
+    match = request.resolver_match
+    user: Any = request.user
+    view = target_of("view", match.view_name if match else None)
+    if status == 401 and request.headers.get("Authorization"):
+        if _within_limit(network_of(request) or "unknown"):
+            note(action=Action.TOKEN_REFUSED, actor="", target=view, result="401")
+    elif status == 403 and user.is_authenticated:
+        if _within_limit(str(user.pk)):
+            note(action=Action.ACCESS_DENIED, actor=str(user.pk), target=view, result="403")
+    elif status == 404 and user.is_authenticated and match is not None:
+        _note_reached_for_others(str(user.pk), match.kwargs)
+
+
+def _note_reached_for_others(caller: str, arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        owner = _owners[name](value).first() if name in _owners else None
+        if owner is None or str(owner) == caller or not _within_limit(caller):
+            continue
+        target = target_of(name.removesuffix("_id"), str(value))
+        note(action=Action.ACCESS_DENIED, actor=caller, subject=str(owner), target=target, result="404")
+
+
+def _within_limit(caller: str) -> bool:
+    try:
+        limits.use("audit-refusals", caller, RATE)
+    except limits.LimitReached:
+        return False
+    return True
