@@ -39,6 +39,7 @@ from llm_credentials.providers.messages import (
     ToolDefinition,
     ToolResult,
 )
+from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.transport import load_json
 from llm_credentials.providers.usage import Usage, add, count
 from llm_credentials.providers.wire import (
@@ -206,16 +207,14 @@ def encode_tools(tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
         if not TOOL_NAME.fullmatch(tool.name):
             raise UnsupportedContent("A tool's name begins with a letter or _ here, then letters, digits and _ . : -.")
     declarations = [
-        {"name": tool.name, "description": tool.description, "parametersJsonSchema": plain_schema(tool.parameters)}
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "parametersJsonSchema": compile_schema(tool.parameters, "gemini_object"),
+        }
         for tool in tools
     ]
     return [{"functionDeclarations": declarations}]
-
-
-def plain_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema without the name of its dialect, which is not taken; an object without properties is spelt out."""
-    plain = {name: value for name, value in schema.items() if name != "$schema"}
-    return plain or {"type": "object", "properties": {}}
 
 
 def encode_tool_choice(choice: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from llm_credentials.providers.messages import (
     ToolDefinition,
     ToolResult,
 )
+from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.transport import load_json
 from llm_credentials.providers.usage import Usage, count
 from llm_credentials.providers.wire import (
@@ -187,7 +188,11 @@ def encode_tools(tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
         if not TOOL_NAME.fullmatch(tool.name):
             raise UnsupportedContent("A tool's name has letters, digits, _ and - only here, at most 128.")
     return [
-        {"name": tool.name, "description": tool.description, "input_schema": tool.parameters or {"type": "object"}}
+        {
+            "name": tool.name,
+            "description": tool.description,
+            "input_schema": compile_schema(tool.parameters, "anthropic_object"),
+        }
         for tool in tools
     ]
 

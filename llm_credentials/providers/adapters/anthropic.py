@@ -13,6 +13,7 @@ from llm_credentials.providers.adapters import _messages as messages
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, UnsupportedContent
 from llm_credentials.providers.messages import Call, LLMResponse, ModelInfo, system_text
+from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.spec import SEES, THINKS, ModelFacts, ProviderSpec
 from llm_credentials.providers.transport import HttpClient, RawResponse
 
@@ -85,22 +86,31 @@ class MessagesClient(LLMClient):
         return system
 
     def _add_schema(self, body: dict[str, Any], call: Call) -> None:
-        name = self._answer_tool(call)
+        schema, name = call.response_schema or {}, self._answer_tool(call)
         if name is None:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": _schema(call.response_schema or {})}}
+            body["output_config"] = {"format": {"type": "json_schema", "schema": compile_schema(schema, "anthropic")}}
             return
         tool = {
             "name": name,
             "description": "Gives the final answer.",
-            "input_schema": dict(call.response_schema or {}),
+            "input_schema": compile_schema(schema, "anthropic_object"),
         }
         free = [] if body.get("tool_choice", {}).get("type") == "none" else body.get("tools", [])
         body["tools"] = [*body.get("tools", []), tool]
         body["tool_choice"] = {"type": "any"} if free else {"type": "tool", "name": name}
 
     def _answer_tool(self, call: Call) -> str | None:
-        if call.response_schema is None or not self._marked(call.model, "schema_by_tool"):
+        """The tool that stands for the schema, where the model or the schema leaves no other way."""
+        if call.response_schema is None:
             return None
+        if not self._marked(call.model, "schema_by_tool"):
+            try:
+                compile_schema(call.response_schema, "anthropic")
+            except UnsupportedContent:
+                if self._marked(call.model, "unforced_tools"):
+                    raise
+            else:
+                return None
         return wire.answer_tool_name(call)
 
     def _sampling(self, call: Call, facts: ModelFacts | None) -> dict[str, Any]:
@@ -258,16 +268,6 @@ def _request_pattern(sdk: AsyncAnthropic, path: str) -> Any:
     pattern = sdk._build_request(FinalRequestOptions.construct(method="post", url=path, json_data={}))
     del pattern.headers["content-length"]
     return pattern
-
-
-def _schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema as the wire takes it: closed objects, and constraints that it cannot hold said in the description."""
-    import anthropic
-
-    try:
-        return anthropic.transform_schema(dict(schema))
-    except (ValueError, TypeError, AttributeError):
-        raise UnsupportedContent("This schema of the answer has a part without a type.") from None
 
 
 def _text(body: object, name: str) -> str | None:

@@ -15,6 +15,7 @@ from llm_credentials.providers.adapters import _generate_content as generate
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import AuthenticationFailed, BadProviderResponse, LLMError
 from llm_credentials.providers.messages import Call, Embeddings, LLMResponse, ModelInfo, system_text
+from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.spec import EMBEDS, SEES, THINKS, ModelFacts, ProviderSpec
 from llm_credentials.providers.transport import HttpClient, RawResponse
 from llm_credentials.providers.usage import Usage
@@ -80,12 +81,12 @@ class GenerateContentClient(LLMClient):
         name = self._answer_tool(call)
         if name is None:
             config["responseMimeType"] = "application/json"
-            config["responseJsonSchema"] = generate.plain_schema(schema)
+            config["responseJsonSchema"] = compile_schema(schema, "gemini")
             return
         tool = {
             "name": name,
             "description": "Gives the final answer.",
-            "parametersJsonSchema": generate.plain_schema(schema),
+            "parametersJsonSchema": compile_schema(schema, "gemini_object"),
         }
         body["tools"] = [{"functionDeclarations": [*body["tools"][0]["functionDeclarations"], tool]}]
         choice = {"mode": "ANY", "allowedFunctionNames": [name]} if call.tool_choice == "none" else {"mode": "ANY"}

@@ -307,9 +307,21 @@ async def test_schema_tool_stands_beside_the_callers_tools(server: Answering) ->
     assert body["tool_choice"] == {"type": "any"}
 
 
-async def test_schema_without_a_type_is_unsupported(server: Answering) -> None:
+async def test_schema_that_does_not_fit_natively_becomes_a_tool_where_the_model_can_be_forced(
+    server: Answering,
+) -> None:
+    untyped = {"type": "object", "properties": {"n": {}}}
+    body = await sent(server, HELLO, response_schema=untyped)
+    assert body["tools"][0]["input_schema"] == untyped
+    assert body["tool_choice"] == {"type": "tool", "name": "answer"}
     with pytest.raises(UnsupportedContent):
-        await sent(server, HELLO, response_schema={"properties": {"n": {}}})
+        await sent(server, HELLO, CURRENT, response_schema=untyped)
+
+
+async def test_tool_schema_is_compiled_for_the_wire(server: Answering) -> None:
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a", "$defs": {"a": SCHEMA}}
+    body = await sent(server, HELLO, tools=[ToolDefinition(name="x", description="", parameters=schema)])
+    assert body["tools"][0]["input_schema"] == SCHEMA
 
 
 async def thinking_answer(*blocks: dict[str, Any]) -> LLMResponse:
