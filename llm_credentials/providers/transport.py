@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import aiohttp
 import aiohttp.abc
+import aiohttp.connector
 import httpx2  # noqa: TID251 (this is the place)
 import orjson
 from yarl import URL
@@ -341,6 +342,7 @@ class _Door:
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
+            request_class=_Request,
         )
         self.client = _Client(self)
 
@@ -349,7 +351,11 @@ class _Door:
     ) -> aiohttp.ClientResponse:
         target = URL(url, encoded=True)
         self._check(target)
-        return await self.session.request(method, target, headers=headers, data=body, allow_redirects=False)
+        while True:
+            try:
+                return await self.session.request(method, target, headers=headers, data=body, allow_redirects=False)
+            except _SpoiltConnection:
+                continue  # it is closed now, and nothing was sent on it
 
     def _check(self, url: URL) -> None:
         scheme, host, port = url.scheme, url.raw_host or "", url.port or 0
@@ -369,6 +375,19 @@ class _Door:
         if fault := address_fault(ipaddress.ip_address(host), port, self.rules, self.granted):
             raise _Refused(EgressBlocked(fault))
         return socket.socket(family=family, type=kind, proto=protocol)
+
+
+class _SpoiltConnection(Exception):
+    """A connection from the pool on which bytes have come that nobody asked for."""
+
+
+class _Request(aiohttp.ClientRequest):
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        # What lies there before the request is sent would be read as its answer: somebody else's, or a forged one.
+        if conn.protocol is not None and conn.protocol.should_close:
+            conn.close()
+            raise _SpoiltConnection
+        return await super().send(conn)
 
 
 class _Resolver(aiohttp.abc.AbstractResolver):

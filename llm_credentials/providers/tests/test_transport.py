@@ -488,6 +488,36 @@ async def test_connection_is_kept_for_the_next_call() -> None:
         assert served.connections == 1
 
 
+async def test_answer_that_nobody_asked_for_is_given_to_nobody() -> None:
+    spoilt = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sized(b'{"yours": true}'))
+        await asked.wait()
+        writer.write(sized(b'{"yours": false}'))
+        await writer.drain()
+        spoilt.set()
+        await reader.read(-1)
+        writer.close()
+
+    asked = asyncio.Event()
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    served = Served(server.sockets[0].getsockname()[1])
+    for _ in range(3):
+        assert await read(served) == {"yours": True}
+        asked.set()
+        await spoilt.wait()
+        (door,) = transport._doors[asyncio.get_running_loop()].values()
+        pool = door.session.connector._conns  # type: ignore[union-attr]
+        while not any(kept.should_close for idle in pool.values() for kept, _ in idle):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        asked.clear()
+        spoilt.clear()
+    await transport.close_connections()
+    server.close()
+
+
 async def test_closed_stream_closes_its_connection() -> None:
     async with serving(head(), b"data: 1\n\n", stay=True) as served:
         stream = transport.read_events(await get(served), asyncio.get_running_loop().time() + 60)
