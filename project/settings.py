@@ -1,6 +1,7 @@
 """Settings of the site; every value that differs between machines comes through ``project.env``."""
 
 import secrets
+import zlib
 from typing import Any
 
 from llm_credentials.providers import registry
@@ -174,6 +175,8 @@ DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"{SITE_NAME} <noreply@local
 
 # Browser-side safety
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOCAL
+# Browsers give one host's cookies to all its ports: two checkouts on one machine would sign each other's users out.
+SESSION_COOKIE_NAME = f"sessionid_{zlib.crc32(str(BASE_DIR).encode()):08x}" if LOCAL else "sessionid"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = env.flag("SSL_REDIRECT", default=not LOCAL)

@@ -15,6 +15,7 @@ CREDENTIAL_KEYS = f"k:{base64.b64encode(secrets.token_bytes(32)).decode()}"
 NAMES = [
     "DEBUG",
     "SECRET_KEY",
+    "SESSION_COOKIE_NAME",
     "SESSION_COOKIE_SECURE",
     "SESSION_COOKIE_HTTPONLY",
     "SESSION_COOKIE_SAMESITE",
@@ -82,6 +83,7 @@ def test_production_is_the_default_and_local_is_asked_for(checkout: Path) -> Non
     for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"):
         assert (production[name], local[name]) == (True, False)
     assert production["SECURE_HSTS_SECONDS"]
+    assert production["SESSION_COOKIE_NAME"] == "sessionid" != local["SESSION_COOKIE_NAME"]
     for where in (production, local):
         assert where["SESSION_COOKIE_HTTPONLY"] is True
         assert where["SESSION_COOKIE_SAMESITE"] == "Lax"
