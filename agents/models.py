@@ -170,6 +170,10 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
         abandoned = models.Q(state=RunState.RUNNING, heartbeat_at__lt=stale_before())
         return self.filter(models.Q(state=RunState.QUEUED) | abandoned)
 
+    def orphaned(self) -> Self:
+        """Those that nobody works on though they have been open for a while: their message may be lost."""
+        return self.claimable().filter(created_at__lt=stale_before())
+
 
 class AgentRun(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

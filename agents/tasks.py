@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
+from celery.signals import worker_ready
 from kombu.exceptions import OperationalError
 
 from agents import running, services
@@ -45,6 +47,21 @@ def run_agent(self: Any, run_id: str) -> None:
     if outcome is Outcome.HELD_BY_ANOTHER:
         # Given out again while its worker seemed alive: look again once a dead one would have been noticed.
         raise self.retry(countdown=STALE_AFTER.total_seconds() + 1)
+
+
+@shared_task(name="agents.resume_runs")
+def resume_runs() -> None:
+    """Queue again what a dead worker or a lost queue left behind; a run that has its message still is done once all the
+    same."""
+    for run in AgentRun.objects.orphaned().order_by("created_at"):
+        run_agent.apply_async(args=(str(run.pk),))
+
+
+@worker_ready.connect
+def resume_soon(**_: Any) -> None:
+    """A worker that starts takes up what its predecessor held, as soon as that one must be dead."""
+    with suppress(OperationalError, OSError):
+        resume_runs.apply_async(countdown=STALE_AFTER.total_seconds() + 3)
 
 
 def enqueue_run(run: AgentRun) -> None:
