@@ -84,8 +84,8 @@ END_GRACE_S = 0.5
 """How long a stream whose last event has come may take to end, before its connection is closed instead of kept."""
 KEEP_ALIVE_S = 15.0
 DNS_CACHE_S = 10
-MAX_BODY_BYTES = 64 * 1024 * 1024
-"""Decompressed, of a JSON answer and of a whole stream."""
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Decompressed, of a JSON answer and of a whole stream: 2,000 packed embeddings of 3,072 numbers just fit."""
 MAX_ERROR_BODY_BYTES = 256 * 1024
 """What is read of an error's body; the rest is left."""
 MAX_HEADERS = 256
@@ -560,16 +560,15 @@ def _body(response: httpx2.Response) -> _Body:
 async def _events(body: _Body) -> AsyncIterator[list[Event]]:
     parser = EventParser()
     size = events = 0
-    async for data in body.chunks():
-        if not size and data.lstrip()[:1] in (b"{", b"[", b"<"):
-            # No event stream begins so: an error or a whole answer as JSON, or a web page.
-            async for more in body.chunks():
-                data += more
-                if len(data) > MAX_BODY_BYTES:
-                    raise BadProviderResponse("The provider's answer is too large.")
-            load_json(data)
-            yield [(WHOLE_BODY, data)]
-            return
+    begun = False
+    pieces = body.chunks()
+    async for data in pieces:
+        if not begun and (first := data.lstrip()[:1]):
+            begun = True
+            if first in b"{[<":
+                # No event stream begins so: an error or a whole answer as JSON, or a web page.
+                yield [(WHOLE_BODY, await _whole(data, pieces))]
+                return
         size += len(data)
         if size > MAX_BODY_BYTES:
             raise BadProviderResponse("The provider's answer is too large.")
@@ -585,6 +584,18 @@ async def _events(body: _Body) -> AsyncIterator[list[Event]]:
         raise BadProviderResponse("The provider's answer is empty.")
     if not events and not parser.saw_field:
         raise BadProviderResponse("The provider's answer is no stream of events.")
+
+
+async def _whole(first: bytes, pieces: AsyncIterator[bytes]) -> bytes:
+    held, size = [first], len(first)
+    async for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise BadProviderResponse("The provider's answer is too large.")
+    data = b"".join(held)
+    load_json(data)
+    return data
 
 
 def _is_json(data: bytes) -> bool:

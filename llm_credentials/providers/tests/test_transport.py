@@ -6,13 +6,18 @@ import asyncio
 import gzip
 import os
 import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from llm_credentials.providers import (
     BadProviderResponse,
@@ -439,11 +444,65 @@ async def test_read_events_names_what_is_wrong(answer: bytes, kind: type[LLMErro
         (b'data: 1\n\ndata: {"a": ', [("", b"1")]),
         (b'{"error": {"code": 429}}', [(transport.WHOLE_BODY, b'{"error": {"code": 429}}')]),
         (b": ping\n\n: ping\n\n", []),
+        (b"\n\n\n" * 100 + b'{"a": 1}', [(transport.WHOLE_BODY, b'{"a": 1}')]),
     ],
 )
 async def test_read_events_gives_what_came(answer: bytes, expected: list[tuple[str, bytes]]) -> None:
     async with serving(sized(answer)) as served:
-        assert await events(served) == expected
+        assert [(name, data.strip()) for name, data in await events(served)] == expected
+    async with serving(sized(gzip.compress(answer), b"content-encoding: gzip")) as served:
+        assert [(name, data.strip()) for name, data in await events(served)] == expected
+
+
+async def test_large_answer_unfolds_whole() -> None:
+    text = b'{"a": "' + b"x" * 3_000_000 + b'"}'
+    async with serving(sized(gzip.compress(text), b"content-encoding: gzip"), again=True) as served:
+        assert len((await read(served))["a"]) == 3_000_000
+        assert await events(served) == [(transport.WHOLE_BODY, text)]
+
+
+def certificate(tmp_path: Any, name: str, *, days: int) -> ssl.SSLContext:
+    """A server's side of TLS with a certificate that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=400))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, pkcs8, plain = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = tmp_path / "server.pem"
+    path.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, pkcs8, plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+@pytest.mark.parametrize(("name", "days"), [("localhost", 100), ("localhost", -10), ("other.example.com", 100)])
+async def test_certificate_that_cannot_be_trusted_is_a_failed_connection(tmp_path: Any, name: str, days: int) -> None:
+    requests = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.read(1))
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=certificate(tmp_path, name, days=days))
+    port = server.sockets[0].getsockname()[1]
+    client = transport.http_client(EgressPolicy(allow=[f"localhost:{port}"]))
+    error = await failure(
+        client.post(f"https://localhost:{port}/", headers={"authorization": "Bearer k"}, content=b"x")
+    )
+    assert type(error) is ConnectionFailed
+    assert "certificate" in str(error)
+    assert requests in ([], [b""])
+    server.close()
 
 
 async def test_drip_does_not_outlive_the_deadline() -> None:
