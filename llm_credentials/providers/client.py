@@ -11,6 +11,7 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from llm_credentials.providers import registry, transport
@@ -30,8 +31,10 @@ from llm_credentials.providers.messages import (
     LLMResponse,
     LLMStreamChunk,
     ModelInfo,
+    TextPart,
     ToolDefinition,
 )
+from llm_credentials.providers.schema import restore_text
 from llm_credentials.providers.transport import EgressPolicy, Forwarded, RawResponse
 
 if TYPE_CHECKING:
@@ -119,6 +122,10 @@ class LLMClient(ABC):
     def sdk_error(self, error: Exception) -> LLMError | None:
         """The SDK's exception as ours, by type, status and the provider's error code; None if it is no SDK error."""
 
+    def load_sdk(self) -> None:
+        """Import what this wire stands on; the first time it takes up to a second, too long for an event loop."""
+        self.sdk_error(RuntimeError())
+
     @abstractmethod
     async def fetch_models(self) -> list[ModelInfo]: ...
 
@@ -162,7 +169,7 @@ class LLMClient(ABC):
                 response = await self.send(path, body, stream=False)
                 data = await transport.read_json(response)
             try:
-                return self.decode(call, data, response.headers)
+                return _restored(self.decode(call, data, response.headers), call)
             except SHAPE_ERRORS:
                 raise BadProviderResponse(WRONG_SHAPE) from None
 
@@ -217,7 +224,7 @@ class LLMClient(ABC):
                     raise BadProviderResponse(WRONG_SHAPE) if whole else ConnectionFailed(CUT_SHORT)
                 for chunk in decoder.finish():
                     yield chunk
-                done = LLMStreamChunk(type="done", response=decoder.response())
+                done = LLMStreamChunk(type="done", response=_restored(decoder.response(), call))
             yield done
         finally:
             await events.aclose()
@@ -308,6 +315,18 @@ class _Translated:
             raise ours.with_traceback(None) from None
         finally:
             ours.__context__ = None
+
+
+def _restored(response: LLMResponse, call: Call) -> LLMResponse:
+    """Without the nulls that stand for absent properties where a wire's strict mode requires every property."""
+    if call.response_schema is None or response.finish_reason != "stop":
+        return response
+    given = response.text
+    text = restore_text(given, call.response_schema)
+    if text is given:
+        return response
+    others = tuple(part for part in response.message.parts if not isinstance(part, TextPart))
+    return replace(response, message=LLMMessage(role="assistant", parts=(*others, TextPart(text=text))))
 
 
 def _seconds(timeout_s: float | None) -> float:

@@ -132,6 +132,8 @@ SPECS = (
         dialect={
             "max_tokens": "max_completion_tokens",
             "loose_schema_models": ("llama", "mixtral", "gemma", "qwen"),
+            "strict_models": ("gpt-oss",),
+            "loose_schema": "openai_object",
             "other_models": ("whisper", "orpheus", "playai-tts", "distil-whisper", "llama-guard", "llama-prompt-guard"),
         },
     ),

@@ -20,11 +20,11 @@ import orjson
 
 from llm_credentials.providers.errors import UnsupportedContent
 from llm_credentials.providers.schema.compiler import Compiler
-from llm_credentials.providers.schema.restoring import restore
+from llm_credentials.providers.schema.restoring import restore, restore_text
 from llm_credentials.providers.schema.rules import DIALECTS, Rules
 from llm_credentials.providers.wire import encode_json
 
-__all__ = ["DIALECTS", "Rules", "compile_schema", "restore"]
+__all__ = ["DIALECTS", "Rules", "compile_schema", "restore", "restore_text"]
 
 MAX_SCHEMA_BYTES = 512 * 1024
 _KEPT = 512

@@ -254,8 +254,9 @@ class Compiler:
         for name in _KEYWORDS.get("number" if kind == "integer" else kind, ()):
             if name in head and not (name == "format" and head["format"] == kind):
                 out |= self.kept(name, head[name], kind, dropped)
-        out |= shape
-        return {**out, "description": f"({', '.join(sorted(dropped))})"} if dropped else out
+        said = [f"({', '.join(sorted(dropped))})"] if dropped else []
+        said += [shape["description"]] if "description" in shape else []
+        return {**out, **shape, **({"description": " ".join(said)} if said else {})}
 
     def kept(self, name: str, value: Any, kind: str, dropped: list[str]) -> JSON:
         """The keyword as this wire takes it; if not at all, or not whole, what it says goes to ``dropped``."""
@@ -339,7 +340,8 @@ class Compiler:
         every = self.any_of([*found, last])
         if every is False:  # An empty list is all that fits.
             every = {} if self.rules.untyped != "refuse" else {"type": "null"}
-        return out | {"items": every}
+        said = {"description": f"(prefixItems: {orjson.dumps(found).decode()[:1000]})"} if prefix else {}
+        return out | {"items": every} | said
 
     # The root
 

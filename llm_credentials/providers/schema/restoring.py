@@ -28,6 +28,18 @@ def _has_null(value: Any) -> bool:
     return value is None
 
 
+def restore_text(text: str, schema: Mapping[str, Any]) -> str:
+    """``restore`` for an answer as text, which is given back as it is unless something is dropped."""
+    if "null" not in text:
+        return text
+    try:
+        instance = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    found = restore(instance, schema)
+    return text if found is instance else orjson.dumps(found).decode()
+
+
 class _Restorer:
     def __init__(self, schema: Any) -> None:
         self.schema = schema

@@ -225,14 +225,20 @@ def test_stream_options_are_kept_from_who_does_not_know_them() -> None:
     assert "stream_options" not in body_of("mistral", stream=True)
 
 
-@pytest.mark.parametrize(
-    ("schema", "strict"), [(CLOSED, True), (OPEN, False), ({"type": "array", "items": OPEN}, False)]
-)
+@pytest.mark.parametrize(("schema", "strict"), [(CLOSED, True), (OPEN, False)])
 def test_schema_goes_natively_and_strictly_where_it_can(schema: dict[str, Any], strict: bool) -> None:
     given = body_of("openai", response_schema=schema)["response_format"]
     assert given["type"] == "json_schema"
     assert given["json_schema"]["strict"] is strict
     assert given["json_schema"]["schema"]["type"] == schema["type"]
+
+
+def test_schema_of_a_list_goes_where_the_answer_need_be_no_object() -> None:
+    listed = {"type": "array", "items": OPEN}
+    given = body_of("ollama", response_schema=listed)["response_format"]["json_schema"]
+    assert (given["schema"]["type"], given["strict"]) == ("array", False)
+    with pytest.raises(UnsupportedContent, match="no object"):
+        body_of("openai", response_schema=listed)
 
 
 @pytest.mark.parametrize(("provider", "model"), [("deepseek", ""), ("groq", "llama-3.3-70b-versatile")])

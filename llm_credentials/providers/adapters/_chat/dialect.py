@@ -30,8 +30,12 @@ class Dialect:
     """Whether ``stream_options`` is known; those who do not know it send the usage anyway, or never."""
     schema: Literal["json_schema", "json_object", "tool"] = "json_schema"
     """The way to an answer in a given shape: its schema, JSON with the schema in words, or a tool to be called."""
-    schema_dialect: str = "openai"
-    """Which kinds of JSON Schema are taken."""
+    strict_schema: str = "strict"
+    """The dialect of JSON Schema (see ``schema.DIALECTS``) that strict mode takes."""
+    strict_models: tuple[str, ...] = ("",)
+    """What ids begin with of models that have a strict mode."""
+    loose_schema: str = "openai"
+    """The dialect of JSON Schema outside strict mode."""
     loose_schema_models: tuple[str, ...] = ()
     """What ids begin with of models that take ``json_object`` only, although others there take ``json_schema``."""
     ids: IdRule = PLAIN_IDS
@@ -57,6 +61,12 @@ class Dialect:
 
     def takes_schema(self, model: str) -> str:
         return "json_object" if _begins(model, self.loose_schema_models) else self.schema
+
+    def strict_dialect(self, model: str) -> str | None:
+        """The dialect of JSON Schema of this model's strict mode; fine-tunes take less of it than their bases."""
+        if not _begins(model, self.strict_models):
+            return None
+        return "strict" if model.startswith("ft:") else self.strict_schema
 
     def capabilities(self, model: str, default: frozenset[str]) -> frozenset[str]:
         """Of a listed model that the catalogue does not know."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import orjson
@@ -22,17 +23,13 @@ from llm_credentials.providers.messages import (
     ToolDefinition,
     ToolResult,
 )
+from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.spec import ProviderSpec
 from llm_credentials.providers.wire import WireIds
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 ANSWER_TOOL = "final_answer"
-
-
-def compiled(schema: Mapping[str, Any], dialect: str) -> dict[str, Any]:
-    """The schema as this kind of provider takes it."""
-    return dict(schema)
 
 
 def encode_call(call: Call, spec: ProviderSpec, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
@@ -202,7 +199,7 @@ def _misplaced(part: Part, message: LLMMessage) -> UnsupportedContent:
 def encode_tool(tool: ToolDefinition, dialect: Dialect) -> dict[str, Any]:
     if not _TOOL_NAME.fullmatch(tool.name):
         raise UnsupportedContent("A tool's name has 1 to 64 letters, digits, - and _ here.")
-    parameters = compiled(tool.parameters, dialect.schema_dialect)
+    parameters = compile_schema(tool.parameters, "openai_object")
     return {
         "type": "function",
         "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
@@ -226,39 +223,31 @@ def answer_tool(call: Call, dialect: Dialect) -> str | None:
 
 
 def _add_schema(body: dict[str, Any], call: Call, dialect: Dialect) -> None:
-    schema = compiled(call.response_schema or {}, dialect.schema_dialect)
+    schema = call.response_schema or {}
     match dialect.takes_schema(call.model):
         case "tool":
             name = answer_tool(call, dialect)
-            function = {"name": name, "description": "Gives the final answer.", "parameters": schema}
+            function = {
+                "name": name,
+                "description": "Gives the final answer.",
+                "parameters": compile_schema(schema, "openai_object"),
+            }
             body["tools"] = [*body.get("tools", ()), {"type": "function", "function": function}]
             body["tool_choice"] = (
                 dialect.required_tool if call.tools else {"type": "function", "function": {"name": name}}
             )
         case "json_object":
+            said = orjson.dumps(compile_schema(schema, "openai_object")).decode()
+            text = f"Answer with one JSON value that fits this JSON Schema:\n{said}"
             body["response_format"] = {"type": "json_object"}
-            text = f"Answer with one JSON value that fits this JSON Schema:\n{orjson.dumps(schema).decode()}"
             body["messages"] = [{"role": "system", "content": text}, *body["messages"]]
         case _:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "answer", "schema": schema, "strict": is_closed(schema)},
-            }
+            body["response_format"] = {"type": "json_schema", "json_schema": _json_schema(schema, call.model, dialect)}
 
 
-def is_closed(schema: object) -> bool:
-    """Whether every object of the schema names all that it holds and requires it: what strict mode asks for."""
-    if isinstance(schema, list):
-        return all(is_closed(item) for item in schema)
-    if not isinstance(schema, Mapping):
-        return True
-    properties = schema.get("properties")
-    if schema.get("type") == "object" or properties is not None:
-        named = properties if isinstance(properties, Mapping) else {}
-        if schema.get("additionalProperties") is not False or set(_strings(schema.get("required"))) != set(named):
-            return False
-    return all(is_closed(value) for key, value in schema.items() if key not in ("enum", "const", "default", "examples"))
-
-
-def _strings(value: object) -> Iterable[str]:
-    return (item for item in value if isinstance(item, str)) if isinstance(value, list | tuple) else ()
+def _json_schema(schema: Mapping[str, Any], model: str, dialect: Dialect) -> dict[str, Any]:
+    """In strict mode where that changes nothing about what is accepted."""
+    if strict := dialect.strict_dialect(model):
+        with contextlib.suppress(UnsupportedContent):
+            return {"name": "answer", "schema": compile_schema(schema, strict), "strict": True}
+    return {"name": "answer", "schema": compile_schema(schema, dialect.loose_schema), "strict": False}
