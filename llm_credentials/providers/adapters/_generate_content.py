@@ -249,9 +249,15 @@ class Answer:
         """Pieces of the last part of ``parts``, while more of its kind may come."""
 
     def feed(self, data: Any) -> Iterator[LLMStreamChunk]:
-        """One answer object, the whole or a piece of it. Raises ContentFiltered, BadProviderResponse, or its error."""
-        if isinstance(data, list) and len(data) == 1:
-            data = data[0]
+        """One answer object, the whole or a piece of it, or a list of pieces, which some gateways make of a stream.
+
+        Raises ContentFiltered, BadProviderResponse, or the error in it.
+        """
+        pieces = data if isinstance(data, list) and data else [data]
+        for piece in pieces:
+            yield from self._piece(piece)
+
+    def _piece(self, data: Any) -> Iterator[LLMStreamChunk]:
         if not isinstance(data, dict):
             raise BadProviderResponse("The answer is no object.")
         if "error" in data:

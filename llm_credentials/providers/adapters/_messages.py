@@ -238,6 +238,15 @@ class Answer:
         self.ids = AnswerIds(str(message.get("id")))
         self.add_usage(message.get("usage"))
 
+    def read(self, message: Mapping[str, Any]) -> Iterator[Part]:
+        """A whole message. Raises BadProviderResponse."""
+        content = message.get("content")
+        if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+            raise BadProviderResponse("The answer has no content.")
+        self.begin(message)
+        for block in content:
+            yield self.add(block)
+
     def add_usage(self, usage: object) -> None:
         """Counts are cumulative: a later one replaces an earlier one; one that is absent or null does not."""
         if isinstance(usage, dict):
@@ -358,8 +367,23 @@ class MessagesDecoder:
                 self.ended = True
             case "error":
                 raise body_error(value, None)
+            case "message":
+                yield from self._whole(value)
             case _:
                 pass  # ping, and whatever is added later
+
+    def _whole(self, value: Mapping[str, Any]) -> Iterator[LLMStreamChunk]:
+        """An answer in one piece, from a gateway that does not stream."""
+        for part in self.answer.read(value):
+            self.has_content = True
+            match part:
+                case ToolCall():
+                    yield LLMStreamChunk(type="tool_call", tool_call=part)
+                case TextPart() if part.text:
+                    yield LLMStreamChunk(type="delta", text=part.text)
+                case ReasoningPart() if part.text:
+                    yield LLMStreamChunk(type="reasoning", text=part.text)
+        self.ended = self._counted = True
 
     def _start(self, value: Mapping[str, Any]) -> None:
         block = value.get("content_block")
@@ -400,7 +424,7 @@ class MessagesDecoder:
         block = self._blocks.pop(index if index is not None else 0, None)
         if block is None:
             return
-        part = self.answer.add(_whole(block))
+        part = self.answer.add(_joined_block(block))
         if isinstance(part, ToolCall):
             yield LLMStreamChunk(type="tool_call", tool_call=part)
 
@@ -440,7 +464,7 @@ def _joined(block: Mapping[str, Any], name: str) -> str:
     return (block.get(name) or "") + "".join(block["_pieces"])
 
 
-def _whole(block: dict[str, Any]) -> dict[str, Any]:
+def _joined_block(block: dict[str, Any]) -> dict[str, Any]:
     pieces = block.pop("_pieces")
     match block.get("type"):
         case "text":

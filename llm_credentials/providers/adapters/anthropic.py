@@ -139,14 +139,11 @@ class MessagesClient(LLMClient):
     def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
         if isinstance(data, dict) and (data.get("type") == "error" or "error" in data):
             raise messages.body_error(data, None)
-        if not isinstance(data, dict) or not isinstance(data.get("content"), list):
-            raise BadProviderResponse("The answer has no content.", provider=self.provider)
+        if not isinstance(data, dict):
+            raise BadProviderResponse("The answer is no object.", provider=self.provider)
         answer = self._answer(call)
-        answer.begin(data)
-        for block in data["content"]:
-            if not isinstance(block, dict):
-                raise BadProviderResponse("A block of the answer is malformed.", provider=self.provider)
-            answer.add(block)
+        for _ in answer.read(data):
+            pass
         return answer.response(headers.get("request-id"))
 
     def decoder(self, call: Call, headers: Mapping[str, str]) -> messages.MessagesDecoder:

@@ -400,6 +400,23 @@ async def test_streamed_tool_of_the_schema_is_text() -> None:
     assert (chunks[-1].response.text, chunks[-1].response.finish_reason) == ('{"n":7}', "stop")
 
 
+async def test_stream_may_come_as_one_whole_answer() -> None:
+    content = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+        {"type": "text", "text": "Hello."},
+        {"type": "tool_use", "id": "a", "name": "one", "input": {}},
+    ]
+    chunks = await streamed(of_json(message(content=content, stop_reason="tool_use")))
+    assert [(chunk.type, chunk.text) for chunk in chunks] == [
+        ("reasoning", "Hm."),
+        ("delta", "Hello."),
+        ("tool_call", ""),
+        ("done", ""),
+    ]
+    assert chunks[-1].response is not None
+    assert chunks[-1].response.usage.output_tokens == 40
+
+
 async def test_stream_ends_with_message_stop_though_the_connection_stays_open() -> None:
     answer = of_events(*EVERYTHING)
     answer.open_s = 30.0

@@ -288,6 +288,13 @@ async def test_stream_of_the_wrong_shape_is_a_bad_response(answer: Answer) -> No
         await streamed(answer)
 
 
+async def test_stream_may_come_as_a_list_of_its_pieces() -> None:
+    chunks = await streamed(of_json(list(EVERYTHING)))
+    assert chunks[-1].response is not None
+    assert chunks[-1].response.text == "Grüße, 日本 🎉"
+    assert [chunk.type for chunk in chunks] == ["reasoning"] * 2 + ["delta"] * 2 + ["tool_call"] * 2 + ["done"]
+
+
 async def test_usage_may_come_alone_after_the_finish_reason() -> None:
     last = {"usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 99}}
     chunks = await streamed(of_events(event({"text": "Hello."}, finish="STOP"), last))
