@@ -8,7 +8,7 @@ BIN := .venv/bin
 # Workers of the test run; each has a database and a Valkey of its own.
 JOBS ?= 2
 
-.PHONY: help install run test lint fix bench
+.PHONY: help install run test lint fix bench prove-routing
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
@@ -47,3 +47,6 @@ fix: .venv/.installed-dev ## mend what can be mended by itself
 
 bench: .venv/.installed-dev ## measure; the figures go to the terminal
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
+
+prove-routing: .venv/.installed-dev ## faults, kills and budgets, counted: TEST_DATABASE=postgres for PostgreSQL
+	@$(BIN)/python benchmarks/prove/routing.py

@@ -1,0 +1,345 @@
+"""Failover, ledger and budgets under faults and kills: counts beside what they must be. Ends with 1 if one is missed.
+
+make prove-routing                 # SQLite; TEST_DATABASE=postgres for PostgreSQL
+python benchmarks/prove/routing.py [--calls 10000] [--kills 20] [--only faults|decision|ledger|budget|valkey]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from project import env  # noqa: E402
+
+env.use_settings("project.settings_test")
+
+import aiohttp  # noqa: E402
+import django  # noqa: E402
+
+django.setup()
+
+from asgiref.sync import async_to_sync  # noqa: E402
+from django.conf import settings  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.db import connection, connections  # noqa: E402
+
+from llm_credentials import bridge  # noqa: E402
+from llm_credentials.factory import client_for  # noqa: E402
+from llm_credentials.ledger import books, budgets  # noqa: E402
+from llm_credentials.ledger.budgets import Limits  # noqa: E402
+from llm_credentials.ledger.prices import Price  # noqa: E402
+from llm_credentials.models import UsageRecord, UserCredential  # noqa: E402
+from llm_credentials.providers import BudgetExceeded, LLMError, LLMMessage  # noqa: E402
+from llm_credentials.routing import health  # noqa: E402
+from llm_credentials.tests.fault_matrix import ADAPTERS, FAULTS, Findings, make_chain, run_case  # noqa: E402
+from project.embedded import valkey_command  # noqa: E402
+from project.tests import servers  # noqa: E402
+
+ASK = [LLMMessage.user("What is 17 * 23?")]
+AT_ONCE = 16
+DECISION_LIMIT_MS = 200
+DEGRADED_LIMIT_S = 1.0
+RECOVERY_LIMIT_S = 5.0
+
+_SANDBOX = """
+from llm_credentials.providers.sandbox.running import serve_until_signal
+from llm_credentials.providers.sandbox.server import SandboxOptions
+serve_until_signal(0, "127.0.0.1", SandboxOptions(), lambda url: print(url, flush=True))
+"""
+
+
+class Figures:
+    """One line a figure; remembers whether one was missed."""
+
+    def __init__(self) -> None:
+        self.missed = 0
+
+    def add(self, name: str, value: object, good: bool, must: str) -> None:
+        self.missed += not good
+        print(f"  {'ok  ' if good else 'MISS'}  {name}: {value}  (must be {must})", flush=True)
+
+
+@contextmanager
+def _stage() -> Iterator[str]:
+    """A fresh database, Valkey and a sandbox in a process of its own; yields the sandbox's address."""
+    creation = connection.creation
+    name = connection.settings_dict["NAME"]
+    creation.create_test_db(verbosity=0, serialize=False)
+    sandbox = subprocess.Popen([sys.executable, "-c", _SANDBOX], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert sandbox.stdout is not None
+    try:
+        with servers.running_valkey() as valkey:
+            settings.REDIS_URL = valkey
+            url = sandbox.stdout.readline().strip()
+            settings.SANDBOX_URL = url
+            settings.LLM_EGRESS_ALLOW = [url.removeprefix("http://")]
+            yield url
+    finally:
+        sandbox.terminate()
+        sandbox.wait(10)
+        bridge.close()
+        connections.close_all()
+        creation.destroy_test_db(name, verbosity=0)
+
+
+@contextmanager
+def _breakers_off() -> Iterator[None]:
+    """Where the failures are planned, they must not keep the next case from being asked."""
+    failed, rest = health.failed, health.rest
+    health.failed, health.rest = (lambda destination: None), (lambda target, seconds: None)
+    try:
+        yield
+    finally:
+        health.failed, health.rest = failed, rest
+
+
+def faults(url: str, figures: Figures) -> None:
+    user = User.objects.create_user("faults")
+    findings = Findings()
+    with _breakers_off():
+        for adapter in ADAPTERS:
+            first = make_chain(user, adapter, url)
+            async_to_sync(client_for(user, provider=adapter, credential=first.pk).list_models)()
+            for fault in FAULTS:
+                first.model = f"sandbox-fast~fault={fault}"
+                first.save(update_fields=["model"])
+                for stream in (False, True):
+                    bridge.run(run_case, user, adapter, fault, stream, findings)
+    print(f"faults: {len(FAULTS)} x {len(ADAPTERS)} adapters, whole and streamed: {findings.runs} runs")
+    for name, cases in (
+        ("hangs past the deadline", findings.hangs),
+        ("tracebacks", findings.tracebacks),
+        ("silently cut answers", findings.truncated),
+        ("wrong classes", findings.wrong_class),
+    ):
+        figures.add(name, len(cases), not cases, "0")
+        for case in cases[:20]:
+            print(f"          {case}")
+
+
+def decision(url: str, figures: Figures) -> None:
+    """From the end of the failing request to the arrival of the next one, as the provider saw both."""
+    user = User.objects.create_user("decision")
+    for number, (name, model) in enumerate((("first", "sandbox-fast~fault=401"), ("second", "sandbox-fast"))):
+        _credential(user, name, model, priority=number)
+    waits = []
+    for _ in range(100):
+        async_to_sync(_forget)(url)
+        bridge.run(client_for(user).complete, ASK)
+        failed, answered = async_to_sync(_entries)(url)
+        waits.append((answered["started"] - failed["ended"]) * 1000)
+    waits.sort()
+    print(f"decision: 100 calls, median {waits[50]:.0f} ms")
+    figures.add("slowest decision", f"{waits[-1]:.0f} ms", waits[-1] <= DECISION_LIMIT_MS, f"<= {DECISION_LIMIT_MS} ms")
+
+
+def ledger(url: str, figures: Figures, calls: int, kills: int) -> None:
+    """Calls in processes that are killed; then the ledger against the provider's own count."""
+    async_to_sync(_forget)(url)
+    user = User.objects.create_user("ledger")
+    credential = _credential(user, "first", "sandbox-instant")
+    with _breakers_off():
+        for kill in range(1, kills + 1):
+            connections.close_all()
+            child = os.fork()
+            if child == 0:
+                _call_for_ever(user)
+            _wait_until(lambda goal=calls * kill // kills: async_to_sync(_counts)(url)["requests"] >= goal, 300)
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            _wait_until(lambda: async_to_sync(_counts)(url)["open"] == 0, 30)
+    counts = async_to_sync(_counts)(url)
+    rows = UsageRecord.objects.filter(user=user)
+    total, open_ = rows.count(), rows.filter(state="reserved").count()
+    whole = counts["by_status"].get("200", 0) - counts["client_gone"]
+    settled = rows.filter(state="settled").count()
+    swept = books.sweep(older_than_s=0)
+    left = rows.filter(state="reserved").count()
+    print(f"ledger: {counts['requests']} requests of {credential.provider}, {kills} kills, {total} rows, {open_} open")
+    figures.add("requests without a row", max(0, counts["requests"] - total), counts["requests"] <= total, "0")
+    beyond = total - counts["requests"]
+    figures.add("rows beyond the requests", beyond, beyond <= open_, f"<= {open_}, killed between ledger and wire")
+    figures.add("settled twice or without an answer", max(0, settled - whole), settled <= whole, "0")
+    figures.add("answers neither settled nor open", max(0, whole - settled - open_), whole <= settled + open_, "0")
+    figures.add("open after the sweep", left, left == 0 and swept == open_, "0")
+
+
+def budget(url: str, figures: Figures) -> None:
+    """100 reservations at once on a budget for 10, 20 times."""
+    limits, price = Limits(own_monthly_usd=Decimal("1.00")), Price(Decimal("0.10"), "proof")
+    wrong, over = 0, Decimal(0)
+    for round_ in range(20):
+        user = User.objects.create_user(f"budget-{round_}")
+        barrier = threading.Barrier(20)
+
+        def call(number: int, user: User = user, barrier: threading.Barrier = barrier) -> bool:
+            entry = books.Entry(
+                call_id=uuid4(), user_id=user.pk, task="", provider="x", model="y", credential_id=None, key_owner="user"
+            )
+            if number < 20:
+                barrier.wait(30)
+            try:
+                books.reserve(entry, limits, price, 1)
+            except BudgetExceeded:
+                return False
+            finally:
+                connections.close_all()
+            return True
+
+        with ThreadPoolExecutor(20) as pool:
+            wrong += sum(pool.map(call, range(100))) != 10
+        over = max(over, budgets.spent_usd("own", user.pk) - Decimal("1.00"))
+    print("budget: 20 x 100 at once on a budget for 10")
+    figures.add("rounds that did not admit exactly 10", wrong, wrong == 0, "0")
+    figures.add("overshoot", f"${over:.2f}", over <= 0, "$0.00")
+
+
+def valkey(url: str, figures: Figures) -> None:
+    """Valkey goes away and comes back at the same address while calls go on."""
+    user = User.objects.create_user("valkey")
+    _credential(user, "first", "sandbox-instant")
+    directory = Path(settings.REDIS_URL.removeprefix("unix://")).parent / "second"
+    directory.mkdir()
+    path = directory / "v.sock"
+    settings.REDIS_URL = f"unix://{path}"
+
+    def start() -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            valkey_command(directory, socket=path, durable=False), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        servers.wait_until(lambda: servers.valkey_answers(path), "Valkey")
+        return process
+
+    process = start()
+    bridge.run(client_for(user).complete, ASK)
+    process.kill()
+    process.wait()
+    slowest = 0.0
+    for _ in range(30):
+        started = time.monotonic()
+        bridge.run(client_for(user).complete, ASK)
+        slowest = max(slowest, time.monotonic() - started)
+    process = start()
+    started = time.monotonic()
+
+    def shared() -> bool:
+        """A mark of this process reaches the others again."""
+        health.rest("proof", 30.0)
+        with servers.redis.Redis(unix_socket_path=str(path)) as client:
+            return client.zscore("llm:resting", "proof") is not None
+
+    _wait_until(shared, 30)
+    recovered_s = time.monotonic() - started
+    process.kill()
+    process.wait()
+    print("valkey: killed, 30 calls without it, started again")
+    figures.add("slowest call without it", f"{slowest:.2f} s", slowest <= DEGRADED_LIMIT_S, f"<= {DEGRADED_LIMIT_S} s")
+    good = recovered_s <= RECOVERY_LIMIT_S
+    figures.add("marks shared again after", f"{recovered_s:.2f} s", good, f"<= {RECOVERY_LIMIT_S} s")
+
+
+# Helpers
+
+
+def _credential(user: User, name: str, model: str, priority: int = 1) -> UserCredential:
+    row = UserCredential(user=user, provider="sandbox", name=name, model=model, priority=priority)
+    row.seal(f"sbx-good-{user.username}-{name}")
+    row.save()
+    return row
+
+
+def _call_for_ever(user: User) -> None:
+    """In a forked child. Every tenth call meets a fault."""
+
+    async def one(worker: int) -> None:
+        number = worker
+        while True:
+            number += 1
+            model = "sandbox-instant~fault=503" if number % 10 == 0 else "sandbox-instant"
+            client = client_for(user, provider="sandbox", model=model)
+            try:
+                if number % 2:
+                    await client.complete(ASK)
+                else:
+                    async for _ in client.stream(ASK):
+                        pass
+            except LLMError:
+                pass
+
+    async def all_() -> None:
+        await asyncio.gather(*(one(worker * 1_000_000) for worker in range(AT_ONCE)))
+
+    try:
+        bridge.run(all_)
+    finally:
+        os._exit(1)
+
+
+async def _get(url: str, path: str) -> Any:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/_sandbox/{path}") as answer:
+        return await answer.json()
+
+
+async def _forget(url: str) -> None:
+    async with aiohttp.ClientSession() as session, session.delete(f"{url}/_sandbox/requests"):
+        pass
+
+
+async def _counts(url: str) -> dict[str, Any]:
+    return dict(await _get(url, "counts"))
+
+
+async def _entries(url: str) -> list[dict[str, Any]]:
+    return list((await _get(url, "requests"))["items"])
+
+
+def _wait_until(true: Callable[[], bool], limit_s: float) -> None:
+    end = time.monotonic() + limit_s
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(f"waited {limit_s} s in vain")
+        time.sleep(0.05)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--only", choices=["faults", "decision", "ledger", "budget", "valkey"])
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    figures = Figures()
+    parts: dict[str, Callable[[str], None]] = {
+        "faults": lambda url: faults(url, figures),
+        "decision": lambda url: decision(url, figures),
+        "ledger": lambda url: ledger(url, figures, options.calls, options.kills),
+        "budget": lambda url: budget(url, figures),
+        "valkey": lambda url: valkey(url, figures),
+    }
+    with _stage() as url:
+        for name, part in parts.items():
+            if options.only in (None, name):
+                part(url)
+    print(f"{figures.missed} missed" if figures.missed else "all held")
+    return 1 if figures.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
