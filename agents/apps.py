@@ -6,6 +6,7 @@ class AgentsConfig(AppConfig):
     verbose_name = "Agents"
 
     def ready(self) -> None:
+        from agents import leaving
         from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
         from llm_credentials.audit.denials import know_owner
@@ -15,3 +16,4 @@ class AgentsConfig(AppConfig):
         know_owner("conversation_id", lambda pk: Conversation.objects.filter(pk=pk).values_list("user_id", flat=True))
         messages = StoredMessage.objects.all()
         know_owner("message_id", lambda pk: messages.filter(pk=pk).values_list("conversation__user_id", flat=True))
+        leaving.register()

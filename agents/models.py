@@ -221,6 +221,14 @@ class AgentRun(models.Model):
         return self.state == RunState.QUEUED and timezone.now() - self.created_at > NO_WORKER_AFTER
 
     @property
+    def seen(self) -> str:
+        """Changes whenever its page would: what a reader who asks again has seen already."""
+        marks = (self.is_without_worker, self.is_abandoned, self.cancel_requested_at is not None)
+        steps = "".join(str(step.get("state", ""))[:1] for step in self.steps)
+        parts = (self.state, self.attempts, len(self.output), len(self.steps), steps, *map(int, marks))
+        return "-".join(map(str, parts))
+
+    @property
     def is_abandoned(self) -> bool:
         """Whether its worker has stopped giving signs of life."""
         return self.state == RunState.RUNNING and self.heartbeat_at is not None and self.heartbeat_at < stale_before()

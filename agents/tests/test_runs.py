@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
@@ -204,3 +205,8 @@ def test_agent_makes_room_when_the_window_is_smaller_than_thought(
     result = bridge.run(ConversationAgent(alice).run, "What is 17 * 23?", history=old)
     assert "391" in result.text
     assert len(journal.chats()) > 1
+
+
+def test_agent_runs_from_a_shell(alice: User, journal: SandboxJournal) -> None:
+    sandbox_key(alice)
+    assert "42" in async_to_sync(ConversationAgent(alice).run)("What is 6 * 7?").text

@@ -244,7 +244,9 @@ def test_stream_of_a_removed_conversation_ends(visitor: Visitor, alice: User, jo
 
 def test_chat_goes_on_without_valkey(visitor: Visitor, alice: User, journal: SandboxJournal, settings: Any) -> None:
     sandbox_key(alice)
-    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    nowhere = "redis://127.0.0.1:1/0"
+    settings.REDIS_URL = nowhere
+    settings.CACHES = {"default": {**settings.CACHES["default"], "LOCATION": nowhere}}
     answer = ask(alice, "count to 500")
     stream = visitor.read(stream_path(answer))
     stream.until_text("10")

@@ -431,8 +431,12 @@ def test_run_detail_asks_again_while_it_lasts(browser: Client, alice: User) -> N
     fragment = page(browser, run.get_absolute_url(), **HTMX)
     assert "<html" not in fragment
     assert 'hx-trigger="every 1s"' in fragment
+    seen = f"{run.get_absolute_url()}?seen={run.seen}"
+    assert seen in fragment
+    page(browser, seen, 204, **HTMX)
+    assert "<html" in page(browser, seen)
     AgentRun.objects.update(state=RunState.DONE, output="**Done**", finished_at=timezone.now())
-    fragment = page(browser, run.get_absolute_url(), **HTMX)
+    fragment = page(browser, seen, **HTMX)
     assert "hx-trigger" not in fragment
     assert "<strong>Done</strong>" in fragment
 

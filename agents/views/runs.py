@@ -53,8 +53,10 @@ def run_create(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
-    """The page; for htmx, which asks again while the run lasts, only its live part."""
+    """The page; for htmx, which asks again while the run lasts, only its live part, or nothing if that is as it was."""
     run = find_run(request.user, run_id)
+    if request.htmx and request.GET.get("seen") == run.seen:
+        return HttpResponse(status=204)
     return render(request, f"{DETAIL}#live" if request.htmx else DETAIL, {"run": run})
 
 

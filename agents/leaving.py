@@ -1,0 +1,34 @@
+"""What a user may take along of conversations and runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.contrib.auth.models import User
+
+from agents.models import AgentRun, Conversation, StoredMessage
+from agents.parts import dump_parts
+from llm_credentials.leaving import exports, rows_of
+
+
+def conversations(user: User) -> list[dict[str, Any]]:
+    return rows_of(Conversation.objects.for_user(user).order_by("created_at"))
+
+
+def messages(user: User) -> list[dict[str, Any]]:
+    rows = StoredMessage.objects.for_user(user).order_by("created_at", "position")
+    return [
+        said | {"parts": json.loads(dump_parts(row.parts))}
+        for row, said in zip(rows, rows_of(rows, without=frozenset({"parts"})), strict=True)
+    ]
+
+
+def runs(user: User) -> list[dict[str, Any]]:
+    return rows_of(AgentRun.objects.for_user(user).order_by("created_at"))
+
+
+def register() -> None:
+    exports("conversations", conversations)
+    exports("messages", messages)
+    exports("runs", runs)
