@@ -21,7 +21,7 @@ _FOLDER = os.environ.get("LLM_CASES_DIR", "")
 def _cases(api: str) -> list[Any]:
     if not _FOLDER:
         return [pytest.param(None, marks=pytest.mark.skip(reason="LLM_CASES_DIR is not set: no recorded traffic here"))]
-    cases = [json.loads(path.read_text()) for path in sorted(Path(_FOLDER, "recorded").glob("*.json"))]
+    cases = [json.loads(path.read_text()) for path in sorted(Path(_FOLDER).glob("*.json"))]
     wanted = [case for case in cases if case["api"] == api and case["response"]["status"] == 200]
     assert wanted
     return [pytest.param(case, id=case["id"]) for case in wanted]
