@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import models
+from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -16,7 +16,11 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from llm_credentials import keyring, rotation, services
+from llm_credentials.audit import Action, note, record, target_of
+from llm_credentials.audit.export import Format, lines
+from llm_credentials.audit.verify import verify
 from llm_credentials.models import (
+    AuditEvent,
     ConnectionTest,
     LLMSettings,
     PersonalAccessToken,
@@ -75,8 +79,23 @@ class MaskedKey(KeylessLookups):
         return str(row.shown_status.label)
 
 
+class AuditedRemoval(_ModelAdmin):
+    """Keys that staff remove leave an event, one by one or many at once."""
+
+    def delete_model(self, request: HttpRequest, obj: LLMCredential) -> None:
+        with transaction.atomic():
+            target = services.credential_target(obj)
+            super().delete_model(request, obj)
+            note(action=Action.CREDENTIAL_DELETE, subject=obj.owner_ref(), target=target)
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        with transaction.atomic():
+            for credential in queryset:
+                self.delete_model(request, credential)
+
+
 @admin.register(UserCredential)
-class UserCredentialAdmin(ViewOnly, MaskedKey):
+class UserCredentialAdmin(ViewOnly, AuditedRemoval, MaskedKey):
     """Staff may look and delete. They cannot redirect or use a key that is not theirs."""
 
     list_display = (
@@ -115,6 +134,14 @@ class UserCredentialAdmin(ViewOnly, MaskedKey):
         "created_at",
         "updated_at",
     )
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Whoever looks at another's record leaves a trace of it."""
+        credential = self.get_object(request, object_id)
+        if credential is not None and self.has_view_permission(request, credential):
+            target = services.credential_target(credential)
+            note(action=Action.CREDENTIAL_VIEW, subject=credential.owner_ref(), target=target)
+        return super().change_view(request, object_id, *args, **kwargs)
 
 
 class SystemCredentialForm(_CredentialForm):
@@ -170,7 +197,7 @@ class SystemCredentialForm(_CredentialForm):
 
 
 @admin.register(SystemCredential)
-class SystemCredentialAdmin(MaskedKey):
+class SystemCredentialAdmin(AuditedRemoval, MaskedKey):
     form = SystemCredentialForm
     change_list_template = "admin/llm_credentials/systemcredential/change_list.html"
     list_display = (
@@ -262,6 +289,22 @@ class SystemConfigAdmin(KeylessLookups):
     list_filter = ("category",)
     ordering = ("category", "key")
 
+    def save_model(self, request: HttpRequest, obj: SystemConfig, form: Any, change: bool) -> None:
+        with transaction.atomic():
+            super().save_model(request, obj, form, change)
+            note(action=Action.CONFIG_CHANGE, subject="system", target=target_of("config", obj.category, obj.key))
+
+    def delete_model(self, request: HttpRequest, obj: SystemConfig) -> None:
+        target = target_of("config", obj.category, obj.key)
+        with transaction.atomic():
+            super().delete_model(request, obj)
+            note(action=Action.CONFIG_CHANGE, subject="system", target=target, result="removed")
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        with transaction.atomic():
+            for row in queryset:
+                self.delete_model(request, row)
+
 
 @admin.register(LLMSettings)
 class LLMSettingsAdmin(ViewOnly):
@@ -293,8 +336,13 @@ class PersonalAccessTokenAdmin(ViewOnly):
 
     @admin.action(description="Revoke the selected tokens", permissions=["delete"])
     def revoke(self, request: HttpRequest, queryset: models.QuerySet[PersonalAccessToken]) -> None:
-        revoked = queryset.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
-        self.message_user(request, f"{revoked} tokens revoked.", messages.SUCCESS)
+        usable = queryset.filter(revoked_at__isnull=True)
+        with transaction.atomic():
+            tokens = list(usable)
+            usable.update(revoked_at=timezone.now())
+            for token in tokens:
+                note(action=Action.TOKEN_REVOKE, subject=str(token.user_id), target=target_of("token", token.pk))
+        self.message_user(request, f"{len(tokens)} tokens revoked.", messages.SUCCESS)
 
 
 @admin.register(UsageRecord)
@@ -369,3 +417,57 @@ class ConnectionTestAdmin(ViewOnly):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ViewOnly):
+    """Read-only for everybody; the database refuses what would get past this."""
+
+    change_list_template = "admin/llm_credentials/auditevent/change_list.html"
+    list_display = ("at", "action", "actor", "subject", "target", "result", "channel", "ip")
+    list_filter = ("action", "channel", "result")
+    search_fields = ("=actor", "=subject", "target", "=request_id")
+    search_help_text = "The id of a user, the beginning or an inner part of a target, or the id of a request."
+    date_hierarchy = "at"
+    ordering = ("-at", "-seq", "shard")
+    show_full_result_count = False
+    fields = (
+        *("id", "at", "action", "actor", "subject", "target", "result", "ip", "request_id", "channel"),
+        *("shard", "seq", "key_id", "previous", "mac"),
+    )
+    actions = ("export_json_lines", "export_csv")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.action(description="Export the selected events as JSON Lines", permissions=["view"])
+    def export_json_lines(self, request: HttpRequest, queryset: models.QuerySet[AuditEvent]) -> HttpResponse:
+        return self._exported(queryset, "jsonl", "application/jsonl")
+
+    @admin.action(description="Export the selected events as CSV", permissions=["view"])
+    def export_csv(self, request: HttpRequest, queryset: models.QuerySet[AuditEvent]) -> HttpResponse:
+        return self._exported(queryset, "csv", "text/csv; charset=utf-8")
+
+    @staticmethod
+    def _exported(queryset: models.QuerySet[AuditEvent], form: Format, content_type: str) -> HttpResponse:
+        record(action=Action.AUDIT_EXPORT, subject="system", target=target_of("events", form))
+        response = HttpResponse(lines(queryset, form), content_type=content_type)
+        response["Content-Disposition"] = f'attachment; filename="audit-events.{form}"'
+        return response
+
+    def get_urls(self) -> list[URLPattern]:
+        page = path("verify/", self.admin_site.admin_view(self.verify_view), name="llm_credentials_audit_verify")
+        return [page, *super().get_urls()]
+
+    def verify_view(self, request: HttpRequest) -> HttpResponse:
+        """Walks every chain, as ``audit_verify`` does."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseRedirect("../")
+        context = self.admin_site.each_context(request) | {"title": "Audit chain", "opts": self.opts}
+        try:
+            context |= {"report": verify()}
+        except keyring.KeyringError as error:
+            context |= {"problem": f"{error} {error.hint}"}
+        return TemplateResponse(request, "admin/llm_credentials/auditevent/verify.html", context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ninja import NinjaAPI, Swagger
 
+from llm_credentials.api.audit import router as audit
 from llm_credentials.api.auth import SessionUser, TokenUser
 from llm_credentials.api.body import StrictJSON
 from llm_credentials.api.credentials import router as credentials
@@ -20,3 +21,4 @@ api = NinjaAPI(
 )
 install_error_handlers(api)
 api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
+api.add_router("/user/audit-events", audit, tags=["audit"])

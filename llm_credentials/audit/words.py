@@ -14,6 +14,7 @@ class Action(models.TextChoices):
     CREDENTIAL_CHANGE = "credential.change", "Settings of a key changed"
     CREDENTIAL_TOGGLE = "credential.toggle", "Key turned on or off"
     CREDENTIAL_DELETE = "credential.delete", "Key removed"
+    CREDENTIAL_VIEW = "credential.view", "Key's record viewed"
     CREDENTIAL_QUARANTINE = "credential.quarantine", "Key needs re-entry"
     TEST_START = "test.start", "Key test started"
     SETTINGS_CHANGE = "settings.change", "Settings changed"
@@ -30,6 +31,7 @@ class Action(models.TextChoices):
     ACCESS_DENIED = "access.denied", "Access refused"
     ACCOUNT_EXPORT = "account.export", "Data exported"
     ACCOUNT_DELETE = "account.delete", "Account deleted"
+    AUDIT_EXPORT = "audit.export", "Audit events exported"
     AUDIT_ARCHIVE = "audit.archive", "Old events archived"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from llm_credentials import services
+from llm_credentials.audit import guard
 from llm_credentials.models import (
+    AuditEvent,
     ConnectionTest,
     LLMSettings,
     PersonalAccessToken,
@@ -327,3 +330,72 @@ def test_admin_key_ring_page_is_for_staff_who_may_see_system_credentials(client:
     bob.save()
     client.force_login(bob)
     assert client.get(page).status_code == 403
+
+
+# The audit trail
+
+
+def test_audit_list_is_read_only_and_has_the_button(client: Client, staff: Any) -> None:
+    client.force_login(staff)
+    listed = client.get(reverse("admin:llm_credentials_auditevent_changelist"))
+    assert "Verify chain" in listed.content.decode()
+    event = AuditEvent.objects.get(action="login")
+    url = reverse("admin:llm_credentials_auditevent_change", args=[event.pk])
+    assert client.get(url).status_code == 200
+    assert client.post(url, {"actor": "1"}).status_code == 403
+    assert client.post(reverse("admin:llm_credentials_auditevent_delete", args=[event.pk])).status_code == 403
+    assert client.get(reverse("admin:llm_credentials_auditevent_add")).status_code == 403
+
+
+def test_audit_button_says_whether_the_chain_holds(client: Client, staff: Any) -> None:
+    client.force_login(staff)
+    url = reverse("admin:llm_credentials_audit_verify")
+    assert client.get(url).status_code == 302
+    assert "The audit trail holds" in client.post(url).content.decode()
+    event = AuditEvent.objects.get(action="login")
+    with guard.lifted():
+        AuditEvent.objects.filter(pk=event.pk).update(target="changed")
+    text = client.post(url).content.decode()
+    assert "is broken" in text
+    assert str(event.pk) in text
+
+
+def test_audit_button_is_for_those_who_may_look(client: Client, staff: Any) -> None:
+    staff.is_superuser = False
+    staff.save()
+    client.force_login(staff)
+    assert client.post(reverse("admin:llm_credentials_audit_verify")).status_code == 403
+
+
+@pytest.mark.parametrize("action, begins", [("export_json_lines", '{"id"'), ("export_csv", "id,shard,seq")])
+def test_audit_export_of_selected_events(client: Client, staff: Any, action: str, begins: str) -> None:
+    client.force_login(staff)
+    event = AuditEvent.objects.get(action="login")
+    chosen = {"action": action, "_selected_action": [str(event.pk)]}
+    response = client.post(reverse("admin:llm_credentials_auditevent_changelist"), chosen)
+    text = response.content.decode()
+    assert text.startswith(begins)
+    assert str(event.pk) in text
+    assert AuditEvent.objects.filter(action="audit.export", actor=str(staff.pk)).count() == 1
+
+
+def test_staff_leave_a_trace_where_they_look_remove_and_revoke(client: Client, staff: Any) -> None:
+    client.force_login(staff)
+    credential, other = UserCredentialFactory(), SystemCredentialFactory()
+    token = TokenFactory()
+    client.get(reverse("admin:llm_credentials_usercredential_change", args=[credential.pk]))
+    client.post(reverse("admin:llm_credentials_usercredential_delete", args=[credential.pk]), {"post": "yes"})
+    chosen = {"action": "delete_selected", "_selected_action": [str(other.pk)], "post": "yes"}
+    client.post(reverse("admin:llm_credentials_systemcredential_changelist"), chosen)
+    chosen = {"action": "revoke", "_selected_action": [str(token.pk)]}
+    client.post(reverse("admin:llm_credentials_personalaccesstoken_changelist"), chosen)
+    config = {"category": "llm", "key": "supervisor", "value": json.dumps({"provider": "openai"})}
+    client.post(reverse("admin:llm_credentials_systemconfig_add"), config)
+    seen = AuditEvent.objects.filter(actor=str(staff.pk)).exclude(action="login").order_by("at", "seq")
+    assert list(seen.values_list("action", "subject")) == [
+        ("credential.view", str(credential.user_id)),
+        ("credential.delete", str(credential.user_id)),
+        ("credential.delete", "system"),
+        ("token.revoke", str(token.user_id)),
+        ("config.change", "system"),
+    ]

@@ -1,15 +1,27 @@
-"""Who can open the account: where its password, addresses, second factor and sessions are kept."""
+"""Who can open the account, what happened to it, and how to take one's things and leave."""
 
 from __future__ import annotations
 
+from allauth.account.decorators import reauthentication_required
+from allauth.account.internal.flows.reauthentication import did_recently_reauthenticate
 from allauth.mfa.utils import is_mfa_enabled
+from django.contrib import messages
+from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
-from django.shortcuts import render
+from django.core.paginator import Paginator
+from django.http import HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_GET, require_POST
 
+from llm_credentials import leaving
+from llm_credentials.audit.history import seen_by
+from llm_credentials.models import AuditEvent
 from llm_credentials.views.answers import UserRequest
+
+EVENTS_PER_PAGE = 50
 
 
 @require_GET
@@ -23,3 +35,51 @@ def security_detail(request: UserRequest) -> HttpResponse:
         "has_second_factor": is_mfa_enabled(user),
     }
     return render(request, "llm_credentials/security_detail.html", context)
+
+
+@require_GET
+@never_cache
+@login_required
+def audit_event_list(request: UserRequest) -> HttpResponse:
+    """What happened to the user's keys and account, newest first."""
+    events = AuditEvent.objects.for_user(request.user).recent_first()
+    page = Paginator(events, EVENTS_PER_PAGE).get_page(request.GET.get("page"))
+    seen = [seen_by(request.user, event) for event in page]
+    return render(request, "llm_credentials/audit_event_list.html", {"page": page, "events": seen})
+
+
+@require_GET
+@never_cache
+@login_required
+@reauthentication_required  # type: ignore[untyped-decorator]
+def account_leave(request: UserRequest) -> HttpResponse:
+    """Take everything along, or delete the account: behind a recent proof of who this is."""
+    return render(request, "llm_credentials/account_leave.html")
+
+
+@require_POST
+@never_cache
+@login_required
+def account_export(request: UserRequest) -> HttpResponse:
+    if not did_recently_reauthenticate(request):
+        return redirect("llm_credentials:account-leave")
+    response = JsonResponse(leaving.account_export(user=request.user), json_dumps_params={"indent": 2})
+    response["Content-Disposition"] = f'attachment; filename="keyswitch-{timezone.now():%Y-%m-%d}.json"'
+    return response
+
+
+@require_POST
+@never_cache
+@login_required
+def account_delete(request: UserRequest) -> HttpResponse:
+    """Only with the user's own name typed beside the button."""
+    if not did_recently_reauthenticate(request):
+        return redirect("llm_credentials:account-leave")
+    if request.POST.get("confirm", "").strip() != request.user.get_username():
+        text = _("Type your user name, %(name)s, to delete the account.") % {"name": request.user.get_username()}
+        return render(request, "llm_credentials/account_leave.html", {"error": text}, status=422)
+    user = request.user
+    logout(request)
+    leaving.account_delete(user=user)
+    messages.success(request, _("Your account and its keys are deleted."))
+    return redirect("home")

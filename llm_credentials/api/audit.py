@@ -1,0 +1,57 @@
+"""``/api/user/audit-events``: what happened to the caller's own keys and account."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ninja import Query, Router, Schema
+from pydantic import Field
+
+from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.audit.history import seen_by
+from llm_credentials.models import AuditEvent
+
+router = Router()
+MAX_PAGE = 10_000
+
+
+class AuditEventOut(Schema):
+    id: UUID
+    at: datetime
+    action: str
+    what: str
+    about: str = Field(description="The provider, where the event is about a key.")
+    by: str = Field(description="`you`, `staff`, `somebody` or `the site`.")
+    result: str
+    channel: str
+    ip: str = Field(description="The network that it came from, not the very address.")
+
+
+class AuditEventList(Schema):
+    items: list[AuditEventOut]
+    count: int = Field(description="Of all pages.")
+    page: int
+    page_size: int
+
+
+class PageIn(Schema):
+    page: int = Field(1, ge=1, le=MAX_PAGE)
+    page_size: int = Field(50, ge=1, le=200)
+
+
+@router.get("", response={200: AuditEventList, **REFUSALS}, url_name="audit_event_list")
+def audit_event_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
+    """Newest first."""
+    require_scope(request, "read")
+    events = AuditEvent.objects.for_user(request.user).recent_first()
+    begin = (where.page - 1) * where.page_size
+    return {
+        "items": [asdict(seen_by(request.user, event)) for event in events[begin : begin + where.page_size]],
+        "count": events.count(),
+        "page": where.page,
+        "page_size": where.page_size,
+    }

@@ -1,0 +1,94 @@
+"""Taking one's things along, and leaving for good.
+
+Other apps add what they hold of a user by ``exports``; what they hold is deleted with the user by their foreign keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, Final
+
+from allauth.account.models import EmailAddress
+from allauth.usersessions.models import UserSession
+from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import models, transaction
+from django.utils import timezone
+
+from llm_credentials.audit import Action, note
+from llm_credentials.models import (
+    AuditEvent,
+    ConnectionTest,
+    LLMSettings,
+    PersonalAccessToken,
+    TaskOverride,
+    UsageRecord,
+    UserCredential,
+)
+
+Part = Callable[[User], Any]
+_parts: dict[str, Part] = {}
+
+NEVER: Final = frozenset(
+    {"api_key", "fingerprint", "hash", "user", "claim", "mac", "previous", "key_id", "shard", "seq"}
+)
+"""Columns that no export holds: keys in any form, and what only this site can use."""
+
+
+def exports(name: str, part: Part) -> None:
+    """Let ``part(user)`` (JSON values, dates, UUIDs, decimals) stand in every export under this name."""
+    _parts[name] = part
+
+
+def rows_of(rows: Iterable[models.Model], *, without: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+    """Every column of the rows except those that no export holds."""
+    return [
+        {
+            field.attname: getattr(row, field.attname)
+            for field in row._meta.concrete_fields
+            if field.name not in NEVER and field.name not in without
+        }
+        for row in rows
+    ]
+
+
+def account_export(*, user: User) -> dict[str, Any]:
+    """Everything that this site holds of the user, never a key."""
+    note(action=Action.ACCOUNT_EXPORT, subject=str(user.pk))
+    own: Mapping[str, Any] = {
+        "exported_at": timezone.now(),
+        "account": {
+            "username": user.username,
+            "email": user.email,
+            "email_addresses": list(EmailAddress.objects.filter(user=user).values("email", "verified", "primary")),
+            "date_joined": user.date_joined,
+            "last_login": user.last_login,
+        },
+        "credentials": rows_of(UserCredential.objects.for_user(user).in_order()),
+        "settings": rows_of(LLMSettings.objects.filter(user=user)),
+        "task_overrides": rows_of(TaskOverride.objects.for_user(user)),
+        "access_tokens": rows_of(PersonalAccessToken.objects.for_user(user)),
+        "connection_tests": rows_of(ConnectionTest.objects.for_user(user)),
+        "usage": rows_of(UsageRecord.objects.for_user(user).order_by("at")),
+        "audit_events": rows_of(AuditEvent.objects.for_user(user).recent_first(), without=frozenset({"actor"})),
+    }
+    return {**own, **{name: part(user) for name, part in _parts.items()}}
+
+
+def account_delete(*, user: User) -> None:
+    """Delete the account with every key, token, test, conversation and run; whoever works on one of these stops.
+
+    Ledger and audit rows stay, without anything that says whose they were but an id that nobody has any more.
+    """
+    user_id = str(user.pk)
+    sessions = list(UserSession.objects.filter(user=user).values_list("session_key", flat=True))
+    with transaction.atomic():
+        LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(User), object_id=user_id).delete()
+        user.delete()
+        note(action=Action.ACCOUNT_DELETE, actor=user_id, subject=user_id)
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    for session_key in sessions:
+        store(session_key).delete()
