@@ -104,7 +104,6 @@ def page_context(
         "route": route,
         "text": text,
         "errors": errors or [],
-        "max_chars": services.MAX_MESSAGE_CHARS,
     }
 
 

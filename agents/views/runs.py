@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import services, tasks
-from agents.models import AgentRun, RunState
+from agents.models import AgentRun
 from agents.registry import agents
 from agents.turns import choice_parts, choices_for
 from agents.views.answers import UserRequest, find_run, texts_of
@@ -100,6 +100,5 @@ def _list(
         "choices": choices_for(request.user),
         "text": request.POST.get("text", "") if text is None else text,
         "errors": errors or [],
-        "has_open": runs.filter(state__in=[RunState.QUEUED, RunState.RUNNING]).exists(),
     }
     return render(request, LIST, context, status=status)
