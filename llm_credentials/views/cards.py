@@ -12,6 +12,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from llm_credentials.connection_tests import ModelList, from_catalogue
 from llm_credentials.forms import CredentialForm
@@ -137,6 +138,12 @@ class Card:
         return _("the %(provider)s key") % {"provider": self.title}
 
     @property
+    def is_refused(self) -> bool:
+        """Known not to work: refused by its provider, or no longer to be opened."""
+        status = UserCredential.Status
+        return self.credential is not None and self.credential.shown_status in (status.INVALID, status.NEEDS_REENTRY)
+
+    @property
     def is_testing(self) -> bool:
         return self.test is not None and not self.test.is_finished
 
@@ -212,7 +219,7 @@ class ProvidersPage:
 
     @property
     def sentence(self) -> str:
-        """Who answers, in one sentence."""
+        """Who answers, in one sentence; a second one names the keys that are known not to work."""
         names = [card.title for card in self.chain]
         if not names:
             return self._sentence_without_keys()
@@ -221,8 +228,19 @@ class ProvidersPage:
         else:
             words = _("%(first)s answers first, then %(rest)s") % {"first": names[0], "rest": _listed(names[1:])}
         if self.system_stands_behind:
-            return _("%(words)s; the organisation's keys stand behind.") % {"words": words}
-        return f"{words}."
+            words = _("%(words)s; the organisation's keys stand behind") % {"words": words}
+        return f"{words}.{self._refused()}"
+
+    def _refused(self) -> str:
+        names = [card.title for card in self.chain if card.is_refused]
+        if not names:
+            return ""
+        words = ngettext(
+            "The key of %(names)s does not work at present.",
+            "The keys of %(names)s do not work at present.",
+            len(names),
+        )
+        return " " + words % {"names": _listed(names)}
 
     def _sentence_without_keys(self) -> str:
         if self.system_stands_behind:
