@@ -210,7 +210,7 @@ def encode_tools(tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
         {
             "name": tool.name,
             "description": tool.description,
-            "parametersJsonSchema": compile_schema(tool.parameters, "gemini_object"),
+            "parametersJsonSchema": compile_schema(tool.parameters, "contents_object"),
         }
         for tool in tools
     ]
@@ -233,7 +233,7 @@ def encode_tool_choice(choice: str) -> dict[str, Any]:
 class Answer:
     """One answer as it is put together part by part; the same for complete and streamed ones."""
 
-    __slots__ = ("_open", "answer_tool", "data", "finish_reason", "ids", "model", "parts", "slug", "usage")
+    __slots__ = ("_open", "answer_tool", "chosen", "data", "finish_reason", "ids", "model", "parts", "slug", "usage")
 
     def __init__(self, *, slug: str, model: str, answer_tool: str | None) -> None:
         self.slug = slug
@@ -245,6 +245,8 @@ class Answer:
         """What the provider says beside parts and usage, the latest of each name."""
         self.usage: dict[str, Any] = {}
         self.finish_reason: str | None = None
+        self.chosen = False
+        """Whether a candidate has come."""
         self._open: list[str] | None = None
         """Pieces of the last part of ``parts``, while more of its kind may come."""
 
@@ -269,6 +271,7 @@ class Answer:
             return
         if not isinstance(candidates, list) or not isinstance(candidates[0], dict):
             raise BadProviderResponse("The answer's candidates are malformed.")
+        self.chosen = True
         yield from self._candidate(candidates[0])
 
     def _note(self, data: Mapping[str, Any]) -> None:
@@ -400,6 +403,11 @@ class GenerateContentDecoder:
         self.answer = answer
         self.ended = False
         self.has_content = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether no candidate has come at all: not even a cut makes sense of such a stream."""
+        return not self.answer.chosen
 
     def feed(self, event: str, data: bytes) -> Iterator[LLMStreamChunk]:
         for chunk in self.answer.feed(load_json(data)):

@@ -191,7 +191,7 @@ def encode_tools(tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
         {
             "name": tool.name,
             "description": tool.description,
-            "input_schema": compile_schema(tool.parameters, "anthropic_object"),
+            "input_schema": compile_schema(tool.parameters, "messages_object"),
         }
         for tool in tools
     ]

@@ -88,12 +88,12 @@ class MessagesClient(LLMClient):
     def _add_schema(self, body: dict[str, Any], call: Call) -> None:
         schema, name = call.response_schema or {}, self._answer_tool(call)
         if name is None:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": compile_schema(schema, "anthropic")}}
+            body["output_config"] = {"format": {"type": "json_schema", "schema": compile_schema(schema, "messages")}}
             return
         tool = {
             "name": name,
             "description": "Gives the final answer.",
-            "input_schema": compile_schema(schema, "anthropic_object"),
+            "input_schema": compile_schema(schema, "messages_object"),
         }
         free = [] if body.get("tool_choice", {}).get("type") == "none" else body.get("tools", [])
         body["tools"] = [*body.get("tools", []), tool]
@@ -105,7 +105,7 @@ class MessagesClient(LLMClient):
             return None
         if not self._marked(call.model, "schema_by_tool"):
             try:
-                compile_schema(call.response_schema, "anthropic")
+                compile_schema(call.response_schema, "messages")
             except UnsupportedContent:
                 if self._marked(call.model, "unforced_tools"):
                     raise

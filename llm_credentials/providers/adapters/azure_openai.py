@@ -104,7 +104,7 @@ SPECS = (
         dialect={
             "max_tokens": "max_completion_tokens",
             "raw_arguments": True,
-            "loose_schema": "openai_object",
+            "loose_schema": "chat_object",
             "embedding_format": "base64",
             "fixed_sampling_models": ("o1", "o3", "o4", "gpt-5", "gpt-6"),
             "other_models": ("whisper", "tts", "dall-e", "gpt-image", "sora", "gpt-realtime", "gpt-audio"),

@@ -133,7 +133,7 @@ SPECS = (
             "max_tokens": "max_completion_tokens",
             "loose_schema_models": ("llama", "mixtral", "gemma", "qwen"),
             "strict_models": ("gpt-oss",),
-            "loose_schema": "openai_object",
+            "loose_schema": "chat_object",
             "other_models": ("whisper", "orpheus", "playai-tts", "distil-whisper", "llama-guard", "llama-prompt-guard"),
         },
     ),

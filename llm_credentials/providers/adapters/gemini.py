@@ -81,12 +81,12 @@ class GenerateContentClient(LLMClient):
         name = self._answer_tool(call)
         if name is None:
             config["responseMimeType"] = "application/json"
-            config["responseJsonSchema"] = compile_schema(schema, "gemini")
+            config["responseJsonSchema"] = compile_schema(schema, "contents")
             return
         tool = {
             "name": name,
             "description": "Gives the final answer.",
-            "parametersJsonSchema": compile_schema(schema, "gemini_object"),
+            "parametersJsonSchema": compile_schema(schema, "contents_object"),
         }
         body["tools"] = [{"functionDeclarations": [*body["tools"][0]["functionDeclarations"], tool]}]
         choice = {"mode": "ANY", "allowedFunctionNames": [name]} if call.tool_choice == "none" else {"mode": "ANY"}
@@ -174,7 +174,8 @@ class GenerateContentClient(LLMClient):
             return None
         ours = generate.body_error(error.details, error.code)
         headers = getattr(error.response, "headers", None) or {}
-        ours.retry_after_s = transport.retry_after_s(headers) or ours.retry_after_s
+        if (wait_s := transport.retry_after_s(headers)) is not None:
+            ours.retry_after_s = wait_s
         ours.request_id = headers.get("x-request-id")
         return ours
 

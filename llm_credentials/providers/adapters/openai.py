@@ -99,8 +99,8 @@ SPECS = (
             "max_tokens": "max_completion_tokens",
             "fixed_sampling_models": ("o1", "o3", "o4", "gpt-5", "gpt-6"),
             "raw_arguments": True,
-            "strict_schema": "openai_strict",
-            "loose_schema": "openai_object",
+            "strict_schema": "chat_strict",
+            "loose_schema": "chat_object",
             "embedding_format": "base64",
             "embedding_models": ("text-embedding", "text-similarity", "text-search"),
             "other_models": (

@@ -77,10 +77,10 @@ _GEMINI = Rules(
 
 DIALECTS: Mapping[str, Rules] = {
     # Anyone who speaks chat completions. Tools: not strict, as their optional arguments would all come as null.
-    "openai": _PLAIN,
-    "openai_object": _object_root(_PLAIN),
+    "chat": _PLAIN,
+    "chat_object": _object_root(_PLAIN),
     # https://developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas"
-    "openai_strict": Rules(
+    "chat_strict": Rules(
         keywords=_SHAPE | _NUMBERS | _COUNTS | _REFERENCES | {"pattern", "format"},
         formats=_OPENAI_FORMATS,
         object_root=True,
@@ -93,10 +93,10 @@ DIALECTS: Mapping[str, Rules] = {
     # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs: no bounds, patterns or formats
     "strict": _STRICT,
     # google.genai.types.GenerateContentConfig.response_json_schema lists what is read; the rest is refused or ignored
-    "gemini": _GEMINI,
-    "gemini_object": _object_root(_GEMINI),
+    "contents": _GEMINI,
+    "contents_object": _object_root(_GEMINI),
     # https://platform.claude.com/docs/en/build-with-claude/structured-outputs, "JSON Schema limitations"
-    "anthropic": Rules(
+    "messages": Rules(
         keywords=_SHAPE | {"format", "minItems"},
         formats=_OPENAI_FORMATS | {"uri"},
         untyped="refuse",
@@ -105,5 +105,5 @@ DIALECTS: Mapping[str, Rules] = {
         max_optional=24,
         max_unions=16,
     ),
-    "anthropic_object": _object_root(_PLAIN),
+    "messages_object": _object_root(_PLAIN),
 }

@@ -142,7 +142,7 @@ PERSON = {
 }
 
 
-def one(schema: Any, dialect: str = "gemini_object") -> Any:
+def one(schema: Any, dialect: str = "contents_object") -> Any:
     """The compiled form of a schema inside an object."""
     return compile_schema({"type": "object", "properties": {"it": schema}}, dialect)["properties"]["it"]
 
@@ -186,7 +186,7 @@ def test_free_form_map_keeps_the_schema_of_its_values() -> None:
     schema = {"type": "object", "additionalProperties": {"type": "integer"}}
     assert one(schema)["additionalProperties"] == {"type": "integer"}
     with pytest.raises(UnsupportedContent, match="at /properties/it it takes properties that it does not name"):
-        one(schema, "anthropic")
+        one(schema, "messages")
 
 
 def test_property_that_may_not_be_is_left_out() -> None:
@@ -197,7 +197,7 @@ def test_property_that_may_not_be_is_left_out() -> None:
 def test_references_are_put_in_place() -> None:
     definitions = {"$defs": {"Name": {"type": "string", "description": "A name"}}}
     schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/Name", "description": "Of a cat"}}, **definitions}
-    assert compile_schema(schema, "openai_object") == {
+    assert compile_schema(schema, "chat_object") == {
         "type": "object",
         "properties": {"a": {"type": "string", "description": "Of a cat"}},
     }
@@ -210,7 +210,7 @@ def test_references_are_put_in_place() -> None:
 def test_references_by_pointer_anchor_and_id_are_followed(reference: str) -> None:
     named = {"$id": "https://example.com/name", "$anchor": "name", "type": "string"}
     schema = {"type": "object", "properties": {"a": {"$ref": reference}}, "definitions": {"n/ame": named}}
-    assert compile_schema(schema, "gemini_object")["properties"] == {"a": {"type": "string"}}
+    assert compile_schema(schema, "contents_object")["properties"] == {"a": {"type": "string"}}
 
 
 @pytest.mark.parametrize(
@@ -276,11 +276,11 @@ def test_draft_7_ignores_what_stands_beside_a_reference() -> None:
         "properties": {"a": {"$ref": "#/definitions/x", "maxLength": 1, "const": "no"}},
         "definitions": {"x": {"type": "string"}},
     }
-    assert compile_schema(schema, "openai_object")["properties"] == {"a": {"type": "string"}}
+    assert compile_schema(schema, "chat_object")["properties"] == {"a": {"type": "string"}}
 
 
 def test_strict_mode_requires_every_property_and_lets_optional_ones_be_null() -> None:
-    compiled = compile_schema(PERSON, "openai_strict")
+    compiled = compile_schema(PERSON, "chat_strict")
     assert compiled["required"] == ["name", "age"]
     assert compiled["properties"]["age"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
     assert restore({"name": "Ada", "age": None}, PERSON) == {"name": "Ada"}
@@ -305,7 +305,7 @@ def test_strict_mode_does_not_take_what_would_become_stricter(dialect: str, sche
 
 def test_union_at_the_root_becomes_one_wider_object() -> None:
     other = {"type": "object", "properties": {"name": {"type": "null"}, "id": {"type": "integer"}}, "required": ["id"]}
-    compiled = compile_schema({"oneOf": [PERSON, {**other, "additionalProperties": False}]}, "anthropic_object")
+    compiled = compile_schema({"oneOf": [PERSON, {**other, "additionalProperties": False}]}, "messages_object")
     assert compiled["properties"] == {
         "name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         "age": {"type": "integer"},
@@ -329,7 +329,7 @@ def test_root_that_is_no_object_is_refused_where_one_is_needed(schema: Any) -> N
 )
 def test_schema_that_nothing_fits_is_refused(schema: Any) -> None:
     with pytest.raises(UnsupportedContent, match="accepts nothing"):
-        compile_schema(schema, "openai")
+        compile_schema(schema, "chat")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_schema_that_nothing_fits_is_refused(schema: Any) -> None:
 )
 def test_what_is_no_schema_is_named(schema: Any) -> None:
     with pytest.raises(UnsupportedContent, match="This JSON Schema cannot be used"):
-        compile_schema(schema, "openai")
+        compile_schema(schema, "chat")
 
 
 def test_keywords_with_senseless_values_are_passed_over() -> None:
@@ -358,7 +358,7 @@ def test_keywords_with_senseless_values_are_passed_over() -> None:
         "anyOf": [],
         "description": None,
     }
-    assert compile_schema(schema, "openai") == {"type": "object", "properties": {}}
+    assert compile_schema(schema, "chat") == {"type": "object", "properties": {}}
 
 
 def test_sizes_and_depths_are_limited() -> None:
@@ -370,7 +370,7 @@ def test_sizes_and_depths_are_limited() -> None:
     large = {"enum": ["x" * 1000 + str(n) for n in range(600)]}
     for schema, why in ((deep, "nested too deeply"), (bomb, "too large once its references"), (large, "too large")):
         with pytest.raises(UnsupportedContent, match=why):
-            compile_schema(schema, "openai")
+            compile_schema(schema, "chat")
 
 
 def test_schema_nested_beyond_all_measure_is_an_error_of_ours() -> None:
@@ -378,7 +378,7 @@ def test_schema_nested_beyond_all_measure_is_an_error_of_ours() -> None:
     for _ in range(20_000):
         deep = {"not": deep}
     with pytest.raises(RequestRejected):
-        compile_schema(deep, "openai")
+        compile_schema(deep, "chat")
 
 
 def test_strict_mode_has_its_own_limits() -> None:
@@ -386,15 +386,15 @@ def test_strict_mode_has_its_own_limits() -> None:
     schema = {"type": "object", "properties": many, "additionalProperties": False}
     with pytest.raises(UnsupportedContent, match="more properties than are taken"):
         compile_schema(schema, "strict")
-    assert len(compile_schema(schema, "openai_strict")["required"]) == 101
+    assert len(compile_schema(schema, "chat_strict")["required"]) == 101
 
 
 def test_schema_that_was_changed_in_place_is_compiled_anew() -> None:
     schema: dict[str, Any] = {"type": "object", "properties": {}}
-    first = compile_schema(schema, "openai")
+    first = compile_schema(schema, "chat")
     schema["properties"]["a"] = {"type": "string"}
-    assert compile_schema(schema, "openai") != first
-    assert compile_schema(dict(schema), "openai") is compile_schema(schema, "openai")
+    assert compile_schema(schema, "chat") != first
+    assert compile_schema(dict(schema), "chat") is compile_schema(schema, "chat")
 
 
 # Answers

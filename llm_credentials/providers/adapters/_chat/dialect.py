@@ -34,7 +34,7 @@ class Dialect:
     """The dialect of JSON Schema (see ``schema.DIALECTS``) that strict mode takes."""
     strict_models: tuple[str, ...] = ("",)
     """What ids begin with of models that have a strict mode."""
-    loose_schema: str = "openai"
+    loose_schema: str = "chat"
     """The dialect of JSON Schema outside strict mode."""
     loose_schema_models: tuple[str, ...] = ()
     """What ids begin with of models that take ``json_object`` only, although others there take ``json_schema``."""

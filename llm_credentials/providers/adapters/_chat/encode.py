@@ -199,7 +199,7 @@ def _misplaced(part: Part, message: LLMMessage) -> UnsupportedContent:
 def encode_tool(tool: ToolDefinition, dialect: Dialect) -> dict[str, Any]:
     if not _TOOL_NAME.fullmatch(tool.name):
         raise UnsupportedContent("A tool's name has 1 to 64 letters, digits, - and _ here.")
-    parameters = compile_schema(tool.parameters, "openai_object")
+    parameters = compile_schema(tool.parameters, "chat_object")
     return {
         "type": "function",
         "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
@@ -230,14 +230,14 @@ def _add_schema(body: dict[str, Any], call: Call, dialect: Dialect) -> None:
             function = {
                 "name": name,
                 "description": "Gives the final answer.",
-                "parameters": compile_schema(schema, "openai_object"),
+                "parameters": compile_schema(schema, "chat_object"),
             }
             body["tools"] = [*body.get("tools", ()), {"type": "function", "function": function}]
             body["tool_choice"] = (
                 dialect.required_tool if call.tools else {"type": "function", "function": {"name": name}}
             )
         case "json_object":
-            said = orjson.dumps(compile_schema(schema, "openai_object")).decode()
+            said = orjson.dumps(compile_schema(schema, "chat_object")).decode()
             text = f"Answer with one JSON value that fits this JSON Schema:\n{said}"
             body["response_format"] = {"type": "json_object"}
             body["messages"] = [{"role": "system", "content": text}, *body["messages"]]
