@@ -6,16 +6,17 @@ budget. The site's keys: what staff allow a user a day, and all users together.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import Any
 
 from django.db import connection, models, transaction
-from django.db.models import Case, F, Sum, When
+from django.db.models import Case, F, QuerySet, Sum, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -140,21 +141,60 @@ def standing(user_id: Any, limit_usd: Decimal | None) -> Standing | None:
 
 
 def spent_usd(name: str, user_id: Any) -> Decimal:
-    """In the current period of ``own`` (a month), ``system`` or ``total`` (a day); what is reserved counts in full."""
+    """In the current period of ``own`` (a month), ``system`` or ``total`` (a day); what is reserved counts in full.
+
+    What lies a while back is added up once in this process and then remembered, so that a call never adds up a month.
+    """
     now = timezone.now()
-    rows = UsageRecord.objects.exclude(state=_State.VOID)
     match name:
         case "own":
-            rows = rows.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.USER, at__gte=_month(now))
+            rows = UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.USER)
+            start = _month(now)
         case "system":
-            rows = rows.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.SYSTEM, at__gte=_day(now))
+            rows = UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.SYSTEM)
+            start = _day(now)
         case "total":
-            rows = rows.filter(key_owner=UsageRecord.KeyOwner.SYSTEM, at__gte=_day(now))
+            rows, user_id = UsageRecord.objects.filter(key_owner=UsageRecord.KeyOwner.SYSTEM), None
+            start = _day(now)
         case _:
             raise ValueError(f"there is no budget called {name!r}")
+    settled_until = max(start, _closed_until(now))
+    place = (name, user_id, start, settled_until)
+    if (closed := _closed.get(place)) is None:
+        closed = _sum(rows.filter(at__gte=start, at__lt=settled_until))
+        _remember(place, closed)
+    return closed + _sum(rows.filter(at__gte=settled_until))
+
+
+CLOSED_AFTER = timedelta(minutes=15)
+"""Older rows are closed: settled, or swept at their worst case, which a late settlement only lowers."""
+_CLOSED_MAX = 10_000
+_closed: OrderedDict[tuple[str, Any, datetime, datetime], Decimal] = OrderedDict()
+
+
+def _closed_until(now: datetime) -> datetime:
+    """Moves on in steps, so that what was added up can be used again."""
+    step = now.replace(minute=now.minute - now.minute % 15, second=0, microsecond=0)
+    return step - CLOSED_AFTER
+
+
+def _remember(place: tuple[str, Any, datetime, datetime], amount: Decimal) -> None:
+    _closed[place] = amount
+    while len(_closed) > _CLOSED_MAX:
+        _closed.popitem(last=False)
+
+
+def forget() -> None:
+    """What was added up in this process: for tests, between which the database is emptied."""
+    _closed.clear()
+
+
+def _sum(rows: QuerySet[UsageRecord]) -> Decimal:
     money = models.DecimalField(max_digits=20, decimal_places=8)
     amount = Case(When(state=_State.RESERVED, then=F("reserved_usd")), default=F("cost_usd"), output_field=money)
-    total = rows.aggregate(total=Coalesce(Sum(amount), Decimal(0), output_field=money))["total"]
+    total = rows.exclude(state=_State.VOID).aggregate(total=Coalesce(Sum(amount), Decimal(0), output_field=money))[
+        "total"
+    ]
     return Decimal(total)
 
 

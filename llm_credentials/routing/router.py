@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from asgiref.sync import sync_to_async
+from django.db import transaction
 from django.urls import NoReverseMatch, reverse
 
 from llm_credentials.ledger import books, estimate, prices
@@ -523,16 +524,25 @@ async def _to_the_end(work: Awaitable[None]) -> None:
 
 def _write(trial: _Trial, error: LLMError | None, ended: Outcome, reserved: bool) -> None:
     """Ledger, the key's counters and status, health: each of them, whatever becomes of the others."""
-    steps: tuple[tuple[str, Callable[[], Any]], ...] = (
-        ("ledger", lambda: reserved and books.settle(trial.entry, ended)),
-        ("marks", lambda: _mark(trial, error, ended)),
-        ("health", lambda: _tell_health(trial, error, ended)),
-    )
-    for name, step in steps:
-        try:
-            step()
-        except Exception as problem:
-            log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
+    steps: dict[str, Callable[[], Any]] = {"marks": lambda: _mark(trial, error, ended)}
+    if reserved:
+        steps = {"ledger": lambda: books.settle(trial.entry, ended), **steps}
+    try:
+        # Together, because each transaction costs as much as what is written in it.
+        with transaction.atomic():
+            for step in steps.values():
+                step()
+    except Exception:
+        for name, step in steps.items():
+            _try(name, step, trial)
+    _try("health", lambda: _tell_health(trial, error, ended), trial)
+
+
+def _try(name: str, step: Callable[[], Any], trial: _Trial) -> None:
+    try:
+        step()
+    except Exception as problem:
+        log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
 
 
 def _mark(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import time_machine
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import connections
@@ -334,3 +335,33 @@ def test_listing_models_is_in_no_ledger(alice: User, sandbox_url: str) -> None:
     UserCredentialFactory(user=alice, provider="sandbox", key="sbx-good-0123456789")
     async_to_sync(client_for(alice).list_models)()
     assert UsageRecord.objects.count() == 0
+
+
+def test_budget_adds_up_what_lies_back_only_once(alice: User, django_assert_num_queries: Any) -> None:
+    now = timezone.now()
+    if now.day == 1:
+        now += timedelta(days=1)
+    with time_machine.travel(now, tick=False):
+        _spend(alice, "0.30", at=now - timedelta(hours=3))
+        _spend(alice, "0.20", at=now - timedelta(minutes=1))
+        with django_assert_num_queries(2):
+            assert budgets.spent_usd("own", alice.pk) == Decimal("0.50")
+        _spend(alice, "0.05")
+        with django_assert_num_queries(1):
+            assert budgets.spent_usd("own", alice.pk) == Decimal("0.55")
+    with time_machine.travel(now + timedelta(hours=1), tick=False):
+        assert budgets.spent_usd("own", alice.pk) == Decimal("0.55")
+
+
+@pytest.mark.parametrize("moment", ["2026-03-01T00:00:01", "2026-03-01T00:20:00", "2026-03-15T12:00:00"])
+def test_budget_begins_anew_with_its_period(alice: User, moment: str) -> None:
+    now = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    with time_machine.travel(now, tick=False):
+        month, day = now.replace(day=1, hour=0, minute=0, second=0), now.replace(hour=0, minute=0, second=0)
+        for at in (month - timedelta(seconds=1), month, now):
+            _spend(alice, "0.10", at=at)
+        for at in (day - timedelta(seconds=1), day, now):
+            _spend(alice, "0.10", "system", at=at)
+        assert budgets.spent_usd("own", alice.pk) == Decimal("0.20")
+        assert budgets.spent_usd("system", alice.pk) == Decimal("0.20")
+        assert budgets.spent_usd("total", None) == Decimal("0.20")
