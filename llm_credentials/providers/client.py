@@ -122,10 +122,6 @@ class LLMClient(ABC):
     def sdk_error(self, error: Exception) -> LLMError | None:
         """The SDK's exception as ours, by type, status and the provider's error code; None if it is no SDK error."""
 
-    def load_sdk(self) -> None:
-        """Import what this wire stands on; the first time it takes up to a second, too long for an event loop."""
-        self.sdk_error(RuntimeError())
-
     @abstractmethod
     async def fetch_models(self) -> list[ModelInfo]: ...
 
@@ -211,7 +207,9 @@ class LLMClient(ABC):
             async with asyncio.timeout_at(deadline):
                 response = await self.send(path, body, stream=True)
         decoder = self.decoder(call, response.headers)
-        events = transport.read_events(response, deadline, lambda: getattr(decoder, "complete", False))
+        events = transport.read_events(
+            response, deadline, lambda: getattr(decoder, "complete", False), lambda: decoder.ended
+        )
         whole = False
         try:
             with self._translated(decoder):
@@ -221,7 +219,8 @@ class LLMClient(ABC):
                         for chunk in decoder.feed(event, data):
                             yield chunk
                 if not decoder.ended:
-                    raise BadProviderResponse(WRONG_SHAPE) if whole else ConnectionFailed(CUT_SHORT)
+                    senseless = whole or getattr(decoder, "empty", False)
+                    raise BadProviderResponse(WRONG_SHAPE) if senseless else ConnectionFailed(CUT_SHORT)
                 for chunk in decoder.finish():
                     yield chunk
                 done = LLMStreamChunk(type="done", response=_restored(decoder.response(), call))

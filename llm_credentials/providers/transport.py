@@ -44,6 +44,7 @@ from llm_credentials.providers.errors import (
     DeadlineExceeded,
     EgressBlocked,
     LLMError,
+    ProviderUnavailable,
 )
 from llm_credentials.providers.sse import Event, EventParser
 
@@ -132,13 +133,17 @@ async def read_json(response: httpx2.Response) -> Any:
 
 
 async def read_events(
-    response: httpx2.Response, deadline: float, complete: Callable[[], bool] = lambda: False
+    response: httpx2.Response,
+    deadline: float,
+    complete: Callable[[], bool] = lambda: False,
+    ended: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[list[Event], None]:
     """Server-sent events as they come, in batches of (event name, data). ``deadline`` is loop time.
 
     A body that is one JSON value instead of events is given as one event called ``WHOLE_BODY``. Once ``complete()``
-    says that the last event has come, the end of the body is awaited for a moment only, to keep the connection. Closing
-    the generator closes the connection unless all was read.
+    says that the last event has come, the end of the body is awaited for a moment only, to keep the connection. Once
+    ``ended()`` says that the answer is whole, although more events may follow, a cut is no error. Closing the generator
+    closes the connection unless all was read.
 
     Raises BadProviderResponse (HTML, empty, too large), ConnectionFailed (cut), DeadlineExceeded.
     """
@@ -160,9 +165,9 @@ async def read_events(
                 timer.cancel()
                 timer = loop.call_at(min(deadline, loop.time() + END_GRACE_S), expire)
     except Exception as error:
-        if complete():
-            return
         failure = DeadlineExceeded() if expired else _failure(error)
+        if complete() or (ended() and isinstance(failure, ProviderUnavailable)):
+            return
         if failure is None:
             raise
         raise failure from None

@@ -347,6 +347,11 @@ class ChatDecoder:
         """Whether ``[DONE]`` has come, after which there is nothing to wait for."""
         self.has_content = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether no choice has come at all: not even a cut makes sense of such a stream."""
+        return not self._chosen
+
     def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
         if data[:6] == b"[DONE]":
             if not self._chosen:
