@@ -27,7 +27,7 @@ class TextPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePart:
-    """An image going to the model: either ``data`` (the file's bytes) or ``url`` (fetched by the provider, not by us)."""
+    """An image going to the model: ``data``, the file's bytes, or ``url``, fetched by the provider and not by us."""
 
     data: bytes | None = None
     url: str | None = None

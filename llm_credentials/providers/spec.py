@@ -89,8 +89,9 @@ class ProviderSpec:
     hue: int = 265
     """0 to 359, of its monogram tile."""
     env_key_names: tuple[str, ...] = ()
-    """Environment variables of the system's key, first one set wins; ``…_MODEL`` and ``…_BASE_URL`` hang on ``env_prefix``."""
+    """Environment variables of the system's key, the first one set wins."""
     env_prefix: str = ""
+    """Before ``_MODEL`` and ``_BASE_URL`` in the environment."""
     price_provider: str = ""
     """The provider's id in genai-prices; empty: prices unknown."""
     dialect: Mapping[str, Any] = field(default_factory=dict)
