@@ -56,7 +56,7 @@ def _all() -> MappingProxyType[str, ProviderSpec]:
 
 
 def all_specs() -> tuple[ProviderSpec, ...]:
-    """Every provider that the code knows, those without an address of the site included; in the order of their labels."""
+    """Every provider that the code knows, those without an address of the site included, in order of their labels."""
     return tuple(sorted(_all().values(), key=lambda spec: spec.label.lower()))
 
 
