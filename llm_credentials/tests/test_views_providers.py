@@ -70,7 +70,7 @@ def test_provider_list_names_the_keys_that_do_not_work(visitor: Client, alice: U
     UserCredentialFactory(user=alice, provider="anthropic", status="invalid")
     UserCredentialFactory(user=alice, provider="openai", status="valid")
     text = html(visitor.get(LIST))
-    assert "The key of Anthropic does not work at present." in text
+    assert "The key of Anthropic does not work now." in text
 
 
 def test_provider_list_leaves_keys_out_of_the_chain_that_are_off_or_unreadable(visitor: Client, alice: User) -> None:
