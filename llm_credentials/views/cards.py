@@ -236,8 +236,8 @@ class ProvidersPage:
         if not names:
             return ""
         words = ngettext(
-            "The key of %(names)s does not work at present.",
-            "The keys of %(names)s do not work at present.",
+            "The key of %(names)s does not work now.",
+            "The keys of %(names)s do not work now.",
             len(names),
         )
         return " " + words % {"names": _listed(names)}
