@@ -332,7 +332,10 @@ _CURRENT = (
 )
 
 
-def _earlier(id_: str, label: str, window: int, most: int, cost: Any, speed: Any, *, fixed: bool) -> ModelFacts:
+def _earlier(
+    id_: str, label: str, window: int, most: int, cost: Any, speed: Any, *, fixed: bool, successor: str | None = None
+) -> ModelFacts:
+    """``successor``: of a model whose retirement is announced."""
     return ModelFacts(
         id=id_,
         label=label,
@@ -342,6 +345,7 @@ def _earlier(id_: str, label: str, window: int, most: int, cost: Any, speed: Any
         cost=cost,
         speed=speed,
         fixed_sampling=fixed,
+        successor=successor,
         source=_OVERVIEW,
         as_of=_AS_OF,
     )
@@ -356,7 +360,16 @@ _EARLIER = (
     _earlier("claude-opus-4-6", "Claude Opus 4.6", 1_000_000, 128_000, "high", "medium", fixed=False),
     _earlier("claude-sonnet-4-6", "Claude Sonnet 4.6", 1_000_000, 64_000, "medium", "fast", fixed=False),
     _earlier("claude-opus-4-5", "Claude Opus 4.5", 200_000, 64_000, "high", "medium", fixed=False),
-    _earlier("claude-sonnet-4-5", "Claude Sonnet 4.5", 200_000, 64_000, "medium", "fast", fixed=False),
+    _earlier(
+        "claude-sonnet-4-5",
+        "Claude Sonnet 4.5",
+        200_000,
+        64_000,
+        "medium",
+        "fast",
+        fixed=False,
+        successor="claude-sonnet-5-5",
+    ),
     _earlier("claude-haiku-4-5", "Claude Haiku 4.5", 200_000, 64_000, "low", "very_fast", fixed=False),
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import date
 
 from llm_credentials.providers.spec import CHAT, EMBEDS, SEES, THINKS, Cost, ModelFacts, ProviderSpec, Speed
@@ -35,9 +34,19 @@ def _model(
     )
 
 
-def _retired(source: str, successor: str, ids: Iterable[str]) -> tuple[ModelFacts, ...]:
-    return tuple(
-        ModelFacts(id=id_, label=id_, retired=True, successor=successor, source=source, as_of=_AS_OF) for id_ in ids
+def _retired(
+    source: str, successor: str, id_: str, label: str, window: int, cost: Cost, speed: Speed = "fast"
+) -> ModelFacts:
+    return ModelFacts(
+        id=id_,
+        label=label,
+        context_window=window,
+        cost=cost,
+        speed=speed,
+        retired=True,
+        successor=successor,
+        source=source,
+        as_of=_AS_OF,
     )
 
 
@@ -57,8 +66,10 @@ SPECS = (
         models=(
             _model("deepseek-flash", "DeepSeek V4.1 Flash", THINKS, 1_000_000, "very_low", "fast", _DEEPSEEK),
             _model("deepseek-v4-pro", "DeepSeek V4 Pro", _REASONS, 1_000_000, "low", "medium", _DEEPSEEK),
-            *_retired(_DEEPSEEK, "deepseek-flash", ("deepseek-chat", "deepseek-coder", "deepseek-reasoner")),
-            *_retired(_DEEPSEEK, "deepseek-flash", ("deepseek-v4-flash",)),
+            _retired(_DEEPSEEK, "deepseek-flash", "deepseek-v4-flash", "DeepSeek V4 Flash", 1_000_000, "very_low"),
+            _retired(_DEEPSEEK, "deepseek-flash", "deepseek-chat", "DeepSeek Chat", 128_000, "very_low"),
+            _retired(_DEEPSEEK, "deepseek-flash", "deepseek-reasoner", "DeepSeek Reasoner", 128_000, "very_low"),
+            _retired(_DEEPSEEK, "deepseek-flash", "deepseek-coder", "DeepSeek Coder", 128_000, "very_low"),
         ),
         default_model="deepseek-flash",
         cheapest_model="deepseek-flash",
@@ -86,8 +97,8 @@ SPECS = (
             _model("openai-gpt-oss-120b", "gpt-oss 120B", _REASONS, 131_072, "very_low", "fast", _DIGITALOCEAN),
             _model("openai-gpt-oss-20b", "gpt-oss 20B", _REASONS, 131_072, "very_low", "very_fast", _DIGITALOCEAN),
             _model("llama3.3-70b-instruct", "Llama 3.3 70B", CHAT, 128_000, "low", "fast", _DIGITALOCEAN),
-            *_retired(_DIGITALOCEAN, "openai-gpt-oss-20b", ("gpt-4o-mini",)),
-            *_retired(_DIGITALOCEAN, "openai-gpt-oss-120b", ("gpt-4o",)),
+            _retired(_DIGITALOCEAN, "openai-gpt-oss-20b", "gpt-4o-mini", "GPT-4o mini", 128_000, "very_low"),
+            _retired(_DIGITALOCEAN, "openai-gpt-oss-120b", "gpt-4o", "GPT-4o", 128_000, "medium"),
         ),
         default_model="openai-gpt-oss-120b",
         cheapest_model="openai-gpt-oss-20b",
@@ -115,12 +126,17 @@ SPECS = (
             _model("openai/gpt-oss-120b", "gpt-oss 120B", _REASONS, 131_072, "very_low", "very_fast", _GROQ),
             _model("openai/gpt-oss-20b", "gpt-oss 20B", _REASONS, 131_072, "very_low", "very_fast", _GROQ),
             _model("qwen/qwen3.8-27b", "Qwen 3.8 27B", _REASONS, 131_072, "medium", "very_fast", _GROQ),
-            *_retired(
-                _GROQ,
-                "openai/gpt-oss-120b",
-                ("llama-3.3-70b-versatile", "llama-3.1-70b-versatile", "mixtral-8x7b-32768"),
+            *(
+                _retired(_GROQ, "openai/gpt-oss-120b", id_, label, window, "low", "very_fast")
+                for id_, label, window in (
+                    ("llama-3.3-70b-versatile", "Llama 3.3 70B", 131_072),
+                    ("llama-3.1-70b-versatile", "Llama 3.1 70B", 131_072),
+                    ("mixtral-8x7b-32768", "Mixtral 8x7B", 32_768),
+                )
             ),
-            *_retired(_GROQ, "openai/gpt-oss-20b", ("llama-3.1-8b-instant",)),
+            _retired(
+                _GROQ, "openai/gpt-oss-20b", "llama-3.1-8b-instant", "Llama 3.1 8B", 131_072, "very_low", "very_fast"
+            ),
         ),
         default_model="openai/gpt-oss-120b",
         cheapest_model="openai/gpt-oss-20b",
@@ -158,8 +174,23 @@ SPECS = (
                 "deepseek-ai/DeepSeek-V4.1-Flash", "DeepSeek V4.1 Flash", THINKS, 1_000_000, "low", "fast", _TOGETHER
             ),
             _model("meta-llama/Llama-3.3-70B-Instruct-Turbo", "Llama 3.3 70B", CHAT, 131_072, "low", "fast", _TOGETHER),
-            *_retired(_TOGETHER, "meta-llama/Llama-3.3-70B-Instruct-Turbo", ("meta-llama/Llama-3-70b-chat-hf",)),
-            *_retired(_TOGETHER, "Qwen/Qwen3.5-9B", ("meta-llama/Llama-3-8b-chat-hf",)),
+            _retired(
+                _TOGETHER,
+                "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+                "meta-llama/Llama-3-70b-chat-hf",
+                "Llama 3 70B",
+                8_192,
+                "low",
+            ),
+            _retired(
+                _TOGETHER,
+                "Qwen/Qwen3.5-9B",
+                "meta-llama/Llama-3-8b-chat-hf",
+                "Llama 3 8B",
+                8_192,
+                "very_low",
+                "very_fast",
+            ),
         ),
         default_model="openai/gpt-oss-120b",
         cheapest_model="Qwen/Qwen3.5-9B",

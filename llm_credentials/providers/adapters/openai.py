@@ -27,7 +27,7 @@ def _current(id_: str, label: str, cost: Cost, speed: Speed) -> ModelFacts:
 
 
 def _leaving(
-    id_: str, label: str, window: int, successor: str, *, cost: Cost = "low", retired: bool = False
+    id_: str, label: str, window: int, most: int, successor: str, *, cost: Cost = "low", retired: bool = False
 ) -> ModelFacts:
     """Models that chat without thinking first, and what OpenAI names in their place."""
     return ModelFacts(
@@ -35,6 +35,7 @@ def _leaving(
         label=label,
         capabilities=CHAT if id_.startswith("gpt-3.5") or id_ == "gpt-4" else SEES,
         context_window=window,
+        max_output_tokens=most,
         cost=cost,
         speed="fast",
         retired=retired,
@@ -77,13 +78,13 @@ SPECS = (
             _current("gpt-6.1-sol", "GPT-6.1 Sol", "medium", "medium"),
             _current("gpt-6-luna", "GPT-6 Luna", "very_low", "very_fast"),
             _current("gpt-6-astra", "GPT-6 Astra", "high", "medium"),
-            _leaving("gpt-4o-mini", "GPT-4o mini", 128_000, "gpt-6-luna", cost="very_low"),
-            _leaving("gpt-4o", "GPT-4o", 128_000, "gpt-6-luna", cost="medium"),
-            _leaving("gpt-4.1", "GPT-4.1", 1_000_000, "gpt-6-luna", cost="medium"),
-            _leaving("gpt-4.1-mini", "GPT-4.1 mini", 1_000_000, "gpt-6-luna"),
-            _leaving("gpt-4-turbo", "GPT-4 Turbo", 128_000, "gpt-6.1-sol", cost="high", retired=True),
-            _leaving("gpt-4", "GPT-4", 8_192, "gpt-6.1-sol", cost="high", retired=True),
-            _leaving("gpt-3.5-turbo", "GPT-3.5 Turbo", 16_385, "gpt-6.1-terra", retired=True),
+            _leaving("gpt-4o-mini", "GPT-4o mini", 128_000, 16_384, "gpt-6-luna", cost="very_low"),
+            _leaving("gpt-4o", "GPT-4o", 128_000, 16_384, "gpt-6-luna", cost="medium"),
+            _leaving("gpt-4.1", "GPT-4.1", 1_000_000, 32_768, "gpt-6-luna", cost="medium"),
+            _leaving("gpt-4.1-mini", "GPT-4.1 mini", 1_000_000, 32_768, "gpt-6-luna"),
+            _leaving("gpt-4-turbo", "GPT-4 Turbo", 128_000, 4_096, "gpt-6.1-sol", cost="high", retired=True),
+            _leaving("gpt-4", "GPT-4", 8_192, 8_192, "gpt-6.1-sol", cost="high", retired=True),
+            _leaving("gpt-3.5-turbo", "GPT-3.5 Turbo", 16_385, 4_096, "gpt-6.1-terra", retired=True),
             _embeds("text-embedding-3-small", "Text Embedding 3 small", 1536, "very_low"),
             _embeds("text-embedding-3-large", "Text Embedding 3 large", 3072, "low"),
         ),
