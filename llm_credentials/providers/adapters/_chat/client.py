@@ -57,12 +57,14 @@ class ChatCompletionsClient(LLMClient):
 
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
         # Always a stream to the SDK: the bytes are read by us, not by it.
-        return await self._sdk().post(
+        sdk = await self._sdk()
+        return await sdk.post(
             path, content=wire.encode_json(body), cast_to=RawResponse, stream=True, options=self._options()
         )
 
     async def _get(self, path: str) -> Any:
-        response = await self._sdk().get(path, cast_to=RawResponse, stream=True, options=self._options())
+        sdk = await self._sdk()
+        response = await sdk.get(path, cast_to=RawResponse, stream=True, options=self._options())
         return await transport.read_json(response)
 
     def _options(self) -> Any:
@@ -74,8 +76,9 @@ class ChatCompletionsClient(LLMClient):
 
     # The SDK
 
-    def _sdk(self) -> AsyncOpenAI:
+    async def _sdk(self) -> AsyncOpenAI:
         """The SDK's client over the running event loop's connections; built once for each."""
+        await wire.import_aside("openai")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
             sdk = self.build_sdk(http)
@@ -103,6 +106,8 @@ class ChatCompletionsClient(LLMClient):
         )
 
     def sdk_error(self, error: Exception) -> LLMError | None:
+        if "openai" not in sys.modules:
+            return None
         import openai
 
         if not isinstance(error, openai.APIStatusError):
