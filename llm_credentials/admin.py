@@ -164,7 +164,8 @@ class SystemCredentialForm(_CredentialForm):
         super().__init__(*args, **kwargs)
         if not self.instance._state.adding:
             # The key was sealed for this provider; another provider is another credential.
-            self.fields["provider"].disabled = self.fields["name"].disabled = True
+            for name in {"provider", "name"} & self.fields.keys():  # none of them where one may only look
+                self.fields[name].disabled = True
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
