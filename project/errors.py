@@ -12,6 +12,14 @@ from django_ratelimit.exceptions import Ratelimited
 DEFAULT_RETRY_AFTER_S = 60
 """Our limits count by the minute; who knows better sets the header itself."""
 
+_CODES = {
+    400: "invalid_request",
+    403: "permission_denied",
+    404: "not_found",
+    429: "rate_limited",
+    500: "internal_error",
+    503: "unavailable",
+}
 _WORDS = {
     400: "The request could not be understood.",
     403: "You may not do this.",
@@ -26,7 +34,9 @@ def error_response(request: HttpRequest, status: int, **headers: str) -> HttpRes
     """The page ``<status>.html``, or its sentence as JSON. Needs neither session nor database."""
     preferred = request.get_preferred_type(["text/html", "application/json"])
     if request.path.startswith("/api/") or preferred == "application/json":
-        return JsonResponse({"detail": _WORDS[status]}, status=status, headers=headers)
+        # The shape of the API's own errors.
+        body = {"error": {"code": _CODES[status], "message": _WORDS[status], "where": None}}
+        return JsonResponse(body, status=status, headers=headers)
     # Without the request: context processors would ask the session, thus the database, who is there.
     return HttpResponse(render_to_string(f"{status}.html", {"status": status}), status=status, headers=headers)
 

@@ -50,6 +50,9 @@ class SessionUser(SessionAuth):
     def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
         if request.headers.get("Authorization"):
             return None
+        if not request.user.is_authenticated:
+            # Nobody, thus 401; CSRF is a question only for those who have a session.
+            return None
         return cast("AbstractBaseUser | None", APIKeyCookie.__call__(self, request))
 
     def authenticate(self, request: HttpRequest, key: str | None) -> AbstractBaseUser | None:

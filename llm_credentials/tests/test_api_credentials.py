@@ -270,6 +270,13 @@ def test_unknown_callers_are_refused(db: None, authorization: str | None) -> Non
     assert error_of(response)["code"] == "not_authenticated"
 
 
+@pytest.mark.parametrize("path", ["", "/sandbox/test"])
+def test_nobody_is_asked_who_they_are_before_csrf(db: None, path: str) -> None:
+    response = Client(enforce_csrf_checks=True).post(ROOT + path)
+    assert response.status_code == 401
+    assert error_of(response)["code"] == "not_authenticated"
+
+
 def test_a_bad_token_is_refused_in_spite_of_a_session(alice: User) -> None:
     client = Client(headers={"Authorization": "Bearer nonsense"})
     client.force_login(alice)

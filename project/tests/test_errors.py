@@ -60,7 +60,9 @@ def test_program_gets_json(calm_client: Client, status: int) -> None:
         calm_client.get(f"/fail/{status}/", headers={"Accept": "application/json"}),
     ):
         assert response.status_code == status
-        assert response.json() == {"detail": errors._WORDS[status]}
+        error = response.json()["error"]
+        assert (error["message"], error["where"]) == (errors._WORDS[status], None)
+        assert error["code"].isidentifier()
 
 
 @pytest.mark.django_db
