@@ -441,7 +441,7 @@ def build_client(
     Raises UnknownProvider for an unknown slug, RequestRejected for a missing or impossible key, address or option,
     EgressBlocked for an address that the policy refuses by its form (names are resolved and checked when dialled).
     """
-    spec = registry.get_spec(provider)
+    spec = registry.get_spec(provider, address=base_url)
     key = (api_key or "").strip()
     if not key and spec.key_required:
         raise RequestRejected(f"{spec.label} needs a key.", provider=provider)

@@ -65,11 +65,11 @@ def specs() -> tuple[ProviderSpec, ...]:
     return tuple(spec for spec in all_specs() if not spec.site_address_setting or site_address(spec))
 
 
-def get_spec(slug: str) -> ProviderSpec:
-    """Raises UnknownProvider, also for one whose address the site has not set."""
+def get_spec(slug: str, *, address: str | None = None) -> ProviderSpec:
+    """Raises UnknownProvider, also for one whose address the site has not set, unless the caller has an ``address``."""
     spec = _all().get(slug)
-    if spec is None or (spec.site_address_setting and not site_address(spec)):
-        raise UnknownProvider(f"There is no provider called {slug[:40]!r}.")
+    if spec is None or (spec.site_address_setting and not (address or site_address(spec))):
+        raise UnknownProvider(f"There is no provider called {str(slug)[:40]!r}.")
     return spec
 
 

@@ -29,6 +29,7 @@ from llm_credentials.providers import (
     UnknownProvider,
     build_client,
     get_spec,
+    registry,
     specs,
     transport,
 )
@@ -167,6 +168,15 @@ def test_unknown_provider_is_refused(slug: str) -> None:
     with pytest.raises(UnknownProvider) as caught:
         build_client(slug, api_key=KEY, model="m")
     assert len(str(caught.value)) < 200
+
+
+def test_provider_that_the_site_places_is_built_at_a_given_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_site_address", registry._no_site_address)
+    policy = EgressPolicy(allow=["127.0.0.1:8900"])
+    client = build_client("sandbox", api_key=KEY, model="m", base_url="http://127.0.0.1:8900/v1", egress=policy)
+    assert client.base_url == "http://127.0.0.1:8900/v1"
+    with pytest.raises(UnknownProvider):
+        build_client("sandbox", api_key=KEY, model="m")
 
 
 def test_missing_address_is_refused() -> None:

@@ -65,6 +65,14 @@ async def test_chat_calls_the_tool_that_is_named(chat: openai.AsyncOpenAI) -> No
     assert answer.choices[0].message.content is None
 
 
+@pytest.mark.parametrize("choice", ["required", "any"])
+async def test_chat_calls_some_tool_when_it_must(chat: openai.AsyncOpenAI, choice: Any) -> None:
+    answer = await chat.chat.completions.create(
+        model="sandbox-chat", messages=user("hello"), tools=TOOLS, tool_choice=choice
+    )
+    assert answer.choices[0].message.tool_calls
+
+
 async def test_chat_streams_parallel_calls(chat: openai.AsyncOpenAI) -> None:
     stream = await chat.chat.completions.create(
         model="sandbox-chat", messages=user("call get_weather and get_time"), tools=TOOLS, stream=True

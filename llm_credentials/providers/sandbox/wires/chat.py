@@ -28,6 +28,8 @@ from llm_credentials.providers.sandbox.wires.base import (
 )
 
 _TOOL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
+_TOOL_CHOICES = frozenset({"auto", "none", "required", "any"})
+"""``any`` is how some who speak this wire say ``required``."""
 _FINISH = {
     "stop": "stop",
     "stop_sequence": "stop",
@@ -203,8 +205,10 @@ def _read_tools(body: JSON, ask: Ask) -> None:
         choice = as_text(as_object(choice.get("function"), "tool_choice.function").get("name"), "tool_choice")
         if choice not in {tool.name for tool in ask.tools}:
             raise Refused("400", "tool_choice names a tool that is not there.", param="tool_choice")
-    elif choice is not None and (as_text(choice, "tool_choice") not in ("auto", "none", "required") or not ask.tools):
+    elif choice is not None and (as_text(choice, "tool_choice") not in _TOOL_CHOICES or not ask.tools):
         raise Refused("400", "tool_choice is allowed with tools only: auto, none or required.", param="tool_choice")
+    elif choice == "any":
+        choice = "required"
     ask.choice = choice or "auto"
 
 
