@@ -96,7 +96,9 @@ _INFLATE_STEP = 256 * 1024
 _BODY = "keyswitch.body"
 _BOM = b"\xef\xbb\xbf"
 
-_REQUEST_HEADERS_NOT_SENT = frozenset({"host", "content-length", "connection", "transfer-encoding", "accept-encoding"})
+_REQUEST_HEADERS_NOT_SENT = frozenset(
+    {b"host", b"content-length", b"connection", b"transfer-encoding", b"accept-encoding"}
+)
 """aiohttp writes its own; ``x-stainless-…``, with which SDKs tell about the machine, is left out too."""
 _RESPONSE_HEADERS_NOT_PASSED = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-encoding", "content-length", "set-cookie", "te"}
@@ -445,9 +447,9 @@ class _Transport(httpx2.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         content = await request.aread()
         headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name not in _REQUEST_HEADERS_NOT_SENT and not name.startswith("x-stainless-")
+            name.decode("ascii"): value.decode("latin-1")
+            for name, value in request.headers.raw
+            if name.lower() not in _REQUEST_HEADERS_NOT_SENT and name[:12].lower() != b"x-stainless-"
         }
         headers["accept-encoding"] = "gzip, deflate"
         try:
