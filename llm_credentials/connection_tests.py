@@ -19,7 +19,7 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.cache import cache
-from django.db import IntegrityError, close_old_connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from llm_credentials import bridge, limits, services
@@ -166,14 +166,13 @@ def _destroy_later(test_id: UUID) -> None:
 
 
 def _destroy_key(test_id: UUID) -> None:
-    close_old_connections()
     try:
         expire_abandoned(test_id=test_id)
     except Exception as error:
         # The next poll or worker does it; a thread of the clock has nobody to tell but the log.
         log.warning("unsaved_key_not_destroyed", test=str(test_id), error=type(error).__name__)
     finally:
-        close_old_connections()
+        connections.close_all()
 
 
 def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None = None) -> int:
