@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from llm_credentials.providers import wire
 from llm_credentials.providers.adapters._chat.client import ChatCompletionsClient
 from llm_credentials.providers.errors import RequestRejected
-from llm_credentials.providers.messages import Call
 from llm_credentials.providers.spec import EMBEDS, THINKS, OptionField, ProviderSpec
 from llm_credentials.providers.transport import HttpClient
 
@@ -28,15 +27,9 @@ class AzureOpenAIClient(ChatCompletionsClient):
         address = root if found else super().normalise_base_url(address)
         return wire.strip_suffixes(address, ("/openai/v1", "/openai"))
 
-    def encode(self, call: Call, *, stream: bool) -> tuple[str, dict[str, Any]]:
-        _, body = super().encode(call, stream=stream)
-        return self._deployed("/chat/completions", call.model), body
-
-    def path_of(self, path: str) -> str:
-        return self._deployed(path, self.model)
-
-    def _deployed(self, path: str, model: str) -> str:
-        deployment: str = self.options["deployment"] or model
+    def path_of(self, path: str, model: str) -> str:
+        # The option names the deployment of the key's own model, not that of another which one call asks for.
+        deployment: str = (self.options["deployment"] if model == self.model else "") or model
         if path not in _DEPLOYED:
             return path
         if "/" in deployment or deployment in (".", ".."):
@@ -61,7 +54,7 @@ class AzureOpenAIClient(ChatCompletionsClient):
 
     def forward_url(self, path: str) -> str:
         version = quote(self.options["api_version"], safe="")
-        return f"{self.base_url}/openai{self.path_of(self._endpoint(path))}?api-version={version}"
+        return f"{self.base_url}/openai{self.path_of(self._endpoint(path), self.model)}?api-version={version}"
 
     def forward_headers(self) -> dict[str, str]:
         return {"api-key": self._api_key or "", "content-type": "application/json"}

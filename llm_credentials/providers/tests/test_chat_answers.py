@@ -577,7 +577,8 @@ async def test_embeddings_in_each_ones_words() -> None:
         with pytest.raises(UnsupportedContent):
             await server.client("groq").embed(["a"])
         await server.client("azure_openai", model="ada").embed(["a"])
-        assert server.asked[1].path == "/openai/deployments/ada/embeddings"
+        await server.client("azure_openai", model="gpt", options={"deployment": "my-gpt"}).embed(["a"], model="ada")
+        assert [asked.path for asked in server.asked[1:]] == ["/openai/deployments/ada/embeddings"] * 2
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["a", ""], "text", [None], [7]])

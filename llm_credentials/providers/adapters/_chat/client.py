@@ -49,10 +49,10 @@ class ChatCompletionsClient(LLMClient):
     # Requests
 
     def encode(self, call: Call, *, stream: bool) -> tuple[str, dict[str, Any]]:
-        return self.path_of("/chat/completions"), encode_call(call, self.spec, self.dialect, stream=stream)
+        return self.path_of("/chat/completions", call.model), encode_call(call, self.spec, self.dialect, stream=stream)
 
-    def path_of(self, path: str) -> str:
-        """An endpoint's path behind the SDK's base address."""
+    def path_of(self, path: str, model: str) -> str:
+        """An endpoint's path for this model, behind the SDK's base address."""
         return path
 
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
@@ -162,7 +162,7 @@ class ChatCompletionsClient(LLMClient):
             if not self.dialect.dimensions:
                 raise UnsupportedContent("This provider's embeddings have a fixed length.", provider=self.provider)
             body[self.dialect.dimensions] = dimensions
-        data = await transport.read_json(await self.send(self.path_of("/embeddings"), body, stream=False))
+        data = await transport.read_json(await self.send(self.path_of("/embeddings", model), body, stream=False))
         if not isinstance(data, dict) or data.get("error"):
             raise body_error(data)
         given = data.get("model")
@@ -176,7 +176,7 @@ class ChatCompletionsClient(LLMClient):
     # Pass-through
 
     def forward_url(self, path: str) -> str:
-        return self.base_url + self.path_of(self._endpoint(path))
+        return self.base_url + self.path_of(self._endpoint(path), self.model)
 
     def _endpoint(self, path: str) -> str:
         """``/chat/completions`` or the like, which callers may begin with ``/v1``."""
