@@ -42,6 +42,8 @@ class EventParser:
         if b"\n" not in data:
             self._hold(data)
             return []
+        while b"\n\n\n\n" in data:
+            data = data.replace(b"\n\n\n\n", b"\n\n")  # more blank lines than one say nothing, and may be millions
         if self._pieces:
             self._pieces.append(data)
             data = b"".join(self._pieces)

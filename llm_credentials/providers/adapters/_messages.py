@@ -366,7 +366,7 @@ class MessagesDecoder:
                 yield from self.finish()
                 self.ended = True
             case "error":
-                raise body_error(value, None)
+                raise body_error(value, None, request_id=self.request_id)
             case "message":
                 yield from self._whole(value)
             case _:
@@ -482,7 +482,7 @@ def _joined_block(block: dict[str, Any]) -> dict[str, Any]:
 # Errors
 
 
-def body_error(body: object, status: int | None) -> LLMError:
+def body_error(body: object, status: int | None, *, request_id: str | None = None) -> LLMError:
     """The error in this body: by its code, else its type, else the status."""
     error = body.get("error") if isinstance(body, dict) else None
     error = error if isinstance(error, dict) else {}
@@ -493,7 +493,7 @@ def body_error(body: object, status: int | None) -> LLMError:
         found = status_error(status) if status is not None else ProviderUnavailable
         if status is None and kind == "invalid_request_error":
             found = RequestRejected
-    return found(status_code=status, code=safe_code(code) or safe_code(kind))
+    return found(status_code=status, code=safe_code(code) or safe_code(kind), request_id=safe_code(request_id))
 
 
 def _by_opening(kind: object, message: object) -> type[LLMError] | None:

@@ -138,7 +138,7 @@ class MessagesClient(LLMClient):
 
     def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
         if isinstance(data, dict) and (data.get("type") == "error" or "error" in data):
-            raise messages.body_error(data, None)
+            raise messages.body_error(data, None, request_id=headers.get("request-id"))
         if not isinstance(data, dict):
             raise BadProviderResponse("The answer is no object.", provider=self.provider)
         answer = self._answer(call)
@@ -207,7 +207,7 @@ class MessagesClient(LLMClient):
         if not isinstance(error, anthropic.APIStatusError):
             return None
         ours = messages.body_error(error.body, error.status_code)
-        ours.request_id = error.request_id or _text(error.body, "request_id")
+        ours.request_id = wire.safe_code(error.request_id) or wire.safe_code(_text(error.body, "request_id"))
         ours.retry_after_s = transport.retry_after_s(error.response.headers)
         return ours
 

@@ -176,7 +176,7 @@ class GenerateContentClient(LLMClient):
         headers = getattr(error.response, "headers", None) or {}
         if (wait_s := transport.retry_after_s(headers)) is not None:
             ours.retry_after_s = wait_s
-        ours.request_id = headers.get("x-request-id")
+        ours.request_id = wire.safe_code(headers.get("x-request-id"))
         return ours
 
     async def fetch_models(self) -> list[ModelInfo]:

@@ -121,3 +121,9 @@ def test_parser_reads_a_long_event_sent_in_small_pieces() -> None:
     for start in range(0, len(payload), 7):
         events += parser.feed((b"data: " if start == 0 else b"") + payload[start : start + 7])
     assert events + parser.feed(b"\n\n") == [("", payload)]
+
+
+def test_parser_passes_over_any_number_of_blank_lines() -> None:
+    parser = EventParser()
+    events = parser.feed(b"event: x\ndata: 1\n" + b"\n" * 1_000_001 + b"data: 2\n\n\n" + b"\n" * 7 + b"data: 3\n\n")
+    assert events == [("x", b"1"), ("", b"2"), ("", b"3")]
