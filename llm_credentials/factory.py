@@ -376,7 +376,9 @@ class RoutedClient:
     ) -> Chain:
         model = model or self._request.model
         if model and (fault := model_id_fault(model)):
-            raise RequestRejected(fault, provider=self._request.provider)
+            error = RequestRejected(fault, provider=self._request.provider)
+            error.receipt = Receipt()
+            raise error
         request = replace(
             self._request,
             needs=self._request.needs | needs,

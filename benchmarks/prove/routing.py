@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,6 +33,7 @@ env.use_settings("project.settings_test")
 
 import aiohttp  # noqa: E402
 import django  # noqa: E402
+import redis  # noqa: E402
 
 django.setup()
 
@@ -161,7 +163,7 @@ def ledger(url: str, figures: Figures, calls: int, kills: int) -> None:
             child = os.fork()
             if child == 0:
                 _call_for_ever(user)
-            _wait_until(lambda goal=calls * kill // kills: async_to_sync(_counts)(url)["requests"] >= goal, 300)
+            _wait_until(partial(_answered, url, calls * kill // kills), 300)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             _wait_until(lambda: async_to_sync(_counts)(url)["open"] == 0, 30)
@@ -231,25 +233,27 @@ def valkey(url: str, figures: Figures) -> None:
     bridge.run(client_for(user).complete, ASK)
     process.kill()
     process.wait()
-    slowest = 0.0
-    for _ in range(30):
+    slowest, calls = 0.0, 0
+    # Long enough for what was asked of Valkey before to be asked again, several times.
+    end = time.monotonic() + 5 * health.AWAY_FOR_S
+    while time.monotonic() < end:
         started = time.monotonic()
         bridge.run(client_for(user).complete, ASK)
-        slowest = max(slowest, time.monotonic() - started)
+        slowest, calls = max(slowest, time.monotonic() - started), calls + 1
     process = start()
     started = time.monotonic()
 
     def shared() -> bool:
         """A mark of this process reaches the others again."""
         health.rest("proof", 30.0)
-        with servers.redis.Redis(unix_socket_path=str(path)) as client:
+        with redis.Redis(unix_socket_path=str(path)) as client:
             return client.zscore("llm:resting", "proof") is not None
 
     _wait_until(shared, 30)
     recovered_s = time.monotonic() - started
     process.kill()
     process.wait()
-    print("valkey: killed, 30 calls without it, started again")
+    print(f"valkey: killed, {calls} calls without it, started again")
     figures.add("slowest call without it", f"{slowest:.2f} s", slowest <= DEGRADED_LIMIT_S, f"<= {DEGRADED_LIMIT_S} s")
     good = recovered_s <= RECOVERY_LIMIT_S
     figures.add("marks shared again after", f"{recovered_s:.2f} s", good, f"<= {RECOVERY_LIMIT_S} s")
@@ -308,6 +312,10 @@ async def _counts(url: str) -> dict[str, Any]:
 
 async def _entries(url: str) -> list[dict[str, Any]]:
     return list((await _get(url, "requests"))["items"])
+
+
+def _answered(url: str, goal: int) -> bool:
+    return bool(async_to_sync(_counts)(url)["requests"] >= goal)
 
 
 def _wait_until(true: Callable[[], bool], limit_s: float) -> None:
