@@ -31,7 +31,6 @@ log = structlog.get_logger(__name__)
 SHARDS = 16
 GENESIS = "0" * 64
 """What the first event of a chain has before it."""
-GROUP_MAX = 500
 ATTEMPTS = 5
 
 
@@ -186,22 +185,23 @@ class _Waiting:
 
 
 class _Group:
-    """Events that wait for the pen."""
+    """Events that wait, and the one thread that writes for all of them."""
 
     def __init__(self) -> None:
-        self.pen = threading.Lock()
-        self.list_lock = threading.Lock()
+        self.changed = threading.Condition()
         self.waiting: list[_Waiting] = []
+        self.is_written = False
 
     def write(self, draft: Draft) -> None:
         """Returns when the event is committed. Raises AuditUnavailable, KeyringError."""
         mine = _Waiting(draft)
-        with self.list_lock:
+        with self.changed:
             self.waiting.append(mine)
-        while not mine.done:
-            with self.pen:
-                if not mine.done:
-                    self._write_group()
+            while self.is_written and not mine.done:
+                self.changed.wait()
+            group = [] if mine.done else self._take()
+        if group:
+            self._write_group(group)
         match mine.failed:
             case None:
                 return
@@ -210,21 +210,26 @@ class _Group:
             case _:
                 raise AuditUnavailable("The audit trail cannot be written just now.") from None
 
-    def _write_group(self) -> None:
-        with self.list_lock:
-            group, self.waiting = self.waiting[:GROUP_MAX], self.waiting[GROUP_MAX:]
-        failed: Exception | None = None
+    def _take(self) -> list[_Waiting]:
+        """All that waits, the caller's own event included."""
+        self.is_written = True
+        group, self.waiting = self.waiting, []
+        return group
+
+    def _write_group(self, group: list[_Waiting]) -> None:
+        failed: Exception | None = AuditUnavailable()
         try:
             append([each.draft for each in group])
+            failed = None
         except (DatabaseError, keyring.KeyringError, AuditUnavailable) as error:
             log.error("audit_not_written", events=len(group), error=type(error).__name__)
             failed = error
-        except BaseException:
-            failed = AuditUnavailable()
-            raise
         finally:
-            for each in group:
-                each.failed, each.done = failed, True
+            with self.changed:
+                self.is_written = False
+                for each in group:
+                    each.failed, each.done = failed, True
+                self.changed.notify_all()
 
 
 _group = _Group()

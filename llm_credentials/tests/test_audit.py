@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import IntegrityError, close_old_connections, connection, transaction
+from django.db import IntegrityError, OperationalError, close_old_connections, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -22,7 +22,7 @@ from llm_credentials.audit import Action, AuditUnavailable, chain, guard, keys
 from llm_credentials.audit.archive import ArchiveRefused, archive, opens
 from llm_credentials.audit.context import network
 from llm_credentials.audit.verify import verify
-from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
+from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead, AuditKeyfrom project.tests.servers import wait_until
 
 RING = "t1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 NEW_KEY = "t2:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
@@ -80,6 +80,39 @@ def test_record_by_many_threads_keeps_every_chain(settings: Any) -> None:
     report = verify()
     assert report.broken == []
     assert report.events == 8 * 14
+
+
+@pytest.mark.django_db(transaction=True)
+def test_events_that_wait_are_written_as_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the fault of one group is not the next one's."""
+    append, sizes = chain.append, list[int]()
+    outcomes: list[str] = []
+
+    def first_fails(drafts: Any) -> None:
+        sizes.append(len(drafts))
+        if len(sizes) > 1:
+            append(drafts)
+            return
+        wait_until(lambda: len(chain._group.waiting) == 3, "three that wait")
+        raise OperationalError
+
+    def write() -> None:
+        try:
+            audit.record(action=Action.KEY_OPEN)
+            outcomes.append("ok")
+        except AuditUnavailable:
+            outcomes.append("refused")
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(chain, "append", first_fails)
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (sizes, sorted(outcomes)) == ([1, 3], ["ok", "ok", "ok", "refused"])
+    assert verify().events == 3
 
 
 @pytest.mark.parametrize("change", ["update", "delete", "replace", "update_checkpoint", "delete_checkpoint"])
