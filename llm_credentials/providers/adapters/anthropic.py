@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from datetime import date
@@ -62,7 +63,7 @@ class MessagesClient(LLMClient):
             body["tools"] = mentioned
             body["tool_choice"] = {"type": "none"}
         if call.response_schema is not None:
-            self._add_schema(body, call)
+            system = self._add_schema(body, call, system)
         if system:
             body["system"] = system
         if call.stop:
@@ -77,19 +78,24 @@ class MessagesClient(LLMClient):
 
     def _add_tool_choice(self, body: dict[str, Any], call: Call, system: str) -> str:
         choice = messages.encode_tool_choice(call.tool_choice)
-        if choice and choice["type"] in _FORCED and self._marked(call.model, "unforced_tools"):
-            wish = f"Call the tool {choice['name']}." if "name" in choice else "Call at least one of the tools."
-            choice = {"type": "auto"}
-            system = f"{system}\n\n{wish}" if system else wish
-        if choice:
-            body["tool_choice"] = choice
-        return system
+        if not choice:
+            return system
+        wish = f"Call the tool {choice['name']}." if "name" in choice else "Call at least one of the tools."
+        return self._choose(body, call.model, choice, wish, system)
 
-    def _add_schema(self, body: dict[str, Any], call: Call) -> None:
+    def _choose(self, body: dict[str, Any], model: str, choice: dict[str, Any], wish: str, system: str) -> str:
+        """Set the choice of a tool; a model that cannot be made to call one is asked to. The system text, then."""
+        if choice["type"] not in _FORCED or not self._marked(model, "unforced_tools"):
+            body["tool_choice"] = choice
+            return system
+        body["tool_choice"] = {"type": "auto"}
+        return f"{system}\n\n{wish}" if system else wish
+
+    def _add_schema(self, body: dict[str, Any], call: Call, system: str) -> str:
         schema, name = call.response_schema or {}, self._answer_tool(call)
         if name is None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": compile_schema(schema, "messages")}}
-            return
+            return system
         tool = {
             "name": name,
             "description": "Gives the final answer.",
@@ -97,19 +103,17 @@ class MessagesClient(LLMClient):
         }
         free = [] if body.get("tool_choice", {}).get("type") == "none" else body.get("tools", [])
         body["tools"] = [*body.get("tools", []), tool]
-        body["tool_choice"] = {"type": "any"} if free else {"type": "tool", "name": name}
+        choice = {"type": "any"} if free else {"type": "tool", "name": name}
+        wish = f"Write nothing yourself: give the final answer by calling the tool {name}."
+        return self._choose(body, call.model, choice, wish, system)
 
     def _answer_tool(self, call: Call) -> str | None:
         """The tool that stands for the schema, where the model or the schema leaves no other way."""
         if call.response_schema is None:
             return None
         if not self._marked(call.model, "schema_by_tool"):
-            try:
+            with contextlib.suppress(UnsupportedContent):
                 compile_schema(call.response_schema, "messages")
-            except UnsupportedContent:
-                if self._marked(call.model, "unforced_tools"):
-                    raise
-            else:
                 return None
         return wire.answer_tool_name(call)
 

@@ -307,15 +307,14 @@ async def test_schema_tool_stands_beside_the_callers_tools(server: Answering) ->
     assert body["tool_choice"] == {"type": "any"}
 
 
-async def test_schema_that_does_not_fit_natively_becomes_a_tool_where_the_model_can_be_forced(
-    server: Answering,
-) -> None:
+async def test_schema_that_does_not_fit_natively_becomes_a_tool(server: Answering) -> None:
     untyped = {"type": "object", "properties": {"n": {}}}
     body = await sent(server, HELLO, response_schema=untyped)
     assert body["tools"][0]["input_schema"] == untyped
     assert body["tool_choice"] == {"type": "tool", "name": "answer"}
-    with pytest.raises(UnsupportedContent):
-        await sent(server, HELLO, CURRENT, response_schema=untyped)
+    body = await sent(server, HELLO, CURRENT, response_schema=untyped)
+    assert body["tool_choice"] == {"type": "auto"}
+    assert "by calling the tool answer." in body["system"]
 
 
 async def test_tool_schema_is_compiled_for_the_wire(server: Answering) -> None:
