@@ -22,7 +22,8 @@ from llm_credentials.audit import Action, AuditUnavailable, chain, guard, keys
 from llm_credentials.audit.archive import ArchiveRefused, archive, opens
 from llm_credentials.audit.context import network
 from llm_credentials.audit.verify import verify
-from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead, AuditKeyfrom project.tests.servers import wait_until
+from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
+from project.tests.servers import wait_until
 
 RING = "t1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 NEW_KEY = "t2:ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="
