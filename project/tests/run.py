@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -46,7 +47,8 @@ class Pass:
 
 
 def main() -> int:
-    parallel = ["-n", env.outer("JOBS", "2"), "--dist", "loadgroup"] if env.outer("JOBS", "2") not in ("0", "1") else []
+    jobs = int(env.outer("JOBS") or max(2, min(os.cpu_count() or 2, 8)))
+    parallel = ["-n", str(jobs), "--dist", "loadgroup"] if jobs > 1 else []
     common = ["-q", "--no-header", *parallel]
     passes = [
         Pass("SQLite", common),
