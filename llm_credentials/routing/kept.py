@@ -1,7 +1,8 @@
 """Snapshots of the users who are calling just now, so that the next call of the same moment asks no database.
 
-Kept for less than a second: a change made in any process holds in all of them within that time, whatever becomes of
-messages between them. A change made in this process through the rows themselves holds at once.
+What is a user's and what is the site's are each read again after less than half a second: a change made in any process
+holds in all of them within one second, whatever becomes of messages between them. A change made in this process through
+the rows themselves holds at once.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from django.utils.functional import LazyObject, empty
 
 from llm_credentials.models import LLMSettings, SystemConfig, SystemCredential, TaskOverride, UserCredential
 from llm_credentials.routing import snapshot
-from llm_credentials.routing.snapshot import Loaded, Person
+from llm_credentials.routing.snapshot import Loaded, Person, Site
 
-KEPT_S = 0.9
+KEPT_S = 0.45
 USERS_MAX = 5000
 
 _kept: OrderedDict[Any, tuple[Loaded, float]] = OrderedDict()
+_site: tuple[Site | None, float] = (None, 0.0)
 _lock = threading.Lock()
 _changes = 0
 """Counts what was forgotten: what was read before a change is not kept after it."""
@@ -41,7 +43,7 @@ def load(user: Person) -> Loaded:
     if (found := find(user)) is not None:
         return found
     changes = _changes
-    loaded = snapshot.load(user)
+    loaded = snapshot.load(user, _load_site())
     with _lock:
         if changes == _changes:
             _kept[loaded.user_id] = (loaded, time.monotonic() + KEPT_S)
@@ -51,13 +53,27 @@ def load(user: Person) -> Loaded:
     return loaded
 
 
+def _load_site() -> Site:
+    global _site
+    site, until = _site
+    if site is not None and time.monotonic() < until:
+        return site
+    changes = _changes
+    site = snapshot.load_site()
+    with _lock:
+        if changes == _changes:
+            _site = (site, time.monotonic() + KEPT_S)
+    return site
+
+
 def forget(user_id: Any = None) -> None:
     """One user's, or everybody's."""
-    global _changes
+    global _changes, _site
     with _lock:
         _changes += 1
         if user_id is None:
             _kept.clear()
+            _site = (None, 0.0)
         else:
             _kept.pop(user_id, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -48,21 +48,37 @@ class Loaded:
     """Everything in it that may be cooling down."""
 
 
-def load(user: Person) -> Loaded:
-    """Synchronous: six queries, each by an index."""
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What is the same for every user."""
+
+    rows: Sequence[SystemCredential | EnvironmentCredential]
+    config: Mapping[str, Any]
+
+
+def load_site() -> Site:
+    """Synchronous: two queries."""
+    return Site(
+        rows=[*SystemCredential.objects.all(), *environment_credentials()],
+        config=dict(SystemConfig.objects.filter(category="llm").values_list("key", "value")),
+    )
+
+
+def load(user: Person, site: Site) -> Loaded:
+    """Synchronous: three queries, each by an index; one more for those whose strategy measures."""
     user_id: Any = user.pk
+    person = _active(user_id)
+    settings = getattr(person, "llm_settings", None) or LLMSettings(user_id=user_id)
     own = list(UserCredential.objects.for_user(user))
-    system = [*SystemCredential.objects.all(), *environment_credentials()]
-    rows: dict[str, Row] = {ref(row): row for row in (*own, *system)}
-    config = dict(SystemConfig.objects.filter(category="llm").values_list("key", "value"))
-    settings = LLMSettings.objects.filter(user_id=user_id).first() or LLMSettings(user_id=user_id)
+    rows: dict[str, Row] = {ref(row): row for row in (*own, *site.rows)}
+    config = site.config
     limits = limits_from(settings.monthly_budget_usd, config.get("system_allowance"))
     snapshot = Snapshot(
         specs={spec.slug: spec for spec in specs()},
-        user_active=get_user_model()._default_manager.filter(pk=user_id, is_active=True).exists(),
+        user_active=person is not None,
         preferences=_preferences(settings),
         keys=tuple(_key(row) for row in own),
-        system_keys=tuple(_key(row) for row in system),
+        system_keys=tuple(_key(row) for row in site.rows),
         overrides={override.task: _override(override) for override in TaskOverride.objects.for_user(user)},
         completions=_choice(config.get("completions_config")),
         embeddings=_choice(config.get("embeddings_config")),
@@ -72,6 +88,12 @@ def load(user: Person) -> Loaded:
         latency_ms=_latencies(user_id) if settings.strategy == LLMSettings.Strategy.FASTEST else {},
     )
     return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits, targets=targets(snapshot))
+
+
+def _active(user_id: Any) -> AbstractBaseUser | None:
+    """The user with their settings; None for one who is deactivated, gone or not logged in."""
+    users = get_user_model()._default_manager.select_related("llm_settings")
+    return users.filter(pk=user_id, is_active=True).first()
 
 
 def _price_today(spec: ProviderSpec, model: str) -> Decimal | None:

@@ -65,8 +65,16 @@ def test_kept_snapshot_is_read_again_after_its_time(
     assert explain_route(alice).chosen is None
 
 
-def test_kept_time_is_less_than_a_second() -> None:
-    assert 0 < IN_PRODUCTION_S < 1
+def test_kept_time_of_user_and_site_together_is_less_than_a_second() -> None:
+    assert 0 < 2 * IN_PRODUCTION_S < 1
+
+
+def test_snapshot_of_another_user_takes_three_queries(
+    alice: User, bob: User, credential: UserCredential, django_assert_max_num_queries: Any
+) -> None:
+    explain_route(bob)
+    with django_assert_max_num_queries(3):
+        assert explain_route(alice).chosen is not None
 
 
 def _turn_off(credential: UserCredential) -> None:
@@ -110,8 +118,8 @@ def test_kept_snapshot_is_not_one_read_before_a_change(
 ) -> None:
     original = snapshot.load
 
-    def changed_meanwhile(user: Any) -> Any:
-        loaded = original(user)
+    def changed_meanwhile(*args: Any) -> Any:
+        loaded = original(*args)
         _turn_off(credential)
         return loaded
 
