@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 PR_SET_PDEATHSIG = 1
 TAIL_LINES = 12
@@ -41,34 +42,35 @@ class Child:
     """One process of the site, in a session of its own: a Ctrl-C in the terminal reaches the parent alone."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    command: Sequence[str]
     log: Path
+    env: Mapping[str, str]
+    cwd: Path
+    pass_fds: Collection[int] = ()
+    process: subprocess.Popen[bytes] = field(init=False)
 
-    @classmethod
-    def start(
-        cls,
-        name: str,
-        command: Sequence[str],
-        *,
-        log: Path,
-        env: Mapping[str, str],
-        cwd: Path,
-        pass_fds: Collection[int] = (),
-    ) -> Child:
+    def __post_init__(self) -> None:
+        self._start("wb")
+
+    def start_again(self) -> None:
+        """After its end; the log goes on where it broke off."""
+        self.kill_all()
+        self._start("ab")
+
+    def _start(self, mode: Literal["wb", "ab"]) -> None:
         parent = os.getpid()
-        with log.open("wb") as out:
-            process = subprocess.Popen(  # noqa: S603
-                command,
+        with self.log.open(mode) as out:
+            self.process = subprocess.Popen(  # noqa: S603
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=dict(env),
-                cwd=cwd,
+                env=dict(self.env),
+                cwd=self.cwd,
                 start_new_session=True,
-                pass_fds=pass_fds,
+                pass_fds=self.pass_fds,
                 preexec_fn=lambda: die_with_parent(parent),
             )
-        return cls(name, process, log)
 
     @property
     def running(self) -> bool:
@@ -77,9 +79,13 @@ class Child:
     def check(self) -> None:
         """Raises ChildStopped."""
         if not self.running:
-            code = self.process.returncode
-            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            raise ChildStopped(f"The {self.name} stopped ({how}). The end of {_short(self.log)}:\n{self.tail()}")
+            raise ChildStopped(f"{self.end()}. The end of {_short(self.log)}:\n{self.tail()}")
+
+    def end(self) -> str:
+        """How it ended, in words."""
+        code = self.process.returncode
+        how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return f"The {self.name} stopped ({how})"
 
     def tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]

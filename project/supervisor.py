@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 
@@ -24,6 +25,8 @@ from project.env import BASE_DIR, RUN_DIR
 from project.processes import Child, ChildStopped, Interrupted, Signals, stop_together
 
 START_LIMIT_S = 90.0
+RESTART_AFTER_S = 10.0
+"""Long enough for what ends at once every time not to fill the terminal and the machine."""
 # Together at most 14 s: whoever waits for the stop is promised 15.
 STOP_WEB_AND_WORKER = [(signal.SIGTERM, 7.0), (signal.SIGQUIT, 2.0)]
 """SIGQUIT is Celery's cold stop: it gives running tasks back to the queue."""
@@ -51,6 +54,8 @@ class Supervisor:
         self.host, self.port = host, port
         self.signals = Signals()
         self.children: dict[str, Child] = {}
+        self.ended: dict[str, float] = {}
+        """Children that ended by themselves → when to start them again, on the monotonic clock."""
         self.extra: dict[str, str] = {"LOCAL": env.text("LOCAL") or "true", "PYTHONUNBUFFERED": "1"}
         self.stack = ExitStack()
 
@@ -60,9 +65,8 @@ class Supervisor:
         try:
             self._start()
             while True:
-                self.signals.wait(5.0)
-                for child in self.children.values():
-                    child.check()
+                self.signals.wait(1.0 if self.ended else 5.0)
+                self._start_again(time.monotonic())
         except Interrupted:
             code = 0
         except (CannotStart, ChildStopped, NoValkey, TimeoutError) as problem:
@@ -84,6 +88,18 @@ class Supervisor:
         self.signals.wait_until(self._ready, self.children.values(), START_LIMIT_S, "The site's first answer")
         self.say(self._welcome(passwords))
         ACCOUNTS.unlink()
+
+    def _start_again(self, now: float) -> None:
+        """What has ended, after a pause: the rest of the site goes on meanwhile, and says what is missing."""
+        for name, child in self.children.items():
+            if child.running:
+                continue
+            if name not in self.ended:
+                self.ended[name] = now + RESTART_AFTER_S
+                self.say(f"{child.end()}; it is started again in {RESTART_AFTER_S:.0f} s. Its log: .run/{name}.log")
+            elif now >= self.ended[name]:
+                del self.ended[name]
+                child.start_again()
 
     def _take_lock(self) -> None:
         """The kernel lets it go with this process, however that ends."""
@@ -119,7 +135,7 @@ class Supervisor:
     def _spawn(self, name: str, command: list[str], pass_fds: Collection[int] = ()) -> Child:
         environment = env.child_environment(**self.extra)
         log = RUN_DIR / f"{name}.log"
-        child = Child.start(name, command, log=log, env=environment, cwd=BASE_DIR, pass_fds=pass_fds)
+        child = Child(name, command, log=log, env=environment, cwd=BASE_DIR, pass_fds=pass_fds)
         self.children[name] = child
         return child
 
@@ -157,6 +173,8 @@ class Supervisor:
         sandbox = self._spawn("sandbox-provider", [sys.executable, "manage.py", "sandbox_provider", "--port", "0"])
         self.signals.wait_until(lambda: bool(_address(sandbox)), [sandbox], 30, "The sandbox provider's start")
         self.extra["SANDBOX_URL"] = url = _address(sandbox)
+        # Should it be started again, then where everybody looks for it.
+        sandbox.command = [*sandbox.command[:-1], url.rpartition(":")[2]]
         self.extra["LLM_EGRESS_ALLOW"] = ",".join([*env.words("LLM_EGRESS_ALLOW"), url.removeprefix("http://")])
 
     def _write_run_env(self) -> None:

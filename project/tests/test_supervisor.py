@@ -143,10 +143,23 @@ def test_up_killed_leaves_no_process_and_no_lock(folder: Path, sites: Callable[.
 
     after = sites(checkout, free_port())
     after.start()
-    os.kill(child_of(after, "celery"), signal.SIGKILL)
-    assert after.wait_end(STOP_LIMIT_WITH_A_DEATH_S) == 1
-    assert re.search(r"The worker stopped \(killed by signal 9\)\. The end of .*worker\.log:", after.said)
+    after.send(signal.SIGTERM)
+    assert after.wait_end() == 0
+
+
+def test_up_goes_on_without_what_was_killed_and_starts_it_again(folder: Path, sites: Callable[..., Site]) -> None:
+    checkout = copy_checkout(folder / "a")
+    site = sites(checkout)
+    site.start()
+    killed = {word: child_of(site, word) for word in ("celery", "valkey-server", "sandbox_provider")}
+    for process_id in killed.values():
+        os.kill(process_id, signal.SIGKILL)
+    wait_until(lambda: site.get("/readyz")[1]["broker"] == "down", "the site without its broker")
+    status, state = site.get("/readyz")
+    assert (status, state["ready"], state["degraded"]) == (200, True, True)
+    wait_until(lambda: not site.get("/readyz")[1]["degraded"], "everything's return", limit_s=60)
+    assert all(child_of(site, word) != process_id for word, process_id in killed.items())
+    assert re.search(r"The worker stopped \(killed by signal 9\); it is started again", site.said)
+    site.send(signal.SIGTERM)
+    assert site.wait_end() == 0
     nothing_left(checkout)
-
-
-STOP_LIMIT_WITH_A_DEATH_S = 20.0

@@ -37,7 +37,7 @@ class Workers:
         options = ["-I", "project.tests.worker_tasks", "--concurrency", "1", "--without-mingle", "--without-gossip"]
         command = [sys.executable, "-m", "celery", "-A", "project", "worker", *options]
         log = self.folder / f"worker-{len(self.children)}.log"
-        child = Child.start("worker", command, log=log, env=environment, cwd=BASE_DIR)
+        child = Child("worker", command, log=log, env=environment, cwd=BASE_DIR)
         self.children.append(child)
         wait_until(lambda: self.valkey.zcard(WORKERS), "a worker", limit_s=60)
         return child
