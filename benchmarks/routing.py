@@ -1,0 +1,163 @@
+"""What routing, ledger and budget add to a call: CPU of this process, against a sandbox in a process of its own.
+
+    python benchmarks/routing.py [--calls 400]
+
+The figures that the design asks for stand beside those measured; rounds alternate, medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from project import env  # noqa: E402
+
+env.use_settings("project.settings_test")
+
+import django  # noqa: E402
+
+django.setup()
+
+from django.conf import settings  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
+from django.db import connection, connections  # noqa: E402
+from django.test.utils import CaptureQueriesContext  # noqa: E402
+
+from llm_credentials import bridge  # noqa: E402
+from llm_credentials.factory import client_for, explain_route, open_client  # noqa: E402
+from llm_credentials.models import UserCredential  # noqa: E402
+from llm_credentials.providers import LLMMessage  # noqa: E402
+from llm_credentials.routing import health, kept  # noqa: E402
+from llm_credentials.routing.resolve import Request, resolve  # noqa: E402
+from project.tests import servers  # noqa: E402
+
+ASK = [LLMMessage.user("What is 17 * 23?")]
+ROUNDS = 7
+WARM_LIMIT_US = 50
+COLD_LIMIT_MS = 5.0
+COLD_QUERIES = 3
+WHOLE_LIMIT = 0.75
+"""Of the bare SDK's CPU."""
+
+_SANDBOX = """
+from llm_credentials.providers.sandbox.running import serve_until_signal
+from llm_credentials.providers.sandbox.server import SandboxOptions
+serve_until_signal(0, "127.0.0.1", SandboxOptions(), lambda url: print(url, flush=True))
+"""
+
+
+def _report(name: str, value: str, limit: str) -> None:
+    print(f"  {name:<48} {value:>12}   asked for: {limit}", flush=True)
+
+
+async def _cpu_us(call: Callable[[], Awaitable[Any]], calls: int) -> float:
+    before = time.process_time()
+    for _ in range(calls):
+        await call()
+    return (time.process_time() - before) / calls * 1e6
+
+
+async def _warm_us(user: User, credential: UserCredential, calls: int = 2000) -> float:
+    """Resolve and client, everything looked up a moment ago."""
+    await open_client(credential)
+    loaded = kept.find(user)
+    assert loaded is not None
+    request, figures = Request(), []
+    for _ in range(ROUNDS):
+        before = time.process_time()
+        for _ in range(calls // ROUNDS):
+            resolve(loaded.snapshot, request, health.known(loaded.targets) or {})
+            await open_client(credential)
+        figures.append((time.process_time() - before) / (calls // ROUNDS) * 1e6)
+    return statistics.median(figures)
+
+
+async def _whole(user: User, credential: UserCredential, url: str, calls: int) -> None:
+    import openai
+
+    sdk = openai.AsyncOpenAI(api_key="sbx-good-benchmark-1", base_url=f"{url}/v1", max_retries=0)
+    direct, routed = await open_client(credential), client_for(user)
+    messages: list[Any] = [{"role": "user", "content": ASK[0].text}]
+    cases: dict[str, Callable[[], Awaitable[Any]]] = {
+        "bare SDK": lambda: sdk.chat.completions.create(model="sandbox-instant", messages=messages),
+        "our client": lambda: direct.complete(ASK),
+        "RoutedClient": lambda: routed.complete(ASK),
+    }
+    figures: dict[str, list[float]] = {name: [] for name in cases}
+    for call in cases.values():
+        await call()
+    for _ in range(ROUNDS):
+        for name, call in cases.items():
+            figures[name].append(await _cpu_us(call, calls // ROUNDS))
+    bare = statistics.median(figures["bare SDK"])
+    for name, measured in figures.items():
+        median = statistics.median(measured)
+        limit = f"<= {WHOLE_LIMIT} of the SDK" if name == "RoutedClient" else "-"
+        _report(f"{name}, one call after the other", f"{median:.0f} us {median / bare:.2f}", limit)
+    await sdk.close()
+
+
+def _cold(user: User) -> None:
+    other = User.objects.create_user("other")
+    explain_route(other)
+    figures = []
+    for _ in range(21):
+        kept.forget(user.pk)
+        before = time.perf_counter()
+        explain_route(user)
+        figures.append((time.perf_counter() - before) * 1e3)
+    kept.forget(user.pk)
+    with CaptureQueriesContext(connection) as queries:
+        explain_route(user)
+    _report("resolve, nothing known of the user", f"{statistics.median(figures):.2f} ms", f"<= {COLD_LIMIT_MS} ms")
+    _report("its queries", str(len(queries)), f"<= {COLD_QUERIES}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=350)
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    name = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, serialize=False)
+    sandbox = subprocess.Popen(
+        [sys.executable, "-c", _SANDBOX], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+    )
+    assert sandbox.stdout is not None
+    try:
+        with servers.running_valkey() as settings.REDIS_URL:
+            url = settings.SANDBOX_URL = sandbox.stdout.readline().strip()
+            settings.LLM_EGRESS_ALLOW = [url.removeprefix("http://")]
+            user = User.objects.create_user("bench")
+            credential = UserCredential(user=user, provider="sandbox", model="sandbox-instant")
+            credential.seal("sbx-good-benchmark-1")
+            credential.save()
+            print(f"routing on {connection.vendor}")
+            _cold(user)
+            kept.KEPT_S = 60.0  # so that the whole round is warm
+            kept.forget()
+            bridge.run(client_for(user).complete, ASK)
+            warm_us = bridge.run(_warm_us, user, credential)
+            _report("resolve and client, warm", f"{warm_us:.0f} us", f"<= {WARM_LIMIT_US} us")
+            kept.KEPT_S = 0.45
+            bridge.run(_whole, user, credential, url, options.calls)
+    finally:
+        sandbox.terminate()
+        sandbox.wait(10)
+        bridge.close()
+        connections.close_all()
+        connection.creation.destroy_test_db(name, verbosity=0)
+
+
+if __name__ == "__main__":
+    main()
