@@ -9,7 +9,7 @@ from django.db import IntegrityError, connection, models, transaction
 from django.db.models import Count, Value
 from django.db.models.functions import Cast, StrIndex, Substr
 
-from llm_credentials import keyring
+from llm_credentials import keyring, second_factors
 from llm_credentials.models import ConnectionTest, KeyringCanary, SystemCredential, UserCredential
 from llm_credentials.models.sealed import KeyHolder, LLMCredential
 
@@ -85,12 +85,12 @@ def waiting_for_reentry(model: type[KeyHolder]) -> models.QuerySet[Any]:
 
 def tables_exist() -> bool:
     """False before the first migration."""
-    needed = {KeyringCanary._meta.db_table, *(model._meta.db_table for model in SEALED_MODELS)}
+    needed = {KeyringCanary._meta.db_table, second_factors.TABLE, *(model._meta.db_table for model in SEALED_MODELS)}
     return needed <= set(connection.introspection.table_names())
 
 
 def stranded_rows() -> dict[str, int]:
-    """Key id → rows sealed under it, for keys of this site that are not on the ring. Raises KeyringError."""
+    """Key id → rows and second factors sealed under it, for ids that are not on the ring. Raises KeyringError."""
     ring = keyring.ring()
     gone = set(KeyringCanary.objects.exclude(key_id__in=ring.ids).values_list("key_id", flat=True))
     stranded: dict[str, int] = {}
@@ -101,4 +101,7 @@ def stranded_rows() -> dict[str, int]:
             for key_id, rows in rows_by_key_id(model, model._default_manager.exclude(pk__in=waiting)).items():
                 if key_id in gone:
                     stranded[key_id] = stranded.get(key_id, 0) + rows
+    for key_id, rows in second_factors.rows_by_key_id().items():
+        if key_id not in ring:
+            stranded[key_id] = stranded.get(key_id, 0) + rows
     return stranded

@@ -13,7 +13,7 @@ from typing import Any
 from django.db import models, transaction
 from django.db.models.functions import Cast
 
-from llm_credentials import canary, keyring
+from llm_credentials import canary, keyring, second_factors
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.audit import keys as audit_keys
 from llm_credentials.models.sealed import KeyHolder, LLMCredential
@@ -72,6 +72,7 @@ def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Mo
     """Re-seal what is not under the first key. ``tell`` hears of rows as they are done. Raises KeyringError."""
     canary.plant()
     audit_keys.reseal()
+    second_factors.reseal()
     moved = Moved()
     for model in canary.SEALED_MODELS:
         for _ in range(MAX_PASSES):
@@ -96,6 +97,11 @@ def verify(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> in
                 unreadable += not _opens(row)
             tell(len(rows))
     return unreadable
+
+
+def kept_elsewhere() -> set[str]:
+    """Ids of the keys under which something is sealed that no figure counts: second factors and audit keys."""
+    return audit_keys.needed_ids() | set(second_factors.rows_by_key_id())
 
 
 def _waiting(model: type[KeyHolder]) -> models.QuerySet[Any]:

@@ -10,11 +10,14 @@ import threading
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.utils import decrypt, encrypt
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from llm_credentials import canary, rotation, services
+from llm_credentials.audit.verify import verify
 from llm_credentials.models import ConnectionTest, KeyringCanary, SystemCredential, UserCredential
 from llm_credentials.tests.factories import (
     ConnectionTestFactory,
@@ -284,3 +287,44 @@ def test_rotation_killed_at_any_point_is_resumable(settings: Any) -> None:
     assert rotation.figures().old == {}
     settings.CREDENTIAL_KEYS = NEW
     assert {row.pk: row.reveal() for row in UserCredential.objects.all()} == expected
+
+
+def test_rotation_takes_second_factors_along(db: Any, alice: Any, settings: Any) -> None:
+    """Or whoever has one could not log in any more once the old key is dropped."""
+    settings.CREDENTIAL_KEYS = OLD
+    totp = Authenticator.objects.create(user=alice, type="totp", data={"secret": encrypt("totp-secret")})
+    codes = {"seed": encrypt("seed"), "used_mask": 3, "migrated_codes": [encrypt("code-1"), encrypt("code-2")]}
+    recovery = Authenticator.objects.create(user=alice, type="recovery_codes", data=codes)
+    settings.CREDENTIAL_KEYS = NEW
+    assert canary.stranded_rows() == {"t1": 2}
+    settings.CREDENTIAL_KEYS = BOTH
+    assert rotation.kept_elsewhere() == {"t1"}
+    call_command("rotate_credential_keys", stdout=io.StringIO())
+    settings.CREDENTIAL_KEYS = NEW
+    totp.refresh_from_db()
+    recovery.refresh_from_db()
+    assert decrypt(totp.data["secret"]) == "totp-secret"
+    assert [decrypt(code) for code in recovery.data["migrated_codes"]] == ["code-1", "code-2"]
+    assert (decrypt(recovery.data["seed"]), recovery.data["used_mask"]) == ("seed", 3)
+    assert canary.stranded_rows() == {}
+
+
+def test_rotation_says_that_a_key_is_needed_by_a_factor_that_does_not_open(db: Any, alice: Any, settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = OLD
+    broken = encrypt("totp-secret")[:-8] + "AAAAAAA="
+    Authenticator.objects.create(user=alice, type="totp", data={"secret": broken})
+    settings.CREDENTIAL_KEYS = BOTH
+    out = io.StringIO()
+    call_command("rotate_credential_keys", stdout=out)
+    assert "The key t1 is still needed." in out.getvalue()
+    assert Authenticator.objects.get().data == {"secret": broken}
+
+
+def test_rotation_takes_audit_keys_along(db: Any, alice: Any, settings: Any) -> None:
+    settings.CREDENTIAL_KEYS = OLD
+    services.settings_update(user=alice, alerts=False)
+    settings.CREDENTIAL_KEYS = BOTH
+    call_command("rotate_credential_keys", stdout=io.StringIO())
+    settings.CREDENTIAL_KEYS = NEW
+    services.settings_update(user=alice, alerts=True)
+    assert verify().holds

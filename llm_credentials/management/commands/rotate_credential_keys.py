@@ -10,7 +10,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from llm_credentials import canary, keyring, rotation
-from llm_credentials.audit import keys as audit_keys
 
 BAR_WIDTH = 40
 
@@ -79,9 +78,9 @@ class Command(BaseCommand):
         for key_id, rows in sorted(figures.unreadable.items()):
             self.stdout.write(f"UNREADABLE  {rows:>8}  {f'sealed under {key_id}' if key_id else 'not a sealed text'}")
         self.stdout.write(f"EMPTY       {figures.empty:>8}  without a key")
-        audit_ids = audit_keys.needed_ids()
+        elsewhere = rotation.kept_elsewhere()
         for key_id in ring.ids[1:]:
-            if key_id in figures.old or key_id in audit_ids:
+            if key_id in figures.old or key_id in elsewhere:
                 self.stdout.write(f"The key {key_id} is still needed.")
             else:
                 self.stdout.write(f"The key {key_id} may be dropped from CREDENTIAL_KEYS.")
