@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.usersessions.models import UserSession
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from agents import services as agent_services
+from agents import tasks as agent_tasks
 from agents.models import AgentRun, Conversation, StoredMessage
+from agents.tests.live import SandboxJournal, Visitor, sandbox_key
 from llm_credentials import leaving, services
 from llm_credentials.audit.verify import verify
+from llm_credentials.factory import client_for
 from llm_credentials.models import (
     AuditEvent,
     ConnectionTest,
@@ -24,9 +32,11 @@ from llm_credentials.models import (
     UsageRecord,
     UserCredential,
 )
-from llm_credentials.providers import TextPart
+from llm_credentials.providers import LLMMessage, NotConfigured, TextPart
 from llm_credentials.tests.factories import UsageRecordFactory, UserCredentialFactory
+from project.tests.servers import wait_until
 
+ENDS_WITHIN_S = 5.0
 KEY = "sk-leaving-canary-0123456789abcdef"
 
 
@@ -211,3 +221,69 @@ def test_leaving_takes_the_watched_work_along(alice: User) -> None:
     leaving.account_delete(user=alice)
     assert not AgentRun.objects.filter(pk=run.pk).exists()
     assert not StoredMessage.objects.filter(pk=message.pk).exists()
+
+
+# What is under way
+
+
+@pytest.fixture
+def journal(sandbox_url: str) -> SandboxJournal:
+    journal = SandboxJournal(sandbox_url)
+    journal.reset()
+    return journal
+
+
+def test_leaving_ends_a_stream_and_its_call_upstream(live_site: str, alice: User, journal: SandboxJournal) -> None:
+    sandbox_key(alice)
+    conversation = agent_services.conversation_start(user=alice, agent="conversation", text="count to 500")
+    answer = conversation.messages.get(role="assistant")
+    stream = Visitor.of(live_site, alice).read(f"/messages/{answer.pk}/stream/")
+    stream.until_text("10")
+    leaving.account_delete(user=alice)
+    journal.wait_gone(ENDS_WITHIN_S)
+    assert stream.last()[0] == "error"
+    assert not StoredMessage.objects.exists()
+
+
+def test_leaving_ends_a_run_and_its_call_upstream(
+    alice: User, journal: SandboxJournal, celery_worker_thread: Any
+) -> None:
+    sandbox_key(alice)
+    run = agent_services.run_create(user=alice, agent="conversation", text="count to 500")
+    agent_tasks.enqueue_run(run)
+    wait_until(lambda: AgentRun.objects.filter(pk=run.pk, output__contains="10").exists(), "the run to write")
+    leaving.account_delete(user=alice)
+    journal.wait_gone(ENDS_WITHIN_S)
+    assert not AgentRun.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_key_deleted_by_another_process_is_used_no_more(alice: User, journal: SandboxJournal) -> None:
+    """Within a second, whatever this process keeps: it is told nothing, and looks again by itself."""
+    sandbox_key(alice)
+
+    async def ask_once() -> bool:
+        try:
+            await client_for(alice).complete([LLMMessage.user("Hello")])
+        except NotConfigured:
+            return False
+        return True
+
+    async def delete_and_ask() -> None:
+        assert await ask_once()
+        await asyncio.to_thread(_delete_in_another_process, UserCredential._meta.db_table)
+        began = time.monotonic()
+        while await ask_once():
+            assert time.monotonic() < began + ENDS_WITHIN_S
+
+    async_to_sync(delete_and_ask)()
+    asked = len(journal.chats())
+    assert not async_to_sync(ask_once)()
+    assert len(journal.chats()) == asked
+
+
+def _delete_in_another_process(table: str) -> None:
+    """By SQL alone, so that nothing in this process hears of it."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {table}")
+    connection.close()
