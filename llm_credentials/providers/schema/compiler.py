@@ -336,7 +336,7 @@ class Compiler:
         out: JSON = {name: value for name, value in limit.items() if name in self.rules.keywords}
         if prefix and "prefixItems" in self.rules.keywords:
             out["prefixItems"] = [one if isinstance(one, dict) else {} for one in found]
-            return out | {"items": last if isinstance(last, dict) else self.any_of(found) or {}}
+            return out | {"items": last if isinstance(last, dict) else self.any_of(out["prefixItems"])}
         every = self.any_of([*found, last])
         if every is False:  # An empty list is all that fits.
             every = {} if self.rules.untyped != "refuse" else {"type": "null"}
