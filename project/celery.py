@@ -18,6 +18,9 @@ from celery.signals import (  # noqa: E402
     worker_shutting_down,
 )
 
+from project import broker  # noqa: E402
+
+broker.install()
 app = Celery("keyswitch")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()

@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import redis
 
 from project.celery import app
+from project.embedded import valkey_command
 from project.env import BASE_DIR
 from project.health import WORKERS
 from project.processes import Child
@@ -98,6 +100,39 @@ def test_killed_worker_leaves_no_process_that_goes_on(workers: Workers) -> None:
     session = worker.process.pid
     wait_until(lambda: not _lives(session), "the pool's end", limit_s=5)
     assert workers.diary == ["begun"]
+
+
+def test_worker_outlives_its_broker(tmp_path: Path) -> None:
+    with TemporaryDirectory(prefix="ks-") as folder:
+        broker = Path(folder) / "valkey.sock"
+        valkey = Child(
+            "valkey", valkey_command(Path(folder), socket=broker), log=tmp_path / "v.log", env={}, cwd=tmp_path
+        )
+        workers = Workers(tmp_path, f"unix://{broker}")
+        try:
+            wait_until(lambda: _answers(workers.valkey), "Valkey")
+            worker = workers.start()
+            with app.connection_for_write(f"redis+socket://{broker}") as connection:
+                wait.apply_async(connection=connection, countdown=60)
+            wait_until(lambda: workers.valkey.hlen("unacked") > 0, "the task's arrival")
+            os.kill(valkey.process.pid, signal.SIGKILL)
+            wait_until(lambda: "Trying again in" in worker.log.read_text(), "the worker's search for its broker")
+            valkey.start_again()
+            wait_until(lambda: _answers(workers.valkey), "Valkey")
+            workers.valkey.delete(WORKERS)
+            wait_until(lambda: workers.valkey.zcard(WORKERS), "a sign of life", limit_s=20)
+            assert worker.running
+        finally:
+            valkey.kill_all()
+            for child in workers.children:
+                child.kill_all()
+
+
+def _answers(valkey: redis.Redis) -> bool:
+    try:
+        return bool(valkey.ping())
+    except redis.RedisError:
+        return False
 
 
 def _lives(session: int) -> bool:
