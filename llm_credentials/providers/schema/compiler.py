@@ -21,16 +21,18 @@ MAX_NODES = 5_000
 UNROLLED = 3
 """How often a schema that refers to itself is put in its own place on a wire without references."""
 
-_KEYWORDS: Mapping[str, frozenset[str]] = {
-    "object": frozenset({"minProperties", "maxProperties"}),
-    "array": frozenset({"minItems", "maxItems", "uniqueItems"}),
-    "string": frozenset({"minLength", "maxLength", "pattern", "format"}),
-    "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format"}),
+# In the order in which they are written: the same request must be the same bytes in every process, or no provider's
+# prompt cache knows it again.
+_KEYWORDS: Mapping[str, tuple[str, ...]] = {
+    "object": ("minProperties", "maxProperties"),
+    "array": ("minItems", "maxItems", "uniqueItems"),
+    "string": ("minLength", "maxLength", "pattern", "format"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format"),
 }
 _OF_TYPE: Mapping[str, frozenset[str]] = {
-    **_KEYWORDS,
-    "object": _KEYWORDS["object"] | {"properties", "patternProperties", "additionalProperties", "required"},
-    "array": _KEYWORDS["array"] | {"items", "prefixItems", "additionalItems"},
+    **{kind: frozenset(names) for kind, names in _KEYWORDS.items()},
+    "object": frozenset({*_KEYWORDS["object"], "properties", "patternProperties", "additionalProperties", "required"}),
+    "array": frozenset({*_KEYWORDS["array"], "items", "prefixItems", "additionalItems"}),
 }
 _NOTES = ("title", "description", "default")
 _SPECIAL_PATTERN = re.compile(r"\(\?|\\[pPkKuxcZAzGbB1-9]|\[\[|&&")

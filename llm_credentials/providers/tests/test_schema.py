@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -395,6 +398,26 @@ def test_schema_that_was_changed_in_place_is_compiled_anew() -> None:
     schema["properties"]["a"] = {"type": "string"}
     assert compile_schema(schema, "chat") != first
     assert compile_schema(dict(schema), "chat") is compile_schema(schema, "chat")
+
+
+def test_compiled_schema_is_the_same_bytes_in_every_process() -> None:
+    program = (
+        "import json; from llm_credentials.providers.schema import DIALECTS, compile_schema\n"
+        "from llm_credentials.providers.tests.test_schema_on_wires import LOOSE\n"
+        "print(json.dumps([compile_schema(LOOSE, name) for name in DIALECTS if DIALECTS[name].objects == 'open']))"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[3],
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    ]
+    assert len(set(told)) == 1
+    assert told[0]
 
 
 # Answers
