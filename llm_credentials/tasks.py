@@ -9,7 +9,7 @@ from celery.signals import task_postrun, task_prerun
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from llm_credentials import audit, connection_tests
+from llm_credentials import alerts, audit, connection_tests
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books
 from llm_credentials.models import ConnectionTest
@@ -34,6 +34,11 @@ def connection_test(test_id: str) -> None:
 @shared_task(name="llm_credentials.ledger_sweep", soft_time_limit=50, time_limit=55)
 def ledger_sweep() -> None:
     books.sweep()
+
+
+@shared_task(name=alerts.TASK, soft_time_limit=30, time_limit=35)
+def credential_alert(credential_id: str, status: str) -> None:
+    alerts.credential_alert(credential_id, status)
 
 
 def enqueue_connection_test(test: ConnectionTest) -> None:

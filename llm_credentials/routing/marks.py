@@ -9,9 +9,10 @@ key that was entered anew meanwhile is not blamed for the old one.
 from __future__ import annotations
 
 import structlog
-from django.db.models import F, Q
+from django.db.models import F
 from django.utils import timezone
 
+from llm_credentials import alerts
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import (
@@ -45,8 +46,12 @@ def note(row: Row, error: LLMError | None, *, sent: bool, answered: bool) -> Non
     same_key = rows.filter(version=row.version)
     if status is None:
         same_key.update(status_detail=detail)
-    elif same_key.exclude(Q(status=status) & Q(status_detail=detail)).update(status=status, status_detail=detail):
+    elif same_key.exclude(status=status).update(status=status, status_detail=detail):
         log.info("credential_status_changed", credential=str(row.pk), status=str(status))
+        if isinstance(row, UserCredential):
+            alerts.credential_changed(row, status)
+    else:
+        same_key.update(status_detail=detail)
 
 
 def _verdict(error: LLMError | None) -> tuple[LLMCredential.Status | None, str] | None:
