@@ -28,6 +28,8 @@ class Seen:
     """you, staff, somebody or the site: never who exactly."""
     result: str
     channel: str
+    through: str
+    """The channel in words; empty for Python on the server."""
     ip: str
     """The network that it came from; empty for what others did."""
 
@@ -43,12 +45,23 @@ def seen_by(user: AbstractBaseUser, event: AuditEvent) -> Seen:
         by=_by(event, own=own),
         result=event.result,
         channel=event.channel,
+        through=_through(event.channel),
         ip=event.ip if own or not event.actor else "",
     )
 
 
 def _what(action: str) -> str:
     return str(Action(action).label) if action in Action.values else action
+
+
+def _through(channel: str) -> str:
+    words = {
+        "page": _("in a browser"),
+        "api": _("through the API"),
+        "gateway": _("through the gateway"),
+        "job": _("in a background job"),
+    }
+    return words.get(channel, "")
 
 
 def _by(event: AuditEvent, *, own: bool) -> str:
