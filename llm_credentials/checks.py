@@ -43,7 +43,9 @@ def deployed_key_ring_fits_database(
     if databases and DEFAULT_DB_ALIAS in databases:
         return []
     try:
-        return key_ring_fits_database(app_configs, databases=[DEFAULT_DB_ALIAS])
+        asked = [DEFAULT_DB_ALIAS]
+        fits = key_ring_fits_database(app_configs, databases=asked)
+        return [*fits, *audit_trail_is_guarded(app_configs, databases=asked)]
     except DatabaseError:
         text = "The database could not be asked whether the key ring fits it."
         return [Warning(text, hint="Run manage.py check --database default.", id="llm_credentials.W002")]
@@ -73,9 +75,28 @@ def key_ring_fits_database(
     for key_id, rows in sorted(canary.stranded_rows().items()):
         messages.append(
             Error(
-                f"CREDENTIAL_KEYS has no key {key_id!r}, under which {rows} stored keys are sealed.",
+                f"CREDENTIAL_KEYS has no key {key_id!r}, under which {rows} stored keys or second factors are sealed.",
                 hint=f"Put the key {key_id!r} back after the first one, and run rotate_credential_keys before it goes.",
                 id="llm_credentials.E004",
             )
         )
     return messages
+
+
+@register(Tags.database)
+def audit_trail_is_guarded(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W003: the database would let somebody change what was written down."""
+    from llm_credentials.audit import guard
+
+    if not databases or DEFAULT_DB_ALIAS not in databases or not guard.tables_exist() or guard.is_on():
+        return []
+    return [
+        Warning(
+            "The database does not refuse changes to the audit trail: its triggers are missing or off.",
+            hint="Find out who took them away, run manage.py audit_verify, and put them back with "
+            "manage.py shell -c 'from llm_credentials.audit import guard; guard.install()'.",
+            id="llm_credentials.W003",
+        )
+    ]

@@ -36,6 +36,11 @@ def lifted(using: Any = connection) -> Iterator[None]:
         install(using)
 
 
+def tables_exist(using: Any = connection) -> bool:
+    """False before the first migration."""
+    return set(TABLES) <= set(using.introspection.table_names())
+
+
 def is_on(using: Any = connection) -> bool:
     """Whether every trigger is there and enabled."""
     with using.cursor() as cursor:

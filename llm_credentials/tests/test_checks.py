@@ -11,6 +11,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 
 from llm_credentials import canary, keyring, services
+from llm_credentials.audit import guard
 from llm_credentials.models import KeyringCanary, LLMCredential, UserCredential
 from llm_credentials.tests.factories import UserCredentialFactory
 
@@ -61,7 +62,7 @@ def test_check_e004_rows_under_a_key_that_left_the_ring(alice: Any, bob: Any, se
     for user in (alice, bob):
         services.credential_save(user=user, provider="openai", api_key=KEY)
     settings.CREDENTIAL_KEYS = f"n1:{OTHER}"
-    with pytest.raises(SystemCheckError, match="no key 't1', under which 2 stored keys are sealed"):
+    with pytest.raises(SystemCheckError, match="no key 't1', under which 2 stored keys or second factors are sealed"):
         call_command("check", databases=["default"], stdout=io.StringIO(), stderr=io.StringIO())
 
 
@@ -156,3 +157,10 @@ def test_every_sealed_column_is_known_to_the_canary() -> None:
 
 def test_ring_of_the_tests_is_usable() -> None:
     assert keyring.ring().ids == ("t1",)
+
+
+def test_check_w003_audit_trail_without_its_guard(db: None) -> None:
+    guard.remove()
+    assert "guard.install()" in found(databases=["default"])["llm_credentials.W003"]
+    guard.install()
+    assert found(databases=["default"]) == {}
