@@ -107,7 +107,9 @@ def make_chain(user: Any, adapter: str, sandbox_url: str) -> UserCredential:
     return rows[0]
 
 
-async def run_case(user: Any, adapter: str, fault: str, stream: bool, findings: Findings) -> None:
+async def run_case(
+    user: Any, adapter: str, fault: str, stream: bool, findings: Findings, deadline_s: float = DEADLINE_S
+) -> None:
     """The first key's model carries the fault already."""
     case = f"{adapter}/{fault}/{'streamed' if stream else 'whole'}"
     findings.runs += 1
@@ -116,12 +118,12 @@ async def run_case(user: Any, adapter: str, fault: str, stream: bool, findings: 
     receipt: Any = None
     answer: RoutedResponse | None = None
     try:
-        async with asyncio.timeout(DEADLINE_S + SLACK_S):
+        async with asyncio.timeout(deadline_s + SLACK_S):
             if stream:
-                async for chunk in client.stream(ASK, timeout_s=DEADLINE_S):
+                async for chunk in client.stream(ASK, timeout_s=deadline_s):
                     answer = chunk.response if isinstance(chunk.response, RoutedResponse) else None
             else:
-                answer = await client.complete(ASK, timeout_s=DEADLINE_S)
+                answer = await client.complete(ASK, timeout_s=deadline_s)
             receipt = answer.receipt if answer else None
     except LLMError as error:
         receipt = error.receipt
@@ -133,7 +135,7 @@ async def run_case(user: Any, adapter: str, fault: str, stream: bool, findings: 
     except Exception as error:
         findings.tracebacks.append(f"{case}: {type(error).__name__}")
         return
-    if time.monotonic() - started > DEADLINE_S + SLACK_S:
+    if time.monotonic() - started > deadline_s + SLACK_S:
         findings.hangs.append(case)
     if (adapter, fault) in MAY_BE_EMPTY:
         return

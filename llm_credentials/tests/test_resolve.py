@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_credentials.providers import ModelFacts, ProviderSpec
@@ -410,7 +410,6 @@ def _situations(draw: st.DrawFn) -> tuple[Snapshot, Request, dict[str, float]]:
     return snapshot, request, cooling
 
 
-@settings(deadline=None)
 @given(_situations())
 def test_resolve_always_gives_every_key_once_or_a_problem(situation: tuple[Any, Any, Any]) -> None:
     snapshot, request, cooling = situation
@@ -422,7 +421,6 @@ def test_resolve_always_gives_every_key_once_or_a_problem(situation: tuple[Any, 
         assert sorted(seen) == sorted(key.ref for key in (*snapshot.keys, *snapshot.system_keys))
 
 
-@settings(deadline=None)
 @given(_situations())
 def test_resolve_never_gives_an_unusable_candidate(situation: tuple[Any, Any, Any]) -> None:
     snapshot, request, cooling = situation
@@ -440,7 +438,6 @@ def _of(provider: str, model: str) -> str:
     return model if model.startswith(f"{provider}-") else ""
 
 
-@settings(deadline=None)
 @given(_situations())
 def test_resolve_never_sends_one_providers_model_to_another(situation: tuple[Any, Any, Any]) -> None:
     snapshot, request, cooling = situation
@@ -459,7 +456,6 @@ def test_resolve_never_sends_one_providers_model_to_another(situation: tuple[Any
         assert candidate.model.startswith(f"{candidate.key.provider}-")
 
 
-@settings(deadline=None)
 @given(_situations())
 def test_resolve_never_uses_a_system_key_without_consent(situation: tuple[Any, Any, Any]) -> None:
     snapshot, request, cooling = situation
@@ -471,14 +467,12 @@ def test_resolve_never_uses_a_system_key_without_consent(situation: tuple[Any, A
     assert owners == sorted(owners, reverse=True), "own keys come first"
 
 
-@settings(deadline=None)
 @given(_situations())
 def test_resolve_is_the_same_each_time(situation: tuple[Any, Any, Any]) -> None:
     snapshot, request, cooling = situation
     assert resolve(snapshot, request, cooling) == resolve(snapshot, request, cooling)
 
 
-@settings(deadline=None)
 @given(_situations())
 def test_resolve_without_fallback_is_a_part_of_the_route(situation: tuple[Any, Any, Any]) -> None:
     snapshot, request, cooling = situation
