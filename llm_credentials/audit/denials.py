@@ -47,7 +47,7 @@ def _note(request: HttpRequest, status: int) -> None:
     elif status == 403 and user.is_authenticated:
         if _within_limit(str(user.pk)):
             note(action=Action.ACCESS_DENIED, actor=str(user.pk), target=view, result="403")
-    elif status == 404 and user.is_authenticated and match is not None:
+    elif status == 404 and match is not None and _owners.keys() & match.kwargs.keys() and user.is_authenticated:
         _note_reached_for_others(str(user.pk), match.kwargs)
 
 

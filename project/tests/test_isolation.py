@@ -320,7 +320,7 @@ def _is_login(response: Any) -> bool:
     return "/login/" in place
 
 
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+METHODS = ("GET", "POST", "DELETE")
 
 
 # The matrix
