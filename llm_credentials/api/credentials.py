@@ -104,10 +104,11 @@ class ModelListOut(Schema):
 
 
 def credential_out(credential: UserCredential, default_provider: str) -> dict[str, Any]:
-    names = [name for name in CredentialOut.model_fields if name not in ("is_default", "status")]
+    names = [name for name in CredentialOut.model_fields if name not in ("is_default", "status", "status_detail")]
     return {name: getattr(credential, name) for name in names} | {
         "is_default": credential.provider == default_provider and credential.name == "default",
         "status": credential.shown_status,
+        "status_detail": credential.shown_detail,
     }
 
 

@@ -191,3 +191,8 @@ class LLMCredential(KeyHolder):
     def shown_status(self) -> LLMCredential.Status:
         """The status as of now: a lost encryption key shows before anybody has tried to use the row."""
         return self.Status.NEEDS_REENTRY if self.needs_reentry else self.Status(self.status)
+
+    @property
+    def shown_detail(self) -> str:
+        """What goes with ``shown_status``: the stored words belong to the stored status."""
+        return self.status_detail if self.shown_status == self.status else CredentialUnreadable.user_message

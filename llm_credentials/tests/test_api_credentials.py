@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from llm_credentials import connection_tests, services
 from llm_credentials.models import ConnectionTest, PersonalAccessToken, UserCredential
+from llm_credentials.providers import CredentialUnreadable
 from llm_credentials.services import ALL_SCOPES
 
 ROOT = "/api/user/llm-credentials"
@@ -338,7 +339,9 @@ def test_openapi_document_and_docs_page_stay_at_home(db: None) -> None:
 def test_keys_of_a_lost_ring_read_as_needing_reentry(program: Program, alice: User, settings: Any) -> None:
     services.credential_save(user=alice, provider="sandbox", api_key=GOOD)
     settings.CREDENTIAL_KEYS = "other:" + base64.b64encode(b"x" * 32).decode()
-    assert program.call("get").json()["items"][0]["status"] == "needs_reentry"
+    UserCredential.objects.update(status="error", status_detail="No connection to the address.")
+    item = program.call("get").json()["items"][0]
+    assert (item["status"], item["status_detail"]) == ("needs_reentry", CredentialUnreadable.user_message)
     test = connection_tests.test_start(user=alice, provider="sandbox")
     connection_tests.test_run(test.pk)
     body = program.call("get", f"/tests/{test.pk}").json()

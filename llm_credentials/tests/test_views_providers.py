@@ -82,6 +82,11 @@ def test_provider_list_leaves_keys_out_of_the_chain_that_are_off_or_unreadable(v
     assert "Enter the key again" in text
 
 
+def test_provider_list_with_unreadable_keys_alone_asks_for_one_again(visitor: Client, alice: User) -> None:
+    UserCredentialFactory(user=alice, provider="anthropic", status="needs_reentry")
+    assert "Enter one again, and the agents can answer." in html(visitor.get(LIST))
+
+
 def test_provider_list_teaches_where_there_is_nothing_yet(visitor: Client) -> None:
     text = html(visitor.get(LIST))
     assert "No key yet. Add one, and the agents can answer." in text

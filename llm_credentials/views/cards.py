@@ -245,6 +245,8 @@ class ProvidersPage:
     def _sentence_without_keys(self) -> str:
         if self.system_stands_behind:
             return _("The organisation's keys answer for you. Add a key of your own to choose who does.")
+        if any(card.credential and card.credential.is_active and card.credential.needs_reentry for card in self.cards):
+            return _("Your keys can no longer be opened. Enter one again, and the agents can answer.")
         if self.cards:
             return _("None of your keys is in use. Turn one on, and the agents can answer.")
         return _("No key yet. Add one, and the agents can answer.")
