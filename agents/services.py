@@ -187,9 +187,10 @@ def message_finish(
 
 def messages_settle(conversation: Conversation) -> None:
     """Answers whose writer died are marked incomplete; what they had is kept."""
-    conversation.messages.stale().update(
-        state=MessageState.INCOMPLETE, claim=None, heartbeat_at=None, error=WRITER_DIED
-    )
+    stale = conversation.messages.stale()
+    # Asked first: readers of a page do not wait for a database that is being written to.
+    if stale.exists():
+        stale.update(state=MessageState.INCOMPLETE, claim=None, heartbeat_at=None, error=WRITER_DIED)
 
 
 def _claimed(message_id: UUID, claim: UUID) -> Any:

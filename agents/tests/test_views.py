@@ -8,7 +8,9 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -518,3 +520,14 @@ def test_choices_are_ones_own_active_keys(browser: Client, alice: User, bob: Use
     assert '<option value="sandbox:sandbox-fast">Sandbox · sandbox-fast</option>' in html
     assert '<option value="openai:gpt-gone" selected>' in html
     assert "sandbox-vision" not in html
+
+
+@pytest.mark.parametrize("name", ["conversation-detail", "conversation-list", "run-list", "agent-list"])
+def test_looking_at_a_page_writes_nothing(browser: Client, conversation: Conversation, name: str) -> None:
+    address = reverse(f"agents:{name}", args=[conversation.pk] if name == "conversation-detail" else [])
+    browser.get(address)
+    with CaptureQueriesContext(
+        connection,
+    ) as seen:
+        page(browser, address)
+    assert [query["sql"] for query in seen if query["sql"].startswith(("INSERT", "UPDATE", "DELETE"))] == []
