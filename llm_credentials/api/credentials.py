@@ -103,10 +103,10 @@ class ModelListOut(Schema):
     source: str = Field(description="`provider`, or `catalogue` where the provider could not be asked.")
 
 
-def credential_out(credential: UserCredential, default_provider: str) -> dict[str, Any]:
+def credential_out(credential: UserCredential, default: UserCredential | None) -> dict[str, Any]:
     names = [name for name in CredentialOut.model_fields if name not in ("is_default", "status", "status_detail")]
     return {name: getattr(credential, name) for name in names} | {
-        "is_default": credential.provider == default_provider and credential.name == "default",
+        "is_default": credential == default,
         "status": credential.shown_status,
         "status_detail": credential.shown_detail,
     }
@@ -126,8 +126,11 @@ def _owned(request: ApiRequest, provider: str, name: str) -> UserCredential:
     return credential
 
 
-def _default_of(request: ApiRequest) -> str:
-    return LLMSettings.of(request.user).default_provider
+def _default_of(request: ApiRequest) -> UserCredential | None:
+    """Which key is asked first: of the provider that the caller chose, else the first of their chain."""
+    keys = list(UserCredential.objects.for_user(request.user).active().in_order())
+    chosen = LLMSettings.of(request.user).default_provider
+    return next((key for key in keys if key.provider == chosen), keys[0] if keys else None)
 
 
 @router.get("", response={200: CredentialList, **REFUSALS}, url_name="credential_list")

@@ -320,7 +320,9 @@ class _Plan:
 
     def _system_steps(self) -> Iterator[tuple[Key, Step]]:
         keys = sorted(self.snapshot.system_keys, key=lambda key: key.order)
-        same = self.head_provider
+        chosen = any(self.choice.names(key) for key in keys)
+        # Whoever chose nothing gets the site's choice, and without one the site's default provider.
+        same = self.head_provider or ("" if chosen else self.snapshot.default_provider)
         for key in keys:
             if key.provider == same:
                 yield key, "system_same"
@@ -482,7 +484,7 @@ class _Plan:
         if missing := self._missing(key, model):
             return "unable", f"{model} cannot do this: {', '.join(missing)}.", None
         if key.owner == "system" and not self.snapshot.system_unpriced and self.snapshot.price(spec, model) is None:
-            return "unpriced", f"The price of {model} is unknown, and the site's keys may not call such models.", None
+            return "unpriced", _unpriced(model), None
         return self._resting(key, cooling)
 
     def _refused(self, key: Key, step: Step) -> tuple[Why, str] | None:
@@ -537,3 +539,10 @@ def targets(snapshot: Snapshot) -> set[str]:
     """Everything in it that may be cooling down."""
     keys = (*snapshot.keys, *snapshot.system_keys)
     return {key.ref for key in keys} | {key.destination for key in keys}
+
+
+def _unpriced(model: str) -> str:
+    return (
+        f"The price of {model} is unknown, and the site's keys may not call such models; "
+        "staff can allow it with unpriced_models in the system allowance."
+    )

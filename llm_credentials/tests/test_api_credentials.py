@@ -84,6 +84,18 @@ def test_list_has_the_promised_shape(program: Program) -> None:
     }
 
 
+def test_list_marks_the_key_that_is_asked_first(program: Program, alice: User) -> None:
+    for provider, priority in (("openai", 2), ("sandbox", 1), ("groq", 0)):
+        services.credential_save(
+            user=alice, provider=provider, api_key=GOOD, priority=priority, is_active=provider != "groq"
+        )
+    marked = {item["provider"]: item["is_default"] for item in program.call("get").json()["items"]}
+    assert marked == {"openai": False, "sandbox": True, "groq": False}
+    services.settings_update(user=alice, default_provider="openai")
+    marked = {item["provider"]: item["is_default"] for item in program.call("get").json()["items"]}
+    assert marked == {"openai": True, "sandbox": False, "groq": False}
+
+
 def test_list_shows_nothing_of_others(program: Program, bob: User) -> None:
     services.credential_save(user=bob, provider="sandbox", api_key=GOOD)
     assert program.call("get").json() == {"items": [], "count": 0}

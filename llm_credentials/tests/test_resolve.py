@@ -126,9 +126,15 @@ def test_order_of_system_keys_same_provider_choice_others_last_resort() -> None:
     assert [candidate.step for candidate in route.candidates] == ["system_same", "system_choice", "system_default"]
 
 
-def test_order_keeps_the_sites_default_provider_for_last_when_nobody_chose() -> None:
-    system = (_system("apple", priority=1), _system("birch", priority=9))
-    assert _order(resolve(_snapshot(system=system), Request())) == ["system:birch", "system:apple"]
+def test_order_begins_with_the_sites_default_provider_when_nobody_chose() -> None:
+    system = (_system("apple", priority=9), _system("birch", priority=1))
+    assert _order(resolve(_snapshot(system=system), Request())) == ["system:apple", "system:birch"]
+
+
+def test_order_begins_with_the_sites_choice_when_the_user_made_none() -> None:
+    system = (_system("apple", priority=1), _system("birch", priority=9), _system("cedar"))
+    snapshot = _snapshot(system=system, completions=SystemChoice(provider="birch"))
+    assert _order(resolve(snapshot, Request())) == ["system:birch", "system:cedar", "system:apple"]
 
 
 def test_order_prefers_a_stored_system_key_to_the_environments() -> None:
