@@ -252,7 +252,7 @@ class Supervisor:
 _FIRST_CLICKS = (
     "First three clicks:",
     '  1. Sign in as demo: the provider "Sandbox" already has a working key, and costs nothing.',
-    "  2. Settings, Providers: press Test on the Sandbox card, or paste a key of your own.",
+    "  2. Settings, Providers: open the Sandbox card and press Test key, or add a key of your own.",
     "  3. Agents, Conversation: write something and watch the answer come.",
 )
 
