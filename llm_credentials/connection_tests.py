@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -43,6 +41,7 @@ from llm_credentials.providers import (
     QuotaExhausted,
     RateLimited,
 )
+from llm_credentials.services import Draft
 from llm_credentials.validation import clean_provider
 
 log = structlog.get_logger(__name__)
@@ -79,16 +78,6 @@ class QueueUnavailable(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unsaved:
-    """Fields as somebody typed them, not yet saved. ``None``: as stored."""
-
-    api_key: str | None = field(default=None, repr=False)
-    base_url: str | None = None
-    model: str | None = None
-    options: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelList:
     models: tuple[ModelInfo, ...]
     source: str
@@ -99,7 +88,7 @@ class ModelList:
 
 
 def test_start(
-    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Unsaved | None = None
+    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Draft | None = None
 ) -> ConnectionTest:
     """A queued test row. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
 
@@ -138,7 +127,7 @@ def _spend(user: AbstractBaseUser, spec: ProviderSpec) -> None:
 
 
 def _draft(
-    user: AbstractBaseUser, spec: ProviderSpec, name: str, credential: UserCredential | None, unsaved: Unsaved | None
+    user: AbstractBaseUser, spec: ProviderSpec, name: str, credential: UserCredential | None, unsaved: Draft | None
 ) -> ConnectionTest:
     """The row for this test: the stored key as it is, or the typed one sealed beside its typed destination."""
     given = services.credential_check(provider=spec.slug, name=name, stored=credential, draft=unsaved)
@@ -385,7 +374,7 @@ def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> Non
 
 
 def models_available(
-    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Unsaved | None = None
+    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Draft | None = None
 ) -> ModelList:
     """The models of this key as its provider lists them, else what the catalogue knows.
 

@@ -8,9 +8,9 @@ from typing import Any
 from django import forms
 from django.core.exceptions import ValidationError
 
-from llm_credentials.connection_tests import Unsaved
 from llm_credentials.models import UserCredential
 from llm_credentials.providers import ProviderSpec
+from llm_credentials.services import Draft
 
 OPTION_PREFIX = "option_"
 
@@ -58,11 +58,11 @@ class CredentialForm(forms.Form):
         )
 
     @property
-    def draft(self) -> Unsaved:
+    def draft(self) -> Draft:
         """What was typed, for a service. An empty key means unchanged, as does a field that the form lacks."""
         typed = self.cleaned_data
         options = {field.name: typed[OPTION_PREFIX + field.name] for field in self.spec.options}
-        return Unsaved(
+        return Draft(
             api_key=typed["api_key"] or None,
             model=typed["model"],
             base_url=typed.get("base_url"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -42,7 +42,6 @@ from llm_credentials.validation import (
 __all__ = [
     "ALL_SCOPES",
     "CheckedCredential",
-    "CredentialDraft",
     "Draft",
     "SavedCredential",
     "credential_check",
@@ -65,19 +64,6 @@ Row = TypeVar("Row", UserCredential, SystemCredential)
 # Credentials
 
 
-class CredentialDraft(Protocol):
-    """Fields as somebody typed them; ``None``: as stored."""
-
-    @property
-    def api_key(self) -> str | None: ...
-    @property
-    def base_url(self) -> str | None: ...
-    @property
-    def model(self) -> str | None: ...
-    @property
-    def options(self) -> Mapping[str, Any] | None: ...
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedCredential:
     """A draft laid over what is stored, valid as a whole."""
@@ -92,6 +78,8 @@ class CheckedCredential:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
+    """Fields of a key as somebody typed them, not yet saved. ``None``: as stored."""
+
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
     base_url: str | None = None
@@ -117,7 +105,7 @@ def credential_check(
     *,
     provider: str,
     stored: LLMCredential | None,
-    draft: CredentialDraft | None,
+    draft: Draft | None,
     name: str = "default",
 ) -> CheckedCredential:
     """What would be saved or tested. Nothing is written and nothing opened. Raises ValidationError."""

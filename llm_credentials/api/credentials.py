@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,9 +16,10 @@ from pydantic import ConfigDict, Field
 from llm_credentials import connection_tests, services
 from llm_credentials.api.auth import ApiRequest, require_scope
 from llm_credentials.api.errors import ErrorOut
-from llm_credentials.connection_tests import QueueUnavailable, TestBusy, Unsaved
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
+from llm_credentials.services import Draft
 from llm_credentials.tasks import enqueue_connection_test
 
 router = Router()
@@ -127,18 +129,22 @@ def _owned(request: ApiRequest, provider: str, name: str) -> UserCredential:
 
 
 def _default_of(request: ApiRequest) -> UserCredential | None:
-    """Which key is asked first: of the provider that the caller chose, else the first of their chain."""
-    keys = list(UserCredential.objects.for_user(request.user).active().in_order())
+    return _first_asked(request, UserCredential.objects.for_user(request.user).in_order())
+
+
+def _first_asked(request: ApiRequest, in_order: Iterable[UserCredential]) -> UserCredential | None:
+    """The key of the provider that the caller chose, else the first of their chain."""
+    active = [key for key in in_order if key.is_active]
     chosen = LLMSettings.of(request.user).default_provider
-    return next((key for key in keys if key.provider == chosen), keys[0] if keys else None)
+    return next((key for key in active if key.provider == chosen), active[0] if active else None)
 
 
 @router.get("", response={200: CredentialList, **REFUSALS}, url_name="credential_list")
 def credential_list(request: ApiRequest) -> dict[str, Any]:
     require_scope(request, "read")
-    default = _default_of(request)
-    items = [credential_out(row, default) for row in UserCredential.objects.for_user(request.user).in_order()]
-    return {"items": items, "count": len(items)}
+    rows = list(UserCredential.objects.for_user(request.user).in_order())
+    default = _first_asked(request, rows)
+    return {"items": [credential_out(row, default) for row in rows], "count": len(rows)}
 
 
 @router.post("", response={200: CredentialSaved, 201: CredentialSaved, **REFUSALS}, url_name="credential_save")
@@ -195,7 +201,7 @@ def connection_test_start(
 ) -> Any:
     """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``."""
     require_scope(request, "credentials")
-    unsaved = Unsaved(**payload.dict()) if payload is not None and payload.dict(exclude_none=True) else None
+    unsaved = Draft(**payload.dict()) if payload is not None and payload.dict(exclude_none=True) else None
     test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
     enqueue_connection_test(test)
     return Status(202, connection_test_out(test))

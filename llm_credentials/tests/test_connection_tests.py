@@ -15,8 +15,9 @@ from django.db import connections
 from django.utils import timezone
 
 from llm_credentials import connection_tests, services
-from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited, Unsaved
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited
 from llm_credentials.models import ConnectionTest, UserCredential
+from llm_credentials.services import Draft
 from llm_credentials.tasks import enqueue_connection_test
 from project.tests.servers import wait_until
 
@@ -72,7 +73,7 @@ def test_run_says_what_failed(
 
 
 def test_run_names_an_unknown_model(alice: User, stored: UserCredential) -> None:
-    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(model="sandbox-chat~fault=404"))
+    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(model="sandbox-chat~fault=404"))
     test = run(test)
     assert test.state == "invalid"
     assert [step["name"] for step in test.steps if step["state"] == "failed"] == ["model"]
@@ -88,7 +89,7 @@ def test_run_gives_up_at_its_cap(alice: User, sandbox_url: str, settings: Any) -
 
 
 def test_run_of_an_unsaved_key_destroys_it(alice: User, sandbox_url: str) -> None:
-    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(api_key=CANARY))
+    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key=CANARY))
     assert test.has_key
     test = run(test)
     assert test.state == "valid"
@@ -97,7 +98,7 @@ def test_run_of_an_unsaved_key_destroys_it(alice: User, sandbox_url: str) -> Non
 
 
 def test_run_of_an_unsaved_key_leaves_the_stored_status(alice: User, stored: UserCredential) -> None:
-    run(connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(api_key="sbx-bad-0123456789")))
+    run(connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key="sbx-bad-0123456789")))
     stored.refresh_from_db()
     assert stored.status == "unverified"
 
@@ -176,7 +177,7 @@ def test_start_without_a_key_says_so(alice: User, sandbox_url: str) -> None:
     with pytest.raises(UserCredential.DoesNotExist):
         connection_tests.test_start(user=alice, provider="sandbox")
     with pytest.raises(ValidationError, match="key"):
-        connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(model="sandbox-chat"))
+        connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(model="sandbox-chat"))
 
 
 def test_start_with_another_users_key_name_finds_nothing(alice: User, bob: User, stored: UserCredential) -> None:
@@ -190,7 +191,7 @@ def test_start_with_another_address_asks_for_the_key_again(alice: User, sandbox_
     )
     with pytest.raises(ValidationError, match="Enter the key again"):
         connection_tests.test_start(
-            user=alice, provider="openai_compatible", unsaved=Unsaved(base_url="https://example.com/v1")
+            user=alice, provider="openai_compatible", unsaved=Draft(base_url="https://example.com/v1")
         )
 
 
@@ -201,13 +202,13 @@ def test_start_refuses_unknown_providers(alice: User, sandbox_url: str, provider
 
 
 def test_abandoned_tests_lose_their_key(alice: User, sandbox_url: str) -> None:
-    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(api_key=CANARY))
+    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key=CANARY))
     ConnectionTest.objects.update(created_at=timezone.now() - timedelta(seconds=61))
     assert connection_tests.expire_abandoned() == 1
     test.refresh_from_db()
     assert test.state == "expired"
     assert not test.has_key
-    assert connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(api_key=CANARY))
+    assert connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key=CANARY))
 
 
 def test_a_waiting_key_is_destroyed_by_the_clock_alone(
@@ -215,7 +216,7 @@ def test_a_waiting_key_is_destroyed_by_the_clock_alone(
 ) -> None:
     monkeypatch.setattr(connection_tests, "UNSAVED_KEY_TTL_S", 0)
     monkeypatch.setattr(connection_tests, "ABANDONED_AFTER_S", 0)
-    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(api_key=CANARY))
+    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key=CANARY))
     wait_until(lambda: not ConnectionTest.objects.get(pk=test.pk).has_key, "the test to get there")
 
 
@@ -226,7 +227,7 @@ def test_a_worker_runs_what_is_enqueued(alice: User, stored: UserCredential, cel
 
 
 def test_the_message_carries_an_id_alone(alice: User, sandbox_url: str, valkey_url: str, _valkey: Any) -> None:
-    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Unsaved(api_key=CANARY))
+    test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key=CANARY))
     enqueue_connection_test(test)
     message = b"".join(_valkey.lrange("celery", 0, -1))
     assert str(test.pk).encode() not in CANARY.encode()
