@@ -65,5 +65,5 @@ class SessionUser(SessionAuth):
 
 def require_scope(request: ApiRequest, scope: str) -> None:
     """Raises 403 if the caller's token lacks the scope; a session has all."""
-    if request.token is not None and scope not in request.token.scopes:
+    if request.token is not None and not request.token.allows(scope):
         raise ApiError(403, "scope_missing", f"This token lacks the scope «{scope}».")
