@@ -38,7 +38,8 @@ from llm_credentials.factory import client_for, explain_route, open_client  # no
 from llm_credentials.models import UserCredential  # noqa: E402
 from llm_credentials.providers import LLMMessage  # noqa: E402
 from llm_credentials.routing import health, kept  # noqa: E402
-from llm_credentials.routing.resolve import Request, resolve  # noqa: E402
+from llm_credentials.routing.resolve import resolve  # noqa: E402
+from llm_credentials.routing.values import Request  # noqa: E402
 from project.tests import servers  # noqa: E402
 
 ASK = [LLMMessage.user("What is 17 * 23?")]

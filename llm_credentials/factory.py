@@ -34,9 +34,10 @@ from llm_credentials.providers import (
 from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.routing import health, kept, kinds
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
-from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, Candidate, Request, Route, resolve
+from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, resolve
 from llm_credentials.routing.router import Chain, Size, routed
 from llm_credentials.routing.snapshot import Loaded, Person
+from llm_credentials.routing.values import Candidate, Request, Route
 
 __all__ = [
     "Attempt",

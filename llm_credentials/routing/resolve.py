@@ -7,34 +7,27 @@ provider's last. A candidate is a key with a model; a model's name goes to anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
-from llm_credentials.providers.spec import ModelFacts, ProviderSpec, Speed
-from llm_credentials.routing.kinds import Weight
-from llm_credentials.routing.receipt import KeyOwner
+from llm_credentials.providers.spec import ModelFacts, Speed
+from llm_credentials.routing.values import (
+    Candidate,
+    Dropped,
+    Key,
+    Override,
+    Preferences,
+    Request,
+    Route,
+    Snapshot,
+    Step,
+    SystemChoice,
+    Why,
+)
 
-Step: TypeAlias = Literal[
-    "named", "override", "default", "own", "system_same", "system_choice", "system", "system_default"
-]
-Why: TypeAlias = Literal[
-    "inactive",
-    "unknown_provider",
-    "unreadable",
-    "no_key",
-    "no_address",
-    "no_model",
-    "unable",
-    "cooling_down",
-    "destination_down",
-    "no_consent",
-    "not_allowed",
-    "unpriced",
-    "no_fallback",
-]
 TEMPERATURE = 0.3
 MAX_TOKENS = 2000
 
@@ -56,163 +49,6 @@ _REASONS: Mapping[Step, str] = {
     "system": "the site's key for another provider",
     "system_default": "the site's last resort",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Key:
-    """What routing knows of a credential; nothing secret, sealed or not."""
-
-    ref: str
-    """Tells it from every other one: ``user:<uuid>``, ``system:<uuid>`` or ``environment:<provider>``."""
-    id: UUID | None
-    owner: KeyOwner
-    provider: str
-    label: str = ""
-    """The provider's, for words."""
-    name: str = "default"
-    model: str = ""
-    base_url: str = ""
-    is_active: bool = True
-    readable: bool = True
-    has_key: bool = True
-    priority: int = 100
-    created_at: float = 0.0
-    """Seconds since the epoch."""
-    version: int = 1
-    from_environment: bool = False
-
-    @property
-    def order(self) -> tuple[bool, int, float, str]:
-        return (self.from_environment, self.priority, self.created_at, self.ref)
-
-    @property
-    def title(self) -> str:
-        """Such as ``OpenAI``, ``OpenAI · work`` or ``OpenAI (site)``."""
-        name = "" if self.name == "default" or self.from_environment else f" · {self.name}"
-        return f"{self.label or self.provider}{name}{' (site)' if self.owner == 'system' else ''}"
-
-    @property
-    def destination(self) -> str:
-        return f"to:{self.provider}|{self.base_url}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preferences:
-    default_provider: str = ""
-    fallback_to_system: bool = True
-    temperature: float | None = None
-    max_tokens: int | None = None
-    strategy: str = "priority"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Override:
-    """A user's choice for one task; empty and ``None`` mean "as otherwise settled"."""
-
-    credential: UUID | None = None
-    provider: str = ""
-    model: str = ""
-    temperature: float | None = None
-    max_tokens: int | None = None
-    fallback_to_system: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SystemChoice:
-    """What staff settled for completions or embeddings on the site's keys."""
-
-    credential: UUID | None = None
-    provider: str = ""
-    model: str = ""
-    temperature: float | None = None
-    max_tokens: int | None = None
-
-    def names(self, key: Key) -> bool:
-        return key.id == self.credential if self.credential else bool(self.provider) and key.provider == self.provider
-
-
-def _no_price(spec: ProviderSpec, model: str) -> Decimal | None:
-    return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Snapshot:
-    """Everything that a route depends on, but what is cooling down."""
-
-    specs: Mapping[str, ProviderSpec]
-    user_active: bool = True
-    preferences: Preferences = Preferences()
-    keys: tuple[Key, ...] = ()
-    """The user's own, inactive ones included."""
-    system_keys: tuple[Key, ...] = ()
-    overrides: Mapping[str, Override] = field(default_factory=dict)
-    completions: SystemChoice = SystemChoice()
-    embeddings: SystemChoice = SystemChoice()
-    default_provider: str = ""
-    """The site's (``LLM_DEFAULT_PROVIDER``): its system key comes last of all."""
-    system_allowed: bool = True
-    """Whether staff let this user use the site's keys."""
-    system_unpriced: bool = True
-    """Whether staff let the site's keys call models whose price is unknown."""
-    price: Callable[[ProviderSpec, str], Decimal | None] = _no_price
-    """USD for a million tokens of a model; ``None``: unknown."""
-    latency_ms: Mapping[str, float] = field(default_factory=dict)
-    """``Key.ref`` → how long this user waited for it lately."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    task: str | None = None
-    provider: str | None = None
-    model: str | None = None
-    credential: UUID | None = None
-    needs: frozenset[str] = frozenset()
-    fallback: bool = True
-    """Whether anything but what the call names (else the override, else the default provider) may be tried."""
-    weight: Weight = "normal"
-    turn: int = 0
-    """Counts the calls of this process: whose turn it is where keys share the load."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    key: Key
-    model: str
-    step: Step
-    reason: str = ""
-    """Why it is in the chain, in words."""
-    temperature: float | None = None
-    """As override, user or staff settled it; ``None``: the caller's default holds."""
-    max_tokens: int | None = None
-    facts: ModelFacts | None = None
-    """What the catalogue knows of the model."""
-    position: int = 0
-    """Its place in the order, counted together with what was dropped."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Dropped:
-    key: Key
-    model: str
-    step: Step
-    why: Why
-    words: str
-    retry_after_s: float | None = None
-    """For what is only cooling down."""
-    position: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
-    """The candidates in their order. Without any, ``problem`` and ``dropped`` say why."""
-
-    candidates: tuple[Candidate, ...] = ()
-    dropped: tuple[Dropped, ...] = ()
-    problem: str = ""
-
-    @property
-    def chosen(self) -> Candidate | None:
-        return self.candidates[0] if self.candidates else None
 
 
 def resolve(snapshot: Snapshot, request: Request, cooling: Mapping[str, float] | None = None) -> Route:

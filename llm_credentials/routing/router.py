@@ -53,8 +53,8 @@ from llm_credentials.providers import (
 )
 from llm_credentials.routing import health, marks
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse
-from llm_credentials.routing.resolve import Candidate, Dropped, Route
 from llm_credentials.routing.snapshot import Loaded, Row
+from llm_credentials.routing.values import Candidate, Dropped, Route
 
 log = structlog.get_logger(__name__)
 

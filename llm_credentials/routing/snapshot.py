@@ -29,7 +29,8 @@ from llm_credentials.models import (
 )
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
 from llm_credentials.providers import ProviderSpec, specs
-from llm_credentials.routing.resolve import Key, Override, Preferences, Snapshot, SystemChoice, targets
+from llm_credentials.routing.resolve import targets
+from llm_credentials.routing.values import Key, Override, Preferences, Snapshot, SystemChoice
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
 MEASURED_FOR = timedelta(days=3)

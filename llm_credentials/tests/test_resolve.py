@@ -11,16 +11,8 @@ from hypothesis import strategies as st
 
 from llm_credentials.providers import ModelFacts, ProviderSpec
 from llm_credentials.providers.spec import CHAT, EMBEDS, SEES
-from llm_credentials.routing.resolve import (
-    Key,
-    Override,
-    Preferences,
-    Request,
-    Route,
-    Snapshot,
-    SystemChoice,
-    resolve,
-)
+from llm_credentials.routing.resolve import resolve
+from llm_credentials.routing.values import Key, Override, Preferences, Request, Route, Snapshot, SystemChoice
 
 
 def _spec(slug: str, **changes: Any) -> ProviderSpec:
