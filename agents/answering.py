@@ -16,10 +16,11 @@ from agents.database import in_database
 from agents.drafts import Draft
 from agents.loop import Event
 from agents.models import MessageState, StoredMessage
-from agents.receipts import INTERNAL_ERROR, error_json, limit_error
+from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error
 from agents.registry import get_agent
 from agents.services import TURN
 from agents.watching import Interrupted, Watch, watching
+from llm_credentials.audit import AuditUnavailable
 from llm_credentials.providers import LLMError, LLMMessage
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
         pass  # stopped, by the user or because they may no longer see it
     except LLMError as error:
         ending.llm_error, ending.error = error, error_json(error)
+        ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED
+    except AuditUnavailable:
+        ending.error = AUDIT_UNAVAILABLE
         ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED
     except Exception:
         logger.exception("an answer could not be written")

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from agents.loop import StopReason
+from llm_credentials.audit import AuditUnavailable
 from llm_credentials.providers import LLMError, LLMResponse, Usage
 from llm_credentials.providers.usage import add
 from llm_credentials.routing.receipt import Receipt
@@ -81,4 +82,5 @@ def limit_error(reason: StopReason) -> dict[str, Any]:
     return site_error("LimitReached", f"An answer may not {words} as this one would have; it was ended here.")
 
 
+AUDIT_UNAVAILABLE = site_error("AuditUnavailable", AuditUnavailable.user_message)
 INTERNAL_ERROR = site_error("InternalError", "Something went wrong on this site. What was written is kept; try again.")

@@ -13,9 +13,10 @@ from agents.base import Agent
 from agents.database import in_database
 from agents.drafts import Draft
 from agents.models import AgentRun, RunState
-from agents.receipts import INTERNAL_ERROR, error_json, limit_error
+from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error
 from agents.registry import UnknownAgent, get_agent
 from agents.watching import Interrupted, Watch, watching
+from llm_credentials.audit import AuditUnavailable
 from llm_credentials.providers import LLMError
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ async def run_execute(run_id: UUID) -> Outcome:
         llm_error, error = caught, error_json(caught)
     except AgentRun.DoesNotExist:
         return Outcome.NOTHING_TO_DO
+    except AuditUnavailable:
+        error = AUDIT_UNAVAILABLE
     except Exception:
         logger.exception("a run could not be finished")
         error = INTERNAL_ERROR

@@ -21,7 +21,7 @@ from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from llm_credentials import bridge, limits, services
-from llm_credentials.audit import Action, note, target_of
+from llm_credentials.audit import Action, AuditUnavailable, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, UserCredential
@@ -199,6 +199,11 @@ def test_run(test_id: UUID | str) -> None:
     version = stored.version if stored is not None and as_stored else None
     try:
         outcome = bridge.run(_examine, test)
+    except AuditUnavailable as error:
+        _finish(
+            test, _Outcome(state=ConnectionTest.State.ERROR, detail=error.user_message, status=None, steps=[]), None
+        )
+        return
     except Exception:
         _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=OUR_FAULT, status=None, steps=[]), None)
         raise

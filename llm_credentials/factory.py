@@ -142,7 +142,7 @@ async def open_client(
     It is kept for the next call on this event loop with the same version of the credential, at most ``CLIENT_KEPT_S``.
     ``model`` and ``options`` stand in for the stored ones; ``user_id``: for whom it is opened. An audit event is
     committed before the key is opened. Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider;
-    AuditUnavailable or DatabaseError when there can be no event; RuntimeError inside a transaction.
+    AuditUnavailable when there can be no event; RuntimeError inside a transaction.
     """
     name = model or credential.model or credential.spec.default_model
     egress = conf.egress_policy()

@@ -9,6 +9,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from django_ratelimit.exceptions import Ratelimited
 
+from llm_credentials.audit import AuditUnavailable
+
 DEFAULT_RETRY_AFTER_S = 60
 """Our limits count by the minute; who knows better sets the header itself."""
 
@@ -30,15 +32,19 @@ _WORDS = {
 }
 
 
-def error_response(request: HttpRequest, status: int, **headers: str) -> HttpResponse:
-    """The page ``<status>.html``, or its sentence as JSON. Needs neither session nor database."""
+def error_response(request: HttpRequest, status: int, words: str = "", **headers: str) -> HttpResponse:
+    """The page ``<status>.html``, or its sentence as JSON; ``words`` stand in for the usual ones.
+
+    Needs neither session nor database.
+    """
     preferred = request.get_preferred_type(["text/html", "application/json"])
     if request.path.startswith("/api/") or preferred == "application/json":
         # The shape of the API's own errors.
-        body = {"error": {"code": _CODES[status], "message": _WORDS[status], "where": None}}
+        body = {"error": {"code": _CODES[status], "message": words or _WORDS[status], "where": None}}
         return JsonResponse(body, status=status, headers=headers)
     # Without the request: context processors would ask the session, thus the database, who is there.
-    return HttpResponse(render_to_string(f"{status}.html", {"status": status}), status=status, headers=headers)
+    page = render_to_string(f"{status}.html", {"status": status, "reason": words})
+    return HttpResponse(page, status=status, headers=headers)
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -60,6 +66,10 @@ def too_many_requests(request: HttpRequest, exception: Exception | None = None) 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
-        return error_response(request, 503, **{"Retry-After": "5"})
-    return error_response(request, 500)
+    match sys.exc_info()[1]:
+        case AuditUnavailable():
+            return error_response(request, 503, AuditUnavailable.user_message, **{"Retry-After": "5"})
+        case OperationalError() | InterfaceError():
+            return error_response(request, 503, **{"Retry-After": "5"})
+        case _:
+            return error_response(request, 500)

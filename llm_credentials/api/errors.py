@@ -14,6 +14,7 @@ from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError
 from ninja.errors import ValidationError as SchemaError
 
+from llm_credentials.audit import AuditUnavailable
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import UserCredential
@@ -104,6 +105,11 @@ def install_error_handlers(api: NinjaAPI) -> None:
     @api.exception_handler(TestBusy)
     def busy(request: HttpRequest, error: TestBusy) -> HttpResponse:
         return answer(request, ApiError(409, "test_running", str(error)))
+
+    @api.exception_handler(AuditUnavailable)
+    def no_audit(request: HttpRequest, error: AuditUnavailable) -> HttpResponse:
+        said = ApiError(503, "audit_unavailable", error.user_message, headers={"Retry-After": "5"})
+        return answer(request, said)
 
     @api.exception_handler(QueueUnavailable)
     def no_queue(request: HttpRequest, error: QueueUnavailable) -> HttpResponse:

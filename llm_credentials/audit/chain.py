@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import ClassVar
 from uuid import uuid4
 
 import structlog
@@ -35,7 +36,15 @@ ATTEMPTS = 5
 
 
 class AuditUnavailable(RuntimeError):
-    """An event could not be written, so what it announces must not happen."""
+    """An event could not be written, so what it announces must not happen.
+
+    No LLMError: it is no fault of a key or provider, and the next candidate would need an event just the same. So it
+    ends a call at once, before anything is opened, and whatever was reserved is void.
+    """
+
+    user_message: ClassVar[str] = (
+        "The audit trail cannot be written just now, so no key was used. Nothing was lost; try again in a moment."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,8 +254,13 @@ os.register_at_fork(after_in_child=_new_group)
 
 
 def write(draft: Draft) -> None:
-    """With the caller's transaction, or committed on return. Raises KeyringError, DatabaseError, AuditUnavailable."""
-    if connection.in_atomic_block:
-        append([draft])
-    else:
+    """With the caller's transaction, or committed on return. Raises KeyringError, AuditUnavailable."""
+    if not connection.in_atomic_block:
         _group.write(draft)
+        return
+    try:
+        append([draft])
+    except DatabaseError as error:
+        # Not as it is: a caller that tries again after a clash of its own rows would take this for one.
+        log.error("audit_not_written", events=1, error=type(error).__name__)
+        raise AuditUnavailable from None

@@ -19,7 +19,7 @@ from llm_credentials.providers import CredentialUnreadable
 def announce_opening(credential: KeyHolder | EnvironmentCredential, user_id: Any = None) -> None:
     """Write that this key is about to be opened for this user (None: for whoever calls).
 
-    Raises CredentialUnreadable without a usable key ring; AuditUnavailable or DatabaseError when it cannot be written;
+    Raises CredentialUnreadable without a usable key ring; AuditUnavailable when it cannot be written;
     RuntimeError inside a transaction, which might take the event back.
     """
     actor = circumstances().actor or ("" if user_id is None else str(user_id))

@@ -21,7 +21,7 @@ def record(
     result: str = "ok",
     actor: str | None = None,
 ) -> None:
-    """Write an event. ``actor``: None = whoever calls; ids as text. Raises KeyringError, DatabaseError,
+    """Write an event. ``actor``: None = whoever calls; ids as text. Raises KeyringError,
     AuditUnavailable: what the event announces must not happen then.
     """
     now = circumstances()
