@@ -468,7 +468,9 @@ class AuditEventAdmin(ViewOnly):
             return HttpResponseRedirect("../")
         context = self.admin_site.each_context(request) | {"title": "Audit chain", "opts": self.opts}
         try:
-            context |= {"report": verify()}
+            report = verify()
+            context |= {"report": report}
+            note(action=Action.AUDIT_VERIFY, subject="system", result="holds" if report.holds else "broken")
         except keyring.KeyringError as error:
             context |= {"problem": f"{error} {error.hint}"}
         return TemplateResponse(request, "admin/llm_credentials/auditevent/verify.html", context)

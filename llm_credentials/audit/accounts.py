@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from allauth.account.signals import password_changed, password_reset
+from allauth.account.signals import email_changed, password_changed, password_reset, user_signed_up
 from allauth.mfa.signals import authenticator_added, authenticator_removed
 from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
@@ -34,6 +34,17 @@ def _login_failed(credentials: dict[str, Any], **kwargs: Any) -> None:
     if found is None and (email := str(credentials.get("email") or "")) and "\0" not in email:
         found = users.filter(email__iexact=email).first()
     note(action=Action.LOGIN_FAILED, actor="", subject=str(found.pk) if found else "", result="refused")
+
+
+@receiver(user_signed_up)
+def _signed_up(user: Any, **kwargs: Any) -> None:
+    note(action=Action.ACCOUNT_CREATE, actor=str(user.pk), subject=str(user.pk))
+
+
+@receiver(email_changed)
+def _email_changed(user: Any, **kwargs: Any) -> None:
+    """Mails about keys go there from now on. Neither address is kept."""
+    note(action=Action.ACCOUNT_CHANGE, actor=str(user.pk), subject=str(user.pk), target=target_of("account", "email"))
 
 
 @receiver(password_changed)

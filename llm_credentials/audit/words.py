@@ -29,8 +29,12 @@ class Action(models.TextChoices):
     TOKEN_REVOKE = "token.revoke", "Access token revoked"
     TOKEN_REFUSED = "token.refused", "Access token refused"
     ACCESS_DENIED = "access.denied", "Access refused"
+    ACCOUNT_CREATE = "account.create", "Account made"
+    ACCOUNT_CHANGE = "account.change", "Account changed"
     ACCOUNT_EXPORT = "account.export", "Data exported"
     ACCOUNT_DELETE = "account.delete", "Account deleted"
+    RING_ROTATE = "ring.rotate", "Keys moved to a new encryption key"
+    AUDIT_VERIFY = "audit.verify", "Audit trail checked"
     AUDIT_EXPORT = "audit.export", "Audit events exported"
     AUDIT_ARCHIVE = "audit.archive", "Old events archived"
 

@@ -277,3 +277,38 @@ def test_opening_in_a_worker_is_of_a_job(
     assert (event.channel, event.actor, event.subject) == ("job", str(alice.pk), str(alice.pk))
     assert event.request_id
     assert opened == [1]
+
+
+def test_signup_is_written_down(db: None, client: Client) -> None:
+    typed = {
+        "username": "dora",
+        "email": "dora@example.com",
+        "password1": "tr0ub4dor-and-3",
+        "password2": "tr0ub4dor-and-3",
+    }
+    client.post(reverse("account_signup"), typed)
+    dora = User.objects.get(username="dora")
+    event = AuditEvent.objects.get(action="account.create")
+    assert (event.actor, event.subject, event.target) == (str(dora.pk), str(dora.pk), "")
+
+
+def test_what_staff_do_to_an_account_is_written_down(alice: User, staff: User, client: Client) -> None:
+    client.force_login(staff)
+    page = reverse("admin:auth_user_change", args=(alice.pk,))
+    joined = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    client.post(page, {"username": "alice", "email": "alice@example.com", "is_staff": "on", **joined})
+    event = AuditEvent.objects.get(action="account.change")
+    assert (event.actor, event.subject) == (str(staff.pk), str(alice.pk))
+    assert {"is_active", "is_staff"} <= set(event.target.removeprefix("account:").split(","))
+    password = reverse("admin:auth_user_password_change", args=(alice.pk,))
+    client.post(password, {"usable_password": "true", "password1": "another-Pass-9", "password2": "another-Pass-9"})
+    assert AuditEvent.objects.get(action="password.change").subject == str(alice.pk)
+    client.post(reverse("admin:auth_user_delete", args=(alice.pk,)), {"post": "yes"})
+    assert AuditEvent.objects.get(action="account.delete").subject == str(alice.pk)
+    assert "another-Pass-9" not in json.dumps([[str(each) for each in row] for row in AuditEvent.objects.values_list()])
+
+
+def test_a_check_of_the_trail_by_staff_is_written_down(staff: User, client: Client) -> None:
+    client.force_login(staff)
+    client.post(reverse("admin:llm_credentials_audit_verify"))
+    assert (_last().action, _last().actor, _last().result) == ("audit.verify", str(staff.pk), "holds")
