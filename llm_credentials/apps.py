@@ -10,6 +10,7 @@ class LlmCredentialsConfig(AppConfig):
         from llm_credentials import checks, conf  # noqa: F401  (checks register themselves on import)
         from llm_credentials.audit import accounts, denials  # noqa: F401  (so do the receivers)
         from llm_credentials.models import ConnectionTest
+        from llm_credentials.notices import accounts as account_notices  # noqa: F401
         from llm_credentials.providers import registry
 
         registry.use_site_addresses(conf.site_address)

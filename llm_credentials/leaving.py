@@ -28,6 +28,7 @@ from llm_credentials.models import (
     UsageRecord,
     UserCredential,
 )
+from llm_credentials.notices import Kind, notify
 
 Part = Callable[[User], Any]
 _parts: dict[str, Part] = {}
@@ -58,6 +59,7 @@ def rows_of(rows: Iterable[models.Model], *, without: frozenset[str] = frozenset
 def account_export(*, user: User) -> dict[str, Any]:
     """Everything that this site holds of the user, never a key."""
     note(action=Action.ACCOUNT_EXPORT, subject=str(user.pk))
+    notify(user.pk, Kind.DATA_EXPORTED)
     own: Mapping[str, Any] = {
         "exported_at": timezone.now(),
         "account": {

@@ -26,6 +26,8 @@ from llm_credentials.audit import Action, note, target_of
 from llm_credentials.models import LLMSettings, PersonalAccessToken, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
+from llm_credentials.notices import Kind, notify
+from llm_credentials.notices.keys import key_facts
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.validation import (
     REENTER,
@@ -251,6 +253,7 @@ def _save_once(
         _write_changes(row, changes)
     if stored is None or changes:
         _note_save(row, created=stored is None, key_changed=key_changed, changed=changes)
+        _tell_saved(row, created=stored is None, key_changed=key_changed, address_changed="base_url" in changes)
     return row, stored is None, key_changed
 
 
@@ -263,6 +266,18 @@ def _note_save(row: LLMCredential, *, created: bool, key_changed: bool, changed:
         _note(Action.CREDENTIAL_TOGGLE, row, "on" if row.is_active else "off")
     if not created and {"model", "base_url", "options", "priority"} & set(changed):
         _note(Action.CREDENTIAL_CHANGE, row)
+
+
+def _tell_saved(row: LLMCredential, *, created: bool, key_changed: bool, address_changed: bool) -> None:
+    if not isinstance(row, UserCredential):
+        return
+    address = row.base_url if address_changed else ""
+    if created:
+        notify(row.user_id, Kind.KEY_ADDED, **key_facts(row), address=address)
+    elif key_changed:
+        notify(row.user_id, Kind.KEY_REPLACED, **key_facts(row), address=address)
+    elif address_changed:
+        notify(row.user_id, Kind.ADDRESS_CHANGED, **key_facts(row), address=address or "the provider's own address")
 
 
 def _note(action: Action, row: LLMCredential, result: str = "ok") -> None:
@@ -316,6 +331,8 @@ def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str
         if row is None or not model._default_manager.filter(pk=row.pk).delete()[0]:
             raise model.DoesNotExist
         _note(Action.CREDENTIAL_DELETE, row)
+        if isinstance(row, UserCredential):
+            notify(row.user_id, Kind.KEY_REMOVED, **key_facts(row))
 
 
 # Settings
@@ -445,6 +462,8 @@ def token_create(
             expires_at=expires_at,
         )
         note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
+        expires = f"{expires_at:%d %B %Y}" if expires_at else ""
+        notify(user.pk, Kind.TOKEN_MADE, **_token_facts(token), scopes=", ".join(token.scopes), expires=expires)
     return token, TOKEN_PREFIX + secret
 
 
@@ -489,5 +508,10 @@ def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
     with transaction.atomic():
         if tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()):
             note(action=Action.TOKEN_REVOKE, subject=str(user.pk), target=target_of("token", wanted))
+            notify(user.pk, Kind.TOKEN_REVOKED, **_token_facts(tokens.get()))
         elif not tokens.exists():
             raise PersonalAccessToken.DoesNotExist
+
+
+def _token_facts(token: PersonalAccessToken) -> dict[str, str]:
+    return {"token": TOKEN_PREFIX + token.prefix, "name": token.name}

@@ -9,10 +9,13 @@ from celery.signals import task_postrun, task_prerun
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from llm_credentials import alerts, audit, connection_tests
+from llm_credentials import audit, connection_tests
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books
 from llm_credentials.models import ConnectionTest
+from llm_credentials.notices import Kind, deliver, health
+from llm_credentials.notices.sending import MAIL_FAILURES
+from llm_credentials.notices.sending import TASK as NOTICE
 
 
 @task_prerun.connect
@@ -36,9 +39,23 @@ def ledger_sweep() -> None:
     books.sweep()
 
 
-@shared_task(name=alerts.TASK, soft_time_limit=30, time_limit=35)
+@shared_task(name=health.TASK, soft_time_limit=30, time_limit=35)
 def credential_alert(credential_id: str, status: str) -> None:
-    alerts.credential_alert(credential_id, status)
+    health.credential_alert(credential_id, status)
+
+
+@shared_task(
+    name=NOTICE,
+    soft_time_limit=30,
+    time_limit=35,
+    autoretry_for=MAIL_FAILURES,
+    retry_backoff=10,
+    retry_backoff_max=600,
+    max_retries=6,
+)
+def notice(user_id: Any, kind: str, facts: dict[str, str]) -> None:
+    """The mail server may be away for some minutes; then the mail is late, not lost."""
+    deliver(user_id, Kind(kind), facts)
 
 
 def enqueue_connection_test(test: ConnectionTest) -> None:

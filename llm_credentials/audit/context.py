@@ -66,6 +66,12 @@ def end_job() -> None:
     _source.set(None)
 
 
+def address_now() -> str:
+    """The very address of whoever calls, for the owner's eyes and never for a row; empty outside requests."""
+    source = _source.get()
+    return _address_of(source.request) if isinstance(source, _OfRequest) else ""
+
+
 @contextmanager
 def acting(*, actor: str = "", ip: str = "", request_id: str = "", channel: str = "python") -> Iterator[None]:
     """For what comes in neither through Django's middleware nor as a Celery task."""
@@ -77,8 +83,12 @@ def acting(*, actor: str = "", ip: str = "", request_id: str = "", channel: str 
 
 
 def network_of(request: HttpRequest) -> str:
+    return network(_address_of(request))
+
+
+def _address_of(request: HttpRequest) -> str:
     try:
-        return network(get_adapter().get_client_ip(request))
+        return str(get_adapter().get_client_ip(request))
     except (PermissionDenied, ImproperlyConfigured):
         return ""
 

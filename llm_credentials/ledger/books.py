@@ -42,6 +42,8 @@ class Entry:
     model: str
     credential_id: UUID | None
     key_owner: KeyOwner
+    token_id: UUID | None = None
+    """The access token that the call came with."""
     at: datetime = field(default_factory=timezone.now)
 
 
@@ -69,6 +71,7 @@ def reserve(entry: Entry, limits: Limits, worst: Price, prompt_tokens: int) -> N
             model=entry.model,
             credential_id=entry.credential_id,
             key_owner=entry.key_owner,
+            token_id=entry.token_id,
             state=State.RESERVED,
             input_tokens=prompt_tokens,
             reserved_usd=worst.usd,

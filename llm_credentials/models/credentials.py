@@ -39,16 +39,35 @@ class UserCredentialQuerySet(CredentialQuerySet["UserCredential"]):
         return self.filter(user_id=user.pk) if user.pk is not None else self.none()
 
 
+_Credentials = models.Manager.from_queryset(UserCredentialQuerySet)
+
+
+class StoredCredentials(_Credentials["UserCredential"]):
+    """All but those that were removed: whoever asks without thinking of them does not meet them."""
+
+    def get_queryset(self) -> UserCredentialQuerySet:
+        return UserCredentialQuerySet(self.model, using=self._db).filter(removed_at__isnull=True)
+
+
 class UserCredential(LLMCredential):
     """A user's own key for one provider."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="llm_credentials")
+    removed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """Set: out of use, and about to be destroyed unless that is undone (``removal.py``)."""
 
-    objects = UserCredentialQuerySet.as_manager()
+    objects = StoredCredentials()
+    with_removed = UserCredentialQuerySet.as_manager()
 
     class Meta:
         db_table = "user_llm_credentials"
-        constraints = [models.UniqueConstraint(fields=["user", "provider", "name"], name="one_credential_per_name")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["user", "provider", "name"],
+                condition=models.Q(removed_at__isnull=True),
+                name="one_credential_per_name",
+            )
+        ]
         indexes = [models.Index(fields=["user", "priority", "created_at"], name="credentials_in_order")]
 
     def owner_ref(self) -> str:

@@ -40,6 +40,10 @@ class PersonalAccessToken(models.Model):
     hash = models.CharField(max_length=64, unique=True, editable=False)
     """SHA-256 in hex; nothing slower is needed, because a token is 256 random bits."""
     scopes = models.JSONField(default=list)
+    budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
+    """What calls with it may cost a month, on whichever keys; ``null``: no limit of its own."""
+    providers = models.JSONField(blank=True, default=list)
+    """Slugs that calls with it may reach; empty: all."""
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     """To the minute."""
@@ -61,3 +65,6 @@ class PersonalAccessToken(models.Model):
 
     def allows(self, scope: str) -> bool:
         return scope in self.scopes
+
+    def allows_provider(self, slug: str) -> bool:
+        return not self.providers or slug in self.providers

@@ -44,6 +44,8 @@ class UsageRecord(models.Model):
     model = models.CharField(max_length=200, blank=True, default="")
     credential_id = models.UUIDField(null=True, blank=True)
     """A user's or the system's; no foreign key, because the ledger outlives it. ``null``: the environment's."""
+    token_id = models.UUIDField(null=True, blank=True)
+    """The access token that the call came with; no foreign key, as above. ``null``: it came without one."""
     key_owner = models.CharField(max_length=8, choices=KeyOwner, default=KeyOwner.USER)
     state = models.CharField(max_length=12, choices=State, default=State.RESERVED)
     input_tokens = models.PositiveBigIntegerField(null=True, blank=True)
@@ -70,6 +72,9 @@ class UsageRecord(models.Model):
         indexes = [
             models.Index(fields=["user", "at"], name="usage_by_user_and_time"),
             models.Index(fields=["at"], condition=models.Q(state="reserved"), name="usage_still_reserved"),
+            models.Index(
+                fields=["token_id", "at"], condition=models.Q(token_id__isnull=False), name="usage_by_token_and_time"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -12,9 +12,9 @@ import structlog
 from django.db.models import F
 from django.utils import timezone
 
-from llm_credentials import alerts
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.notices import health as notices
 from llm_credentials.providers import (
     AuthenticationFailed,
     CredentialUnreadable,
@@ -49,7 +49,7 @@ def note(row: Row, error: LLMError | None, *, sent: bool, answered: bool) -> Non
     elif same_key.exclude(status=status).update(status=status, status_detail=detail):
         log.info("credential_status_changed", credential=str(row.pk), status=str(status))
         if isinstance(row, UserCredential):
-            alerts.credential_changed(row, status)
+            notices.credential_changed(row, status)
     else:
         same_key.update(status_detail=detail)
 

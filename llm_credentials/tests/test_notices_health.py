@@ -7,9 +7,10 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core import mail
 
-from llm_credentials import alerts, tasks
+from llm_credentials import tasks
 from llm_credentials.factory import client_for
 from llm_credentials.models import LLMSettings, UserCredential
+from llm_credentials.notices import health
 from llm_credentials.providers import LLMError, LLMMessage
 from llm_credentials.tests.factories import UserCredentialFactory
 from project.tests.servers import wait_until
@@ -37,7 +38,7 @@ def _call(user: User) -> None:
 def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """What would have been handed to a worker."""
     sent: list[tuple[str, ...]] = []
-    monkeypatch.setattr(alerts.current_app, "send_task", lambda name, args, **options: sent.append((name, *args)))
+    monkeypatch.setattr(health.current_app, "send_task", lambda name, args, **options: sent.append((name, *args)))
     return sent
 
 
@@ -65,15 +66,16 @@ def test_alert_says_which_key_and_nothing_of_it(alice: User, credential: UserCre
     (sent,) = mail.outbox
     assert sent.to == [alice.email]
     assert sent.subject == "Keyswitch: your Sandbox key “work” was refused by the provider"
-    assert KEY not in sent.body and KEY[-4:] not in sent.body
+    assert KEY not in sent.body
+    assert "Settings, Providers" in sent.body
 
 
 def test_alert_comes_once_an_hour_for_a_key_that_goes_back_and_forth(credential: UserCredential) -> None:
     UserCredential.objects.update(status="error")
-    assert alerts.credential_alert(credential.pk, "error")
-    assert not alerts.credential_alert(credential.pk, "error")
+    assert health.credential_alert(credential.pk, "error")
+    assert not health.credential_alert(credential.pk, "error")
     UserCredential.objects.update(status="invalid")
-    assert alerts.credential_alert(credential.pk, "invalid")
+    assert health.credential_alert(credential.pk, "invalid")
 
 
 @pytest.mark.parametrize("why", ["mended", "deleted", "unwanted", "no address", "deactivated"])
@@ -90,7 +92,7 @@ def test_alert_is_not_sent_without_reason(alice: User, credential: UserCredentia
             User.objects.filter(pk=alice.pk).update(email="")
         case "deactivated":
             User.objects.filter(pk=alice.pk).update(is_active=False)
-    assert not alerts.credential_alert(credential.pk, "invalid")
+    assert not health.credential_alert(credential.pk, "invalid")
     assert mail.outbox == []
 
 
@@ -108,9 +110,9 @@ def test_alert_that_cannot_be_queued_fails_no_call(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: Any, **options: Any) -> None:
-        raise alerts.OperationalError("no broker")
+        raise health.OperationalError("no broker")
 
-    monkeypatch.setattr(alerts.current_app, "send_task", away)
+    monkeypatch.setattr(health.current_app, "send_task", away)
     UserCredentialFactory(user=alice, provider="sandbox", key="sbx-good-second-00001", priority=200)
     receipt = async_to_sync(client_for(alice).complete)(ASK).receipt
     assert [each.outcome for each in receipt.attempts] == ["AuthenticationFailed", "ok"]

@@ -1,0 +1,31 @@
+"""What owners are written to about."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Each has a text of its name in ``templates/llm_credentials/mail/``."""
+
+    KEY_ADDED = "key_added"
+    KEY_REPLACED = "key_replaced"
+    KEY_REMOVED = "key_removed"
+    KEY_RESTORED = "key_restored"
+    ADDRESS_CHANGED = "address_changed"
+    TOKEN_MADE = "token_made"  # noqa: S105  (a name)
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105  (a name)
+    FACTOR_ADDED = "factor_added"
+    FACTOR_REMOVED = "factor_removed"
+    PASSWORD_CHANGED = "password_changed"  # noqa: S105  (a name)
+    DATA_EXPORTED = "data_exported"
+
+    # Found out by use or by the site itself; nobody did anything.
+    KEY_REFUSED = "key_refused"
+    KEY_SPENT = "key_spent"
+    KEY_NEEDS_REENTRY = "key_needs_reentry"
+
+    @property
+    def was_done_by_somebody(self) -> bool:
+        """The mail says who, when and from where, and what to do if that was not the owner."""
+        return self not in (Kind.KEY_REFUSED, Kind.KEY_SPENT, Kind.KEY_NEEDS_REENTRY)

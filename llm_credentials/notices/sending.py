@@ -1,0 +1,78 @@
+"""From something that happened to a mail in the owner's box."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from smtplib import SMTPException
+from typing import Any, Final
+
+import structlog
+from celery import current_app
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.mail import send_mail
+from django.db import transaction
+from django.template.loader import render_to_string
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from llm_credentials.audit.context import address_now, circumstances
+from llm_credentials.notices.kinds import Kind
+
+log = structlog.get_logger(__name__)
+
+TASK: Final = "llm_credentials.notice"
+MAIL_FAILURES: Final = (SMTPException, OSError)
+"""What a mail server that is away or refuses raises."""
+
+
+def notify(user_id: Any, kind: Kind, **facts: str) -> None:
+    """Have the user told by mail that this happened to their key or account. Never raises.
+
+    The mail leaves after commit, by a worker; by this process if the broker is away. ``facts`` are what the text of
+    ``kind`` shows, short and never secret: of a key ``provider`` (its label), ``name`` and ``last4`` at most. Who did
+    it, when and from where is known by itself. ``notify(row.user_id, Kind.KEY_NEEDS_REENTRY, **key_facts(row))``.
+    """
+    told = {name: " ".join(str(value).split())[:200] for name, value in facts.items()}
+    if kind.was_done_by_somebody:
+        told |= _circumstances(str(user_id))
+    transaction.on_commit(lambda: _hand_over(user_id, kind, told), robust=True)
+
+
+def _circumstances(user_id: str) -> dict[str, str]:
+    now = circumstances()
+    if now.actor == user_id:
+        by = "you"
+    elif now.actor:
+        by = "staff"
+    else:
+        by = "somebody" if now.channel in ("page", "api", "gateway") else "site"
+    return {
+        "at": f"{timezone.now():%d %B %Y, %H:%M} UTC",
+        "by": by,
+        "through": now.channel,
+        # Where staff sit is not the owner's to know.
+        "ip": "" if by == "staff" else address_now(),
+    }
+
+
+def _hand_over(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> None:
+    try:
+        current_app.send_task(TASK, args=(user_id, kind.value, dict(facts)), retry=False)
+    except (OperationalError, OSError) as problem:
+        log.warning("notice_not_queued", kind=kind.value, error=type(problem).__name__)
+        try:
+            deliver(user_id, kind, facts)
+        except MAIL_FAILURES as failure:
+            log.error("notice_not_sent", kind=kind.value, user=str(user_id), error=type(failure).__name__)
+
+
+def deliver(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> bool:
+    """Write the mail now; whether there was anybody to write to. Raises one of ``MAIL_FAILURES``."""
+    user = get_user_model()._default_manager.filter(pk=user_id).first()
+    address = getattr(user, "email", "")
+    if not address:
+        return False
+    subject, _, body = render_to_string(f"llm_credentials/mail/{kind.value}.txt", dict(facts)).strip().partition("\n")
+    send_mail(f"{settings.SITE_NAME}: {subject.strip()}", body.strip() + "\n", None, [address])
+    return True
