@@ -59,6 +59,7 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
+    from llm_credentials import egress
     from llm_credentials.ledger import budgets
     from llm_credentials.routing import health, kept
 
@@ -66,7 +67,9 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets.forget()
     health.forget_here()
     kept.forget()
+    egress.forget()
     monkeypatch.setattr(kept, "KEPT_S", 0.0)
+    monkeypatch.setattr(egress, "KEPT_S", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -474,3 +474,6 @@ class AuditEventAdmin(ViewOnly):
         except keyring.KeyringError as error:
             context |= {"problem": f"{error} {error.hint}"}
         return TemplateResponse(request, "admin/llm_credentials/auditevent/verify.html", context)
+
+
+from llm_credentials import admin_egress  # noqa: E402, F401 (its page registers itself)

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
 
 from llm_credentials import conf, keyring
+from llm_credentials.providers import EgressPolicy
 
 
 @register(Tags.security)
@@ -49,6 +50,19 @@ def deployed_key_ring_fits_database(
     except DatabaseError:
         text = "The database could not be asked whether the key ring fits it."
         return [Warning(text, hint="Run manage.py check --database default.", id="llm_credentials.W002")]
+
+
+@register(Tags.security)
+def egress_allowances_are_readable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """E010: an entry of LLM_EGRESS_ALLOW that names nothing."""
+    messages: list[CheckMessage] = []
+    for entry in conf.egress_allow():
+        try:
+            EgressPolicy(allow=[entry])
+        except ValueError as error:
+            hint = "Write host:port, 192.168.7.0/24:port or [fd12::1]:port, separated by commas."
+            messages.append(Error(f"LLM_EGRESS_ALLOW: {error}.", hint=hint, id="llm_credentials.E010"))
+    return messages
 
 
 @register(Tags.database)

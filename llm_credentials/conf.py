@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 
 from llm_credentials.providers import EgressPolicy
+
+if TYPE_CHECKING:
+    from llm_credentials.egress import Surface
 
 
 def _text(name: str, default: str = "") -> str:
@@ -28,9 +31,23 @@ def site_address(setting: str) -> str:
     return _text(setting)
 
 
-def egress_policy() -> EgressPolicy:
-    """Where keys may travel beyond the public internet: what the operator lists, nothing else."""
-    return EgressPolicy(allow=tuple(getattr(settings, "LLM_EGRESS_ALLOW", ())))
+def egress_allow() -> tuple[str, ...]:
+    """What the operator lists in the settings."""
+    return tuple(getattr(settings, "LLM_EGRESS_ALLOW", ()))
+
+
+def egress_policy(surface: Surface = "providers") -> EgressPolicy:
+    """Where calls may go beyond the public internet: what operator and staff list, nothing else. Synchronous."""
+    from llm_credentials import egress  # it reads rows, and the rows' own module reads settings here
+
+    return egress.policy(surface)
+
+
+async def aegress_policy(surface: Surface = "providers") -> EgressPolicy:
+    """The same for asynchronous code."""
+    from llm_credentials import egress
+
+    return await egress.apolicy(surface)
 
 
 def system_keys() -> Mapping[str, Mapping[str, Any]]:

@@ -145,7 +145,7 @@ async def open_client(
     AuditUnavailable when there can be no event; RuntimeError inside a transaction.
     """
     name = model or credential.model or credential.spec.default_model
-    egress = conf.egress_policy()
+    egress = await conf.aegress_policy()
     given = credential.options if options is None else options
     place = _place(credential, name, given, egress.allow)
     found = _kept(place)

@@ -10,6 +10,7 @@ from llm_credentials.models.credentials import (
     environment_credentials,
     system_credentials,
 )
+from llm_credentials.models.egress import EgressAllowance
 from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
 from llm_credentials.models.settings import LLMSettings, SystemConfig, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
@@ -22,6 +23,7 @@ __all__ = [
     "AuditHead",
     "AuditKey",
     "ConnectionTest",
+    "EgressAllowance",
     "EnvironmentCredential",
     "KeyHolder",
     "KeyringCanary",

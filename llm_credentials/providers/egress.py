@@ -101,6 +101,7 @@ _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = _DIGITS | frozenset("abcdef")
 _LABEL = _DIGITS | frozenset("abcdefghijklmnopqrstuvwxyz-_")
 _PATH = _LABEL | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ/.~!$&'()*+,;=:")
+_PAGE = _PATH | frozenset("%@?[]|")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -141,17 +142,60 @@ def rules_of(policy: EgressPolicy) -> Rules:
     names: set[tuple[str, int]] = set()
     networks: list[tuple[IPNetwork, int]] = []
     for entry in policy.allow:
-        host, colon, port_text = entry.strip().lower().rpartition(":")
-        port = _port(port_text) if colon and host else None
-        if port is None:
-            raise ValueError(f"an egress allowance is host:port or CIDR:port, not {entry!r}")
-        try:
-            networks.append((ipaddress.ip_network(host.removeprefix("[").removesuffix("]"), strict=False), port))
-        except ValueError:
-            if _name_fault(host) is not None:
-                raise ValueError(f"an egress allowance is host:port or CIDR:port, not {entry!r}") from None
-            names.add((host, port))
+        target, port = _allowance(entry)
+        if isinstance(target, str):
+            names.add((target, port))
+        else:
+            networks.append((target, port))
     return Rules(frozenset(names), tuple(networks))
+
+
+def _allowance(entry: str) -> tuple[str | IPNetwork, int]:
+    """(a host or a network, port) of ``host:port`` or ``CIDR:port``. Raises ValueError."""
+    host, colon, port_text = entry.strip().lower().rpartition(":")
+    port = _port(port_text) if colon and host else None
+    if port is None:
+        raise ValueError(f"an egress allowance is host:port or CIDR:port, not {entry!r}")
+    try:
+        return ipaddress.ip_network(host.removeprefix("[").removesuffix("]"), strict=False), port
+    except ValueError:
+        if _name_fault(host) is not None:
+            raise ValueError(f"an egress allowance is host:port or CIDR:port, not {entry!r}") from None
+        return host, port
+
+
+def allowance(host: str, port: int) -> str:
+    """The entry of a policy for this host, address or network, in its one spelling. Raises EgressBlocked.
+
+    Stricter than a policy itself: what no policy opens, and networks wider than anybody's own, are refused in words.
+    """
+    bare = host.strip().removeprefix("[").removesuffix("]")
+    try:
+        target, port = _allowance(f"[{bare}]:{port}" if ":" in bare else f"{bare}:{port}")
+    except ValueError:
+        raise EgressBlocked("Write a host name, an IP address or a network such as 192.168.7.0/24.") from None
+    if isinstance(target, str):
+        if target in _METADATA_NAMES:
+            raise EgressBlocked("This name gives out a machine's own secrets. It is never called.")
+        return f"{target}:{port}"
+    if isinstance(target, ipaddress.IPv6Network) and (mapped := target[0].ipv4_mapped) and target.prefixlen >= 96:
+        target = ipaddress.IPv4Network((mapped, target.prefixlen - 96))
+    if fault := _network_fault(target):
+        raise EgressBlocked(fault)
+    text = str(target[0] if target.prefixlen == target.max_prefixlen else target)
+    return f"[{text}]:{port}" if target.version == 6 else f"{text}:{port}"
+
+
+def _network_fault(network: IPNetwork) -> str | None:
+    loopback = network.version == 6 and network == ipaddress.ip_network(_LOOPBACK_IPV6)
+    if not loopback and any(network.version == other.version and network.overlaps(other) for other in NEVER):
+        return "This holds addresses that are never called: reserved ones, or those that give out a machine's secrets."
+    if network.version == 4:
+        own = any(other.version == 4 and network.subnet_of(other) for other in PRIVATE)
+        wide = network.prefixlen < (8 if own else 24)
+    else:
+        wide = network.prefixlen < (48 if network[0] in _PUBLIC_IPV6 else 32)
+    return "This network is too wide. Name the hosts that are meant." if wide else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +217,21 @@ def check_url(url: str, policy: EgressPolicy) -> str:
     destination, path = _take_apart(url)
     check_destination(destination, policy)
     return destination.origin + path.rstrip("/")
+
+
+def check_page(url: str, policy: EgressPolicy) -> str:
+    """As ``check_url``, for a page without a key: its query stays, what follows a # goes. Raises EgressBlocked."""
+    if not isinstance(url, str) or "\\" in url:
+        raise EgressBlocked("An address holds no user name, password or backslash.")
+    address, mark, query = url.partition("#")[0].partition("?")
+    scheme, colon, rest = address.partition("://")
+    authority, slash, path = rest.partition("/")
+    # What the host is, the one parser says; a page's path may hold more signs than a provider's.
+    destination, _ = _take_apart(scheme + colon + authority)
+    if len(url) > MAX_URL_LENGTH or not _PAGE.issuperset(path) or not _PAGE.issuperset(query):
+        raise EgressBlocked("This address has characters that do not belong there, or is too long.")
+    check_destination(destination, policy)
+    return destination.origin + (slash or "/") + path + mark + query
 
 
 def check_destination(destination: Destination, policy: EgressPolicy) -> None:

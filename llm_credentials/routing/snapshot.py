@@ -16,7 +16,7 @@ from django.db.models import Avg
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from llm_credentials import conf
+from llm_credentials import conf, egress
 from llm_credentials.ledger.budgets import Limits, limits_from
 from llm_credentials.ledger.prices import per_million_usd
 from llm_credentials.models import (
@@ -58,7 +58,8 @@ class Site:
 
 
 def load_site() -> Site:
-    """Synchronous: two queries."""
+    """Synchronous: two queries, and one for where calls may go, which every opening of a key asks next."""
+    egress.policy()
     return Site(
         rows=[*SystemCredential.objects.all(), *environment_credentials()],
         config=dict(SystemConfig.objects.filter(category="llm").values_list("key", "value")),

@@ -48,6 +48,13 @@ def test_check_e002_unreadable_ring_does_not_print_it(settings: Any) -> None:
     assert "c2hvcnQ" not in str(caught.value) + out.getvalue()
 
 
+def test_check_e010_allowance_that_names_nothing(settings: Any) -> None:
+    settings.LLM_EGRESS_ALLOW = ["ollama.lan:11434", "192.168.7.8", "10.0.0.0/99:80"]
+    messages = [message for message in run_checks() if message.id == "llm_credentials.E010"]
+    assert len(messages) == 2
+    assert "192.168.7.8" in messages[0].msg
+
+
 def test_check_e003_replaced_key_under_the_same_id(alice: Any, settings: Any) -> None:
     services.credential_save(user=alice, provider="openai", api_key=KEY)
     settings.CREDENTIAL_KEYS = f"t1:{OTHER}"

@@ -29,6 +29,7 @@ from llm_credentials import services
 from llm_credentials.models import (
     AuditEvent,
     ConnectionTest,
+    EgressAllowance,
     LLMSettings,
     PersonalAccessToken,
     SystemConfig,
@@ -127,6 +128,7 @@ SEEN_BY_AUDITORS = {
     *("agents_conversation", "agents_agentrun", "llm_credentials_usercredential", "llm_credentials_systemcredential"),
     *("llm_credentials_systemconfig", "llm_credentials_llmsettings", "llm_credentials_personalaccesstoken"),
     *("llm_credentials_usagerecord", "llm_credentials_connectiontest", "llm_credentials_auditevent"),
+    "llm_credentials_egressallowance",
 }
 HIDDEN_FROM_AUDITORS = {
     *("auth_group", "auth_user", "account_emailaddress", "mfa_authenticator", "usersessions_usersession"),
@@ -191,6 +193,7 @@ class World:
             user.values_list("password", "is_active", "is_staff", "email"),
             SystemCredential.objects.order_by("pk").values_list(),
             SystemConfig.objects.order_by("pk").values_list(),
+            EgressAllowance.objects.order_by("pk").values_list(),
         ]
         return json.dumps([[str(row) for row in found] for found in rows])
 
@@ -219,6 +222,7 @@ def world(alice: User) -> World:
         "llm_credentials_usercredential": credential.pk,
         "llm_credentials_systemcredential": system.pk,
         "llm_credentials_systemconfig": SystemConfig.objects.create(category="llm", key="supervisor", value={}).pk,
+        "llm_credentials_egressallowance": EgressAllowance.objects.create(host="ollama.lan", port=11434).pk,
         "llm_credentials_llmsettings": LLMSettings.objects.create(user=alice, default_provider="openai").pk,
         "llm_credentials_personalaccesstoken": token.pk,
         "llm_credentials_usagerecord": UsageRecordFactory(user=alice, model=MARK).pk,

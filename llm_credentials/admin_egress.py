@@ -1,0 +1,116 @@
+"""The page on which staff allow addresses beyond the public internet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from allauth.account.decorators import reauthentication_required
+from allauth.account.internal.flows.reauthentication import did_recently_reauthenticate
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+from llm_credentials import conf
+from llm_credentials.audit import Action, note, target_of
+from llm_credentials.models import EgressAllowance
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[EgressAllowance]
+    _AllowanceForm = forms.ModelForm[EgressAllowance]
+else:
+    _ModelAdmin = admin.ModelAdmin
+    _AllowanceForm = forms.ModelForm
+
+
+class EgressAllowanceForm(_AllowanceForm):
+    class Meta:
+        model = EgressAllowance
+        fields = ("host", "port", "for_providers", "for_tools", "note")
+        help_texts = {
+            "host": "A name (ollama.lan), an IP address, or a network such as 192.168.7.0/24.",
+            "for_providers": "People may store keys for servers there and call them.",
+            "for_tools": "A page can lead a model anywhere: allow only what everybody may see.",
+            "note": "What it is, and who asked for it.",
+        }
+        widgets = {"host": forms.TextInput(attrs={"size": 50, "spellcheck": "false", "autocapitalize": "none"})}
+
+
+@admin.register(EgressAllowance)
+class EgressAllowanceAdmin(_ModelAdmin):
+    """Whoever changes the list has just proven again who they are; each change leaves an event."""
+
+    form = EgressAllowanceForm
+    change_list_template = "admin/llm_credentials/egressallowance/change_list.html"
+    list_display = ("__str__", "for_providers", "for_tools", "note", "who", "created_at")
+    search_fields = ("host", "note")
+    ordering = ("host", "port")
+    fields = ("host", "port", "for_providers", "for_tools", "note", "who", "created_at", "updated_at")
+    readonly_fields = ("who", "created_at", "updated_at")
+    # One by one, each behind the same question.
+    actions = None
+
+    @admin.display(description="added by")
+    def who(self, row: EgressAllowance) -> str:
+        if not row.added_by:
+            return "-"
+        user = get_user_model()._default_manager.filter(pk=row.added_by).first()
+        return user.get_username() if user is not None else "somebody who has left"
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        return super().changelist_view(request, {"listed_in_settings": conf.egress_allow(), **(extra_context or {})})
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        may = self.has_change_permission(request) if object_id else self.has_add_permission(request)
+        view = super().changeform_view
+        return self._proven(request, may, lambda: view(request, object_id, form_url, extra_context))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        view = super().delete_view
+        may = self.has_delete_permission(request)
+        return self._proven(request, may, lambda: view(request, object_id, extra_context))
+
+    def _proven(self, request: HttpRequest, may_write: bool, answer: Callable[[], HttpResponse]) -> HttpResponse:
+        """``answer()`` after a recent proof of who this is; who may only look is asked for none."""
+        if not may_write or did_recently_reauthenticate(request):
+            return answer()
+        if request.method == "POST":
+            # The question would keep the form in the session: it is asked on the way back instead.
+            self.message_user(request, "Nothing was changed: prove again who you are first.", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        guarded: Callable[[HttpRequest], HttpResponse] = reauthentication_required(lambda _request: answer())
+        return guarded(request)
+
+    def save_model(self, request: HttpRequest, obj: EgressAllowance, form: Any, change: bool) -> None:
+        with transaction.atomic():
+            before = EgressAllowance.objects.filter(pk=obj.pk).first() if change else None
+            if not change:
+                obj.added_by = str(request.user.pk)
+            super().save_model(request, obj, form, change)
+            if before is None:
+                _note(Action.EGRESS_ALLOW, obj)
+            elif before.entry != obj.entry:
+                _note(Action.EGRESS_WITHDRAW, before)
+                _note(Action.EGRESS_ALLOW, obj)
+            elif form.has_changed():
+                _note(Action.EGRESS_CHANGE, obj)
+
+    def delete_model(self, request: HttpRequest, obj: EgressAllowance) -> None:
+        with transaction.atomic():
+            super().delete_model(request, obj)
+            _note(Action.EGRESS_WITHDRAW, obj)
+
+
+def _note(action: Action, row: EgressAllowance) -> None:
+    surfaces = [name for name, on in (("providers", row.for_providers), ("tools", row.for_tools)) if on]
+    note(action=action, subject="system", target=target_of("egress", row.entry, "+".join(surfaces)))
