@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from cryptography.fernet import InvalidToken
-from django.db import IntegrityError, connection, models, transaction
-from django.db.models import Count, Value
-from django.db.models.functions import Cast, StrIndex, Substr
+from django.db import IntegrityError, connection, transaction
 
 from llm_credentials import keyring, second_factors
-from llm_credentials.models import ConnectionTest, KeyringCanary, SystemCredential, UserCredential
-from llm_credentials.models.sealed import KeyHolder, LLMCredential
+from llm_credentials.models import KeyringCanary
+from llm_credentials.sealed_columns import sealed_columns
 
 _TEXT = b"keyswitch keyring canary"
-
-SEALED_MODELS: tuple[type[KeyHolder], ...] = (UserCredential, SystemCredential, ConnectionTest)
-"""Every model with a sealed column; a test holds this complete."""
-
 
 LOST_HINT = (
     "Put back the key that CREDENTIAL_KEYS held before (from the backup of .env or of its secret store). "
@@ -61,46 +53,36 @@ def _opens(ring: keyring.KeyRing, canary: KeyringCanary) -> bool:
         return False
 
 
-def rows_by_key_id(model: type[KeyHolder], rows: models.QuerySet[Any] | None = None) -> dict[str, int]:
-    """Key id → how many (of these) rows are sealed under it; the id is empty for texts that are not of our making."""
-    text = Cast("api_key", models.TextField())
-    # What stands before the token, "v1:<key id>": nothing of the token itself leaves the database.
-    after_format = Substr(text, len(keyring.FORMAT) + 2)
-    head = Substr(text, 1, StrIndex(after_format, Value(":")) + len(keyring.FORMAT))
-    sealed = (model._default_manager.all() if rows is None else rows).filter(api_key__isnull=False)
-    counts: dict[str, int] = {}
-    for found, count in sealed.values_list(head).annotate(Count("pk")).order_by():
-        key_id = keyring.key_id_of(f"{found}:")
-        counts[key_id] = counts.get(key_id, 0) + count
-    return counts
-
-
-def waiting_for_reentry(model: type[KeyHolder]) -> models.QuerySet[Any]:
-    """Rows whose owners have been asked to enter the key again."""
-    rows: models.QuerySet[Any] = model._default_manager.all()
-    if not issubclass(model, LLMCredential):
-        return rows.none()
-    return rows.filter(status=LLMCredential.Status.NEEDS_REENTRY)
-
-
 def tables_exist() -> bool:
     """False before the first migration."""
-    needed = {KeyringCanary._meta.db_table, second_factors.TABLE, *(model._meta.db_table for model in SEALED_MODELS)}
+    sealed = {column.model._meta.db_table for column in sealed_columns()}
+    needed = {KeyringCanary._meta.db_table, second_factors.TABLE, *sealed}
     return needed <= set(connection.introspection.table_names())
+
+
+def holds_sealed_rows() -> bool:
+    """Whether anything in this database was ever sealed, so that a ring made anew could not open it."""
+    tables = set(connection.introspection.table_names())
+    # First, and table by table: a database from before an update lacks some of them.
+    if KeyringCanary._meta.db_table in tables and KeyringCanary.objects.exists():
+        return True
+    if second_factors.TABLE in tables and second_factors.rows_by_key_id():
+        return True
+    return any(column.rows().exists() for column in sealed_columns() if column.model._meta.db_table in tables)
 
 
 def stranded_rows() -> dict[str, int]:
     """Key id → rows and second factors sealed under it, for ids that are not on the ring. Raises KeyringError."""
     ring = keyring.ring()
+    # Of these alone: a row that names a key which never was has been tampered with, and is no reason to stop a site.
     gone = set(KeyringCanary.objects.exclude(key_id__in=ring.ids).values_list("key_id", flat=True))
     stranded: dict[str, int] = {}
-    if gone:
-        for model in SEALED_MODELS:
-            # Rows that wait for re-entry anyway are nobody's loss.
-            waiting = waiting_for_reentry(model).values("pk")
-            for key_id, rows in rows_by_key_id(model, model._default_manager.exclude(pk__in=waiting)).items():
-                if key_id in gone:
-                    stranded[key_id] = stranded.get(key_id, 0) + rows
+    for column in sealed_columns() if gone else ():
+        # Rows that wait for re-entry anyway are nobody's loss.
+        waiting = column.waiting_for_reentry().values("pk")
+        for key_id, rows in column.rows_by_key_id(column.all_rows().exclude(pk__in=waiting)).items():
+            if key_id in gone:
+                stranded[key_id] = stranded.get(key_id, 0) + rows
     for key_id, rows in second_factors.rows_by_key_id().items():
         if key_id not in ring:
             stranded[key_id] = stranded.get(key_id, 0) + rows

@@ -142,6 +142,11 @@ class SealedField(_Base):
         return plain
 
     @sensitive_variables()
+    def resealed(self, row: SealingRow, sealed: Sealed) -> Sealed:
+        """The same secret for the same row under the ring's first key. Raises Unreadable, KeyringError."""
+        return self.seal(row, self.open(row, sealed))
+
+    @sensitive_variables()
     def _payload(self, sealed: Sealed) -> tuple[str, str]:
         """(context, plain text) of whatever row it belongs to. Raises Unreadable."""
         payload: object = None

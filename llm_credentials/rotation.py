@@ -6,27 +6,28 @@ A row is written only if its column still holds the very bytes that were read; a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import models, transaction
-from django.db.models.functions import Cast
+from django.db import connection, models, transaction
 
-from llm_credentials import canary, keyring, second_factors
+from llm_credentials import alerts, canary, keyring, second_factors
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.audit import keys as audit_keys
-from llm_credentials.models.sealed import KeyHolder, LLMCredential
-from llm_credentials.providers import CredentialUnreadable
+from llm_credentials.fields import Unreadable
+from llm_credentials.models import UserCredential
+from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.sealed_columns import SealedColumn, sealed_columns
 
 QUARANTINED = "The site can no longer open this key. Enter it again."
 MAX_PASSES = 5
-"""Writers that still seal under an old key may make a further pass necessary; not endlessly many."""
+"""Writers that still seal under an old key, or hold a row just now, make another pass necessary; not endlessly many."""
 
 
 @dataclass(kw_only=True)
 class Figures:
-    """How rows are sealed, over all tables."""
+    """How rows are sealed, over all columns."""
 
     current: int = 0
     old: dict[str, int] = field(default_factory=dict)
@@ -35,6 +36,8 @@ class Figures:
     """Key id (empty: no sealed text at all) → rows that do not open, as far as that is known without opening."""
     empty: int = 0
     """Rows without a key."""
+    droppable: dict[str, bool] = field(default_factory=dict)
+    """Each key of the ring after the first → whether nothing needs it any more, nor second factors nor audit keys."""
 
     @property
     def total(self) -> int:
@@ -45,8 +48,14 @@ class Figures:
 class Moved:
     resealed: int = 0
     changed_meanwhile: int = 0
-    unreadable: set[Any] = field(default_factory=set)
-    """Primary keys."""
+    held: int = 0
+    """Times that a row was passed over because somebody was just writing it."""
+    unreadable: set[tuple[str, Any]] = field(default_factory=set)
+    """Column and primary key."""
+
+    @property
+    def touched(self) -> int:
+        return self.resealed + self.changed_meanwhile + self.held
 
 
 def figures() -> Figures:
@@ -54,9 +63,9 @@ def figures() -> Figures:
     ring = keyring.ring()
     lost = canary.examine()
     found = Figures()
-    for model in canary.SEALED_MODELS:
-        quarantined = canary.rows_by_key_id(model, canary.waiting_for_reentry(model))
-        for key_id, rows in canary.rows_by_key_id(model).items():
+    for column in sealed_columns():
+        quarantined = column.rows_by_key_id(column.waiting_for_reentry())
+        for key_id, rows in column.rows_by_key_id().items():
             broken = rows if key_id not in ring or key_id in lost else quarantined.get(key_id, 0)
             if broken:
                 found.unreadable[key_id] = found.unreadable.get(key_id, 0) + broken
@@ -64,26 +73,33 @@ def figures() -> Figures:
                 found.current += rows - broken
             elif rows > broken:
                 found.old[key_id] = found.old.get(key_id, 0) + rows - broken
-        found.empty += model._default_manager.filter(api_key__isnull=True).count()
+        found.empty += column.all_rows().filter(**{f"{column.field.name}__isnull": True}).count()
+    needed = {*found.old, *kept_elsewhere()}
+    found.droppable = {key_id: key_id not in needed for key_id in ring.ids[1:]}
     return found
 
 
 def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Moved:
-    """Re-seal what is not under the first key. ``tell`` hears of rows as they are done. Raises KeyringError."""
+    """Re-seal what is not under the first key. ``tell`` hears of rows as they are done.
+
+    Two at once do no harm: each row is moved once, by one of them. Raises KeyringError.
+    """
     canary.plant()
     audit_keys.reseal()
     second_factors.reseal()
     moved = Moved()
-    for model in canary.SEALED_MODELS:
+    for column in sealed_columns():
         for _ in range(MAX_PASSES):
-            before = moved.resealed + moved.changed_meanwhile
-            for rows in _batches(_waiting(model), batch):
-                with transaction.atomic():
-                    for row in rows:
-                        _move(row, moved)
+            before = moved.touched
+            for rows in _batches(column.waiting(), batch):
+                _move(column, rows, moved)
                 tell(len(rows))
-            if moved.resealed + moved.changed_meanwhile == before:
+            if moved.touched == before:
                 break
+    if moved.resealed or moved.unreadable:
+        target = target_of("ring", keyring.ring().primary.id)
+        result = f"moved {moved.resealed}, unreadable {len(moved.unreadable)}"
+        note(action=Action.RING_ROTATE, subject="system", target=target, result=result[:40])
     return moved
 
 
@@ -91,23 +107,17 @@ def verify(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> in
     """Open every row and quarantine what does not open; how many those are. Raises KeyringError."""
     keyring.ring()
     unreadable = 0
-    for model in canary.SEALED_MODELS:
-        for rows in _batches(model._default_manager.filter(api_key__isnull=False), batch):
-            for row in rows:
-                unreadable += not _opens(row)
+    for column in sealed_columns():
+        for rows in _batches(column.rows(), batch):
+            # Somebody may have replaced it since the batch was read: only what still stands there is judged.
+            unreadable += sum(not column.opens(row) and _quarantine(column, row) for row in rows)
             tell(len(rows))
     return unreadable
 
 
 def kept_elsewhere() -> set[str]:
-    """Ids of the keys under which something is sealed that no figure counts: second factors and audit keys."""
+    """Ids of the keys under which something is sealed that is in no sealed column: second factors and audit keys."""
     return audit_keys.needed_ids() | set(second_factors.rows_by_key_id())
-
-
-def _waiting(model: type[KeyHolder]) -> models.QuerySet[Any]:
-    current = f"{keyring.FORMAT}:{keyring.ring().primary.id}:"
-    rows = model._default_manager.annotate(text=Cast("api_key", models.TextField()))
-    return rows.filter(api_key__isnull=False).exclude(text__startswith=current)
 
 
 def _batches(rows: models.QuerySet[Any], size: int) -> Iterator[list[Any]]:
@@ -119,51 +129,61 @@ def _batches(rows: models.QuerySet[Any], size: int) -> Iterator[list[Any]]:
         batch = list(rows.filter(pk__gt=batch[-1].pk)[:size])
 
 
-def _move(row: KeyHolder, moved: Moved) -> None:
-    before = row.api_key
-    try:
-        row.reseal()
-    except CredentialUnreadable:
-        moved.unreadable.add(row.pk)
-        _quarantine(row)
-        return
-    changes: dict[str, Any] = {"api_key": row.api_key}
-    if isinstance(row, LLMCredential):
-        changes |= {"fingerprint": row.fingerprint} | _recovered(row)
-    # The version stays: it is the same key, and whoever keeps a client with it may keep it.
-    written = type(row)._default_manager.filter(pk=row.pk, api_key__unchanged=before).update(**changes)
-    if written:
-        moved.resealed += 1
-    else:
-        moved.changed_meanwhile += 1
+def _move(column: SealedColumn, rows: Sequence[Any], moved: Moved) -> None:
+    """Sealed anew outside of the transaction, so that rows are held for as short as can be."""
+    changes: list[tuple[models.QuerySet[Any], Any, dict[str, Any]]] = []
+    for row in rows:
+        unchanged = column.unchanged(row)
+        try:
+            changes.append((unchanged, row.pk, column.resealed(row) | _recovered(row)))
+        except Unreadable:
+            moved.unreadable.add((str(column), row.pk))
+            _quarantine(column, row)
+    with transaction.atomic():
+        free = _free(column, [pk for _, pk, _ in changes])
+        for unchanged, pk, change in changes:
+            if pk not in free:
+                moved.held += 1
+            # The version stays: it is the same key, and whoever keeps a client with it may keep it.
+            elif unchanged.update(**change):
+                moved.resealed += 1
+            else:
+                moved.changed_meanwhile += 1
 
 
-def _opens(row: KeyHolder) -> bool:
-    try:
-        row.check_readable()
-    except CredentialUnreadable:
-        # Somebody may have replaced it since the batch was read: only what still stands there is judged.
-        return not _quarantine(row)
-    return True
+def _free(column: SealedColumn, pks: Sequence[Any]) -> set[Any]:
+    """Those that nobody is writing, locked. To wait for a writer while holding other rows is how two wait for each
+    other; where the database locks no rows, there is one writer at a time anyway.
+    """
+    if not connection.features.has_select_for_update_skip_locked:
+        return set(pks)
+    return set(column.all_rows().filter(pk__in=pks).select_for_update(skip_locked=True).values_list("pk", flat=True))
 
 
-def _quarantine(row: KeyHolder) -> bool:
-    """Mark it for re-entry unless it has changed since it was read; whether it still stands there as it was."""
-    rows: models.QuerySet[Any] = type(row)._default_manager.all()
-    still = rows.filter(pk=row.pk, api_key__unchanged=row.api_key)
+def _quarantine(column: SealedColumn, row: Any) -> bool:
+    """Mark it for re-entry unless it has changed since it was read, and tell its owner, once.
+
+    Whether it still stands there as it was. In a transaction of its own: the event waits for the end of a chain.
+    """
+    still = column.unchanged(row)
     if not isinstance(row, LLMCredential):
         return still.exists()
-    known = row.status == LLMCredential.Status.NEEDS_REENTRY
+    reentry = LLMCredential.Status.NEEDS_REENTRY
     with transaction.atomic():
-        marked = bool(still.update(status=LLMCredential.Status.NEEDS_REENTRY, status_detail=QUARANTINED))
-        if marked and not known:
+        # Of two that find it at once, or after use found it, one tells.
+        if still.exclude(status=reentry).update(status=reentry, status_detail=QUARANTINED):
             target = target_of("credential", row.provider, row.pk)
             note(action=Action.CREDENTIAL_QUARANTINE, actor="", subject=row.owner_ref(), target=target)
-    return marked
+            if isinstance(row, UserCredential):
+                alerts.credential_changed(row, reentry)
+            return True
+        return bool(still.update(status_detail=QUARANTINED))
 
 
-def _recovered(row: LLMCredential) -> dict[str, str]:
+def _recovered(row: Any) -> dict[str, str]:
     """A row that opens after all, because its key was put back on the ring, leaves quarantine."""
+    if not isinstance(row, LLMCredential):
+        return {}
     if row.status == LLMCredential.Status.NEEDS_REENTRY and row.status_detail == QUARANTINED:
         return {"status": LLMCredential.Status.UNVERIFIED, "status_detail": ""}
     return {}

@@ -42,6 +42,10 @@ def note(row: Row, error: LLMError | None, *, sent: bool, answered: bool) -> Non
     verdict = (Status.VALID, "") if answered else _verdict(error)
     if verdict is None or (row.status, row.status_detail) == verdict:
         return
+    if isinstance(error, CredentialUnreadable) and row.is_lost:
+        # Its encryption key is not on the ring of this process: lists say so by themselves. Perhaps it is on another's,
+        # because a new key is just being rolled out; then a mark would put a good key out of use everywhere.
+        return
     status, detail = verdict
     same_key = rows.filter(version=row.version)
     if status is None:

@@ -14,11 +14,12 @@ from allauth.mfa.models import Authenticator
 from allauth.mfa.utils import decrypt, encrypt
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 
 from llm_credentials import canary, rotation, services
 from llm_credentials.audit.verify import verify
-from llm_credentials.models import ConnectionTest, KeyringCanary, SystemCredential, UserCredential
+from llm_credentials.models import AuditEvent, ConnectionTest, KeyringCanary, SystemCredential, UserCredential
+from llm_credentials.sealed_columns import sealed_columns
 from llm_credentials.tests.factories import (
     ConnectionTestFactory,
     SystemCredentialFactory,
@@ -26,6 +27,7 @@ from llm_credentials.tests.factories import (
     UserFactory,
 )
 from llm_credentials.tests.test_fields import put_text, stored_text
+from project.tests.servers import wait_until
 
 OLD = "t1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 NEW = f"n1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
@@ -124,7 +126,8 @@ def test_rotation_leaves_a_key_that_its_owner_replaced_meanwhile(keys: dict[Any,
     assert row is not None
     services.credential_save(user=row.user, provider=row.provider, api_key="sk-replaced-meanwhile-0123456789")
     moved = rotation.Moved()
-    rotation._move(row, moved)
+    (column,) = [each for each in sealed_columns() if each.model is UserCredential]
+    rotation._move(column, [row], moved)
     assert (moved.resealed, moved.changed_meanwhile) == (0, 1)
     assert UserCredential.objects.get(pk=row.pk).reveal() == "sk-replaced-meanwhile-0123456789"
 
@@ -264,15 +267,16 @@ def test_rotation_killed_at_any_point_is_resumable(settings: Any) -> None:
         "django.setup()\n"
         "settings.CREDENTIAL_KEYS, path, limit = sys.argv[1], sys.argv[2], int(sys.argv[3])\n"
         "settings.DATABASES['default']['NAME'] = path\n"
+        "from django.db.models import QuerySet\n"
         "from llm_credentials import rotation\n"
-        "move = rotation._move\n"
+        "update = QuerySet.update\n"
         "count = 0\n"
-        "def counted(row, moved):\n"
+        "def counted(rows, **changes):\n"
         "    global count\n"
-        "    move(row, moved)\n"
-        "    count += 1\n"
+        "    count += 'fingerprint' in changes\n"
         "    if count == limit: os.kill(os.getpid(), 9)\n"
-        "rotation._move = counted\n"
+        "    return update(rows, **changes)\n"
+        "QuerySet.update = counted\n"
         "rotation.rotate(batch=4)\n"
     )
     path = str(connection.settings_dict["NAME"])
@@ -328,3 +332,167 @@ def test_rotation_takes_audit_keys_along(db: Any, alice: Any, settings: Any) -> 
     settings.CREDENTIAL_KEYS = NEW
     services.settings_update(user=alice, alerts=True)
     assert verify().holds
+
+
+# Who is told, and what two at once do
+
+
+def mails_to(user: Any, mailoutbox: list[Any]) -> list[Any]:
+    return [mail for mail in mailoutbox if mail.to == [user.email]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_owner_is_told_once_that_a_key_must_be_entered_again(
+    alice: Any, bob: Any, settings: Any, mailoutbox: list[Any], celery_worker_thread: Any
+) -> None:
+    for user in (alice, bob):
+        services.credential_save(user=user, provider="openai", api_key=f"sk-told-{user.pk}-0123456789")
+    broken = UserCredential.objects.get(user=alice)
+    put_text(broken, stored_text(UserCredential.objects.get(user=bob)))
+    del mailoutbox[:]
+    settings.CREDENTIAL_KEYS = BOTH
+    for _ in range(3):
+        run("--verify")
+    (mail,) = wait_until(lambda: mails_to(alice, mailoutbox), "the mail")
+    assert "OpenAI" in mail.subject
+    assert "entered again" in mail.body
+    assert mails_to(bob, mailoutbox) == []
+    assert AuditEvent.objects.filter(action="credential.quarantine").count() == 1
+
+
+def test_owner_who_was_told_by_use_is_not_told_again(
+    alice: Any, settings: Any, mailoutbox: list[Any], django_capture_on_commit_callbacks: Any
+) -> None:
+    services.credential_save(user=alice, provider="openai", api_key="sk-told-0123456789")
+    row = UserCredential.objects.get(user=alice)
+    put_text(row, "v1:t1:cut")
+    UserCredential.objects.update(status="needs_reentry", status_detail="as use said")
+    settings.CREDENTIAL_KEYS = BOTH
+    with django_capture_on_commit_callbacks(execute=True):
+        run()
+    assert mailoutbox == []
+    assert not AuditEvent.objects.filter(action="credential.quarantine").exists()
+    assert UserCredential.objects.get().status_detail == rotation.QUARANTINED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_rotations_at_once_move_each_row_once_and_quarantine_once(settings: Any) -> None:
+    user = UserFactory()
+    expected = {}
+    for number in range(40):
+        saved = services.credential_save(user=user, provider="openai", name=f"n{number}", api_key=f"sk-{number:020d}")
+        expected[saved.credential.pk] = f"sk-{number:020d}"
+    broken = UserCredential.objects.order_by("pk")[7]
+    put_text(broken, "v1:t1:cut")
+    del expected[broken.pk]
+    settings.CREDENTIAL_KEYS = BOTH
+    canary.plant()
+    begin = threading.Barrier(2)
+    found: list[rotation.Moved] = []
+
+    def go() -> None:
+        try:
+            begin.wait(20)
+            found.append(rotation.rotate(batch=7))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=go) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(moved.resealed for moved in found) == 39
+    assert AuditEvent.objects.filter(action="credential.quarantine").count() == 1
+    settings.CREDENTIAL_KEYS = NEW
+    assert {row.pk: row.reveal() for row in UserCredential.objects.exclude(pk=broken.pk)} == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rotation_waits_for_no_row_that_somebody_is_writing(alice: Any, settings: Any) -> None:
+    """Or it would hold others meanwhile, and two would wait for each other. The row is moved by a later pass."""
+    if connection.vendor != "postgresql":
+        pytest.skip("here one writes at a time, and rotation holds nothing while it waits")
+    for provider in ("openai", "groq", "mistral"):
+        services.credential_save(user=alice, provider=provider, api_key=f"sk-{provider}-0123456789")
+    settings.CREDENTIAL_KEYS = BOTH
+    held, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        try:
+            with transaction.atomic():
+                UserCredential.objects.filter(provider="groq").update(model="being-written")
+                held.set()
+                done.wait(20)
+        finally:
+            connections.close_all()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    held.wait(20)
+    moved = rotation.rotate(batch=10)
+    assert (moved.resealed, rotation.figures().old) == (2, {"t1": 1})
+    assert moved.held == rotation.MAX_PASSES
+    done.set()
+    writer.join()
+    assert rotation.rotate(batch=10).resealed == 1
+    assert UserCredential.objects.get(provider="groq").model == "being-written"
+
+
+def test_rotation_takes_along_what_a_manager_hides(keys: dict[Any, str], settings: Any, monkeypatch: Any) -> None:
+    """A key whose removal may still be undone must open when it comes back."""
+    hidden = UserCredential.objects.filter(api_key__isnull=False)[3]
+    monkeypatch.setattr(
+        type(UserCredential._default_manager),
+        "get_queryset",
+        lambda manager: type(UserCredential._base_manager.all())(manager.model).exclude(pk=hidden.pk),
+    )
+    settings.CREDENTIAL_KEYS = BOTH
+    run()
+    settings.CREDENTIAL_KEYS = NEW
+    assert UserCredential._base_manager.get(pk=hidden.pk).reveal() == keys[hidden.pk]
+
+
+def test_no_sealed_text_is_left_anywhere_in_the_database(keys: dict[Any, str], alice: Any, settings: Any) -> None:
+    """Columns that nobody thought of would show here; the canary of the old key is what it is."""
+    Authenticator.objects.create(user=alice, type="totp", data={"secret": encrypt("totp-secret")})
+    settings.CREDENTIAL_KEYS = BOTH
+    run()
+    assert places_of("v1:t1:") == {"keyring_canaries"}
+    assert places_of("v1:n1:") > {"user_llm_credentials", "system_llm_credentials", "mfa_authenticator", "audit_keys"}
+
+
+def places_of(beginning: str) -> set[str]:
+    """Tables that hold a text with this in it."""
+    with connection.cursor() as cursor:
+        return {
+            table
+            for table in connection.introspection.table_names(cursor)
+            if beginning in repr(cursor.execute(f'SELECT * FROM "{table}"') and cursor.fetchall())
+        }
+
+
+def test_another_process_without_the_new_key_puts_no_key_out_of_use(alice: Any, settings: Any) -> None:
+    """While a new ring is rolled out, some have it and some have not."""
+    from llm_credentials.providers import CredentialUnreadable
+    from llm_credentials.routing import marks
+
+    settings.CREDENTIAL_KEYS = BOTH
+    services.credential_save(user=alice, provider="openai", api_key="sk-rolled-out-0123456789")
+    settings.CREDENTIAL_KEYS = OLD
+    row = UserCredential.objects.get()
+    assert row.is_lost
+    marks.note(row, CredentialUnreadable(provider="openai"), sent=False, answered=False)
+    assert UserCredential.objects.get().status == "unverified"
+
+
+def test_bar_is_drawn_on_a_terminal_and_ends_its_line_once(
+    keys: dict[Any, str], settings: Any, monkeypatch: Any
+) -> None:
+    settings.CREDENTIAL_KEYS = BOTH
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    err = io.StringIO()
+    call_command("rotate_credential_keys", "--batch", "4", stdout=io.StringIO(), stderr=err)
+    assert err.getvalue().endswith(f"Re-sealing {'#' * 40} 9/9\n")
+    assert err.getvalue().count("\n") == 1
+    assert "Re-sealing #################" in err.getvalue().split("\r")[1]

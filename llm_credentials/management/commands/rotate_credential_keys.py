@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 
 from llm_credentials import canary, keyring, rotation
+from llm_credentials.audit import AuditUnavailable
 
 BAR_WIDTH = 40
 
@@ -47,6 +49,8 @@ class Command(BaseCommand):
             unreadable = rotation.verify(batch=batch, tell=self._bar("Verifying", before.total)) if verify else None
         except keyring.KeyringError as error:
             raise CommandError(f"{error} {error.hint}") from None
+        except (OperationalError, AuditUnavailable):
+            raise CommandError("The database is away or too busy. What is done is done: run this again.") from None
         self._report(rotation.figures())
         self.stdout.write(
             f"{moved.resealed} re-sealed, {moved.changed_meanwhile} replaced by their owners meanwhile, "
@@ -78,26 +82,23 @@ class Command(BaseCommand):
         for key_id, rows in sorted(figures.unreadable.items()):
             self.stdout.write(f"UNREADABLE  {rows:>8}  {f'sealed under {key_id}' if key_id else 'not a sealed text'}")
         self.stdout.write(f"EMPTY       {figures.empty:>8}  without a key")
-        elsewhere = rotation.kept_elsewhere()
-        for key_id in ring.ids[1:]:
-            if key_id in figures.old or key_id in elsewhere:
-                self.stdout.write(f"The key {key_id} is still needed.")
-            else:
-                self.stdout.write(f"The key {key_id} may be dropped from CREDENTIAL_KEYS.")
+        for key_id, droppable in figures.droppable.items():
+            may = "may be dropped from CREDENTIAL_KEYS" if droppable else "is still needed"
+            self.stdout.write(f"The key {key_id} {may}.")
 
     def _bar(self, title: str, total: int) -> Callable[[int], None]:
         """On a terminal a bar, elsewhere nothing."""
-        done = 0
+        done, ended = 0, False
 
         def tell(rows: int) -> None:
-            nonlocal done
+            nonlocal done, ended
             done += rows
-            if not sys.stderr.isatty():
+            if ended or not sys.stderr.isatty():
                 return
-            share = min(1.0, done / total) if total else 1.0
-            filled = "#" * int(BAR_WIDTH * share)
-            self.stderr.write(f"\r{title} {filled:<{BAR_WIDTH}} {done}/{max(total, done)}", ending="")
-            if done >= total:
-                self.stderr.write("")
+            # Further passes take up rows that were written meanwhile: the bar is full by then.
+            shown = min(done, total)
+            filled = "#" * (BAR_WIDTH * shown // total if total else BAR_WIDTH)
+            ended = shown == total
+            self.stderr.write(f"\r{title} {filled:<{BAR_WIDTH}} {shown}/{total}", ending="\n" if ended else "")
 
         return tell
