@@ -12,12 +12,14 @@ from typing import Any
 
 from django.db import connection, models, transaction
 
-from llm_credentials import alerts, canary, keyring, second_factors
+from llm_credentials import canary, keyring, second_factors
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.audit import keys as audit_keys
 from llm_credentials.fields import Unreadable
 from llm_credentials.models import UserCredential
 from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.notices import Kind, notify
+from llm_credentials.notices.keys import key_facts
 from llm_credentials.sealed_columns import SealedColumn, sealed_columns
 
 QUARANTINED = "The site can no longer open this key. Enter it again."
@@ -174,8 +176,8 @@ def _quarantine(column: SealedColumn, row: Any) -> bool:
         if still.exclude(status=reentry).update(status=reentry, status_detail=QUARANTINED):
             target = target_of("credential", row.provider, row.pk)
             note(action=Action.CREDENTIAL_QUARANTINE, actor="", subject=row.owner_ref(), target=target)
-            if isinstance(row, UserCredential):
-                alerts.credential_changed(row, reentry)
+            if isinstance(row, UserCredential) and row.removed_at is None:
+                notify(row.user_id, Kind.KEY_NEEDS_REENTRY, **key_facts(row))
             return True
         return bool(still.update(status_detail=QUARANTINED))
 
