@@ -25,6 +25,7 @@ from llm_credentials.models import (
     LLMSettings,
     PersonalAccessToken,
     TaskOverride,
+    UsageDay,
     UsageRecord,
     UserCredential,
 )
@@ -75,6 +76,7 @@ def account_export(*, user: User) -> dict[str, Any]:
         "access_tokens": rows_of(PersonalAccessToken.objects.for_user(user)),
         "connection_tests": rows_of(ConnectionTest.objects.for_user(user)),
         "usage": rows_of(UsageRecord.objects.for_user(user).order_by("at")),
+        "usage_by_day": rows_of(UsageDay.objects.for_user(user).order_by("day", "pk"), without=frozenset({"id"})),
         "audit_events": rows_of(AuditEvent.objects.for_user(user).recent_first(), without=frozenset({"actor"})),
     }
     return {**own, **{name: part(user) for name, part in _parts.items()}}

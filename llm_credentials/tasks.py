@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from llm_credentials import audit, connection_tests
 from llm_credentials.connection_tests import QueueUnavailable
-from llm_credentials.ledger import books
+from llm_credentials.ledger import books, rollups
 from llm_credentials.models import ConnectionTest
 from llm_credentials.notices import Kind, deliver, health
 from llm_credentials.notices.sending import MAIL_FAILURES
@@ -37,6 +37,11 @@ def connection_test(test_id: str) -> None:
 @shared_task(name="llm_credentials.ledger_sweep", soft_time_limit=50, time_limit=55)
 def ledger_sweep() -> None:
     books.sweep()
+
+
+@shared_task(name="llm_credentials.usage_rollup")
+def usage_rollup() -> None:
+    rollups.roll_up()
 
 
 @shared_task(name=health.TASK, soft_time_limit=30, time_limit=35)

@@ -128,6 +128,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.
     "ledger-sweep": {"task": "llm_credentials.ledger_sweep", "schedule": 30.0, "options": {"expires": 30}},
+    "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
 }
 
 # Accounts

@@ -11,6 +11,7 @@ from llm_credentials.models.credentials import (
     system_credentials,
 )
 from llm_credentials.models.egress import EgressAllowance
+from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
 from llm_credentials.models.settings import LLMSettings, SystemConfig, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
@@ -30,9 +31,12 @@ __all__ = [
     "LLMCredential",
     "LLMSettings",
     "PersonalAccessToken",
+    "RolledDay",
+    "SiteUsageDay",
     "SystemConfig",
     "SystemCredential",
     "TaskOverride",
+    "UsageDay",
     "UsageRecord",
     "UserCredential",
     "environment_credentials",

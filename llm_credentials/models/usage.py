@@ -71,6 +71,7 @@ class UsageRecord(models.Model):
         db_table = "llm_usage_records"
         indexes = [
             models.Index(fields=["user", "at"], name="usage_by_user_and_time"),
+            models.Index(fields=["at"], name="usage_by_time"),
             models.Index(fields=["at"], condition=models.Q(state="reserved"), name="usage_still_reserved"),
             models.Index(
                 fields=["token_id", "at"], condition=models.Q(token_id__isnull=False), name="usage_by_token_and_time"

@@ -1,0 +1,100 @@
+"""Makes the sums of days. A day is made as a whole, so that making it again, once more or at the same time, is no harm.
+
+A day counts as closed an hour after its end, when no call of it is under way any more. What is settled later still
+makes its day be summed anew: at the next run where the ledger says so (``reopen``); the last two days at every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+
+from django.db import connection, transaction
+from django.db.models import Case, F, Min, QuerySet, When
+from django.utils import timezone
+
+from llm_credentials.ledger import sums
+from llm_credentials.models import UsageRecord
+from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
+
+CLOSED_AFTER = timedelta(hours=1)
+AGAIN_DAYS = 2
+"""So many closed days are summed anew at every run."""
+KeyOwner = UsageRecord.KeyOwner
+
+
+def roll_up(*, since: date | None = None, now: datetime | None = None) -> list[date]:
+    """Sum the days that are due, the oldest first, each in a transaction of its own; which ones these were.
+
+    ``since``: every closed day from this one on, whether it was summed before or not.
+    """
+    days = list(_due(since, now or timezone.now()))
+    for day in days:
+        day_roll(day)
+    return days
+
+
+def last_closed(now: datetime) -> date:
+    return (now.astimezone(UTC) - CLOSED_AFTER).date() - timedelta(days=1)
+
+
+def _due(since: date | None, now: datetime) -> Iterator[date]:
+    begin = UsageRecord.objects.aggregate(first=Min("at"))["first"]
+    if begin is None:
+        return
+    first, last = begin.astimezone(UTC).date(), last_closed(now)
+    done = set(RolledDay.objects.filter(rolled_at__isnull=False).values_list("day", flat=True))
+    again = since or last - timedelta(days=AGAIN_DAYS - 1)
+    for number in range((last - first).days + 1):
+        day = first + timedelta(days=number)
+        if day not in done or day >= again:
+            yield day
+
+
+def day_roll(day: date) -> None:
+    """Sum one day anew from its rows. Whoever does the same meanwhile waits."""
+    RolledDay.objects.get_or_create(day=day)
+    with transaction.atomic():
+        state = RolledDay.objects.select_for_update().get(day=day)
+        rows = of_day(day)
+        UsageDay.objects.filter(day=day).delete()
+        SiteUsageDay.objects.filter(day=day).delete()
+        _insert(UsageDay, day, rows, "user_id", *sums.DIMENSIONS)
+        _insert(SiteUsageDay, day, rows.annotate(**SITE_KEY), *_SITE_DIMENSIONS)
+        state.rolled_at = timezone.now()
+        state.save(update_fields=["rolled_at"])
+
+
+def reopen(at: datetime) -> None:
+    """A row of that moment was changed: should its day be summed already, it is summed anew at the next run."""
+    RolledDay.objects.filter(day=at.astimezone(UTC).date()).update(rolled_at=None)
+
+
+def of_day(day: date) -> QuerySet[UsageRecord]:
+    begin = datetime.combine(day, time(), UTC)
+    return ended(UsageRecord.objects.filter(at__gte=begin, at__lt=begin + timedelta(days=1)))
+
+
+def ended(rows: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
+    return rows.exclude(state=UsageRecord.State.RESERVED)
+
+
+SITE_KEY = {"site_key": Case(When(key_owner=KeyOwner.SYSTEM, then=F("credential_id")))}
+"""The site's own keys by their id; all users' keys together."""
+_SITE_DIMENSIONS = tuple("site_key" if name == "credential_id" else name for name in sums.DIMENSIONS)
+
+
+def _insert(
+    table: type[UsageDay] | type[SiteUsageDay], day: date, rows: QuerySet[UsageRecord], *dimensions: str
+) -> None:
+    """Within the database: a busy day has more groups than a process should hold."""
+    query = rows.order_by().values(*dimensions).annotate(**sums.of_records()).query
+    select, params = query.sql_with_params()
+    names = ["day", *("credential_id" if name == "site_key" else name for name in dimensions), *sums.NAMES]
+    quoted = ", ".join(connection.ops.quote_name(name) for name in names)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {connection.ops.quote_name(table._meta.db_table)} ({quoted}) "  # noqa: S608 - our own names
+            f"SELECT %s, of_day.* FROM ({select}) of_day",
+            [connection.ops.adapt_datefield_value(day), *params],
+        )
