@@ -60,6 +60,7 @@ __all__ = [
     "check_url",
     "close_connections",
     "forward",
+    "get",
     "http_client",
     "load_json",
     "network_error",
@@ -175,6 +176,34 @@ async def read_events(
         raise failure from None
     finally:
         timer.cancel()
+        body.close()
+
+
+async def get(policy: EgressPolicy, url: str, headers: Mapping[str, str]) -> Forwarded:
+    """One GET, whatever its answer, redirects too; the body decompressed as it is read, whole or in part.
+
+    Raises EgressBlocked, ConnectionFailed, BadProviderResponse (compressed in an unknown way).
+    """
+    try:
+        raw = await _door(policy).request("GET", url, {**headers, "accept-encoding": "gzip, deflate"}, None)
+    except Exception as error:
+        raise (_failure(error) or ConnectionFailed()) from None
+    try:
+        answer = _Body(raw)
+    except BaseException:
+        raw.close()
+        raise
+    given = {name.lower(): value for name, value in raw.headers.items()}
+    return Forwarded(status=raw.status, headers=given, body=_guarded(answer), close=answer.close)
+
+
+async def _guarded(body: _Body) -> AsyncGenerator[bytes, None]:
+    try:
+        async for piece in body.chunks():
+            yield piece
+    except Exception as error:
+        raise (_failure(error) or ConnectionFailed()) from None
+    finally:
         body.close()
 
 

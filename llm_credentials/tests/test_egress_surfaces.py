@@ -1,162 +1,84 @@
-"""No surface of the site dials a private address: a listener there counts what reaches it."""
+"""No surface of the site dials an address that nobody allowed; the whole list is tried by ``make prove-vault``."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client
 
-from llm_credentials import bridge, connection_tests, services
-from llm_credentials.factory import client_for
-from llm_credentials.models import ConnectionTest, UserCredential
-from llm_credentials.providers import LLMError, LLMMessage, ToolDefinition
-
-KEY = "sk-test-surfaces-0123456789"
-TOOL = ToolDefinition(name="look", description="Looks.", parameters={"type": "object", "properties": {}})
+from llm_credentials.providers import EgressBlocked, EgressPolicy
+from llm_credentials.providers.fetch import FetchFailed, fetch
+from llm_credentials.tests import ssrf
+from llm_credentials.tests.ssrf import GOOD, VECTORS, Surfaces, Watch
+from project.tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-class Listener:
-    """Counts connections on one loopback port, for IPv4 and IPv6."""
-
-    def __init__(self) -> None:
-        self.accepted = 0
-        self.servers = [socket.create_server(("127.0.0.1", 0))]
-        self.port = self.servers[0].getsockname()[1]
-        self.servers.append(socket.create_server(("::1", self.port), family=socket.AF_INET6))
-        for server in self.servers:
-            threading.Thread(target=self._count, args=(server,), daemon=True).start()
-
-    def _count(self, server: socket.socket) -> None:
-        while True:
-            try:
-                server.accept()[0].close()
-            except OSError:
-                return
-            self.accepted += 1
-
-    def close(self) -> None:
-        for server in self.servers:
-            server.close()
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    with ssrf.watching(monkeypatch.setattr) as made:
+        yield made
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    made = Listener()
-    yield made
-    made.close()
-
-
-HOSTS = (
-    *(
-        "127.0.0.1",
-        "127.1",
-        "2130706433",
-        "0x7f000001",
-        "0x7f.1",
-        "0177.0.0.1",
-        "0",
-        "0.0.0.0",
-        "localhost",
-        "LOCALHOST",
-    ),
-    *("localhost.", "x.localhost", "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]"),
-    *("[2002:7f00:1::]", "[::127.0.0.1]", "①②⑦.⓪.⓪.①", "127。0。0。1", "user:pw@127.0.0.1", "good.example@127.0.0.1"),
-    *("inside.example.com", "both.example.com", "169.254.169.254", "[fd00:ec2::254]", "metadata.google.internal"),
-)
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch, listener: Listener) -> None:
-    """Public names with private addresses: one wholly, one beside a public one."""
-    known = {"inside.example.com": ("127.0.0.1",), "both.example.com": ("93.184.216.34", "127.0.0.1")}
-    resolve = socket.getaddrinfo
-
-    def lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else str(host)
-        if name in known:
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in known[name]]
-        return resolve(host, port, *args, **kwargs)
-
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
-
-
-@pytest.fixture
-def program(alice: User) -> Client:
-    token = services.token_create(user=alice)[1]
-    return Client(headers={"Authorization": f"Bearer {token}"})
-
-
-def test_the_listener_counts(listener: Listener) -> None:
-    socket.create_connection(("127.0.0.1", listener.port)).close()
-    from project.tests.servers import wait_until
-
-    wait_until(lambda: listener.accepted == 1, "the connection to be counted")
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("host", HOSTS)
-def test_no_surface_dials_a_private_address(
-    program: Client, alice: User, listener: Listener, names: None, settings: Any, scheme: str, host: str
-) -> None:
+def surfaces(alice: User, settings: Any) -> Surfaces:
     settings.LLM_RATE_TEST_USER = settings.LLM_RATE_TEST_PROVIDER = "1000/m"
-    address = f"{scheme}://{host}:{listener.port}/v1"
-    save(program, address)
-    try_unsaved(program, address)
-    use_a_row_that_names_it(alice, address)
-    assert listener.accepted == 0
+    return Surfaces(alice)
 
 
-def save(program: Client, address: str) -> None:
-    fields = {"provider": "openai_compatible", "api_key": KEY, "base_url": address, "model": "m"}
-    response = program.post("/api/user/llm-credentials", json.dumps(fields), content_type="application/json")
-    assert response.status_code in (201, 422)
-    assert KEY not in response.content.decode()
-    run_waiting_tests()
-    UserCredential.objects.all().delete()
+def test_watch_sees_what_is_dialled(watch: Watch) -> None:
+    socket.create_connection(("localhost", watch.port)).close()
+    wait_until(lambda: watch.accepted == 1, "the connection to be counted")
+    assert watch.private == ["127.0.0.1"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("api.openai.com", 443))
+    assert watch.public == [ssrf.PUBLIC]
 
 
-def try_unsaved(program: Client, address: str) -> None:
-    fields = {"api_key": KEY, "base_url": address, "model": "m"}
-    url = "/api/user/llm-credentials/openai_compatible/test"
-    response = program.post(url, json.dumps(fields), content_type="application/json")
-    assert response.status_code in (202, 422)
-    run_waiting_tests()
+def test_listener_is_reached_where_it_is_allowed(watch: Watch) -> None:
+    """So that no silence below comes from a listener that nobody could reach."""
+    policy = EgressPolicy(allow=[f"127.0.0.1:{watch.port}"])
+    with pytest.raises(FetchFailed):
+        asyncio.run(fetch(f"http://127.0.0.1:{watch.port}/", egress=policy))
+    wait_until(lambda: watch.accepted >= 1, "the connection to be counted")
 
 
-def run_waiting_tests() -> None:
-    for test in ConnectionTest.objects.unfinished():
-        connection_tests.test_run(test.pk)
-        test.refresh_from_db()
-        assert test.state in ("invalid", "error"), test.detail
+@pytest.mark.parametrize("vector", VECTORS[::8])
+def test_no_surface_dials_a_private_address(surfaces: Surfaces, watch: Watch, vector: str) -> None:
+    address = vector.replace("{port}", str(watch.port))
+    for name, attempt in surfaces.every().items():
+        attempt(address)
+        assert watch.dialled == 0, name
 
 
-def use_a_row_that_names_it(user: User, address: str) -> None:
-    """List, chat and tools with a row that came past the form, sealed for the very address."""
-    row = UserCredential(user=user, provider="openai_compatible", base_url=address, model="m")
-    row.seal(KEY)
-    row.save()
-    connection_tests.models_available(user=user, provider="openai_compatible")
-    client = client_for(user, provider="openai_compatible", fallback=False)
-    hello = [LLMMessage.user("hello")]
-    for call in (
-        lambda: bridge.run(client.complete, hello),
-        lambda: bridge.run(client.complete, hello, tools=[TOOL]),
-        lambda: bridge.run(streamed, client, hello),
-        lambda: bridge.run(client.embed, ["hello"], model="m"),
-    ):
-        with pytest.raises(LLMError) as caught:
-            call()
-        assert KEY not in repr(caught.value)
+def test_no_page_is_fetched_from_a_private_address(watch: Watch) -> None:
+    async def all_() -> list[str]:
+        opened = []
+        for vector in VECTORS:
+            try:
+                await fetch(vector.replace("{port}", str(watch.port)), egress=EgressPolicy())
+            except EgressBlocked:
+                continue
+            except FetchFailed:
+                if ssrf.REBINDING in vector:  # refused by the closed port of its first address
+                    continue
+            opened.append(vector)
+        return opened
+
+    assert asyncio.run(all_()) == []
+    assert watch.dialled == 0
 
 
-async def streamed(client: Any, messages: list[LLMMessage]) -> None:
-    async for _chunk in client.stream(messages):
-        pass
+@pytest.mark.parametrize("address", GOOD[::5])
+def test_every_surface_dials_a_good_address(surfaces: Surfaces, watch: Watch, address: str) -> None:
+    for name, attempt in surfaces.every().items():
+        watch.forget()
+        refused = attempt(address)
+        assert watch.public, name
+        assert refused is (name == "list"), name  # a list that nobody gave is the catalogue's
+    assert watch.private == []

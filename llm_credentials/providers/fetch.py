@@ -1,0 +1,126 @@
+"""Reading a page for an agent: one GET through the outbound door, without credentials of any kind.
+
+Where a model is sent comes from what it has read, thus from strangers. So each hop of a redirect is checked as the
+first address was, nothing identifies the site or its user, and neither a large nor a compressed answer fills memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urljoin
+
+from llm_credentials.providers import transport
+from llm_credentials.providers.egress import EgressPolicy, check_page
+from llm_credentials.providers.errors import BadProviderResponse, DeadlineExceeded, EgressBlocked, LLMError
+from llm_credentials.providers.transport import Forwarded
+
+MAX_HOPS: Final = 5
+MAX_BYTES: Final = 2 * 1024 * 1024
+TIMEOUT_S: Final = 20.0
+TEXT: Final = ("text/", "application/json", "application/xml", "application/xhtml+xml", "application/rss+xml")
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_HEADERS: Final = {"user-agent": "Keyswitch", "accept": "*/*"}
+
+
+class FetchFailed(Exception):
+    """No page came. The text is ours, for people and models; nothing of the address or the answer is in it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fetched:
+    url: str
+    """Where the page was found, after redirects."""
+    status: int
+    content_type: str
+    """Lower case, without parameters; empty when the server did not say."""
+    charset: str
+    body: bytes
+    """Decompressed, at most what was asked for."""
+    truncated: bool
+    """Whether there was more."""
+
+    @property
+    def text(self) -> str:
+        try:
+            return self.body.decode(self.charset or "utf-8", "replace")
+        except (LookupError, ValueError):
+            return self.body.decode("utf-8", "replace")
+
+
+async def fetch(
+    url: str,
+    *,
+    egress: EgressPolicy,
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+    accept: Collection[str] = TEXT,
+) -> Fetched:
+    """The page at ``url``, over at most ``MAX_HOPS`` redirects, all within ``timeout_s``.
+
+    ``accept``: beginnings of the content types that may be read; a page of another type, or of none, is left unread.
+    Raises EgressBlocked for an address, the first or a later one, that may not be called; FetchFailed.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _follow(check_page(url, egress), egress, max_bytes, tuple(accept))
+    except EgressBlocked:
+        raise
+    except (TimeoutError, DeadlineExceeded):
+        raise FetchFailed("The page did not come in time.") from None
+    except BadProviderResponse:
+        raise FetchFailed("The page could not be understood.") from None
+    except LLMError:
+        raise FetchFailed("No connection to the page.") from None
+
+
+async def _follow(url: str, egress: EgressPolicy, max_bytes: int, accept: tuple[str, ...]) -> Fetched:
+    for _hop in range(MAX_HOPS + 1):
+        answer = await transport.get(egress, url, _HEADERS)
+        try:
+            if answer.status not in _REDIRECTS:
+                return await _read(url, answer, max_bytes, accept)
+            target = answer.headers.get("location", "")
+        finally:
+            await answer.aclose()
+        if not target:
+            raise FetchFailed("The page sends readers elsewhere without saying where.")
+        url = check_page(_joined(url, target), egress)
+    raise FetchFailed("The page sends readers on too often.")
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        raise EgressBlocked("This address is misspelt.") from None
+
+
+async def _read(url: str, answer: Forwarded, max_bytes: int, accept: tuple[str, ...]) -> Fetched:
+    content_type, charset = _kind(answer.headers.get("content-type", ""))
+    if not content_type.startswith(accept):
+        raise FetchFailed("The page is of a kind that is not read here.")
+    held = bytearray()
+    async with aclosing(answer.body) as pieces:
+        async for piece in pieces:
+            held += piece
+            if len(held) > max_bytes:
+                break
+    return Fetched(
+        url=url,
+        status=answer.status,
+        content_type=content_type,
+        charset=charset,
+        body=bytes(held[:max_bytes]),
+        truncated=len(held) > max_bytes,
+    )
+
+
+def _kind(header: str) -> tuple[str, str]:
+    """(content type, charset) of the header's value."""
+    content_type, _, rest = header.partition(";")
+    charset = next((part.partition("=")[2] for part in rest.split(";") if part.strip().lower()[:8] == "charset="), "")
+    return content_type.strip().lower(), charset.strip(" \"'").lower()[:40]
