@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
-from llm_credentials import keyring, rotation, services
+from llm_credentials import keyring, rotation, services, stepup
 from llm_credentials.audit import Action, note, record, target_of
 from llm_credentials.audit.export import Format, lines
 from llm_credentials.audit.verify import verify
@@ -31,6 +31,8 @@ from llm_credentials.models import (
     environment_credentials,
 )
 from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.notices import Kind, notify
+from llm_credentials.notices.keys import key_facts
 from llm_credentials.providers import provider_choices
 from llm_credentials.validation import clean_config, clean_priority
 
@@ -79,14 +81,55 @@ class MaskedKey(KeylessLookups):
         return str(row.shown_status.label)
 
 
-class AuditedRemoval(_ModelAdmin):
-    """Keys that staff remove leave an event, one by one or many at once."""
+class ProvenChanges(_ModelAdmin):
+    """What changes keys, or carries data away, asks staff too to show who they are, before a form is filled."""
+
+    proven_actions: tuple[str, ...] = ("delete_selected",)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        may = self.has_change_permission(request) if object_id else self.has_add_permission(request)
+        if may and not stepup.is_recent(request):
+            return self._ask_proof(request)
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if self.has_delete_permission(request) and not stepup.is_recent(request):
+            return self._ask_proof(request)
+        return super().delete_view(request, object_id, extra_context)
+
+    def response_action(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        chosen = set(request.POST.getlist("action")) & set(self.proven_actions)
+        if chosen and not stepup.is_recent(request):
+            return self._ask_proof(request)
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def _ask_proof(self, request: HttpRequest) -> HttpResponse:
+        if request.method == "POST":
+            text = "Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again."
+            self.message_user(request, text, messages.WARNING)
+        return stepup.lead(request, request.get_full_path())
+
+
+class AuditedRemoval(ProvenChanges):
+    """Keys that staff remove leave an event, one by one or many at once, and their owners are told."""
 
     def delete_model(self, request: HttpRequest, obj: LLMCredential) -> None:
         with transaction.atomic():
-            target = services.credential_target(obj)
+            target, facts = services.credential_target(obj), key_facts(obj)
             super().delete_model(request, obj)
             note(action=Action.CREDENTIAL_DELETE, subject=obj.owner_ref(), target=target)
+            if isinstance(obj, UserCredential):
+                notify(obj.user_id, Kind.KEY_REMOVED, **facts)
 
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
         with transaction.atomic():
@@ -343,6 +386,7 @@ class PersonalAccessTokenAdmin(ViewOnly):
             usable.update(revoked_at=timezone.now())
             for token in tokens:
                 note(action=Action.TOKEN_REVOKE, subject=str(token.user_id), target=target_of("token", token.pk))
+                notify(token.user_id, Kind.TOKEN_REVOKED, **services.token_facts(token))
         self.message_user(request, f"{len(tokens)} tokens revoked.", messages.SUCCESS)
 
 
@@ -421,9 +465,10 @@ class ConnectionTestAdmin(ViewOnly):
 
 
 @admin.register(AuditEvent)
-class AuditEventAdmin(ViewOnly):
+class AuditEventAdmin(ViewOnly, ProvenChanges):
     """Read-only for everybody; the database refuses what would get past this."""
 
+    proven_actions = ("export_json_lines", "export_csv")
     change_list_template = "admin/llm_credentials/auditevent/change_list.html"
     list_display = ("at", "action", "actor", "subject", "target", "result", "channel", "ip")
     list_filter = ("action", "channel", "result")

@@ -26,6 +26,11 @@ def default_provider() -> str:
     return _text("LLM_DEFAULT_PROVIDER", "openai")
 
 
+def require_second_factor() -> bool:
+    """Whether keys and tokens change only in the hands of users with a second factor."""
+    return bool(getattr(settings, "REQUIRE_SECOND_FACTOR", False))
+
+
 def site_address(setting: str) -> str:
     """The address that the site gives a provider which has none of its own; empty: that provider is off."""
     return _text(setting)

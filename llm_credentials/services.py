@@ -46,6 +46,7 @@ __all__ = [
     "CheckedCredential",
     "Draft",
     "SavedCredential",
+    "changes_key",
     "credential_check",
     "credential_delete",
     "credential_save",
@@ -131,6 +132,20 @@ def credential_check(
     if errors:
         raise ValidationError(errors)
     return CheckedCredential(spec=spec, api_key=api_key, model=model, base_url=base_url, options=options)
+
+
+def changes_key(*, user: AbstractBaseUser, provider: str, name: str, draft: Draft) -> bool:
+    """Whether saving this adds or replaces a key, or sends it elsewhere, which asks for a recent proof of who is there.
+
+    Raises ValidationError.
+    """
+    spec, name = clean_provider(provider), clean_name(name)
+    stored = UserCredential.objects.for_user(user).filter(provider=spec.slug, name=name).first()
+    checked = credential_check(provider=spec.slug, name=name, stored=stored, draft=draft)
+    if stored is None or checked.api_key is not None or checked.base_url != stored.base_url:
+        return True
+    secret = [option.name for option in spec.options if option.secret]
+    return any(checked.options.get(each) != stored.options.get(each) for each in secret)
 
 
 Value = TypeVar("Value")
@@ -463,7 +478,7 @@ def token_create(
         )
         note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
         expires = f"{expires_at:%d %B %Y}" if expires_at else ""
-        notify(user.pk, Kind.TOKEN_MADE, **_token_facts(token), scopes=", ".join(token.scopes), expires=expires)
+        notify(user.pk, Kind.TOKEN_MADE, **token_facts(token), scopes=", ".join(token.scopes), expires=expires)
     return token, TOKEN_PREFIX + secret
 
 
@@ -508,10 +523,10 @@ def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
     with transaction.atomic():
         if tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()):
             note(action=Action.TOKEN_REVOKE, subject=str(user.pk), target=target_of("token", wanted))
-            notify(user.pk, Kind.TOKEN_REVOKED, **_token_facts(tokens.get()))
+            notify(user.pk, Kind.TOKEN_REVOKED, **token_facts(tokens.get()))
         elif not tokens.exists():
             raise PersonalAccessToken.DoesNotExist
 
 
-def _token_facts(token: PersonalAccessToken) -> dict[str, str]:
+def token_facts(token: PersonalAccessToken) -> dict[str, str]:
     return {"token": TOKEN_PREFIX + token.prefix, "name": token.name}

@@ -2,7 +2,16 @@
 
 from django.urls import path
 
-from llm_credentials.views import connection_tests, credentials, models, preferences, providers, security, site
+from llm_credentials.views import (
+    connection_tests,
+    credentials,
+    models,
+    preferences,
+    providers,
+    security,
+    site,
+    step_up,
+)
 
 app_name = "llm_credentials"
 
@@ -10,6 +19,8 @@ urlpatterns = [
     path("styleguide/", site.styleguide, name="styleguide"),
     path("settings/", providers.settings_index, name="settings-index"),
     path("settings/security/", security.security_detail, name="security-detail"),
+    path("settings/security/confirm/", step_up.step_up, name="step-up"),
+    path("settings/security/confirm/done/", step_up.step_up_done, name="step-up-done"),
     path("settings/security/history/", security.audit_event_list, name="audit-event-list"),
     path("settings/security/account/", security.account_leave, name="account-leave"),
     path("settings/security/account/export/", security.account_export, name="account-export"),

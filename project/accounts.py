@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
 from cryptography.fernet import InvalidToken
 from django.core.exceptions import ValidationError
 
 from llm_credentials import keyring
+
+
+class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
+    def get_reauthentication_methods(self, user: Any) -> list[dict[str, str]]:
+        """With a second factor the password proves nothing any more: it may be the very thing that was stolen."""
+        methods: list[dict[str, str]] = super().get_reauthentication_methods(user)
+        factors = [method for method in methods if method["id"] != "reauthenticate"]
+        return factors or methods
 
 
 class SealingMFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]

@@ -27,7 +27,7 @@ WSGI_APPLICATION = "project.wsgi.application"
 SITE_NAME = "Keyswitch"
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "project.admin_config.AdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -161,6 +161,10 @@ MFA_TOTP_ISSUER = SITE_NAME
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL
 MFA_ADAPTER = "project.accounts.SealingMFAAdapter"
+ACCOUNT_ADAPTER = "project.accounts.AccountAdapter"
+# Of everybody who changes keys or makes tokens, and of everybody who opens the admin.
+REQUIRE_SECOND_FACTOR = env.flag("REQUIRE_SECOND_FACTOR")
+REQUIRE_STAFF_MFA = env.flag("REQUIRE_STAFF_MFA", default=not LOCAL)
 USERSESSIONS_TRACK_ACTIVITY = False
 
 EMAIL_BACKEND = (

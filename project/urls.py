@@ -1,15 +1,11 @@
 """Every address of the site begins here."""
 
-from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
 from llm_credentials.api import api
 from llm_credentials.views import site
 from project import health
-
-# Through the accounts pages, with their limits and the second factor.
-admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", site.home, name="home"),

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
+from django.urls import reverse
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.security.session import SessionAuth
 
-from llm_credentials import services
+from llm_credentials import services, stepup
 from llm_credentials.api.errors import ApiError
 
 if TYPE_CHECKING:
@@ -67,3 +68,17 @@ def require_scope(request: ApiRequest, scope: str) -> None:
     """Raises 403 if the caller's token lacks the scope; a session has all."""
     if request.token is not None and not request.token.allows(scope):
         raise ApiError(403, "scope_missing", f"This token lacks the scope «{scope}».")
+
+
+def require_proof(request: ApiRequest) -> None:
+    """Raises 401 for a session without a recent proof of who is there; a token was made behind one.
+
+    ``where`` of the error is the page that asks for it.
+    """
+    if request.token is None and not stepup.is_recent(request):
+        raise ApiError(
+            401,
+            "reauthentication_required",
+            "Confirm that it is you on the page that «where» names, then send this again; or use a token.",
+            reverse("llm_credentials:step-up"),
+        )

@@ -14,7 +14,7 @@ from ninja.responses import Status
 from pydantic import ConfigDict, Field
 
 from llm_credentials import connection_tests, services
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
 from llm_credentials.api.errors import ErrorOut
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
@@ -151,6 +151,9 @@ def credential_list(request: ApiRequest) -> dict[str, Any]:
 def credential_save(request: ApiRequest, payload: CredentialIn) -> Any:
     """Add a key, or change what is said of a stored one. A new key is tested at once."""
     require_scope(request, "credentials")
+    draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
+    if services.changes_key(user=request.user, provider=payload.provider, name=payload.name, draft=draft):
+        require_proof(request)
     saved = services.credential_save(user=request.user, **payload.dict())
     test = _start_test(request, saved.credential) if saved.key_changed else None
     body = credential_out(saved.credential, _default_of(request)) | {"test": test}
@@ -218,5 +221,6 @@ def credential_delete(request: ApiRequest, provider: str, name: str = "default")
     """Remove the key. Its sealed text is gone at once."""
     require_scope(request, "credentials")
     _owned(request, provider, name)
+    require_proof(request)
     services.credential_delete(user=request.user, provider=provider, name=name)
     return HttpResponse(status=204)

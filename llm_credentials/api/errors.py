@@ -1,7 +1,7 @@
 """One shape for every error: ``{"error": {"code", "message", "where"}}``.
 
-``code`` is for programs, ``message`` for people, ``where`` names the field (``body.api_key``) or is null. Nothing that
-was sent is echoed.
+``code`` is for programs, ``message`` for people, ``where`` names the field (``body.api_key``), the page where something
+must be done first, or is null. Nothing that was sent is echoed.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
+from llm_credentials import stepup
 from llm_credentials.forms import CredentialForm
 from llm_credentials.providers import ProviderSpec, UnknownProvider
 from llm_credentials.providers.registry import get_spec
@@ -89,6 +90,21 @@ def refuse(request: UserRequest, card: Card, form: CredentialForm) -> HttpRespon
     form.forget_refused()
     page = providers_page(request.user)
     return show_page(request, with_card(page, opened(card, form=form)), status=422)
+
+
+def ask_proof(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
+    """Nothing is saved until the person has shown who they are; what was typed stays in the browser, and nowhere else.
+
+    The form of a browser without scripts comes back without the key, which has to be entered again.
+    """
+    proof = stepup.url(reverse("llm_credentials:step-up-done"))
+    if request.htmx:
+        context = {"card": card, "form": form, "slots": error_slots(form), "proof": proof, "key_kept": True}
+        response = render(request, f"{PAGE}#errors_answer", context, status=401)
+        response["HX-Reswap"] = "none"
+        return response
+    page = with_card(providers_page(request.user), opened(card, form=form))
+    return render(request, PAGE, {"page": page, "proof": proof}, status=401)
 
 
 def list_with_message(request: HttpRequest, text: str) -> HttpResponse:

@@ -10,10 +10,12 @@ from uuid import UUID
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import OuterRef, Subquery
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from llm_credentials import stepup
 from llm_credentials.connection_tests import ModelList, from_catalogue
 from llm_credentials.forms import CredentialForm
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential, system_credentials
@@ -112,6 +114,8 @@ class Card:
     form: CredentialForm | None = None
     models: ModelList | None = None
     asks_removal: bool = False
+    locked: bool = False
+    """Key and address are shown, and change only after a proof of who is there."""
 
     @property
     def id(self) -> str:
@@ -124,6 +128,11 @@ class Card:
     @property
     def query(self) -> str:
         return "" if self.name == DEFAULT_NAME else f"?name={self.name}"
+
+    @property
+    def unlock_url(self) -> str:
+        """Through the proof and back to this card, whose key may be changed then."""
+        return stepup.url(reverse("llm_credentials:credential-edit", args=[self.spec.slug]) + self.query)
 
     @property
     def model_in_use(self) -> str:
@@ -327,10 +336,13 @@ def _may_answer(card: Card) -> bool:
     return credential is not None and credential.is_active and not credential.needs_reentry and bool(card.model_in_use)
 
 
-def opened(card: Card, *, form: CredentialForm | None = None, models: ModelList | None = None) -> Card:
+def opened(
+    card: Card, *, form: CredentialForm | None = None, models: ModelList | None = None, locked: bool = False
+) -> Card:
     """The card with its form; a bound ``form`` keeps what was typed, keys apart."""
     return replace(
         card,
+        locked=locked,
         form=form or CredentialForm(spec=card.spec, name=card.name, credential=card.credential),
         models=models or from_catalogue(card.spec),
     )

@@ -15,14 +15,17 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
+from llm_credentials import stepup
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited, test_start
 from llm_credentials.forms import CredentialForm
 from llm_credentials.models import UserCredential
+from llm_credentials.services import changes_key
 from llm_credentials.services import credential_delete as delete_credential
 from llm_credentials.services import credential_save as save_credential
 from llm_credentials.tasks import enqueue_connection_test
 from llm_credentials.views.answers import (
     UserRequest,
+    ask_proof,
     find_card,
     find_spec,
     list_with_message,
@@ -31,12 +34,17 @@ from llm_credentials.views.answers import (
     show_page,
     show_region,
 )
-from llm_credentials.views.cards import Card, opened, providers_page, with_card
+from llm_credentials.views.cards import Card, ProvidersPage, opened, providers_page, with_card
 
 
 def find_stored(request: UserRequest, provider: str, name: str) -> Card:
     """The card of a key that the user has. Raises Http404."""
-    card = find_card(providers_page(request.user), find_spec(provider), name)
+    return stored_card(providers_page(request.user), provider, name)
+
+
+def stored_card(page: ProvidersPage, provider: str, name: str) -> Card:
+    """Raises Http404."""
+    card = find_card(page, find_spec(provider), name)
     if card.credential is None:
         raise Http404
     return card
@@ -56,12 +64,14 @@ def credential_save(request: UserRequest, provider: str) -> HttpResponse:
     form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
     if not form.is_valid():
         return refuse(request, card, form)
-    draft = form.draft
+    draft, name = form.draft, form.cleaned_data["name"] or card.name
     try:
+        if changes_key(user=request.user, provider=spec.slug, name=name, draft=draft) and not stepup.is_recent(request):
+            return ask_proof(request, card, form)
         saved = save_credential(
             user=request.user,
             provider=spec.slug,
-            name=form.cleaned_data["name"] or card.name,
+            name=name,
             api_key=draft.api_key,
             model=draft.model,
             base_url=draft.base_url,
@@ -121,9 +131,16 @@ def credential_toggle(request: UserRequest, provider: str) -> HttpResponse:
 @login_required
 def credential_confirm_removal(request: UserRequest, provider: str) -> HttpResponse:
     """What would go, and the button that lets it go."""
-    card = replace(opened(find_stored(request, provider, request.GET.get("name", ""))), asks_removal=True)
     page = providers_page(request.user)
+    stored = stored_card(page, provider, request.GET.get("name", ""))
+    if not stepup.is_recent(request):
+        return stepup.lead(request, removal_url(stored))
+    card = replace(opened(stored), asks_removal=True)
     return show_card(request, page, card) if request.htmx else show_page(request, with_card(page, card))
+
+
+def removal_url(card: Card) -> str:
+    return reverse("llm_credentials:credential-confirm-removal", args=[card.spec.slug]) + card.query
 
 
 @require_POST
@@ -131,6 +148,8 @@ def credential_confirm_removal(request: UserRequest, provider: str) -> HttpRespo
 @login_required
 def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
     card = find_stored(request, provider, request.POST.get("name", ""))
+    if not stepup.is_recent(request):
+        return stepup.lead(request, removal_url(card))
     words = _("Removed %(key)s.") % {"key": card.key_words}
     try:
         delete_credential(user=request.user, provider=card.spec.slug, name=card.name)

@@ -8,7 +8,8 @@ from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from llm_credentials.views.answers import UserRequest, find_card, find_spec, show_card, show_page
+from llm_credentials import stepup
+from llm_credentials.views.answers import UserRequest, card_url, find_card, find_spec, show_card, show_page
 from llm_credentials.views.cards import opened, providers_page, with_card
 
 
@@ -32,7 +33,12 @@ def provider_list(request: UserRequest) -> HttpResponse:
 def credential_edit(request: UserRequest, provider: str) -> HttpResponse:
     """The page with this card open; for htmx the open card alone."""
     page = providers_page(request.user)
-    card = opened(find_card(page, find_spec(provider), request.GET.get("name", "")))
+    card = find_card(page, find_spec(provider), request.GET.get("name", ""))
+    proven = stepup.is_recent(request)
+    if card.credential is None and not proven:
+        # Asked before anything is typed, so that no key has to wait anywhere for the answer.
+        return stepup.lead(request, card_url(card))
+    card = opened(card, locked=not proven)
     return show_card(request, page, card) if request.htmx else show_page(request, with_card(page, card))
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from allauth.account.decorators import reauthentication_required
-from allauth.account.internal.flows.reauthentication import did_recently_reauthenticate
 from allauth.mfa.utils import is_mfa_enabled
 from django.contrib import messages
 from django.contrib.auth import logout
@@ -11,12 +9,13 @@ from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from llm_credentials import leaving
+from llm_credentials import leaving, stepup
 from llm_credentials.audit.history import seen_by
 from llm_credentials.models import AuditEvent
 from llm_credentials.views.answers import UserRequest
@@ -51,9 +50,10 @@ def audit_event_list(request: UserRequest) -> HttpResponse:
 @require_GET
 @never_cache
 @login_required
-@reauthentication_required  # type: ignore[untyped-decorator]
 def account_leave(request: UserRequest) -> HttpResponse:
     """Take everything along, or delete the account: behind a recent proof of who this is."""
+    if not stepup.is_recent(request):
+        return stepup.lead(request, request.path)
     return render(request, "llm_credentials/account_leave.html")
 
 
@@ -61,8 +61,8 @@ def account_leave(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def account_export(request: UserRequest) -> HttpResponse:
-    if not did_recently_reauthenticate(request):
-        return redirect("llm_credentials:account-leave")
+    if not stepup.is_recent(request):
+        return stepup.lead(request, reverse("llm_credentials:account-leave"))
     response = JsonResponse(leaving.account_export(user=request.user), json_dumps_params={"indent": 2})
     response["Content-Disposition"] = f'attachment; filename="keyswitch-{timezone.now():%Y-%m-%d}.json"'
     return response
@@ -73,8 +73,8 @@ def account_export(request: UserRequest) -> HttpResponse:
 @login_required
 def account_delete(request: UserRequest) -> HttpResponse:
     """Only with the user's own name typed beside the button."""
-    if not did_recently_reauthenticate(request):
-        return redirect("llm_credentials:account-leave")
+    if not stepup.is_recent(request):
+        return stepup.lead(request, reverse("llm_credentials:account-leave"))
     if request.POST.get("confirm", "").strip() != request.user.get_username():
         text = _("Type your user name, %(name)s, to delete the account.") % {"name": request.user.get_username()}
         return render(request, "llm_credentials/account_leave.html", {"error": text}, status=422)

@@ -99,6 +99,7 @@ ROUTES: dict[str, Rule] = {
     # settings
     **names("llm_credentials:", PUBLIC, "styleguide"),
     **names("llm_credentials:", OWN, "settings-index", "security-detail", "audit-event-list", "account-leave"),
+    **names("llm_credentials:", OWN, "step-up", "step-up-done"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
     **names("llm_credentials:", OWN, "provider-list", "credential-edit", "credential-detail", "model-list"),
     **names("llm_credentials:", OWN_POST, "credential-save", "credential-test", "model-list-load"),

@@ -21,7 +21,7 @@ from agents import services as agent_services
 from agents import tasks as agent_tasks
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.tests.live import SandboxJournal, Visitor, sandbox_key
-from llm_credentials import leaving, services
+from llm_credentials import leaving, services, stepup
 from llm_credentials.audit.verify import verify
 from llm_credentials.factory import client_for
 from llm_credentials.models import (
@@ -34,6 +34,7 @@ from llm_credentials.models import (
 )
 from llm_credentials.providers import LLMMessage, NotConfigured, TextPart
 from llm_credentials.tests.factories import UsageRecordFactory, UserCredentialFactory
+from llm_credentials.tests.proofs import make_stale
 from project.tests.servers import wait_until
 
 ENDS_WITHIN_S = 5.0
@@ -70,16 +71,19 @@ def belongings(alice: User) -> str:
 
 def test_page_asks_for_a_recent_proof_first(alice: User, client: Client) -> None:
     client.force_login(alice)
-    response = client.get(_page("account-leave"))
-    assert response.status_code == 302
-    assert response["Location"].startswith(reverse("account_reauthenticate"))
+    make_stale(client)
+    response = client.get(_page("account-leave"), follow=True)
+    assert response.redirect_chain[-1][0].startswith(reverse("account_reauthenticate"))
+    proof = client.post(response.redirect_chain[-1][0], {"password": "alice-password"})
+    assert proof["Location"] == _page("account-leave")
 
 
 @pytest.mark.parametrize("name", ["account-export", "account-delete"])
 def test_without_a_recent_proof_nothing_happens(alice: User, client: Client, name: str) -> None:
     client.force_login(alice)
+    make_stale(client)
     response = client.post(_page(name), {"confirm": "alice"})
-    assert (response.status_code, response["Location"]) == (302, _page("account-leave"))
+    assert (response.status_code, response["Location"]) == (302, stepup.url(_page("account-leave")))
     assert User.objects.filter(pk=alice.pk).exists()
     assert "confirm" not in json.dumps({key: str(value) for key, value in client.session.items()})
 

@@ -96,7 +96,7 @@ window.addEventListener("pagehide", () => {
 document.addEventListener("htmx:afterRequest", (event) => {
   if (!(event.detail.elt instanceof Element)) return;
   const form = event.detail.elt.closest("form.credential-form");
-  if (!form || ![200, 422].includes(event.detail.xhr.status)) return;
+  if (!form || ![200, 401, 422].includes(event.detail.xhr.status)) return;
   let first = null;
   for (const place of form.querySelectorAll("[data-errors-for]")) {
     const input = document.getElementById(place.dataset.errorsFor);

@@ -36,8 +36,6 @@ def test_person_sees_the_history_takes_everything_along_and_leaves(
     _fits(page)
     page.go_back()
     page.get_by_role("link", name="Open your data").click()
-    page.get_by_label("Password").fill("alice-password")
-    page.locator("main").get_by_role("button").first.click()
     page.get_by_role("heading", name="Your data").wait_for()
     look(page, f"your-data-{scheme}-{width}")
     _fits(page)
