@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -96,6 +96,16 @@ def _let_flush_empty_the_audit_trail() -> None:
             flush(sql_list)
 
     connection.ops.execute_sql_flush = lifted_flush
+
+
+@pytest.fixture
+def set_rate(settings: Any) -> Callable[[str, str, str], None]:
+    """``set_rate(kind, scope, rate)`` for this test; ``0/m`` lets nobody through."""
+
+    def change(kind: str, scope: str, rate: str) -> None:
+        settings.LLM_RATES = {**settings.LLM_RATES, kind: {**settings.LLM_RATES[kind], scope: rate}}
+
+    return change
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from llm_credentials.models import (
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
+from llm_credentials.policy_admin import GroupPolicyAdmin, UserAllowanceAdmin
 from llm_credentials.providers import provider_choices
 from llm_credentials.validation import clean_config, clean_priority
 
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 else:
     _ModelAdmin = admin.ModelAdmin
     _CredentialForm = _ConfigForm = forms.ModelForm
+
+__all__ = ["GroupPolicyAdmin", "UserAllowanceAdmin"]
+"""Registered where they are defined."""
 
 _KEY_COLUMNS = ("api_key", "fingerprint", "last4")
 

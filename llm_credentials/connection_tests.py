@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,6 +17,7 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.cache import cache
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
@@ -25,6 +26,7 @@ from llm_credentials.audit import Action, AuditUnavailable, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, UserCredential
+from llm_credentials.policies import allows_own_key, check_own_key, policy_of
 from llm_credentials.providers import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -99,9 +101,10 @@ def test_start(
     credential = UserCredential.objects.for_user(user).filter(provider=provider, name=name).first()
     if credential is None and unsaved is None:
         raise UserCredential.DoesNotExist
-    _spend(user, spec)
+    _spend("test", user, spec)
     expire_abandoned(user)
     draft = _draft(user, spec, name, credential, unsaved)
+    check_own_key(policy_of(user), spec, model=draft.model, base_url=draft.base_url)
     try:
         with transaction.atomic():
             draft.save(force_insert=True)
@@ -118,12 +121,11 @@ def test_start(
 test_start.__test__ = False  # type: ignore[attr-defined]
 
 
-def _spend(user: AbstractBaseUser, spec: ProviderSpec) -> None:
+def _spend(kind: str, user: AbstractBaseUser, spec: ProviderSpec) -> None:
     try:
-        limits.use("connection-test", str(user.pk), settings.LLM_RATE_TEST_USER)
-        limits.use("connection-test-provider", spec.slug, settings.LLM_RATE_TEST_PROVIDER)
+        limits.admit(kind, user, provider=spec.slug)
     except LimitReached as reached:
-        raise TestLimited(reached.retry_after_s) from None
+        raise TestLimited(reached.retry_after_s, reached.usage.limit) from None
 
 
 def _draft(
@@ -197,6 +199,12 @@ def test_run(test_id: UUID | str) -> None:
     # What was tried with another model or other options says nothing about the key as it is stored.
     as_stored = stored is not None and (stored.model, stored.options) == (test.model, test.options)
     version = stored.version if stored is not None and as_stored else None
+    try:
+        check_own_key(policy_of(test.user), test.spec, model=test.model, base_url=test.base_url)
+    except ValidationError as refusal:
+        detail = " ".join(refusal.messages)
+        _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=detail, status=None, steps=[]), None)
+        return
     try:
         outcome = bridge.run(_examine, test)
     except AuditUnavailable as error:
@@ -383,16 +391,24 @@ def models_available(
 ) -> ModelList:
     """The models of this key as its provider lists them, else what the catalogue knows.
 
-    Kept per credential version for ten minutes. Raises ValidationError and TestLimited.
+    Without those that the organisation's policy forbids. Kept per credential version for ten minutes. Raises
+    ValidationError and TestLimited.
     """
     spec = clean_provider(provider)
     credential = UserCredential.objects.for_user(user).filter(provider=provider, name=name).first()
-    if credential is None and unsaved is None:
-        return from_catalogue(spec)
+    policy = policy_of(user)
     if unsaved is not None:
         subject = _draft(user, spec, name, credential, unsaved)
-        return _asked(user, spec, subject.credential or subject)
-    assert credential is not None
+        check_own_key(policy, spec, model=None, base_url=subject.base_url)
+        found = _asked(user, spec, subject.credential or subject)
+    elif credential is None or not allows_own_key(policy, spec, base_url=credential.base_url):
+        found = from_catalogue(spec)
+    else:
+        found = _models_of(user, spec, credential)
+    return replace(found, models=tuple(info for info in found.models if policy.allows_model(spec.slug, info.id)))
+
+
+def _models_of(user: AbstractBaseUser, spec: ProviderSpec, credential: UserCredential) -> ModelList:
     key = f"llm-models:{user.pk}:{credential.pk}:{credential.version}"
     kept: ModelList | None = cache.get(key)
     if kept is None:
@@ -403,7 +419,7 @@ def models_available(
 
 
 def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential | ConnectionTest) -> ModelList:
-    _spend(user, spec)
+    _spend("models", user, spec)
     try:
         models = bridge.run(_list_models, subject)
     except (LLMError, TimeoutError):

@@ -27,6 +27,7 @@ from llm_credentials.models import (
     TaskOverride,
     UsageDay,
     UsageRecord,
+    UserAllowance,
     UserCredential,
 )
 from llm_credentials.notices import Kind, notify
@@ -73,6 +74,7 @@ def account_export(*, user: User) -> dict[str, Any]:
         "credentials": rows_of(UserCredential.objects.for_user(user).in_order()),
         "settings": rows_of(LLMSettings.objects.filter(user=user)),
         "task_overrides": rows_of(TaskOverride.objects.for_user(user)),
+        "allowance": rows_of(UserAllowance.objects.filter(user=user), without=frozenset({"note"})),
         "access_tokens": rows_of(PersonalAccessToken.objects.for_user(user)),
         "connection_tests": rows_of(ConnectionTest.objects.for_user(user)),
         "usage": rows_of(UsageRecord.objects.for_user(user).order_by("at")),

@@ -1,20 +1,93 @@
-"""How often somebody may do something: one counter a (group, user), shared by pages, API and jobs."""
+"""How often somebody may do something: one counter a (kind, rate, user or token or provider), shared by pages, API and
+jobs, and by all processes through Valkey; while that is away each process counts for itself.
+
+The site's rates are the setting ``LLM_RATES``; policies of the organisation add theirs, and every one holds.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
 from django_ratelimit.core import get_usage
+
+from llm_credentials.policies import policy_of
+
+KINDS: Final[Mapping[str, str]] = {
+    "test": "connection tests",
+    "models": "lists of models",
+    "chat": "messages to agents",
+    "stream": "answers read as they are written",
+    "run": "background runs",
+    "api": "requests to the API",
+}
+"""Every way in, and its name in words."""
+_RATE = re.compile(r"(\d{1,7})/(\d{0,4})([smhd])")
 
 
 class LimitReached(Exception):
     """Too often. ``retry_after_s`` is whole seconds until the window ends."""
 
-    def __init__(self, retry_after_s: int) -> None:
+    def __init__(self, retry_after_s: int, limit: int = 0) -> None:
         super().__init__(f"Too many requests. Try again in {retry_after_s} s.")
         self.retry_after_s = retry_after_s
+        self.usage = Usage(limit=limit, remaining=0, reset_s=retry_after_s)
 
 
-def use(group: str, value: str, rate: str) -> None:
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How far the tightest of the limits is used."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+    """Seconds until its window ends."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "RateLimit-Limit": str(self.limit),
+            "RateLimit-Remaining": str(self.remaining),
+            "RateLimit-Reset": str(self.reset_s),
+        }
+
+
+def use(group: str, value: str, rate: str) -> Usage | None:
     """Count one use of ``group`` by ``value`` (``rate`` such as ``"10/m"``). Raises LimitReached past it."""
     usage = get_usage(None, group=group, key=lambda _group, _request: value, rate=rate, increment=True)
-    if usage is not None and usage["should_limit"]:
-        raise LimitReached(max(1, int(usage["time_left"])))
+    if usage is None:
+        return None
+    left_s = max(1, int(usage["time_left"]))
+    if usage["should_limit"]:
+        raise LimitReached(left_s, usage["limit"])
+    return Usage(limit=usage["limit"], remaining=max(0, usage["limit"] - usage["count"]), reset_s=left_s)
+
+
+def admit(kind: str, user: AbstractBaseUser, *, provider: str = "", token_id: Any = None) -> Usage | None:
+    """Count one use by the user, by their token and at the provider (over all users). Raises LimitReached."""
+    usages = [use(f"{kind}:{scope}", value, rate) for scope, value, rate in _rates(kind, user, provider, token_id)]
+    return min((usage for usage in usages if usage), key=lambda usage: usage.remaining, default=None)
+
+
+def _rates(kind: str, user: AbstractBaseUser, provider: str, token_id: Any) -> Iterator[tuple[str, str, str]]:
+    """(scope, whom it counts, rate): the user's first, so that what is refused there burdens nobody else."""
+    site: Mapping[str, str] = settings.LLM_RATES[kind]
+    own = dict.fromkeys([*filter(None, [site.get("user")]), *policy_of(user).rates.get(kind, ())])
+    for rate in own:
+        yield "user", str(user.pk), rate
+    if token_id is not None and "token" in site:
+        yield "token", str(token_id), site["token"]
+    if provider and "provider" in site:
+        yield "provider", provider, site["provider"]
+
+
+def check_rate(rate: str) -> str:
+    """Raises ValueError for what is no rate."""
+    found = _RATE.fullmatch(rate)
+    if not found or found[2] == "0" * len(found[2]) != "":
+        raise ValueError("A rate is a count and a period, such as 10/m, 500/h or 5/30s.")
+    return rate

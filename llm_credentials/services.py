@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import math
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
@@ -23,12 +22,15 @@ from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import canary, keyring
 from llm_credentials.audit import Action, note, target_of
-from llm_credentials.models import LLMSettings, PersonalAccessToken, SystemCredential, UserCredential
+from llm_credentials.models import PersonalAccessToken, SystemConfig, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
+from llm_credentials.policies import check_own_key, policy_of
+from llm_credentials.preferences import chain_order, settings_update, task_override_delete, task_override_set
 from llm_credentials.providers import ProviderSpec
+from llm_credentials.routing.policy import Policy
 from llm_credentials.validation import (
     REENTER,
     clean_api_key,
@@ -46,13 +48,17 @@ __all__ = [
     "CheckedCredential",
     "Draft",
     "SavedCredential",
+    "chain_order",
     "changes_key",
     "credential_check",
     "credential_delete",
     "credential_save",
     "settings_update",
+    "site_allowance_set",
     "system_credential_delete",
     "system_credential_save",
+    "task_override_delete",
+    "task_override_set",
     "token_authenticate",
     "token_create",
     "token_revoke",
@@ -194,10 +200,13 @@ def credential_save(
 ) -> SavedCredential:
     """Create or change the user's credential of this provider and name; ``None`` leaves a field as it is.
 
-    A new key begins as unverified. A changed address without a new key is refused. Raises ValidationError.
+    A new key begins as unverified. A changed address without a new key is refused, and so is what the organisation's
+    policy forbids; what is stored already can always be turned off or moved in the order. Raises ValidationError.
     """
     draft = Draft(api_key=api_key, model=model, base_url=base_url, options=options)
-    row, created, key_changed = _save(UserCredential, {"user_id": user.pk}, provider, name, draft, is_active, priority)
+    row, created, key_changed = _save(
+        UserCredential, {"user_id": user.pk}, provider, name, draft, is_active, priority, policy_of(user)
+    )
     return SavedCredential(credential=row, created=created, key_changed=key_changed)
 
 
@@ -228,6 +237,7 @@ def _save(
     draft: Draft,
     is_active: bool | None,
     priority: int | None,
+    policy: Policy | None = None,
 ) -> tuple[Row, bool, bool]:
     """(row, created, key changed). Two first saves at once: the second becomes a change of what the first made."""
     provider = clean_provider(provider).slug
@@ -240,7 +250,7 @@ def _save(
     for _attempt in range(3):
         try:
             with transaction.atomic():
-                return _save_once(model, {**owner, "provider": provider, "name": name}, draft, plain)
+                return _save_once(model, {**owner, "provider": provider, "name": name}, draft, plain, policy)
         except (IntegrityError, model.DoesNotExist):
             continue
     raise ValidationError({"name": ["This key was just changed somewhere else. Reload and try again."]})
@@ -248,12 +258,14 @@ def _save(
 
 @sensitive_variables()
 def _save_once(
-    model: type[Row], identity: Mapping[str, Any], draft: Draft, plain: Mapping[str, Any]
+    model: type[Row], identity: Mapping[str, Any], draft: Draft, plain: Mapping[str, Any], policy: Policy | None
 ) -> tuple[Row, bool, bool]:
     """Raises IntegrityError or DoesNotExist when somebody else was faster."""
     rows: models.QuerySet[Row] = model._default_manager.filter(**identity)
     stored: Row | None = rows.select_for_update().first()
     checked = credential_check(provider=identity["provider"], name=identity["name"], stored=stored, draft=draft)
+    if policy is not None and (stored is None or draft != Draft()):
+        check_own_key(policy, checked.spec, model=checked.model, base_url=checked.base_url)
     wanted = {"model": checked.model, "base_url": checked.base_url, "options": checked.options, **plain}
     row: Row = stored if stored is not None else model(**identity)
     changes = {name: value for name, value in wanted.items() if getattr(row, name) != value}
@@ -350,93 +362,30 @@ def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str
             notify(row.user_id, Kind.KEY_REMOVED, **key_facts(row))
 
 
-# Settings
-
-MAX_TEMPERATURE: Final = 2.0
-MAX_TOKENS: Final = 1_000_000
-MAX_BUDGET_USD: Final = Decimal(10_000_000)
+# What staff allow everybody
 
 
-def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
-    """Change the named settings and leave the others. Raises ValidationError, also for a name that is no setting."""
-    errors: dict[str, list[str]] = {}
-    cleaned: dict[str, Any] = {}
-    for name, value in changes.items():
-        clean = _SETTINGS.get(name)
-        if clean is None:
-            errors[name] = ["There is no such setting."]
-            continue
-        try:
-            cleaned[name] = clean(value)
-        except ValidationError as error:
-            errors[name] = error.messages
-    if errors:
-        raise ValidationError(errors)
+def site_allowance_set(
+    *, daily_usd_per_user: Decimal | None, daily_usd_total: Decimal | None, unpriced_models: bool
+) -> None:
+    """What may be spent a day on the site's keys; ``None``: no limit. Whoever calls it has checked that this is staff.
+
+    Raises ValidationError.
+    """
+    amounts = {"daily_usd_per_user": daily_usd_per_user, "daily_usd_total": daily_usd_total}
+    for name, amount in amounts.items():
+        if amount is not None and not (amount.is_finite() and amount >= 0):
+            raise ValidationError({name: ["This is an amount in US dollars, 0 or more."]})
+    # Numbers of JSON, as staff would write them by hand.
+    value = {name: None if amount is None else float(amount) for name, amount in amounts.items()}
     with transaction.atomic():
-        row, created = LLMSettings.objects.select_for_update().get_or_create(user_id=user.pk, defaults=cleaned)
-        changed = [name for name, value in cleaned.items() if getattr(row, name) != value]
-        if changed and not created:
-            for name in changed:
-                setattr(row, name, cleaned[name])
-            row.save(update_fields=[*changed, "updated_at"])
-        if changed or created:
-            names = ",".join(sorted(cleaned if created else changed))
-            note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("settings", names))
-    return row
-
-
-def _default_provider(value: object) -> str:
-    return clean_provider(value).slug if value else ""
-
-
-def _flag(value: object) -> bool:
-    return clean_flag(value, "value")
-
-
-def _temperature(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValidationError("The temperature is a number.")
-    if not 0 <= value <= MAX_TEMPERATURE:
-        raise ValidationError(f"The temperature is between 0 and {MAX_TEMPERATURE:g}.")
-    return float(value)
-
-
-def _max_tokens(value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
-        raise ValidationError(f"The token limit is a whole number from 1 to {MAX_TOKENS}.")
-    return value
-
-
-def _strategy(value: object) -> str:
-    if value not in LLMSettings.Strategy.values:
-        raise ValidationError(f"Choose one of: {', '.join(LLMSettings.Strategy.values)}.")
-    return str(value)
-
-
-def _budget(value: object) -> Decimal | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
-        raise ValidationError("The budget is an amount in US dollars.")
-    amount = Decimal(str(value)).quantize(Decimal("0.01"))
-    if not 0 <= amount <= MAX_BUDGET_USD:
-        raise ValidationError(f"The budget is between 0 and {MAX_BUDGET_USD} US dollars.")
-    return amount
-
-
-_SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "default_provider": _default_provider,
-    "fallback_to_system": _flag,
-    "temperature": _temperature,
-    "max_tokens": _max_tokens,
-    "strategy": _strategy,
-    "monthly_budget_usd": _budget,
-    "alerts": _flag,
-}
+        SystemConfig.objects.update_or_create(
+            category="llm",
+            key="system_allowance",
+            defaults={"value": {**value, "unpriced_models": clean_flag(unpriced_models, "unpriced_models")}},
+        )
+        target = target_of("config", "llm", "system_allowance")
+        note(action=Action.CONFIG_CHANGE, subject="system", target=target)
 
 
 # Access tokens

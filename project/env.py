@@ -118,6 +118,14 @@ def decimal(name: str, default: float) -> float:
     return _number(name, default, float, "a number")
 
 
+def rate(name: str, default: str) -> str:
+    """How often something may be done: ``count/period`` with s, m, h or d."""
+    value = text(name) or default
+    if not re.fullmatch(r"\d+/([1-9]\d*)?[smhd]", value):
+        raise ImproperlyConfigured(f"{name} must be count/period such as 10/m or 500/h, not {value!r}")
+    return value
+
+
 def _number(name: str, default: T, cast: Callable[[str], T], what: str) -> T:
     value = text(name)
     if not value:

@@ -63,6 +63,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "project.middleware.HtmxRedirectMiddleware",
+    "project.limits.LimitsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "allauth.usersessions.middleware.UserSessionsMiddleware",
 ]
@@ -223,8 +224,30 @@ SANDBOX_URL = env.text("SANDBOX_URL")
 LLM_EGRESS_ALLOW = env.words("LLM_EGRESS_ALLOW")
 LLM_DEFAULT_PROVIDER = env.text("LLM_DEFAULT_PROVIDER", "openai")
 LLM_TEST_TIMEOUT_S = env.decimal("LLM_TEST_TIMEOUT_S", default=10)
-LLM_RATE_TEST_USER = env.text("LLM_RATE_TEST_USER", "10/m")
-LLM_RATE_TEST_PROVIDER = env.text("LLM_RATE_TEST_PROVIDER", "60/m")
+# How often, by the kinds of llm_credentials.limits: each user, each token, and at each provider over all users.
+LLM_RATES = {
+    "test": {
+        "user": env.rate("LLM_RATE_TEST_USER", "10/m"),
+        "provider": env.rate("LLM_RATE_TEST_PROVIDER", "60/m"),
+    },
+    "models": {
+        "user": env.rate("LLM_RATE_MODELS_USER", "20/m"),
+        "provider": env.rate("LLM_RATE_MODELS_PROVIDER", "120/m"),
+    },
+    "chat": {
+        "user": env.rate("LLM_RATE_CHAT_USER", "60/m"),
+        "provider": env.rate("LLM_RATE_CHAT_PROVIDER", "6000/m"),
+    },
+    "stream": {"user": env.rate("LLM_RATE_STREAM_USER", "240/m")},
+    "run": {
+        "user": env.rate("LLM_RATE_RUN_USER", "30/m"),
+        "provider": env.rate("LLM_RATE_RUN_PROVIDER", "3000/m"),
+    },
+    "api": {
+        "user": env.rate("LLM_RATE_API_USER", "600/m"),
+        "token": env.rate("LLM_RATE_API_TOKEN", "300/m"),
+    },
+}
 LLM_SYSTEM_KEYS = env.system_keys(registry.all_specs())
 env.strip_sdk_variables(registry.all_specs())
 

@@ -20,12 +20,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import override_settings
 
+from llm_credentials import limits
 from llm_credentials.providers import EgressBlocked, EgressPolicy
 from llm_credentials.providers.fetch import FetchFailed, fetch
 from llm_credentials.tests import ssrf
 from llm_credentials.tests.ssrf import GOOD, VECTORS, Surfaces, Watch
 
-NO_LIMITS = {"LLM_RATE_TEST_USER": "100000/m", "LLM_RATE_TEST_PROVIDER": "100000/m"}
+NO_LIMITS = {"LLM_RATES": dict.fromkeys(limits.KINDS, {})}
 REDIRECTS = (301, 302, 303, 307, 308)
 
 

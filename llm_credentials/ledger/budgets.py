@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from django.db import connection, models, transaction
-from django.db.models import Case, F, QuerySet, Sum, When
+from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -80,12 +80,23 @@ class Standing:
         return self.spent_usd >= self.limit_usd
 
 
-def limits_from(monthly_budget_usd: Decimal | None, config: object) -> Limits:
-    """The user's own and what staff wrote into ``llm/system_allowance``; what makes no sense there counts as zero."""
+def limits_from(
+    monthly_budget_usd: Decimal | None,
+    config: object,
+    *,
+    policy_usd: Decimal | None = None,
+    exception_usd: Decimal | None = None,
+) -> Limits:
+    """The user's own and what staff wrote into ``llm/system_allowance``; what makes no sense there counts as zero.
+
+    The daily allowance on the site's keys is the exception made for the user, else the smaller of the site's and of
+    what policies say.
+    """
     values: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+    daily = [usd for usd in (_amount(values.get("daily_usd_per_user")), policy_usd) if usd is not None]
     return Limits(
         own_monthly_usd=monthly_budget_usd,
-        system_daily_usd=_amount(values.get("daily_usd_per_user")),
+        system_daily_usd=min(daily, default=None) if exception_usd is None else exception_usd,
         system_daily_total_usd=_amount(values.get("daily_usd_total")),
         system_unpriced=values.get("unpriced_models") is True,
     )
@@ -190,12 +201,35 @@ def forget() -> None:
 
 
 def _sum(rows: QuerySet[UsageRecord]) -> Decimal:
+    total = rows.exclude(state=_State.VOID).aggregate(total=_total())["total"]
+    return Decimal(total)
+
+
+def _total() -> Coalesce:
+    """Of rows: what they cost, and what those under way may cost."""
     money = models.DecimalField(max_digits=20, decimal_places=8)
     amount = Case(When(state=_State.RESERVED, then=F("reserved_usd")), default=F("cost_usd"), output_field=money)
-    total = rows.exclude(state=_State.VOID).aggregate(total=Coalesce(Sum(amount), Decimal(0), output_field=money))[
-        "total"
-    ]
-    return Decimal(total)
+    return Coalesce(Sum(amount), Decimal(0), output_field=money)
+
+
+# For staff
+
+
+def _system_today() -> QuerySet[UsageRecord]:
+    rows = UsageRecord.objects.filter(key_owner=UsageRecord.KeyOwner.SYSTEM, at__gte=_day(timezone.now()))
+    return rows.exclude(state=_State.VOID).order_by()
+
+
+def spent_today_subquery() -> Subquery:
+    """Spent today on the site's keys by the user of a row with ``user_id``, to annotate that row with."""
+    mine = _system_today().filter(user_id=OuterRef("user_id")).values("user_id")
+    return Subquery(mine.annotate(total=_total()).values("total"))
+
+
+def spenders_today(most: int = 20) -> list[Mapping[str, Any]]:
+    """Who spent most on the site's keys today: ``{"user_id", "user__username", "spent_usd"}``."""
+    rows = _system_today().values("user_id", "user__username")
+    return list(rows.annotate(spent_usd=_total()).order_by("-spent_usd", "user_id")[:most])
 
 
 def _day(now: datetime) -> datetime:

@@ -11,6 +11,7 @@ from llm_credentials.models.credentials import (
     system_credentials,
 )
 from llm_credentials.models.egress import EgressAllowance
+from llm_credentials.models.policies import GroupPolicy, UserAllowance
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
 from llm_credentials.models.settings import LLMSettings, SystemConfig, TaskOverride
@@ -26,6 +27,7 @@ __all__ = [
     "ConnectionTest",
     "EgressAllowance",
     "EnvironmentCredential",
+    "GroupPolicy",
     "KeyHolder",
     "KeyringCanary",
     "LLMCredential",
@@ -38,6 +40,7 @@ __all__ = [
     "TaskOverride",
     "UsageDay",
     "UsageRecord",
+    "UserAllowance",
     "UserCredential",
     "environment_credentials",
     "system_credentials",

@@ -13,10 +13,19 @@ from collections import OrderedDict
 from typing import Any
 
 from django.conf import settings
-from django.db.models.signals import post_delete, post_save
+from django.contrib.auth import get_user_model
+from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.utils.functional import LazyObject, empty
 
-from llm_credentials.models import LLMSettings, SystemConfig, SystemCredential, TaskOverride, UserCredential
+from llm_credentials.models import (
+    GroupPolicy,
+    LLMSettings,
+    SystemConfig,
+    SystemCredential,
+    TaskOverride,
+    UserAllowance,
+    UserCredential,
+)
 from llm_credentials.routing import snapshot
 from llm_credentials.routing.snapshot import Loaded, Person, Site
 
@@ -91,8 +100,9 @@ def _user_itself(sender: Any, instance: Any, **kwargs: Any) -> None:
 
 
 for signal in (post_save, post_delete):
-    for owned in (UserCredential, LLMSettings, TaskOverride):
+    for owned in (UserCredential, LLMSettings, TaskOverride, UserAllowance):
         signal.connect(_of_a_user, sender=owned)
-    for shared in (SystemCredential, SystemConfig):
+    for shared in (SystemCredential, SystemConfig, GroupPolicy):
         signal.connect(_of_all, sender=shared)
     signal.connect(_user_itself, sender=settings.AUTH_USER_MODEL)
+m2m_changed.connect(_of_all, sender=get_user_model().groups.through)

@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
-from llm_credentials.providers.spec import ModelFacts, Speed
+from llm_credentials.providers.spec import ModelFacts, ProviderSpec, Speed
+from llm_credentials.routing.policy import NO_OWN_KEYS, NO_SYSTEM_KEYS
 from llm_credentials.routing.values import (
     Candidate,
     Dropped,
@@ -281,7 +282,7 @@ class _Plan:
             return spec.default_embedding_model
         if self.strategy == "cheapest" and self.request.weight == "light" and key.owner == "user":
             cheapest = spec.cheapest_model
-            if cheapest and not self._missing(key, cheapest):
+            if cheapest and not self._missing(key, cheapest) and self._allowed(key, cheapest):
                 return cheapest
         return key.model or spec.default_model
 
@@ -305,7 +306,7 @@ class _Plan:
         spec = self.snapshot.specs.get(key.provider)
         if spec is None:
             return "unknown_provider", "This site does not offer the provider.", None
-        if refused := self._refused(key, step):
+        if refused := self._refused(key, step) or self._disallowed(spec, key):
             return *refused, None
         if not key.is_active:
             return "inactive", "Turned off.", None
@@ -317,6 +318,8 @@ class _Plan:
             return "no_address", "No address is stored.", None
         if not model:
             return "no_model", "No model is chosen, and the provider has no default.", None
+        if refusal := self.snapshot.policy.refusal_of_model(key.provider, model):
+            return "not_allowed", refusal, None
         if missing := self._missing(key, model):
             return "unable", f"{model} cannot do this: {', '.join(missing)}.", None
         if key.owner == "system" and not self.snapshot.system_unpriced and self.snapshot.price(spec, model) is None:
@@ -328,17 +331,30 @@ class _Plan:
             return "no_fallback", "The call asks for no fallback."
         if key.owner == "user":
             return None
-        if not self.snapshot.system_allowed:
-            return "not_allowed", "The site's keys are not open to this account."
         consent = self.override.fallback_to_system
         if not (self.snapshot.preferences.fallback_to_system if consent is None else consent):
             return "no_consent", "Falling back to the site's keys is turned off."
         return None
 
+    def _disallowed(self, spec: ProviderSpec, key: Key) -> tuple[Why, str] | None:
+        """What the organisation's policy says of the key itself; of its model see ``fault``."""
+        policy = self.snapshot.policy
+        if key.owner == "system":
+            refusal = "" if policy.system_keys else NO_SYSTEM_KEYS
+        elif not policy.own_keys:
+            refusal = NO_OWN_KEYS
+        else:
+            refusal = policy.refusal_of_address(spec, key.base_url)
+        refusal = policy.refusal_of_provider(spec) or refusal
+        return ("not_allowed", refusal) if refusal else None
+
     def _missing(self, key: Key, model: str) -> list[str]:
         """What is needed and known to be lacking; an unknown model is taken to be able."""
         facts = self._facts(key.provider, model)
         return sorted(self.request.needs - facts.capabilities) if facts else []
+
+    def _allowed(self, key: Key, model: str) -> bool:
+        return self.snapshot.policy.allows_model(key.provider, model)
 
     @staticmethod
     def _resting(key: Key, cooling: Mapping[str, float]) -> tuple[Why, str, float | None] | None:

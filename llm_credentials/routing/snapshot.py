@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -12,7 +12,7 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Avg
+from django.db.models import Avg, F
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -20,6 +20,7 @@ from llm_credentials import conf, egress
 from llm_credentials.ledger.budgets import Limits, limits_from
 from llm_credentials.ledger.prices import per_million_usd
 from llm_credentials.models import (
+    GroupPolicy,
     LLMSettings,
     SystemConfig,
     SystemCredential,
@@ -29,10 +30,13 @@ from llm_credentials.models import (
 )
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
 from llm_credentials.providers import ProviderSpec, specs
+from llm_credentials.routing.policy import Policy, combined
 from llm_credentials.routing.resolve import targets
 from llm_credentials.routing.values import Key, Override, Preferences, Snapshot, SystemChoice
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
+EVERYBODY = 0
+"""No group has this id."""
 MEASURED_FOR = timedelta(days=3)
 Row: TypeAlias = UserCredential | SystemCredential | EnvironmentCredential
 
@@ -55,26 +59,43 @@ class Site:
 
     rows: Sequence[SystemCredential | EnvironmentCredential]
     config: Mapping[str, Any]
+    policies: Mapping[int, Sequence[Policy]]
+    """By the id of the group; those for everybody under ``EVERYBODY``."""
+
+    def policy_of(self, group_ids: Set[int]) -> Policy:
+        groups = sorted(group_ids & self.policies.keys())
+        return combined(policy for group in (EVERYBODY, *groups) for policy in self.policies.get(group, ()))
 
 
 def load_site() -> Site:
-    """Synchronous: two queries, and one for where calls may go, which every opening of a key asks next."""
+    """Synchronous: three queries, and one for where calls may go, which every opening of a key asks next."""
     egress.policy()
+    policies: dict[int, list[Policy]] = {}
+    for row in GroupPolicy.objects.order_by("created_at"):
+        policies.setdefault(row.group_id or EVERYBODY, []).append(row.value)
     return Site(
         rows=[*SystemCredential.objects.all(), *environment_credentials()],
         config=dict(SystemConfig.objects.filter(category="llm").values_list("key", "value")),
+        policies=policies,
     )
 
 
 def load(user: Person, site: Site) -> Loaded:
     """Synchronous: three queries, each by an index; one more for those whose strategy measures."""
     user_id: Any = user.pk
-    person = _active(user_id)
+    person, group_ids = _active(user_id)
     settings = getattr(person, "llm_settings", None) or LLMSettings(user_id=user_id)
     own = list(UserCredential.objects.for_user(user))
     rows: dict[str, Row] = {ref(row): row for row in (*own, *site.rows)}
     config = site.config
-    limits = limits_from(settings.monthly_budget_usd, config.get("system_allowance"))
+    policy = site.policy_of(group_ids)
+    allowance = getattr(person, "llm_allowance", None)
+    limits = limits_from(
+        settings.monthly_budget_usd,
+        config.get("system_allowance"),
+        policy_usd=policy.system_daily_usd,
+        exception_usd=allowance.daily_usd if allowance else None,
+    )
     snapshot = Snapshot(
         specs={spec.slug: spec for spec in specs()},
         user_active=person is not None,
@@ -85,6 +106,7 @@ def load(user: Person, site: Site) -> Loaded:
         completions=_choice(config.get("completions_config")),
         embeddings=_choice(config.get("embeddings_config")),
         default_provider=conf.default_provider(),
+        policy=policy,
         system_unpriced=limits.system_unpriced,
         price=_price_today,
         latency_ms=_latencies(user_id) if settings.strategy == LLMSettings.Strategy.FASTEST else {},
@@ -92,10 +114,14 @@ def load(user: Person, site: Site) -> Loaded:
     return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits, targets=targets(snapshot))
 
 
-def _active(user_id: Any) -> AbstractBaseUser | None:
-    """The user with their settings; None for one who is deactivated, gone or not logged in."""
-    users = get_user_model()._default_manager.select_related("llm_settings")
-    return users.filter(pk=user_id, is_active=True).first()
+def _active(user_id: Any) -> tuple[AbstractBaseUser | None, set[int]]:
+    """The user with their settings and the ids of their groups; None for one who is deactivated, gone or not logged in.
+
+    One query, with a row for each group.
+    """
+    users = get_user_model()._default_manager.select_related("llm_settings", "llm_allowance")
+    rows = list(users.filter(pk=user_id, is_active=True).annotate(in_group=F("groups")))
+    return (rows[0] if rows else None), {row.in_group for row in rows if row.in_group is not None}
 
 
 def _price_today(spec: ProviderSpec, model: str) -> Decimal | None:

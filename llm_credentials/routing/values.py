@@ -10,6 +10,7 @@ from uuid import UUID
 
 from llm_credentials.providers.spec import ModelFacts, ProviderSpec
 from llm_credentials.routing.kinds import Weight
+from llm_credentials.routing.policy import EVERYTHING, Policy
 from llm_credentials.routing.receipt import KeyOwner
 
 Step: TypeAlias = Literal[
@@ -124,8 +125,8 @@ class Snapshot:
     embeddings: SystemChoice = SystemChoice()
     default_provider: str = ""
     """The site's (``LLM_DEFAULT_PROVIDER``): its system key comes last of all."""
-    system_allowed: bool = True
-    """Whether staff let this user use the site's keys."""
+    policy: Policy = EVERYTHING
+    """What staff allow this user."""
     system_unpriced: bool = True
     """Whether staff let the site's keys call models whose price is unknown."""
     price: Callable[[ProviderSpec, str], Decimal | None] = _no_price

@@ -153,8 +153,8 @@ def test_second_test_at_once_conflicts(program: Program, alice: User) -> None:
     assert error_of(response)["code"] == "test_running"
 
 
-def test_too_many_tests_answer_429_with_retry_after(program: Program, alice: User, settings: Any) -> None:
-    settings.LLM_RATE_TEST_USER = "1/m"
+def test_too_many_tests_answer_429_with_retry_after(program: Program, alice: User, set_rate: Any) -> None:
+    set_rate("test", "user", "1/m")
     services.credential_save(user=alice, provider="sandbox", api_key=GOOD)
     program.call("post", "/sandbox/test")
     response = program.call("post", "/sandbox/test")

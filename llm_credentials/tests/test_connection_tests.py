@@ -154,8 +154,8 @@ def test_start_by_two_at_once_makes_one_test(alice: User, stored: UserCredential
     assert sorted(outcomes) == ["busy", "busy", "busy", "started"]
 
 
-def test_start_is_limited_per_user(alice: User, bob: User, stored: UserCredential, settings: Any) -> None:
-    settings.LLM_RATE_TEST_USER = "2/m"
+def test_start_is_limited_per_user(alice: User, bob: User, stored: UserCredential, set_rate: Any) -> None:
+    set_rate("test", "user", "2/m")
     services.credential_save(user=bob, provider="sandbox", api_key=GOOD)
     for _ in range(2):
         run(connection_tests.test_start(user=alice, provider="sandbox"))
@@ -165,8 +165,8 @@ def test_start_is_limited_per_user(alice: User, bob: User, stored: UserCredentia
     assert connection_tests.test_start(user=bob, provider="sandbox")
 
 
-def test_start_is_limited_per_provider(alice: User, bob: User, stored: UserCredential, settings: Any) -> None:
-    settings.LLM_RATE_TEST_PROVIDER = "1/m"
+def test_start_is_limited_per_provider(alice: User, bob: User, stored: UserCredential, set_rate: Any) -> None:
+    set_rate("test", "provider", "1/m")
     services.credential_save(user=bob, provider="sandbox", api_key=GOOD)
     connection_tests.test_start(user=alice, provider="sandbox")
     with pytest.raises(TestLimited):
@@ -274,9 +274,9 @@ def test_models_come_from_the_catalogue_when_the_provider_refuses(alice: User, s
 
 
 def test_models_are_kept_per_version_of_one_users_key(
-    alice: User, bob: User, stored: UserCredential, settings: Any
+    alice: User, bob: User, stored: UserCredential, set_rate: Any
 ) -> None:
-    settings.LLM_RATE_TEST_USER = "1/m"
+    set_rate("models", "user", "1/m")
     connection_tests.models_available(user=alice, provider="sandbox")
     assert connection_tests.models_available(user=alice, provider="sandbox").source == "provider"
     services.credential_save(user=alice, provider="sandbox", api_key="sbx-good-another-0123")

@@ -27,7 +27,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 
 @pytest.fixture
 def surfaces(alice: User, settings: Any) -> Surfaces:
-    settings.LLM_RATE_TEST_USER = settings.LLM_RATE_TEST_PROVIDER = "1000/m"
+    settings.LLM_RATES = {kind: {"user": "1000/m"} for kind in settings.LLM_RATES}
     return Surfaces(alice)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from llm_credentials.providers import ModelFacts, ProviderSpec
 from llm_credentials.providers.spec import CHAT, EMBEDS, SEES
+from llm_credentials.routing.policy import Policy, combined
 from llm_credentials.routing.resolve import resolve
 from llm_credentials.routing.values import Key, Override, Preferences, Request, Route, Snapshot, SystemChoice
 
@@ -277,7 +279,7 @@ def test_system_keys_need_consent_of_user_or_task_and_staff(
         system=(_system("apple"), _system("birch")),
         preferences=Preferences(fallback_to_system=user_says),
         overrides={"mail": Override(fallback_to_system=task_says)},
-        system_allowed=staff_says,
+        policy=Policy(system_keys=staff_says),
         completions=SystemChoice(provider="birch"),
     )
     assert bool(resolve(snapshot, Request(task="mail")).candidates) is used
@@ -356,6 +358,17 @@ def _some_keys(draw: st.DrawFn, owner: str) -> tuple[Key, ...]:
     return tuple(replace(key, ref=f"{owner}:{number}") for number, key in enumerate(keys))
 
 
+_patterns = st.sampled_from(["*/*", "apple/*", "*/birch-*", "cedar/cedar-chat", "*/tuned", "a*/*-eyes"])
+_policies = st.builds(
+    Policy,
+    providers=st.just(()) | st.tuples(st.frozensets(_slugs, min_size=1)),
+    models=st.just(()) | st.tuples(st.lists(_patterns, min_size=1, max_size=3).map(tuple)),
+    own_keys=st.booleans(),
+    custom_addresses=st.booleans(),
+    system_keys=st.booleans(),
+)
+
+
 @st.composite
 def _situations(draw: st.DrawFn) -> tuple[Snapshot, Request, dict[str, float]]:
     keys, system = draw(_some_keys("user")), draw(_some_keys("system"))
@@ -388,7 +401,7 @@ def _situations(draw: st.DrawFn) -> tuple[Snapshot, Request, dict[str, float]]:
         completions=draw(choices),
         embeddings=draw(choices),
         default_provider="apple",
-        system_allowed=draw(st.booleans()),
+        policy=draw(_policies),
     )
     request = draw(
         st.builds(
@@ -459,10 +472,45 @@ def test_resolve_never_uses_a_system_key_without_consent(situation: tuple[Any, A
     snapshot, request, cooling = situation
     override = snapshot.overrides.get(request.task or "", Override())
     task_says, user_says = override.fallback_to_system, snapshot.preferences.fallback_to_system
-    allowed = snapshot.system_allowed and (user_says if task_says is None else task_says)
+    allowed = snapshot.policy.system_keys and (user_says if task_says is None else task_says)
     owners = [candidate.key.owner for candidate in resolve(snapshot, request, cooling).candidates]
     assert allowed or "system" not in owners
     assert owners == sorted(owners, reverse=True), "own keys come first"
+
+
+@given(_situations())
+def test_resolve_never_gives_what_the_policy_forbids(situation: tuple[Any, Any, Any]) -> None:
+    snapshot, request, cooling = situation
+    policy = snapshot.policy
+    for candidate in resolve(snapshot, request, cooling).candidates:
+        key = candidate.key
+        assert all(key.provider in allowed for allowed in policy.providers)
+        for patterns in policy.models:
+            assert any(_match(pattern, key.provider, candidate.model) for pattern in patterns)
+        assert policy.system_keys if key.owner == "system" else policy.own_keys
+        assert key.owner == "system" or policy.custom_addresses or not key.base_url
+
+
+def _match(pattern: str, provider: str, model: str) -> bool:
+    of_provider, of_model = (part.replace("*", ".*") for part in pattern.split("/"))
+    return bool(re.fullmatch(of_provider, provider) and re.fullmatch(of_model, model))
+
+
+@given(_situations(), _policies)
+def test_resolve_opens_nothing_through_a_further_policy(situation: tuple[Any, Any, Any], further: Policy) -> None:
+    snapshot, request, cooling = situation
+    # The thrifty are given another model where the cheap one is forbidden; which keys may be used only shrinks.
+    before = {each.key.ref for each in resolve(snapshot, request, cooling).candidates}
+    both = replace(snapshot, policy=combined([snapshot.policy, further]))
+    assert {each.key.ref for each in resolve(both, request, cooling).candidates} <= before
+
+
+@given(_situations())
+def test_resolve_says_of_each_disallowed_key_that_it_is_the_policy(situation: tuple[Any, Any, Any]) -> None:
+    snapshot, request, cooling = situation
+    for dropped in resolve(snapshot, request, cooling).dropped:
+        if dropped.why == "not_allowed":
+            assert "policy" in dropped.words
 
 
 @given(_situations())

@@ -104,9 +104,9 @@ def test_credential_test_while_one_is_under_way_shows_that_one(visitor: Client, 
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
 def test_credential_test_past_the_limit_says_when_again(
-    visitor: Client, alice: User, settings: Any, headers: dict[str, str]
+    visitor: Client, alice: User, set_rate: Any, headers: dict[str, str]
 ) -> None:
-    settings.LLM_RATE_TEST_USER = "0/m"
+    set_rate("test", "user", "0/m")
     UserCredentialFactory(user=alice)
     response = visitor.post(TEST, {}, headers=headers)
     assert response.status_code == 429

@@ -195,8 +195,8 @@ def test_save_holds_when_the_queue_is_away(visitor: Client, alice: User, monkeyp
     assert "It could not be tested" in html(response)
 
 
-def test_save_past_the_limit_keeps_the_key_and_says_when_to_test(visitor: Client, alice: User, settings: Any) -> None:
-    settings.LLM_RATE_TEST_USER = "0/m"
+def test_save_past_the_limit_keeps_the_key_and_says_when_to_test(visitor: Client, alice: User, set_rate: Any) -> None:
+    set_rate("test", "user", "0/m")
     response = visitor.post(SAVE, {"api_key": KEY}, follow=True)
     assert stored(alice) is not None
     assert "Key saved. It was not tested" in html(response)

@@ -49,8 +49,8 @@ def test_model_list_of_a_refused_key_is_what_is_known_here(visitor: Client, alic
     assert "Any other name may be typed." in text
 
 
-def test_model_list_past_the_limit_says_when_again(visitor: Client, alice: User, settings: Any) -> None:
-    settings.LLM_RATE_TEST_USER = "0/m"
+def test_model_list_past_the_limit_says_when_again(visitor: Client, alice: User, set_rate: Any) -> None:
+    set_rate("models", "user", "0/m")
     services.credential_save(user=alice, provider="sandbox", api_key=GOOD)
     response = visitor.get(LIST, headers=HTMX)
     assert response.status_code == 429
@@ -86,9 +86,9 @@ def test_model_list_load_refuses_bad_input(visitor: Client) -> None:
 
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
 def test_model_list_load_past_the_limit_says_when_again(
-    visitor: Client, settings: Any, headers: dict[str, str]
+    visitor: Client, set_rate: Any, headers: dict[str, str]
 ) -> None:
-    settings.LLM_RATE_TEST_USER = "0/m"
+    set_rate("models", "user", "0/m")
     response = visitor.post(LOAD, {"api_key": GOOD}, headers=headers)
     assert response.status_code == 429
     assert int(response["Retry-After"]) >= 1

@@ -30,12 +30,14 @@ from llm_credentials.models import (
     AuditEvent,
     ConnectionTest,
     EgressAllowance,
+    GroupPolicy,
     LLMSettings,
     PersonalAccessToken,
     SystemConfig,
     SystemCredential,
     TaskOverride,
     UsageRecord,
+    UserAllowance,
     UserCredential,
 )
 from llm_credentials.providers import TextPart
@@ -121,6 +123,7 @@ ROUTES: dict[str, Rule] = {
     **names("admin:", STAFF, "view_on_site", "app_list", "?", "autocomplete"),
     "admin:llm_credentials_key_ring": Rule(kind=Kind.ADMIN, auditor=200),
     "admin:llm_credentials_audit_verify": Rule(kind=Kind.ADMIN, method="POST", auditor=200),
+    "admin:llm_credentials_site_allowance": Rule(kind=Kind.ADMIN, auditor=403),
     "admin:auth_user_password_change": Rule(kind=Kind.ADMIN),
 }
 """By the name of the route, with its namespace."""
@@ -130,6 +133,7 @@ SEEN_BY_AUDITORS = {
     *("llm_credentials_systemconfig", "llm_credentials_llmsettings", "llm_credentials_personalaccesstoken"),
     *("llm_credentials_usagerecord", "llm_credentials_connectiontest", "llm_credentials_auditevent"),
     "llm_credentials_egressallowance",
+    *("llm_credentials_grouppolicy", "llm_credentials_userallowance"),
 }
 HIDDEN_FROM_AUDITORS = {
     *("auth_group", "auth_user", "account_emailaddress", "mfa_authenticator", "usersessions_usersession"),
@@ -176,7 +180,7 @@ ALL = list(_routes(get_resolver().url_patterns))
 
 OWNED_MODELS: tuple[Any, ...] = (
     *(UserCredential, ConnectionTest, LLMSettings, TaskOverride, PersonalAccessToken, UsageRecord),
-    *(Conversation, AgentRun, Authenticator),
+    *(Conversation, AgentRun, Authenticator, UserAllowance),
 )
 
 
@@ -195,6 +199,7 @@ class World:
             SystemCredential.objects.order_by("pk").values_list(),
             SystemConfig.objects.order_by("pk").values_list(),
             EgressAllowance.objects.order_by("pk").values_list(),
+            GroupPolicy.objects.order_by("pk").values_list(),
         ]
         return json.dumps([[str(row) for row in found] for found in rows])
 
@@ -226,6 +231,8 @@ def world(alice: User) -> World:
         "llm_credentials_egressallowance": EgressAllowance.objects.create(host="ollama.lan", port=11434).pk,
         "llm_credentials_llmsettings": LLMSettings.objects.create(user=alice, default_provider="openai").pk,
         "llm_credentials_personalaccesstoken": token.pk,
+        "llm_credentials_grouppolicy": GroupPolicy.objects.create(group=Group.objects.create(name="group")).pk,
+        "llm_credentials_userallowance": UserAllowance.objects.create(user=alice, daily_usd=1, note=MARK).pk,
         "llm_credentials_usagerecord": UsageRecordFactory(user=alice, model=MARK).pk,
         "llm_credentials_connectiontest": test.pk,
         "llm_credentials_auditevent": AuditEvent.objects.for_user(alice).earliest("at").pk,

@@ -1,0 +1,87 @@
+"""What staff allow to groups of users, and to single ones."""
+
+from __future__ import annotations
+
+from typing import Self
+from uuid import uuid4
+
+from django.conf import settings
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser, Group
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+from llm_credentials.routing.policy import Policy
+
+
+class GroupPolicyQuerySet(models.QuerySet["GroupPolicy"]):
+    def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
+        """Everybody's, and those of the user's groups."""
+        return self.filter(Q(group__isnull=True) | Q(group__user=user.pk)) if user.pk is not None else self.none()
+
+
+class GroupPolicy(models.Model):
+    """Of several that apply to a user each must allow a thing; see ``routing.policy``."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    group = models.ForeignKey(Group, on_delete=models.CASCADE, null=True, blank=True, related_name="llm_policies")
+    """``None``: everybody."""
+    allowed_providers = models.JSONField(blank=True, default=list)
+    """Slugs; empty: all."""
+    allowed_models = models.JSONField(blank=True, default=list)
+    """Patterns ``provider/model``; empty: all."""
+    own_keys = models.BooleanField(default=True)
+    custom_addresses = models.BooleanField(default=True)
+    system_keys = models.BooleanField(default=True)
+    system_daily_usd = models.DecimalField(
+        max_digits=10, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(0)]
+    )
+    """A day and user; empty: no limit of this policy."""
+    rates = models.JSONField(blank=True, default=dict)
+    """Kind of call → rate such as ``10/m``."""
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = GroupPolicyQuerySet.as_manager()
+
+    class Meta:
+        db_table = "llm_group_policies"
+        verbose_name = "policy"
+        verbose_name_plural = "policies"
+
+    def __str__(self) -> str:
+        return f"Policy for {self.group.name if self.group else 'everybody'}"
+
+    @property
+    def value(self) -> Policy:
+        return Policy(
+            providers=(frozenset(self.allowed_providers),) if self.allowed_providers else (),
+            models=(tuple(self.allowed_models),) if self.allowed_models else (),
+            own_keys=self.own_keys,
+            custom_addresses=self.custom_addresses,
+            system_keys=self.system_keys,
+            system_daily_usd=self.system_daily_usd,
+            rates={kind: (rate,) for kind, rate in self.rates.items()},
+        )
+
+
+class UserAllowance(models.Model):
+    """One user's daily allowance on the site's keys, in place of what the site and policies say of everybody's."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="llm_allowance"
+    )
+    daily_usd = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
+    note = models.CharField(max_length=200, blank=True, default="")
+    """Why, for the next of the staff."""
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        db_table = "llm_user_allowances"
+        verbose_name = "allowance of a user"
+        verbose_name_plural = "allowances of users"
+
+    def __str__(self) -> str:
+        return f"${self.daily_usd} a day for user {self.user_id}"

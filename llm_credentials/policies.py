@@ -1,0 +1,83 @@
+"""What staff allow a user, for those who save, test and show things; calls have it in their snapshot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
+
+from llm_credentials.models import GroupPolicy
+from llm_credentials.providers import ProviderSpec, registry
+from llm_credentials.routing.policy import NO_OWN_KEYS, Policy, combined
+
+PATTERNS_MAX: Final = 100
+PATTERN_LENGTH_MAX: Final = 200
+_PATTERN = re.compile(r"[a-z0-9_*?]+/[\x21-\x7e]+")
+
+
+def policy_of(user: AbstractBaseUser | AnonymousUser) -> Policy:
+    """As of now. One query."""
+    return combined(row.value for row in GroupPolicy.objects.for_user(user).order_by("created_at"))
+
+
+def check_own_key(policy: Policy, spec: ProviderSpec, *, model: str | None, base_url: str) -> None:
+    """Whether a user may store, test or list with a key of their own like this. Raises ValidationError.
+
+    An empty ``model`` is the provider's default; ``None``: no model is called.
+    """
+    errors: dict[str, list[str]] = {}
+    if refusal := policy.refusal_of_provider(spec) or ("" if policy.own_keys else NO_OWN_KEYS):
+        errors["api_key"] = [refusal]
+    elif refusal := policy.refusal_of_address(spec, base_url):
+        errors["base_url"] = [refusal]
+    called = "" if model is None else model or spec.default_model
+    if "api_key" not in errors and (refusal := policy.refusal_of_model(spec.slug, called)):
+        errors["model"] = [refusal]
+    if errors:
+        raise ValidationError(errors)
+
+
+def allows_own_key(policy: Policy, spec: ProviderSpec, *, base_url: str = "") -> bool:
+    """Whatever its model."""
+    return policy.own_keys and not (policy.refusal_of_provider(spec) or policy.refusal_of_address(spec, base_url))
+
+
+def check_choice(policy: Policy, spec: ProviderSpec | None, model: str) -> None:
+    """Whether a user may choose this provider and model for a task or a conversation. Raises ValidationError."""
+    if spec is None:
+        return
+    if refusal := policy.refusal_of_provider(spec):
+        raise ValidationError({"provider": [refusal]})
+    if refusal := policy.refusal_of_model(spec.slug, model):
+        raise ValidationError({"model": [refusal]})
+
+
+# What staff type
+
+
+def clean_patterns(lines: Iterable[str]) -> list[str]:
+    """Patterns ``provider/model``, one a line; a line without a slash is for every provider. Raises ValidationError."""
+    patterns = list(dict.fromkeys(_clean_pattern(line.strip()) for line in lines if line.strip()))
+    if len(patterns) > PATTERNS_MAX:
+        raise ValidationError(f"At most {PATTERNS_MAX} patterns.")
+    return patterns
+
+
+def _clean_pattern(line: str) -> str:
+    pattern = line if "/" in line else f"*/{line}"
+    if len(pattern) > PATTERN_LENGTH_MAX or not _PATTERN.fullmatch(pattern):
+        raise ValidationError(
+            "A pattern is provider/model, such as openai/gpt-5* or */llama-*, without spaces, "
+            f"with at most {PATTERN_LENGTH_MAX} characters."
+        )
+    provider = pattern.partition("/")[0]
+    if not any(Policy(models=((f"{provider}/*",),)).allows_model(spec.slug, "") for spec in registry.all_specs()):
+        raise ValidationError(
+            f"No provider fits «{provider}». Where a model's own name has a slash, begin with the provider: "
+            f"*/{line} for instance."
+        )
+    return pattern

@@ -1,0 +1,251 @@
+"""Every write of what users settle about models: settings, overrides for tasks, the order of their keys.
+
+Part of ``services``, which is where callers import it from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from llm_credentials.audit import Action, note, target_of
+from llm_credentials.models import LLMSettings, TaskOverride, UserCredential
+from llm_credentials.policies import check_choice, policy_of
+from llm_credentials.providers import ProviderSpec
+from llm_credentials.routing import kinds
+from llm_credentials.validation import clean_flag, clean_model, clean_provider
+
+MAX_TEMPERATURE: Final = 2.0
+MAX_TOKENS: Final = 1_000_000
+MAX_BUDGET_USD: Final = Decimal(10_000_000)
+
+
+def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
+    """Change the named settings and leave the others. Raises ValidationError, also for a name that is no setting."""
+    errors: dict[str, list[str]] = {}
+    cleaned: dict[str, Any] = {}
+    for name, value in changes.items():
+        clean = _SETTINGS.get(name)
+        if clean is None:
+            errors[name] = ["There is no such setting."]
+            continue
+        try:
+            cleaned[name] = clean(value)
+        except ValidationError as error:
+            errors[name] = error.messages
+    if cleaned.get("default_provider"):
+        spec = clean_provider(cleaned["default_provider"])
+        if refusal := policy_of(user).refusal_of_provider(spec):
+            errors["default_provider"] = [refusal]
+    if errors:
+        raise ValidationError(errors)
+    with transaction.atomic():
+        row, created = LLMSettings.objects.select_for_update().get_or_create(user_id=user.pk, defaults=cleaned)
+        changed = [name for name, value in cleaned.items() if getattr(row, name) != value]
+        if changed and not created:
+            for name in changed:
+                setattr(row, name, cleaned[name])
+            row.save(update_fields=[*changed, "updated_at"])
+        if changed or created:
+            names = ",".join(sorted(cleaned if created else changed))
+            note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("settings", names))
+    return row
+
+
+def _flag(value: object) -> bool:
+    return clean_flag(value, "value")
+
+
+def _temperature(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValidationError("The temperature is a number.")
+    if not 0 <= value <= MAX_TEMPERATURE:
+        raise ValidationError(f"The temperature is between 0 and {MAX_TEMPERATURE:g}.")
+    return float(value)
+
+
+def _max_tokens(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
+        raise ValidationError(f"The token limit is a whole number from 1 to {MAX_TOKENS}.")
+    return value
+
+
+def _strategy(value: object) -> str:
+    if value not in LLMSettings.Strategy.values:
+        raise ValidationError(f"Choose one of: {', '.join(LLMSettings.Strategy.values)}.")
+    return str(value)
+
+
+def _budget(value: object) -> Decimal | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
+        raise ValidationError("The budget is an amount in US dollars.")
+    amount = Decimal(str(value)).quantize(Decimal("0.01"))
+    if not 0 <= amount <= MAX_BUDGET_USD:
+        raise ValidationError(f"The budget is between 0 and {MAX_BUDGET_USD} US dollars.")
+    return amount
+
+
+_SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "default_provider": lambda value: clean_provider(value).slug if value else "",
+    "fallback_to_system": _flag,
+    "temperature": _temperature,
+    "max_tokens": _max_tokens,
+    "strategy": _strategy,
+    "monthly_budget_usd": _budget,
+    "alerts": _flag,
+}
+
+
+# Tasks
+
+
+def task_override_set(
+    *,
+    user: AbstractBaseUser,
+    task: str,
+    credential: UUID | str | None = None,
+    provider: str = "",
+    model: str = "",
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    fallback_to_system: bool | None = None,
+) -> TaskOverride | None:
+    """What holds for this kind of task instead of what is settled otherwise, as a whole; ``None`` if nothing does.
+
+    Raises ValidationError.
+    """
+    _known_task(task)
+    wanted = _override(user, credential, provider, model, temperature, max_tokens, fallback_to_system)
+    if not any(value is not None and value != "" for value in wanted.values()):
+        _drop_override(user, task)
+        return None
+    with transaction.atomic():
+        row, created = TaskOverride.objects.select_for_update().get_or_create(
+            user_id=user.pk, task=task, defaults=wanted
+        )
+        changed = [name for name, value in wanted.items() if getattr(row, name) != value]
+        if changed:
+            for name in changed:
+                setattr(row, name, wanted[name])
+            row.save(update_fields=[*changed, "updated_at"])
+        if changed or created:
+            note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("override", task))
+    return row
+
+
+def task_override_delete(*, user: AbstractBaseUser, task: str) -> None:
+    """Everything is settled as otherwise again. Raises TaskOverride.DoesNotExist."""
+    if not _drop_override(user, task):
+        raise TaskOverride.DoesNotExist
+
+
+def _drop_override(user: AbstractBaseUser, task: str) -> bool:
+    # A NUL is in no row, but a database may refuse to look for it.
+    if "\0" in task:
+        return False
+    with transaction.atomic():
+        row = TaskOverride.objects.for_user(user).select_for_update().filter(task=task).first()
+        if row is None:
+            return False
+        row.delete()
+        note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("override", task), result="removed")
+    return True
+
+
+def _known_task(task: str) -> kinds.TaskKind:
+    kind = kinds.get(task)
+    if kind is None:
+        raise ValidationError({"task": ["There is no such task."]})
+    return kind
+
+
+def _override(
+    user: AbstractBaseUser,
+    credential: UUID | str | None,
+    provider: str,
+    model: str,
+    temperature: float | None,
+    max_tokens: int | None,
+    fallback_to_system: bool | None,
+) -> dict[str, Any]:
+    """The columns as they would be stored. Raises ValidationError."""
+    errors: dict[str, list[str]] = {}
+    key: UserCredential | None = None
+    spec: ProviderSpec | None = None
+    cleaned: dict[str, Any] = {}
+    cleaners: Mapping[str, Callable[[], Any]] = {
+        "model": lambda: clean_model(model),
+        "temperature": lambda: _temperature(temperature),
+        "max_tokens": lambda: _max_tokens(max_tokens),
+        "fallback_to_system": lambda: None if fallback_to_system is None else _flag(fallback_to_system),
+    }
+    for name, clean in cleaners.items():
+        try:
+            cleaned[name] = clean()
+        except ValidationError as error:
+            errors[name] = error.messages
+    try:
+        key = _own_key(user, credential)
+        if key is not None and provider:
+            raise ValidationError({"provider": ["Choose a key or a provider, not both."]})
+        spec = key.spec_or_none if key is not None else clean_provider(provider) if provider else None
+        check_choice(policy_of(user), spec, cleaned.get("model", ""))
+    except ValidationError as error:
+        errors |= error.message_dict
+    if errors:
+        raise ValidationError(errors)
+    return {**cleaned, "credential_id": key.pk if key else None, "provider": spec.slug if spec and not key else ""}
+
+
+def _own_key(user: AbstractBaseUser, credential: UUID | str | None) -> UserCredential | None:
+    if credential is None or credential == "":
+        return None
+    try:
+        wanted = UUID(str(credential))
+    except ValueError:
+        wanted = None
+    found = UserCredential.objects.for_user(user).filter(pk=wanted).first() if wanted else None
+    if found is None:
+        raise ValidationError({"credential": ["You have no such key."]})
+    return found
+
+
+# The order of the keys
+
+PRIORITY_STEP: Final = 10
+
+
+def chain_order(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
+    """Let these keys answer in this order, those that are not named after them as they stood.
+
+    Raises ValidationError for what is none of the user's keys, or named twice.
+    """
+    with transaction.atomic():
+        rows = {row.pk: row for row in UserCredential.objects.for_user(user).select_for_update().in_order()}
+        if not set(credentials) <= rows.keys() or len(set(credentials)) != len(credentials):
+            raise ValidationError({"order": ["The keys have changed meanwhile. Reload the page and order them again."]})
+        order = [*credentials, *(pk for pk in rows if pk not in set(credentials))]
+        moved = [
+            (rows[pk], place * PRIORITY_STEP)
+            for place, pk in enumerate(order, 1)
+            if rows[pk].priority != place * PRIORITY_STEP
+        ]
+        for row, priority in moved:
+            row.priority = priority
+            row.version += 1
+            row.save(update_fields=["priority", "version", "updated_at"])
+        if moved:
+            note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("settings", "order"))

@@ -1,0 +1,105 @@
+"""What staff allow. Pure: the rows are read by ``routing.snapshot`` and ``llm_credentials.policies``.
+
+Several policies may hold for one user: what everybody's allows and those of their groups. One rule combines them: a
+thing is allowed when each of them allows it, and of limits every one holds. So a further group, or a further policy,
+never opens anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from functools import lru_cache
+
+from llm_credentials.providers.spec import ProviderSpec
+
+NO_OWN_KEYS = "Your organisation's policy allows no keys of your own, only the organisation's."
+NO_SYSTEM_KEYS = "Your organisation's policy keeps its keys from this account."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """One policy, or several combined; by default everything is allowed."""
+
+    providers: tuple[frozenset[str], ...] = ()
+    """Slugs; a provider must stand in each set."""
+    models: tuple[tuple[str, ...], ...] = ()
+    """Patterns ``provider/model`` with ``*`` and ``?``; a model must fit one of each group."""
+    own_keys: bool = True
+    custom_addresses: bool = True
+    """Whether a user's own key may name an address of its own."""
+    system_keys: bool = True
+    system_daily_usd: Decimal | None = None
+    """What a user may spend a day on the site's keys; ``None``: no limit."""
+    rates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Kind of call (see ``llm_credentials.limits``) → rates such as ``10/m``, each of which holds beside the site's."""
+
+    def allows_provider(self, slug: str) -> bool:
+        return all(slug in allowed for allowed in self.providers)
+
+    def allows_model(self, provider: str, model: str) -> bool:
+        return all(_fits(patterns, provider, model) for patterns in self.models)
+
+    # The refusals, in words that help; empty when it is allowed.
+
+    def refusal_of_provider(self, spec: ProviderSpec) -> str:
+        if self.allows_provider(spec.slug):
+            return ""
+        return f"{spec.label} is not allowed by your organisation's policy. Use another provider."
+
+    def refusal_of_model(self, provider: str, model: str) -> str:
+        if not model or self.allows_model(provider, model):
+            return ""
+        patterns = ", ".join(_patterns_for(self.models, provider))
+        advice = f"It allows: {patterns}." if patterns else "It allows no model of this provider."
+        return f"{model} is not allowed by your organisation's policy. {advice}"
+
+    def refusal_of_address(self, spec: ProviderSpec, base_url: str) -> str:
+        if self.custom_addresses or not base_url:
+            return ""
+        if spec.needs_base_url:
+            return f"Your organisation's policy allows no addresses of your own, which {spec.label} needs."
+        return f"Your organisation's policy allows {spec.label} at its own address only. Leave the address empty."
+
+
+EVERYTHING = Policy()
+
+
+def combined(policies: Iterable[Policy]) -> Policy:
+    """All of them at once; everything is allowed where there is none."""
+    several = tuple(policies)
+    if len(several) == 1:
+        return several[0]
+    allowances = [policy.system_daily_usd for policy in several if policy.system_daily_usd is not None]
+    rates: dict[str, tuple[str, ...]] = {}
+    for policy in several:
+        for kind, given in policy.rates.items():
+            rates[kind] = tuple(dict.fromkeys((*rates.get(kind, ()), *given)))
+    return Policy(
+        providers=tuple(allowed for policy in several for allowed in policy.providers),
+        models=tuple(patterns for policy in several for patterns in policy.models),
+        own_keys=all(policy.own_keys for policy in several),
+        custom_addresses=all(policy.custom_addresses for policy in several),
+        system_keys=all(policy.system_keys for policy in several),
+        system_daily_usd=min(allowances, default=None),
+        rates=rates,
+    )
+
+
+@lru_cache(maxsize=8192)
+def _fits(patterns: tuple[str, ...], provider: str, model: str) -> bool:
+    for pattern in patterns:
+        # Part by part: a model whose name has a slash must not pass for another provider's.
+        of_provider, _, of_model = pattern.partition("/")
+        if fnmatchcase(provider, of_provider) and fnmatchcase(model, of_model):
+            return True
+    return False
+
+
+def _patterns_for(groups: Iterable[tuple[str, ...]], provider: str) -> list[str]:
+    """The model parts of the first group that could let a model of this provider pass."""
+    for patterns in groups:
+        return [pattern.partition("/")[2] for pattern in patterns if fnmatchcase(provider, pattern.partition("/")[0])]
+    return []
