@@ -26,6 +26,7 @@ from agents.models import (
 )
 from agents.receipts import site_error
 from agents.registry import UnknownAgent, get_agent
+from llm_credentials.policies import check_choice, policy_of
 from llm_credentials.providers import LLMMessage, TextPart, UnknownProvider, get_spec
 from llm_credentials.providers.client import model_id_fault
 from llm_credentials.providers.messages import Part
@@ -60,7 +61,7 @@ def conversation_start(
     An empty one that is there already is given again.
     """
     _check_agent(agent)
-    _check_choice(provider, model)
+    _check_choice(user, provider, model)
     with transaction.atomic():
         if text is None:
             empty = Conversation.objects.for_user(user).filter(agent=agent, messages=None).recent_first().first()
@@ -92,7 +93,7 @@ def message_send(
     with transaction.atomic():
         conversation = _locked(user, conversation_id)
         if provider is not None and model is not None:
-            _check_choice(provider, model)
+            _check_choice(user, provider, model)
             conversation.provider, conversation.model = provider, model
         messages_settle(conversation)
         if conversation.messages.open().exists():
@@ -212,7 +213,7 @@ WRITER_DIED = site_error(
 def run_create(*, user: User, agent: str, text: str, provider: str = "", model: str = "") -> AgentRun:
     """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``)."""
     _check_agent(agent)
-    _check_choice(provider, model)
+    _check_choice(user, provider, model)
     return AgentRun.objects.create(
         user=user, agent=agent, input=_checked_text(text, field="text"), provider=provider, model=model
     )
@@ -322,15 +323,18 @@ def _check_agent(slug: str) -> None:
         raise ValidationError({"agent": ["There is no such agent."]}) from None
 
 
-def _check_choice(provider: str, model: str) -> None:
+def _check_choice(user: User, provider: str, model: str) -> None:
     """Whether the user has a key for it is the router's question; here only what no key could make right."""
-    if provider:
-        try:
-            get_spec(provider)
-        except UnknownProvider:
-            raise ValidationError({"choice": ["There is no such provider."]}) from None
     if model and (fault := model_id_fault(model)):
         raise ValidationError({"choice": [fault]})
+    if not provider:
+        return
+    try:
+        check_choice(policy_of(user), get_spec(provider), model)
+    except UnknownProvider:
+        raise ValidationError({"choice": ["There is no such provider."]}) from None
+    except ValidationError as refusal:
+        raise ValidationError({"choice": refusal.messages}) from None
 
 
 def _title(text: str) -> str:

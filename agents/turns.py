@@ -10,6 +10,7 @@ from agents.models import Conversation, StoredMessage
 from agents.services import TURN
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.models import UserCredential
+from llm_credentials.policies import allows_own_key, policy_of
 from llm_credentials.providers import ToolCall, ToolResult, UnknownProvider, get_spec
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ def choice_parts(value: str) -> tuple[str, str]:
 
 
 def choices_for(user: User, conversation: Conversation | None = None) -> list[Choice]:
-    """Their order, then each of their active keys with its model; the conversation's choice even if its key is gone."""
+    """Their order, then each of their active keys with its model and its provider's usual ones, as far as the
+    organisation's policy allows; the conversation's choice even if its key is gone."""
+    policy = policy_of(user)
     chosen = choice_value(conversation.provider, conversation.model) if conversation else ""
     labels = {"": "Automatic"}
     for credential in UserCredential.objects.for_user(user).active().in_order():
@@ -98,8 +101,12 @@ def choices_for(user: User, conversation: Conversation | None = None) -> list[Ch
             spec = get_spec(credential.provider)
         except UnknownProvider:
             continue
-        model = credential.model or spec.default_model
-        labels.setdefault(choice_value(credential.provider, model), f"{spec.label} · {model}" if model else spec.label)
+        if not allows_own_key(policy, spec, base_url=credential.base_url):
+            continue
+        usual = dict.fromkeys([credential.model or spec.default_model, spec.default_model, spec.cheapest_model])
+        for model in [name for name in usual if name] or [""]:
+            if policy.allows_model(spec.slug, model) or not model:
+                labels.setdefault(choice_value(spec.slug, model), f"{spec.label} · {model}" if model else spec.label)
     labels.setdefault(chosen, chosen.replace(":", " · ", 1))
     return [Choice(value, label, value == chosen) for value, label in labels.items()]
 

@@ -43,7 +43,8 @@ def error_response(request: HttpRequest, status: int, words: str = "", **headers
         body = {"error": {"code": _CODES[status], "message": words or _WORDS[status], "where": None}}
         return JsonResponse(body, status=status, headers=headers)
     # Without the request: context processors would ask the session, thus the database, who is there.
-    page = render_to_string(f"{status}.html", {"status": status, "reason": words})
+    context = {"status": status, "reason": words, "retry_after_s": int(headers.get("Retry-After", 0))}
+    page = render_to_string(f"{status}.html", context)
     return HttpResponse(page, status=status, headers=headers)
 
 

@@ -11,6 +11,9 @@ from django.shortcuts import get_object_or_404
 from django_htmx.middleware import HtmxDetails
 
 from agents.models import AgentRun, Conversation, StoredMessage
+from llm_credentials import limits
+from llm_credentials.factory import explain_route
+from llm_credentials.limits import LimitReached
 
 BUSY = "An answer is still being written. Stop it or wait for its end, then send again; your text is still here."
 
@@ -40,6 +43,27 @@ def find_message(user: User, message_id: UUID) -> StoredMessage:
 def find_run(user: User, run_id: UUID) -> AgentRun:
     """Raises Http404, for other people's alike."""
     return get_object_or_404(AgentRun.objects.for_user(user), pk=run_id)
+
+
+def admit_message(user: User, conversation: Conversation, provider: str | None = None) -> None:
+    """Count a message that asks for an answer, at the provider that it names or would go to. Raises LimitReached."""
+    named = conversation.provider if provider is None else provider
+    limits.admit("chat", user, provider=named or _first_asked(user, conversation.agent))
+
+
+def admit_run(user: User, agent: str, provider: str, model: str) -> None:
+    """The same of a run. Raises LimitReached."""
+    limits.admit("run", user, provider=provider or _first_asked(user, agent, model))
+
+
+def _first_asked(user: User, agent: str, model: str = "") -> str:
+    """The provider that a call without a named one would begin with; empty when none can be used."""
+    chosen = explain_route(user, task=agent, model=model or None).chosen
+    return chosen.key.provider if chosen else ""
+
+
+def too_many_messages(limit: LimitReached) -> str:
+    return f"There were many messages just now. Send this one in {limit.retry_after_s} s; your text is still here."
 
 
 def texts_of(error: ValidationError) -> list[str]:

@@ -21,8 +21,9 @@ from agents.models import Conversation
 from agents.registry import UnknownAgent, get_agent
 from agents.services import TURN
 from agents.turns import choices_for, route_of, shown_turns
-from agents.views.answers import UserRequest, find_conversation, is_plain, texts_of
+from agents.views.answers import UserRequest, admit_message, find_conversation, is_plain, texts_of, too_many_messages
 from agents.watching import announce_stop
+from llm_credentials.limits import LimitReached
 
 PER_PAGE = 30
 TURNS_SHOWN = 50
@@ -43,17 +44,37 @@ async def conversation_create(request: UserRequest, agent: str) -> HttpResponse:
     """Start a conversation, with its first message if there is one."""
     user = await _user(request)
     text = request.POST.get("text")
+    _find_agent(agent)
     try:
+        if text is not None:
+            await sync_to_async(admit_message)(user, Conversation(user=user, agent=agent))
         conversation = await sync_to_async(services.conversation_start)(user=user, agent=agent, text=text)
     except ValidationError as error:
-        if "agent" in error.message_dict:
-            raise Http404 from None
         await sync_to_async(messages.error)(request, " ".join(texts_of(error)))
         return redirect("agents:agent-list")
+    except LimitReached as limit:
+        return await sync_to_async(_not_now)(request, user, agent, text or "", limit)
     if is_plain(request):
         async for answer in conversation.messages.open():
             await answering.finish_answer(answer.pk, session_key=request.session.session_key)
     return redirect(conversation)
+
+
+def _find_agent(slug: str) -> None:
+    """Raises Http404."""
+    try:
+        get_agent(slug)
+    except UnknownAgent:
+        raise Http404 from None
+
+
+def _not_now(request: UserRequest, user: User, agent: str, text: str, limit: LimitReached) -> HttpResponse:
+    """An empty conversation, with what was typed in its composer."""
+    conversation = services.conversation_start(user=user, agent=agent)
+    context = page_context(user, conversation, text=text, errors=[too_many_messages(limit)])
+    response = render(request, "agents/conversation_detail.html", context, status=429)
+    response["Retry-After"] = str(limit.retry_after_s)
+    return response
 
 
 @require_GET

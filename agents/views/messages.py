@@ -16,9 +16,19 @@ from agents import answering, services
 from agents.models import Conversation, StoredMessage
 from agents.sse import EventStreamResponse, answer_events
 from agents.turns import choice_parts, turn_of
-from agents.views.answers import BUSY, UserRequest, find_conversation, find_message, texts_of
+from agents.views.answers import (
+    BUSY,
+    UserRequest,
+    admit_message,
+    find_conversation,
+    find_message,
+    texts_of,
+    too_many_messages,
+)
 from agents.views.conversations import page_context
 from agents.watching import announce_stop
+from llm_credentials import limits
+from llm_credentials.limits import LimitReached
 
 PAGE = "agents/conversation_detail.html"
 
@@ -41,6 +51,7 @@ def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | service
     if "choice" in request.POST:
         provider, model = choice_parts(request.POST["choice"])
     try:
+        admit_message(request.user, conversation, provider)
         turn = services.message_send(
             user=request.user, conversation_id=conversation.pk, text=text, provider=provider, model=model
         )
@@ -48,6 +59,8 @@ def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | service
         return _refused(request, conversation, text, texts_of(error), status=422)
     except services.ConversationBusy:
         return _refused(request, conversation, text, [BUSY], status=409)
+    except LimitReached as limit:
+        return _refused_for_now(request, conversation, text, limit)
     if request.htmx:
         shown = {
             "turn": turn_of(turn.answer),
@@ -70,6 +83,12 @@ def _refused(
     return response
 
 
+def _refused_for_now(request: UserRequest, conversation: Conversation, text: str, limit: LimitReached) -> HttpResponse:
+    response = _refused(request, conversation, text, [too_many_messages(limit)], status=429)
+    response["Retry-After"] = str(limit.retry_after_s)
+    return response
+
+
 @require_GET
 @login_required
 async def message_stream(request: UserRequest, message_id: UUID) -> HttpResponseBase:
@@ -79,6 +98,7 @@ async def message_stream(request: UserRequest, message_id: UUID) -> HttpResponse
     message = await sync_to_async(find_message)(user, message_id)
     if message.role != "assistant":
         raise Http404
+    await sync_to_async(limits.admit)("stream", user)
     return EventStreamResponse(answer_events(request, user, message.pk))
 
 
@@ -107,11 +127,14 @@ async def message_retry(request: UserRequest, message_id: UUID) -> HttpResponse:
 def _retry(request: UserRequest, message_id: UUID) -> HttpResponse | StoredMessage:
     message = find_message(request.user, message_id)
     try:
+        admit_message(request.user, message.conversation)
         answer = services.message_retry(user=request.user, message_id=message.pk)
     except ValidationError as error:
         return _refused(request, message.conversation, "", texts_of(error), status=422)
     except services.ConversationBusy:
         return _refused(request, message.conversation, "", [BUSY], status=409)
+    except LimitReached as limit:
+        return _refused_for_now(request, message.conversation, "", limit)
     if request.htmx:
         return render(request, f"{PAGE}#answer", {"turn": turn_of(answer)})
     return answer

@@ -16,8 +16,9 @@ from agents import services, tasks
 from agents.models import AgentRun
 from agents.registry import agents
 from agents.turns import choice_parts, choices_for
-from agents.views.answers import UserRequest, find_run, texts_of
+from agents.views.answers import UserRequest, admit_run, find_run, texts_of
 from agents.watching import announce_stop
+from llm_credentials.limits import LimitReached
 
 PER_PAGE = 30
 LIST = "agents/run_list.html"
@@ -38,9 +39,12 @@ def run_create(request: UserRequest) -> HttpResponse:
     text = request.POST.get("text", "")
     agent = request.POST.get("agent", "")
     try:
+        admit_run(request.user, agent, provider, model)
         run = services.run_create(user=request.user, agent=agent, text=text, provider=provider, model=model)
     except ValidationError as error:
         return _list(request, errors=texts_of(error), status=422)
+    except LimitReached as limit:
+        return _not_now(request, limit)
     try:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable as error:
@@ -76,6 +80,10 @@ def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
     """Queue an open run once more (only one worker can take it), or a new one like a finished one."""
     run = find_run(request.user, run_id)
     is_new = not run.is_open
+    try:
+        admit_run(request.user, run.agent, run.provider, run.model)
+    except LimitReached as limit:
+        return _not_now(request, limit, text=run.input)
     if is_new:
         run = services.run_create(
             user=request.user, agent=run.agent, text=run.input, provider=run.provider, model=run.model
@@ -89,6 +97,13 @@ def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
     return redirect(run)
 
 
+def _not_now(request: UserRequest, limit: LimitReached, text: str | None = None) -> HttpResponse:
+    words = f"Many runs were started just now. Start this one in {limit.retry_after_s} s; your text is still here."
+    response = _list(request, errors=[words], text=text, status=429)
+    response["Retry-After"] = str(limit.retry_after_s)
+    return response
+
+
 def _list(
     request: UserRequest, *, errors: list[str] | None = None, text: str | None = None, status: int = 200
 ) -> HttpResponse:
@@ -98,6 +113,7 @@ def _list(
         "agents": agents(),
         "chosen_agent": request.POST.get("agent") or request.GET.get("agent", ""),
         "choices": choices_for(request.user),
+        "chosen_choice": request.POST.get("choice", ""),
         "text": request.POST.get("text", "") if text is None else text,
         "errors": errors or [],
     }

@@ -10,7 +10,7 @@ from django.urls import reverse
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.security.session import SessionAuth
 
-from llm_credentials import services, stepup
+from llm_credentials import limits, services, stepup
 from llm_credentials.api.errors import ApiError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ class ApiRequest(HttpRequest):
     user: AbstractBaseUser  # type: ignore[assignment]
     token: PersonalAccessToken | None
     """None for a session."""
+    rate_usage: limits.Usage | None
 
 
 class TokenUser(HttpBearer):
@@ -44,6 +45,7 @@ class TokenUser(HttpBearer):
         caller = cast("ApiRequest", request)
         caller.token = row
         caller.user = row.user
+        caller.rate_usage = limits.admit("api", row.user, token_id=row.pk)
         return row.user
 
 
@@ -60,7 +62,9 @@ class SessionUser(SessionAuth):
         user = request.user
         if not user.is_authenticated or not user.is_active:
             return None
-        cast("ApiRequest", request).token = None
+        caller = cast("ApiRequest", request)
+        caller.token = None
+        caller.rate_usage = limits.admit("api", user)
         return user
 
 

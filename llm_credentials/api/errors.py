@@ -98,9 +98,8 @@ def install_error_handlers(api: NinjaAPI) -> None:
 
     @api.exception_handler(LimitReached)
     def too_often(request: HttpRequest, error: LimitReached) -> HttpResponse:
-        return answer(
-            request, ApiError(429, "rate_limited", str(error), headers={"Retry-After": str(error.retry_after_s)})
-        )
+        headers = {"Retry-After": str(error.retry_after_s), **error.usage.headers}
+        return answer(request, ApiError(429, "rate_limited", str(error), headers=headers))
 
     @api.exception_handler(TestBusy)
     def busy(request: HttpRequest, error: TestBusy) -> HttpResponse:
