@@ -339,7 +339,7 @@ def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
 
 
 def credential_delete(*, user: AbstractBaseUser, provider: str, name: str = "default") -> None:
-    """Raises UserCredential.DoesNotExist."""
+    """Destroy it at once; ``removal.remove`` leaves some seconds for second thoughts. Raises DoesNotExist."""
     _delete(UserCredential, {"user_id": user.pk}, provider, name)
 
 

@@ -9,7 +9,7 @@ from celery.signals import task_postrun, task_prerun
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from llm_credentials import audit, connection_tests
+from llm_credentials import audit, connection_tests, removal
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books, rollups
 from llm_credentials.models import ConnectionTest
@@ -42,6 +42,11 @@ def ledger_sweep() -> None:
 @shared_task(name="llm_credentials.usage_rollup")
 def usage_rollup() -> None:
     rollups.roll_up()
+
+
+@shared_task(name=removal.TASK, soft_time_limit=50, time_limit=55)
+def removal_sweep() -> None:
+    removal.destroy_due()
 
 
 @shared_task(name=health.TASK, soft_time_limit=30, time_limit=35)

@@ -129,6 +129,8 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.
     "ledger-sweep": {"task": "llm_credentials.ledger_sweep", "schedule": 30.0, "options": {"expires": 30}},
+    # Beside the task that each removal starts: a worker that was away must not keep a removed key.
+    "removal-sweep": {"task": "llm_credentials.removal_sweep", "schedule": 15.0, "options": {"expires": 15}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
 }
 

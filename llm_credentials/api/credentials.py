@@ -13,7 +13,7 @@ from ninja import Router, Schema
 from ninja.responses import Status
 from pydantic import ConfigDict, Field
 
-from llm_credentials import connection_tests, services
+from llm_credentials import connection_tests, removal, services
 from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
 from llm_credentials.api.errors import ErrorOut
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
@@ -142,6 +142,7 @@ def _first_asked(request: ApiRequest, in_order: Iterable[UserCredential]) -> Use
 @router.get("", response={200: CredentialList, **REFUSALS}, url_name="credential_list")
 def credential_list(request: ApiRequest) -> dict[str, Any]:
     require_scope(request, "read")
+    removal.destroy_due(request.user)
     rows = list(UserCredential.objects.for_user(request.user).in_order())
     default = _first_asked(request, rows)
     return {"items": [credential_out(row, default) for row in rows], "count": len(rows)}

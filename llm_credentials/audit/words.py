@@ -14,6 +14,8 @@ class Action(models.TextChoices):
     CREDENTIAL_CHANGE = "credential.change", "Settings of a key changed"
     CREDENTIAL_TOGGLE = "credential.toggle", "Key turned on or off"
     CREDENTIAL_DELETE = "credential.delete", "Key removed"
+    CREDENTIAL_RESTORE = "credential.restore", "Removal undone"
+    CREDENTIAL_DESTROY = "credential.destroy", "Removed key destroyed"
     CREDENTIAL_VIEW = "credential.view", "Key's record viewed"
     CREDENTIAL_QUARANTINE = "credential.quarantine", "Key needs re-entry"
     TEST_START = "test.start", "Key test started"

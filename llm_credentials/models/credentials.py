@@ -68,7 +68,12 @@ class UserCredential(LLMCredential):
                 name="one_credential_per_name",
             )
         ]
-        indexes = [models.Index(fields=["user", "priority", "created_at"], name="credentials_in_order")]
+        indexes = [
+            models.Index(fields=["user", "priority", "created_at"], name="credentials_in_order"),
+            models.Index(
+                fields=["removed_at"], condition=models.Q(removed_at__isnull=False), name="credentials_removed"
+            ),
+        ]
 
     def owner_ref(self) -> str:
         return str(self.user_id)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import render
 from django.urls import reverse
 from django_htmx.middleware import HtmxDetails
 
@@ -105,11 +104,6 @@ def ask_proof(request: UserRequest, card: Card, form: CredentialForm) -> HttpRes
         return response
     page = with_card(providers_page(request.user), opened(card, form=form))
     return render(request, PAGE, {"page": page, "proof": proof}, status=401)
-
-
-def list_with_message(request: HttpRequest, text: str) -> HttpResponse:
-    messages.success(request, text)
-    return redirect("llm_credentials:provider-list")
 
 
 def too_many(request: UserRequest, card: Card, retry_after_s: int) -> HttpResponse:

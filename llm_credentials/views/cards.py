@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from llm_credentials import stepup
+from llm_credentials import removal, stepup
 from llm_credentials.connection_tests import ModelList, from_catalogue
 from llm_credentials.forms import CredentialForm
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential, system_credentials
@@ -141,10 +141,7 @@ class Card:
     @property
     def key_words(self) -> str:
         """How its key is called when it is about to go."""
-        last4 = self.credential.last4 if self.credential else ""
-        if last4:
-            return _("the %(provider)s key ending %(last4)s") % {"provider": self.title, "last4": last4}
-        return _("the %(provider)s key") % {"provider": self.title}
+        return key_words(self.credential) if self.credential else ""
 
     @property
     def is_refused(self) -> bool:
@@ -202,6 +199,15 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Removed:
+    """A key that was just removed."""
+
+    id: UUID
+    words: str
+    left_s: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProvidersPage:
     cards: tuple[Card, ...]
     """One for each stored key, those that may answer first, in their order."""
@@ -210,6 +216,8 @@ class ProvidersPage:
     fallback_to_system: bool
     system_labels: tuple[str, ...]
     """Providers that the organisation has a key for."""
+    removed: tuple[Removed, ...] = ()
+    """Keys that can be brought back for some seconds."""
     open_card: Card | None = field(default=None)
 
     @property
@@ -272,9 +280,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def providers_page(user: User) -> ProvidersPage:
-    """Four queries, however many providers and keys there are."""
+    """Four queries, however many providers and keys there are; some more when a removed key is due."""
     preferences = LLMSettings.of(user)  # type: ignore[arg-type]
-    credentials = list(UserCredential.objects.for_user(user).in_order())
+    rows = list(UserCredential.with_removed.for_user(user).in_order())
+    credentials = [row for row in rows if row.removed_at is None]
     tests = _latest_tests(user)
     cards = _ranked(_cards(credentials, tests), preferences.default_provider)
     stored = {card.spec.slug for card in cards}
@@ -286,9 +295,34 @@ def providers_page(user: User) -> ProvidersPage:
     return ProvidersPage(
         cards=tuple(cards),
         others=others,
+        removed=_removed(user, rows),
         fallback_to_system=preferences.fallback_to_system,
         system_labels=tuple(dict.fromkeys(row.provider_label for row in system_credentials())),
     )
+
+
+def removed_keys(user: User) -> tuple[Removed, ...]:
+    return _removed(user, UserCredential.with_removed.for_user(user).filter(removed_at__isnull=False))
+
+
+def _removed(user: User, rows: Iterable[UserCredential]) -> tuple[Removed, ...]:
+    """Those that can still come back; those that cannot any more are destroyed."""
+    left = [(row, removal.seconds_left(row)) for row in rows if row.removed_at is not None]
+    if any(left_s == 0 for _, left_s in left):
+        removal.destroy_due(user)
+    return tuple(
+        Removed(id=row.pk, words=key_words(row), left_s=left_s)
+        for row, left_s in sorted(left, key=lambda each: each[1])
+        if left_s > 0
+    )
+
+
+def key_words(row: UserCredential) -> str:
+    """How a key is called when it goes, and when it comes back."""
+    title = row.provider_label if row.name == DEFAULT_NAME else f"{row.provider_label} · {row.name}"
+    if row.last4:
+        return _("the %(provider)s key ending %(last4)s") % {"provider": title, "last4": row.last4}
+    return _("the %(provider)s key") % {"provider": title}
 
 
 def _latest_tests(user: User) -> dict[tuple[str, str], ConnectionTest]:

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
-from llm_credentials import stepup
+from llm_credentials import removal, stepup
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited, test_start
 from llm_credentials.forms import CredentialForm
 from llm_credentials.models import UserCredential
 from llm_credentials.services import changes_key
-from llm_credentials.services import credential_delete as delete_credential
 from llm_credentials.services import credential_save as save_credential
 from llm_credentials.tasks import enqueue_connection_test
 from llm_credentials.views.answers import (
+    PAGE,
     UserRequest,
     ask_proof,
     find_card,
     find_spec,
-    list_with_message,
     refuse,
     show_card,
     show_page,
     show_region,
 )
-from llm_credentials.views.cards import Card, ProvidersPage, opened, providers_page, with_card
+from llm_credentials.views.cards import (
+    Card,
+    ProvidersPage,
+    key_words,
+    opened,
+    providers_page,
+    removed_keys,
+    with_card,
+)
 
 
 def find_stored(request: UserRequest, provider: str, name: str) -> Card:
@@ -150,12 +159,41 @@ def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
     card = find_stored(request, provider, request.POST.get("name", ""))
     if not stepup.is_recent(request):
         return stepup.lead(request, removal_url(card))
-    words = _("Removed %(key)s.") % {"key": card.key_words}
     try:
-        delete_credential(user=request.user, provider=card.spec.slug, name=card.name)
+        removal.remove(user=request.user, provider=card.spec.slug, name=card.name)
     except UserCredential.DoesNotExist:
         raise Http404 from None
     if not request.htmx:
-        return list_with_message(request, words)
-    messages.success(request, words)
-    return show_region(request, providers_page(request.user), focus=card.id)
+        return redirect("llm_credentials:provider-list")
+    # The keyboard goes to the button that undoes it.
+    return show_region(request, providers_page(request.user), focus="undo")
+
+
+@require_GET
+@never_cache
+@login_required
+def removed_list(request: UserRequest) -> HttpResponse:
+    """What can still be brought back, for the page that looks again when the time of a key is over."""
+    if not request.htmx:
+        return redirect("llm_credentials:provider-list")
+    return render(request, f"{PAGE}#removed", {"removed": removed_keys(request.user)})
+
+
+@require_POST
+@never_cache
+@login_required
+def credential_undo(request: UserRequest, credential_id: UUID) -> HttpResponse:
+    """Bring a removed key back. Needs no proof of its own: the removal had one a moment ago."""
+    focus = ""
+    try:
+        row = removal.undo(user=request.user, credential_id=credential_id)
+    except UserCredential.DoesNotExist:
+        raise Http404 from None
+    except removal.UndoRefused as refused:
+        messages.warning(request, str(refused))
+    else:
+        messages.success(request, _("%(key)s is back.") % {"key": capfirst(key_words(row))})
+        focus = f"{row.provider}-{row.name}"
+    if not request.htmx:
+        return redirect("llm_credentials:provider-list")
+    return show_region(request, providers_page(request.user), focus=focus)

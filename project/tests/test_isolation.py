@@ -101,12 +101,12 @@ ROUTES: dict[str, Rule] = {
     # settings
     **names("llm_credentials:", PUBLIC, "styleguide"),
     **names("llm_credentials:", OWN, "settings-index", "security-detail", "audit-event-list", "account-leave"),
-    **names("llm_credentials:", OWN, "step-up", "step-up-done"),
+    **names("llm_credentials:", OWN, "step-up", "step-up-done", "removed-list"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
     **names("llm_credentials:", OWN, "provider-list", "credential-edit", "credential-detail", "model-list"),
     **names("llm_credentials:", OWN_POST, "credential-save", "credential-test", "model-list-load"),
     **names("llm_credentials:", OWNED, "connection-test-detail", "credential-confirm-removal"),
-    **names("llm_credentials:", OWNED_POST, "credential-toggle", "credential-delete"),
+    **names("llm_credentials:", OWNED_POST, "credential-toggle", "credential-delete", "credential-undo"),
     # the API
     **names("api:", PUBLIC, "openapi-json", "openapi-view", "api-root"),
     "api:credential_list": api("GET", "read"),
@@ -193,7 +193,7 @@ class World:
         """Everything of the owner, and of the site, that nobody else may change."""
         user = User.objects.filter(pk=self.alice.pk)
         rows = [
-            *(model.objects.filter(user=self.alice).order_by("pk").values_list() for model in OWNED_MODELS),
+            *(model._base_manager.filter(user=self.alice).order_by("pk").values_list() for model in OWNED_MODELS),
             StoredMessage.objects.filter(conversation__user=self.alice).order_by("pk").values_list(),
             user.values_list("password", "is_active", "is_staff", "email"),
             SystemCredential.objects.order_by("pk").values_list(),
@@ -244,6 +244,7 @@ def world(alice: User) -> World:
         "message_id": message.pk,
         "run_id": run.pk,
         "test_id": test.pk,
+        "credential_id": UserCredentialFactory(user=alice, name="removed", key=KEY, removed_at=timezone.now()).pk,
         "pk": factor.pk,
         "id": alice.pk,
         "provider": "openai",

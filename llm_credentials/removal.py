@@ -1,0 +1,157 @@
+"""Removing a key so that it can be brought back for some seconds, and destroying it when they are over.
+
+A removed key is out of use at once: the model's own manager does not show it, so neither routes nor lists, tests nor
+jobs meet it. Whoever is first destroys it: a thread of the process that removed it, a worker that was told, the sweep
+that the clock starts, or the next reader of the owner's keys.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import structlog
+from celery import current_app
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.db import IntegrityError, connections, transaction
+from django.db.models import F
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from llm_credentials import services
+from llm_credentials.audit import Action, note
+from llm_credentials.models import AuditEvent, ConnectionTest, UserCredential
+from llm_credentials.notices import Kind, notify
+from llm_credentials.notices.keys import key_facts
+
+log = structlog.get_logger(__name__)
+
+UNDO_S: Final = 10
+TASK: Final = "llm_credentials.removal_sweep"
+
+
+class UndoRefused(Exception):
+    """The removal cannot be undone; the text says why and what to do."""
+
+
+class TooLate(UndoRefused):
+    def __init__(self) -> None:
+        super().__init__("It is too late: the key is destroyed. Add it again.")
+
+
+class NameTaken(UndoRefused):
+    def __init__(self, label: str) -> None:
+        super().__init__(
+            f"A new {label} key has its name by now, so the old one cannot come back. Remove the new one first, or "
+            "leave it at that."
+        )
+
+
+def remove(*, user: AbstractBaseUser, provider: str, name: str = "default") -> UserCredential:
+    """Take the key out of use and destroy it in ``UNDO_S``. Raises UserCredential.DoesNotExist."""
+    # A NUL is in no row, but a database may refuse to look for it.
+    if "\0" in provider + name:
+        raise UserCredential.DoesNotExist
+    now = timezone.now()
+    with transaction.atomic():
+        keys = UserCredential.objects.for_user(user)
+        row = keys.select_for_update().filter(provider=provider, name=name).first()
+        if row is None:
+            raise UserCredential.DoesNotExist
+        row.removed_at = now
+        UserCredential.objects.filter(pk=row.pk).update(removed_at=now, updated_at=now, version=F("version") + 1)
+        ConnectionTest.objects.unfinished().filter(credential=row).update(
+            state=ConnectionTest.State.EXPIRED, detail="The key was removed meanwhile.", finished_at=now
+        )
+        note(action=Action.CREDENTIAL_DELETE, subject=row.owner_ref(), target=services.credential_target(row))
+        notify(row.user_id, Kind.KEY_REMOVED, **key_facts(row), undo=str(UNDO_S))
+        transaction.on_commit(_destroy_later, robust=True)
+    return row
+
+
+def undo(*, user: AbstractBaseUser, credential_id: UUID) -> UserCredential:
+    """Bring the key back as it was, with its place, its overrides and its part as default; twice is the same as once.
+
+    Raises UndoRefused, and UserCredential.DoesNotExist for what never was this user's.
+    """
+    with transaction.atomic():
+        keys = UserCredential.with_removed.for_user(user)
+        row = keys.select_for_update().filter(pk=credential_id).first()
+        if row is None:
+            raise TooLate if _was_removed(user, credential_id) else UserCredential.DoesNotExist
+        if row.removed_at is None:
+            return row
+        if row.removed_at <= _destroyed_up_to():
+            raise TooLate
+        _bring_back(row)
+        note(action=Action.CREDENTIAL_RESTORE, subject=row.owner_ref(), target=services.credential_target(row))
+        notify(row.user_id, Kind.KEY_RESTORED, **key_facts(row))
+    return row
+
+
+def _bring_back(row: UserCredential) -> None:
+    try:
+        with transaction.atomic():
+            UserCredential.with_removed.filter(pk=row.pk).update(
+                removed_at=None, updated_at=timezone.now(), version=F("version") + 1
+            )
+    except IntegrityError:
+        raise NameTaken(row.provider_label) from None
+    row.refresh_from_db()
+
+
+def _was_removed(user: AbstractBaseUser, credential_id: UUID) -> bool:
+    """The trail remembers what the table does not."""
+    events = AuditEvent.objects.for_user(user).filter(action=Action.CREDENTIAL_DELETE)
+    return events.filter(target__endswith=f":{credential_id}").exists()
+
+
+def _destroyed_up_to() -> datetime:
+    return timezone.now() - timedelta(seconds=UNDO_S)
+
+
+def destroy_due(user: AbstractBaseUser | AnonymousUser | None = None) -> int:
+    """Destroy the removed keys (of one user) whose time is over; how many."""
+    keys = UserCredential.with_removed.all() if user is None else UserCredential.with_removed.for_user(user)
+    due = keys.filter(removed_at__lte=_destroyed_up_to())
+    if not due.exists():
+        return 0
+    with transaction.atomic():
+        # Locked and asked once more: an undo that came first has taken its row out of these.
+        rows = list(due.select_for_update())
+        for row in rows:
+            row.delete()
+            target = services.credential_target(row)
+            note(action=Action.CREDENTIAL_DESTROY, actor="", subject=row.owner_ref(), target=target)
+    return len(rows)
+
+
+def _destroy_later() -> None:
+    timer = threading.Timer(UNDO_S, _destroy_quietly)
+    timer.daemon = True
+    timer.start()
+    try:
+        current_app.send_task(TASK, countdown=UNDO_S, expires=UNDO_S + 60, retry=False)
+    except (OperationalError, OSError) as problem:
+        log.warning("removal_not_queued", error=type(problem).__name__)
+
+
+def _destroy_quietly() -> None:
+    try:
+        destroy_due()
+    except Exception as error:
+        # The worker or the next sweep does it; a thread of the clock has nobody to tell but the log.
+        log.warning("removed_key_not_destroyed", error=type(error).__name__)
+    finally:
+        connections.close_all()
+
+
+def seconds_left(row: UserCredential) -> int:
+    """Until it is destroyed; 0 when that is due."""
+    assert row.removed_at is not None
+    left = row.removed_at - _destroyed_up_to()
+    return max(0, math.ceil(left / timedelta(seconds=1)))
