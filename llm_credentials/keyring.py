@@ -160,7 +160,7 @@ class KeyRing:
         except (UnicodeDecodeError, ValueError):
             raise InvalidToken from None
         key = self._keys.get(key_id)
-        if version != FORMAT or key is None:
+        if version != FORMAT or key is None or not _is_canonical(fernet_token):
             raise InvalidToken
         return key.fernet.decrypt(fernet_token)
 
@@ -176,6 +176,16 @@ class KeyRing:
         """Made with the sealing key, or with the named one. Raises KeyError when that is not on the ring."""
         key = self.primary if key_id is None else self._keys[key_id]
         return key.fingerprint(secret)
+
+
+def _is_canonical(token: str) -> bool:
+    """Whether this is how the token was written. Base64 is read leniently: signs that mean nothing, what follows the
+    padding and the spare bits of the last character would pass for the same text.
+    """
+    try:
+        return base64.urlsafe_b64encode(base64.urlsafe_b64decode(token)).decode() == token
+    except (binascii.Error, ValueError):
+        return False
 
 
 _current: tuple[str, KeyRing] | None = None

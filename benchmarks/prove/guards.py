@@ -138,7 +138,7 @@ SEALING: Final = [
         "nobody searches by a key",
         f"{LLM}/fields.py",
         "            case _:\n                raise FieldError(",
-        "            case _:\n                return super().get_lookup(lookup_name)\n                raise FieldError(",
+        "            case _:\n                return super().get_lookup(lookup_name)\n                FieldError(",
         _tests("fields"),
     ),
     Guard(

@@ -146,3 +146,25 @@ def test_ciphertexts_are_recognised(text: str) -> None:
 @pytest.mark.parametrize("text", ["sk-proj-abc", "gAAAA", "v1-key-without-colons", "AIzaSyA-0123", "v1:only-one-colon"])
 def test_keys_are_not_taken_for_ciphertexts(text: str) -> None:
     assert not keyring.looks_sealed(text)
+
+
+@pytest.mark.parametrize("change", ["A", "=", "-", "=A", "\n", "*"])
+def test_a_lengthened_text_does_not_open(change: str) -> None:
+    ring = keyring.ring()
+    sealed = ring.encrypt(b"secret").decode()
+    assert ring.decrypt(sealed.encode()) == b"secret"
+    with pytest.raises(InvalidToken):
+        ring.decrypt((sealed + change).encode())
+    with pytest.raises(InvalidToken):
+        ring.decrypt((sealed[:-4] + change + sealed[-4:]).encode())
+
+
+def test_spare_bits_of_the_last_character_do_not_pass() -> None:
+    """Of a length that leaves some: another character there stands for the very same bytes."""
+    ring = keyring.ring()
+    sealed = next(text for text in (ring.encrypt(b"x" * n).decode() for n in range(40)) if text.endswith("="))
+    place = len(sealed.rstrip("=")) - 1
+    others = [sealed[:place] + chr(code) + sealed[place + 1 :] for code in range(33, 127) if chr(code) != sealed[place]]
+    for other in others:
+        with pytest.raises(InvalidToken):
+            ring.decrypt(other.encode())

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 import httpx2
 import pytest
@@ -29,6 +28,7 @@ from agents.models import AgentRun, StoredMessage
 from llm_credentials import bridge, services
 from llm_credentials.models import ConnectionTest, UserCredential
 from llm_credentials.providers import LLMError
+from llm_credentials.tests.canaries import Needles, forms_of
 from project.tests.servers import wait_until
 
 # Of characters that every encoding writes in its own way.
@@ -55,27 +55,11 @@ def test_needles_find_every_encoding() -> None:
     assert not needles_in(b"sbx-good-nothing")
 
 
-def forms_of(canary: str) -> set[bytes]:
-    """The canary as it may be written: raw, quoted for URLs, JSON, HTML and Python, hex, base64 at each alignment."""
-    from django.utils.html import escape
-
-    raw = canary.encode()
-    texts = {canary, quote(canary), quote(canary, safe=""), quote_plus(canary), json.dumps(canary)[1:-1]}
-    texts |= {escape(canary), repr(canary)[1:-1], raw.hex(), json.dumps(json.dumps(canary))[3:-3]}
-    forms = {text.encode() for text in texts}
-    for shift in range(3):
-        middle = base64.b64encode(b"\0" * shift + raw)
-        # What an alignment shares with its neighbours is cut off at both ends.
-        kept = middle[4 if shift else 0 : -4]
-        forms |= {kept, kept.replace(b"+", b"-").replace(b"/", b"_")}
-    return forms
-
-
-NEEDLES = {form for canary in CANARIES for form in forms_of(canary)} | {TAIL.encode()}
+NEEDLES = Needles(CANARIES, TAIL)
 
 
 def needles_in(haystack: bytes) -> list[bytes]:
-    return [needle for needle in NEEDLES if needle in haystack]
+    return NEEDLES.found_in(haystack)
 
 
 class Witness:

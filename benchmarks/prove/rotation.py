@@ -1,0 +1,362 @@
+"""Thousands of keys move to a new encryption key while others write and read them and the rotation is killed.
+
+python -m benchmarks.prove.rotation [--keys 10000] [--kills 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NoReturn
+
+from benchmarks.prove.report import Line, print_lines
+from benchmarks.prove.stage import stage
+
+# isort: split
+from allauth.mfa.models import Authenticator
+from allauth.mfa.utils import decrypt, encrypt
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import connection, connections
+from django.utils import timezone
+
+from llm_credentials import canary, rotation, services
+from llm_credentials.audit.verify import verify
+from llm_credentials.models import ConnectionTest, UserCredential
+
+OLD = f"old1:{base64.b64encode(b'0123456789abcdef0123456789abcdef').decode()}"
+NEW = f"new1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
+BOTH = f"{NEW},{OLD}"
+PROCESSES = 2
+"""For the writers, and as many again for the readers."""
+BATCH = 200
+LIMIT_S = 900.0
+PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "groq", "together", "mistral", "digitalocean")
+
+
+@dataclass(kw_only=True)
+class Size:
+    keys: int = 10_000
+    writers: int = 50
+    readers: int = 50
+    kills: int = 20
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What the proof's processes wrote down."""
+
+    written: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Credential → what its writer last had confirmed."""
+    writes: int = 0
+    failed_writes: list[str] = field(default_factory=list)
+    reads: int = 0
+    failed_reads: list[str] = field(default_factory=list)
+
+
+def lines(size: Size | None = None) -> Iterator[Line]:
+    with stage():
+        yield from measured(size or Size())
+
+
+def measured(size: Size) -> Iterator[Line]:
+    """In the database that is there, under a ring of its own."""
+    ring = settings.CREDENTIAL_KEYS
+    try:
+        settings.CREDENTIAL_KEYS = OLD
+        expected = _fill(size.keys)
+        settings.CREDENTIAL_KEYS = BOTH
+        with TemporaryDirectory(prefix="keyswitch-rotation-") as directory:
+            kills, seconds = _rotate_under_load(size, sorted(expected), Path(directory))
+            found = _collect(Path(directory))
+        yield from _judged(size, expected, found, kills, seconds)
+    finally:
+        settings.CREDENTIAL_KEYS = ring
+
+
+def _fill(keys: int) -> dict[str, str]:
+    """Credential → key. A tenth as many users; some with a second factor, some with a key under test."""
+    users = User.objects.bulk_create(
+        User(username=f"rotated-{number}", email=f"rotated-{number}@example.com")
+        for number in range(max(2, keys // 20))
+    )
+    canary.plant()
+    rows, expected = [], {}
+    for number in range(keys):
+        user = users[number % len(users)]
+        turn = number // len(users)
+        provider = PROVIDERS[turn % len(PROVIDERS)]
+        row = UserCredential(user=user, provider=provider, name=f"n{turn // len(PROVIDERS)}", model="m-0")
+        row.seal(_key(str(row.pk), 0))
+        rows.append(row)
+        expected[str(row.pk)] = _key(str(row.pk), 0)
+    UserCredential.objects.bulk_create(rows, batch_size=1000)
+    for user in users[: max(1, len(users) // 5)]:
+        Authenticator.objects.create(user=user, type="totp", data={"secret": encrypt(f"totp-{user.pk}")})
+        test = ConnectionTest(user=user, provider="openai", name="waiting", created_at=timezone.now())
+        test.seal(f"sk-under-test-{user.pk:010d}")
+        test.save()
+    UserCredential.objects.filter(pk__in=[row.pk for row in rows[::50]]).update(removed_at=timezone.now())
+    return expected
+
+
+def _key(credential: str, turn: int) -> str:
+    """Says whose it is: a reader sees at once whether it was given another's."""
+    return f"sk-{credential}-{turn:06d}"
+
+
+# The load, in processes of its own
+
+
+def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> tuple[int, float]:
+    """(kills that hit a rotation at work, seconds from the first start to the last end)."""
+    stop = directory / "stop"
+    children = [_fork(_write, credentials, size.writers, number, directory) for number in range(PROCESSES)]
+    children += [_fork(_read, credentials, size.readers, number, directory) for number in range(PROCESSES)]
+    began = time.monotonic()
+    try:
+        hits = sum(_kill_one(share / (size.kills + 1)) for share in range(1, size.kills + 1))
+        _wait_for(_fork(rotation.rotate, batch=BATCH))
+    finally:
+        took_s = time.monotonic() - began
+        stop.touch()
+        for child in children:
+            _wait_for(child)
+    # Those whose rows were always held by a writer when it came by.
+    rotation.rotate(batch=BATCH)
+    return hits, took_s
+
+
+def _kill_one(share: float) -> bool:
+    """Start a rotation, kill it when about this share of the rows is moved, at no particular instruction."""
+    total = rotation.figures().total
+    child = _fork(rotation.rotate, batch=BATCH)
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return False
+        if sum(rotation.figures().old.values()) <= total * (1 - share):
+            break
+        time.sleep(0.02)
+    time.sleep(random.uniform(0, 0.05))
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def _fork(work: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
+    connections.close_all()
+    child = os.fork()
+    if child == 0:
+        _live(work, *args, **kwargs)
+    return child
+
+
+def _live(work: Callable[..., Any], *args: Any, **kwargs: Any) -> NoReturn:
+    code = 1
+    try:
+        work(*args, **kwargs)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _wait_for(child: int) -> None:
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise RuntimeError(f"a process of the proof ended with {status}")
+
+
+def _in_threads(count: int, work: Callable[[int], None]) -> None:
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _write(credentials: list[str], writers: int, part: int, directory: Path) -> None:
+    """Each writer has credentials of its own, so that what it last had confirmed is what must stand there."""
+    stop, mine = directory / "stop", writers // PROCESSES
+    out, lock = (directory / f"written-{part}").open("w"), threading.Lock()
+
+    def go(number: int) -> None:
+        chance = random.Random(part * 1000 + number)
+        own = credentials[part * mine + number :: mine * PROCESSES]
+        turn = 0
+        while not stop.exists():
+            credential, turn = chance.choice(own), turn + 1
+            try:
+                said = _change(credential, turn, chance)
+            except Exception as error:
+                said = {"failed": f"{type(error).__name__}: {error}"[:200]}
+            with lock:
+                out.write(json.dumps({"credential": credential, **said}) + "\n")
+                out.flush()
+            stop_s = chance.uniform(0.05, 0.3)
+            time.sleep(stop_s)
+
+    _in_threads(mine, go)
+
+
+def _change(credential: str, turn: int, chance: random.Random) -> dict[str, Any]:
+    """Replace the key, change the model or turn it on or off, as its owner would; what was confirmed."""
+    row = UserCredential.with_removed.select_related("user").defer("api_key").get(pk=credential)
+    if row.removed_at is not None:
+        return {}
+    what = {"user": row.user, "provider": row.provider, "name": row.name}
+    match chance.randrange(3):
+        case 0:
+            services.credential_save(**what, api_key=_key(credential, turn))
+            return {"key": _key(credential, turn)}
+        case 1:
+            services.credential_save(**what, model=f"m-{turn}")
+            return {"model": f"m-{turn}"}
+        case _:
+            services.credential_save(**what, is_active=not row.is_active)
+            return {"is_active": not row.is_active}
+
+
+def _read(credentials: list[str], readers: int, part: int, directory: Path) -> None:
+    stop = directory / "stop"
+    out, lock = (directory / f"read-{part}").open("w"), threading.Lock()
+
+    def go(number: int) -> None:
+        chance = random.Random(-part * 1000 - number)
+        reads = 0
+        while not stop.exists():
+            credential = chance.choice(credentials)
+            reads += 1
+            try:
+                good = UserCredential.with_removed.get(pk=credential).reveal().startswith(f"sk-{credential}-")
+                fault = "" if good else "another key"
+            except Exception as error:
+                fault = f"{type(error).__name__}: {error}"[:200]
+            if fault:
+                with lock:
+                    out.write(json.dumps({"failed": fault}) + "\n")
+            time.sleep(chance.uniform(0.02, 0.1))
+        with lock:
+            out.write(json.dumps({"reads": reads}) + "\n")
+            out.flush()
+
+    _in_threads(readers // PROCESSES, go)
+
+
+def _collect(directory: Path) -> Found:
+    found = Found()
+    for path in directory.glob("written-*"):
+        for line in path.read_text().splitlines():
+            said = json.loads(line)
+            credential = said.pop("credential")
+            if "failed" in said:
+                found.failed_writes.append(said["failed"])
+            elif said:
+                found.writes += 1
+                found.written.setdefault(credential, {}).update(said)
+    for path in directory.glob("read-*"):
+        for line in path.read_text().splitlines():
+            said = json.loads(line)
+            found.reads += said.get("reads", 0)
+            found.failed_reads += [said["failed"]] if "failed" in said else []
+    return found
+
+
+# The verdict
+
+
+def _judged(size: Size, expected: dict[str, str], found: Found, kills: int, seconds: float) -> Iterator[Line]:
+    load = f"{size.writers} writers ({found.writes} changes), {size.readers} readers ({found.reads} openings)"
+    yield Line(f"{size.kills} kill -9 of a rotation at work", f"{kills}, {seconds:.0f} s in all", kills == size.kills)
+    yield _none(f"failed openings beside it, {load}", found.failed_reads)
+    yield _none("failed changes", found.failed_writes)
+    left = rotation.figures()
+    yield _none(
+        f"of {size.keys} keys left on the old encryption key", [f"{rows} {key}" for key, rows in left.old.items()]
+    )
+    droppable = left.droppable.get("old1", False)
+    yield Line("the report says that the old key may go", "it may" if droppable else "still needed", droppable)
+    yield _none("places in the database sealed under it, its own mark aside", _places_of("v1:old1:"))
+    settings.CREDENTIAL_KEYS = NEW
+    yield from _after_the_drop(expected, found)
+
+
+def _after_the_drop(expected: dict[str, str], found: Found) -> Iterator[Line]:
+    lost, unread = [], []
+    for row in UserCredential.with_removed.all():
+        written = found.written.get(str(row.pk), {})
+        try:
+            key = row.reveal()
+        except Exception as error:
+            unread.append(type(error).__name__)
+            continue
+        if key != written.get("key", expected[str(row.pk)]):
+            lost.append("key")
+        lost += [name for name in ("model", "is_active") if name in written and getattr(row, name) != written[name]]
+    yield _none("changes lost", lost)
+    yield _none("keys that do not open once the old encryption key is dropped", unread)
+    factors = Authenticator.objects.all()
+    closed = [factor.pk for factor in factors if _decrypted(factor.data["secret"]) != f"totp-{factor.user_id}"]
+    closed += [test.pk for test in ConnectionTest.objects.filter(api_key__isnull=False) if not _opens(test)]
+    yield _none("second factors and keys under test that do not open", closed)
+    report = verify()
+    yield Line("the audit trail holds", f"{report.events} events checked", report.holds)
+
+
+def _none(claim: str, found: list[Any]) -> Line:
+    examples = "".join(f"; {each}" for each in found[:3])
+    return Line(f"{claim}: 0", f"{len(found)}{examples}", not found)
+
+
+def _decrypted(sealed: str) -> str:
+    try:
+        return str(decrypt(sealed))
+    except Exception as error:
+        return type(error).__name__
+
+
+def _opens(row: Any) -> bool:
+    with suppress(Exception):
+        return bool(row.reveal())
+    return False
+
+
+def _places_of(beginning: str) -> list[str]:
+    with connection.cursor() as cursor:
+        tables = [table for table in connection.introspection.table_names(cursor) if table != "keyring_canaries"]
+        found = []
+        for table in tables:
+            cursor.execute(f'SELECT * FROM "{table}"')
+            if beginning in repr(cursor.fetchall()):
+                found.append(table)
+        return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keys", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=20)
+    options = parser.parse_args()
+    return 1 if print_lines(lines(Size(keys=options.keys, kills=options.kills))) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
