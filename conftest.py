@@ -61,21 +61,39 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
     from llm_credentials import egress
     from llm_credentials.ledger import budgets
+    from llm_credentials.live import changes, tokens
     from llm_credentials.routing import health, kept
 
     _valkey.flushall()
     budgets.forget()
     health.forget_here()
-    kept.forget()
+    changes.apply([None])
     egress.forget()
-    monkeypatch.setattr(kept, "KEPT_S", 0.0)
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
+    monkeypatch.setattr(kept, "KEPT_S", 0.0)
+    monkeypatch.setattr(tokens, "KEPT_S", 0.0)
+
+
+@pytest.fixture
+def live_as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -> Iterator[None]:
+    """What was read is remembered for as long as it holds; changes are looked for more often than in production."""
+    from llm_credentials.live import listener, tokens
+    from llm_credentials.routing import kept
+
+    monkeypatch.setattr(kept, "KEPT_S", 600.0)
+    monkeypatch.setattr(tokens, "KEPT_S", 600.0)
+    monkeypatch.setattr(listener, "POLL_S", 0.05)
+    yield
+    listener.close()
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    from llm_credentials.live import listener
+
     _let_flush_empty_the_audit_trail()
     yield
+    listener.close()
     if connection.vendor == "postgresql":
         # Threads of servers may still hold connections, which would keep the test database from being dropped.
         with django_db_blocker.unblock(), connection.cursor() as cursor:

@@ -9,9 +9,11 @@ class LlmCredentialsConfig(AppConfig):
     def ready(self) -> None:
         from llm_credentials import checks, conf, stepup  # noqa: F401  (checks register themselves on import)
         from llm_credentials.audit import accounts, denials  # noqa: F401  (so do the receivers)
+        from llm_credentials.live import tables
         from llm_credentials.models import ConnectionTest
         from llm_credentials.notices import accounts as account_notices  # noqa: F401
         from llm_credentials.providers import registry
 
+        tables.watch_ours()
         registry.use_site_addresses(conf.site_address)
         denials.know_owner("test_id", lambda pk: ConnectionTest.objects.filter(pk=pk).values_list("user_id", flat=True))

@@ -46,7 +46,8 @@ def deployed_key_ring_fits_database(
     try:
         asked = [DEFAULT_DB_ALIAS]
         fits = key_ring_fits_database(app_configs, databases=asked)
-        return [*fits, *audit_trail_is_guarded(app_configs, databases=asked)]
+        trail = audit_trail_is_guarded(app_configs, databases=asked)
+        return [*fits, *trail, *changes_are_noted(app_configs, databases=asked)]
     except DatabaseError:
         text = "The database could not be asked whether the key ring fits it."
         return [Warning(text, hint="Run manage.py check --database default.", id="llm_credentials.W002")]
@@ -114,3 +115,14 @@ def audit_trail_is_guarded(
             id="llm_credentials.W003",
         )
     ]
+
+
+@register(Tags.database)
+def changes_are_noted(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W010: nothing can be remembered, so every call reads its route anew."""
+    from llm_credentials.live import watched
+
+    if not databases or DEFAULT_DB_ALIAS not in databases or not watched.table_exists() or watched.is_installed():
+        return []
+    text = "The database does not note changes of keys and settings: triggers are missing or off."
+    return [Warning(text, hint="Run manage.py migrate; it puts them up.", id="llm_credentials.W010")]

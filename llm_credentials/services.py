@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import hmac
-import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from hashlib import sha256
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
-from django.db.models import F, Q
+from django.db.models import F
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import canary, keyring
 from llm_credentials.audit import Action, note, target_of
+from llm_credentials.live import tokens
+from llm_credentials.live.changes import site_changed, user_changed
 from llm_credentials.models import PersonalAccessToken, SystemConfig, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
@@ -336,6 +335,10 @@ def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
     if not rows.update(**changes, version=F("version") + 1, updated_at=now):
         raise type(row).DoesNotExist
     row.refresh_from_db(fields=["version", "updated_at"])
+    if isinstance(row, UserCredential):
+        user_changed(row.user_id, noted=True)
+    else:
+        site_changed(noted=True)
 
 
 def credential_delete(*, user: AbstractBaseUser, provider: str, name: str = "default") -> None:
@@ -391,9 +394,6 @@ def site_allowance_set(
 # Access tokens
 
 ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
-_TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{43}")
-_PREFIX_LENGTH = 8
-_LAST_USED_EVERY = timedelta(minutes=1)
 
 
 @sensitive_variables()
@@ -420,8 +420,8 @@ def token_create(
         token = PersonalAccessToken.objects.create(
             user_id=user.pk,
             name=name.strip(),
-            prefix=secret[:_PREFIX_LENGTH],
-            hash=_token_hash(secret),
+            prefix=secret[: tokens.PREFIX_LENGTH],
+            hash=tokens.token_hash(secret),
             scopes=[scope for scope in ALL_SCOPES if scope in wanted],
             expires_at=expires_at,
         )
@@ -431,35 +431,7 @@ def token_create(
     return token, TOKEN_PREFIX + secret
 
 
-@sensitive_variables()
-def token_authenticate(secret: str) -> PersonalAccessToken | None:
-    """The usable token that this is, with its user; None for anything else."""
-    if not _TOKEN.fullmatch(secret):
-        return None
-    random_part = secret.removeprefix(TOKEN_PREFIX)
-    wanted = _token_hash(random_part)
-    now = timezone.now()
-    candidates = PersonalAccessToken.objects.usable().filter(prefix=random_part[:_PREFIX_LENGTH])
-    for token in candidates.select_related("user"):
-        if hmac.compare_digest(token.hash, wanted):
-            _mark_used(token, now)
-            return token
-    return None
-
-
-@sensitive_variables()
-def _token_hash(random_part: str) -> str:
-    return sha256(random_part.encode()).hexdigest()
-
-
-def _mark_used(token: PersonalAccessToken, now: datetime) -> None:
-    """At most once a minute, so that a busy token does not write at every call."""
-    due = now - _LAST_USED_EVERY
-    if token.last_used_at is not None and token.last_used_at > due:
-        return
-    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lte=due)
-    PersonalAccessToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
-    token.last_used_at = now
+token_authenticate = tokens.authenticate
 
 
 def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
@@ -468,12 +440,13 @@ def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
         wanted = UUID(str(token_id))
     except ValueError:
         raise PersonalAccessToken.DoesNotExist from None
-    tokens = PersonalAccessToken.objects.for_user(user).filter(pk=wanted)
+    found = PersonalAccessToken.objects.for_user(user).filter(pk=wanted)
     with transaction.atomic():
-        if tokens.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()):
+        if found.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()):
+            user_changed(user.pk, noted=True)
             note(action=Action.TOKEN_REVOKE, subject=str(user.pk), target=target_of("token", wanted))
-            notify(user.pk, Kind.TOKEN_REVOKED, **token_facts(tokens.get()))
-        elif not tokens.exists():
+            notify(user.pk, Kind.TOKEN_REVOKED, **token_facts(found.get()))
+        elif not found.exists():
             raise PersonalAccessToken.DoesNotExist
 
 

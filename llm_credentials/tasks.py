@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from llm_credentials import audit, connection_tests, removal
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books, rollups
+from llm_credentials.live import changes
 from llm_credentials.models import ConnectionTest
 from llm_credentials.notices import Kind, deliver, health
 from llm_credentials.notices.sending import MAIL_FAILURES
@@ -47,6 +48,11 @@ def usage_rollup() -> None:
 @shared_task(name=removal.TASK, soft_time_limit=50, time_limit=55)
 def removal_sweep() -> None:
     removal.destroy_due()
+
+
+@shared_task(name="llm_credentials.changes_prune", soft_time_limit=50, time_limit=55)
+def changes_prune() -> None:
+    changes.prune()
 
 
 @shared_task(name=health.TASK, soft_time_limit=30, time_limit=35)

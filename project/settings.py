@@ -132,6 +132,7 @@ CELERY_BEAT_SCHEDULE = {
     # Beside the task that each removal starts: a worker that was away must not keep a removed key.
     "removal-sweep": {"task": "llm_credentials.removal_sweep", "schedule": 15.0, "options": {"expires": 15}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
+    "changes-prune": {"task": "llm_credentials.changes_prune", "schedule": 300.0, "options": {"expires": 300}},
 }
 
 # Accounts

@@ -1,6 +1,7 @@
 """The rows of this app, one file a topic."""
 
 from llm_credentials.models.audit import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
+from llm_credentials.models.changes import Change
 from llm_credentials.models.connection_tests import ConnectionTest
 from llm_credentials.models.credentials import (
     EnvironmentCredential,
@@ -24,6 +25,7 @@ __all__ = [
     "AuditEvent",
     "AuditHead",
     "AuditKey",
+    "Change",
     "ConnectionTest",
     "EgressAllowance",
     "EnvironmentCredential",

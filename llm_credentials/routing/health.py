@@ -12,13 +12,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
-from functools import lru_cache
 
 import redis
 import structlog
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+
+from llm_credentials.valkey import client
 
 log = structlog.get_logger(__name__)
 
@@ -108,17 +107,9 @@ def forget_here() -> None:
 # Valkey
 
 
-@lru_cache(maxsize=4)
-def _client(url: str) -> redis.Redis:
-    # No retries: whoever calls waits for this, and can do without it.
-    return redis.Redis.from_url(
-        url, socket_timeout=0.25, socket_connect_timeout=0.25, retry=Retry(NoBackoff(), 0), decode_responses=True
-    )
-
-
 def _server() -> redis.Redis | None:
     """None while it is known to be away."""
-    return None if time.monotonic() < _local.away_until else _client(settings.REDIS_URL)
+    return None if time.monotonic() < _local.away_until else client(settings.REDIS_URL)
 
 
 def _away(error: redis.RedisError) -> None:

@@ -1,108 +1,109 @@
-"""Snapshots of the users who are calling just now, so that the next call of the same moment asks no database.
+"""Snapshots of the users who are calling just now, so that their next call asks no database.
 
-What is a user's and what is the site's are each read again after less than half a second: a change made in any process
-holds in all of them within one second, whatever becomes of messages between them. A change made in this process through
-the rows themselves holds at once.
+A snapshot is used for as long as the process is sure that nothing it speaks of has changed (``llm_credentials.live``).
+Within a transaction nothing is kept and nothing kept is used: what it wrote so far is nobody else's to see.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
-from django.contrib.auth import get_user_model
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db import connection
 from django.utils.functional import LazyObject, empty
 
-from llm_credentials.models import (
-    GroupPolicy,
-    LLMSettings,
-    SystemConfig,
-    SystemCredential,
-    TaskOverride,
-    UserAllowance,
-    UserCredential,
-)
+from llm_credentials.live import changes, listener
+from llm_credentials.live.changes import Holder
 from llm_credentials.routing import snapshot
 from llm_credentials.routing.snapshot import Loaded, Person, Site
 
-KEPT_S = 0.45
+KEPT_S = 45.0
+"""At most; what is measured and not changed (latencies) is that old at times."""
 USERS_MAX = 5000
 
-_kept: OrderedDict[Any, tuple[Loaded, float]] = OrderedDict()
-_site: tuple[Site | None, float] = (None, 0.0)
-_lock = threading.Lock()
-_changes = 0
-"""Counts what was forgotten: what was read before a change is not kept after it."""
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    loaded: Loaded
+    read_at: float
+    until: float
+
+
+_kept: OrderedDict[Any, _Kept] = OrderedDict()
+_site: tuple[Site, float, float] | None = None
+"""With when it was read and until when it may be used."""
 
 
 def find(user: Person) -> Loaded | None:
-    """What was read a moment ago, without asking anybody; None when there is nothing."""
+    """What was read lately and still holds, without asking anybody; None when there is nothing."""
     if isinstance(user, LazyObject) and user._wrapped is empty:
         return None
-    loaded, until = _kept.get(user.pk, (None, 0.0))
-    return loaded if time.monotonic() < until else None
+    kept = _kept.get(user.pk)
+    if kept is None or time.monotonic() >= kept.until or not listener.is_sure(kept.read_at):
+        return None
+    return kept.loaded
+
+
+def is_current(loaded: Loaded) -> bool:
+    """Whether this very snapshot still holds, as far as may be known without asking."""
+    kept = _kept.get(loaded.user_id)
+    return kept is not None and kept.loaded is loaded and listener.is_sure(kept.read_at)
 
 
 def load(user: Person) -> Loaded:
-    """What was read a moment ago, else what the database says. Synchronous."""
+    """What was read lately and still holds, else what the database says. Synchronous."""
+    if connection.in_atomic_block:
+        return snapshot.load(user, snapshot.load_site())
     if (found := find(user)) is not None:
         return found
-    changes = _changes
-    loaded = snapshot.load(user, _load_site())
-    with _lock:
-        if changes == _changes:
-            _kept[loaded.user_id] = (loaded, time.monotonic() + KEPT_S)
+    if KEPT_S > 0:
+        listener.ensure()
+    mark, now = changes.mark(), time.monotonic()
+    site, site_read_at = _load_site()
+    loaded = snapshot.load(user, site)
+    with changes.lock:
+        if changes.unchanged_since(mark, loaded.user_id):
+            _kept[loaded.user_id] = _Kept(loaded, min(now, site_read_at), now + KEPT_S)
             _kept.move_to_end(loaded.user_id)
             while len(_kept) > USERS_MAX:
                 _kept.popitem(last=False)
     return loaded
 
 
-def _load_site() -> Site:
+def _load_site() -> tuple[Site, float]:
+    """With the moment as of which it is known to hold."""
     global _site
-    site, until = _site
-    if site is not None and time.monotonic() < until:
-        return site
-    changes = _changes
+    now = time.monotonic()
+    if (kept := _site) is not None and now < kept[2] and listener.is_sure(kept[1]):
+        return kept[0], listener.sure_at(kept[1])
+    mark = changes.mark()
     site = snapshot.load_site()
-    with _lock:
-        if changes == _changes:
-            _site = (site, time.monotonic() + KEPT_S)
-    return site
+    with changes.lock:
+        if changes.unchanged_since(mark):
+            _site = (site, now, now + KEPT_S)
+    return site, now
 
 
 def forget(user_id: Any = None) -> None:
     """One user's, or everybody's."""
-    global _changes, _site
-    with _lock:
-        _changes += 1
+    global _site
+    with changes.lock:
         if user_id is None:
             _kept.clear()
-            _site = (None, 0.0)
+            _site = None
         else:
             _kept.pop(user_id, None)
 
 
-def _of_a_user(sender: Any, instance: Any, **kwargs: Any) -> None:
-    forget(instance.user_id)
+def _is_holding() -> bool:
+    """Lets go of what nobody asked for in time."""
+    now = time.monotonic()
+    with changes.lock:
+        for user_id in [user_id for user_id, kept in _kept.items() if now >= kept.until]:
+            del _kept[user_id]
+    return bool(_kept)
 
 
-def _of_all(sender: Any, **kwargs: Any) -> None:
-    forget()
-
-
-def _user_itself(sender: Any, instance: Any, **kwargs: Any) -> None:
-    forget(instance.pk)
-
-
-for signal in (post_save, post_delete):
-    for owned in (UserCredential, LLMSettings, TaskOverride, UserAllowance):
-        signal.connect(_of_a_user, sender=owned)
-    for shared in (SystemCredential, SystemConfig, GroupPolicy):
-        signal.connect(_of_all, sender=shared)
-    signal.connect(_user_itself, sender=settings.AUTH_USER_MODEL)
-m2m_changed.connect(_of_all, sender=get_user_model().groups.through)
+changes.remember(Holder(forget=forget, is_holding=_is_holding))

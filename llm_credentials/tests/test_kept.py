@@ -10,20 +10,15 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.functional import SimpleLazyObject
 
 from llm_credentials.factory import client_for, explain_route
+from llm_credentials.live import listener
 from llm_credentials.models import LLMSettings, SystemConfig, TaskOverride, UserCredential
 from llm_credentials.providers import LLMMessage, NotConfigured
 from llm_credentials.routing import kept, snapshot
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("live_as_in_production")]
 
-IN_PRODUCTION_S = kept.KEPT_S
 ASK = [LLMMessage.user("What is 17 * 23?")]
-
-
-@pytest.fixture(autouse=True)
-def _as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -> None:
-    monkeypatch.setattr(kept, "KEPT_S", 60.0)
 
 
 @pytest.fixture
@@ -56,17 +51,16 @@ def test_kept_snapshot_is_one_users_alone(alice: User, bob: User, credential: Us
 def test_kept_snapshot_is_read_again_after_its_time(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when another process made the change."""
     explain_route(alice)
-    UserCredential.objects.filter(pk=credential.pk).update(is_active=False)
-    assert explain_route(alice).chosen is not None
+    assert kept.find(alice) is not None
     now = kept.time.monotonic()
-    monkeypatch.setattr(kept.time, "monotonic", lambda: now + 60.0)
-    assert explain_route(alice).chosen is None
+    monkeypatch.setattr(kept.time, "monotonic", lambda: now + 601.0)
+    monkeypatch.setattr(listener, "is_sure", lambda read_at: True)
+    assert kept.find(alice) is None
 
 
-def test_kept_time_of_user_and_site_together_is_less_than_a_second() -> None:
-    assert 0 < 2 * IN_PRODUCTION_S < 1
+def test_kept_snapshot_is_sure_for_less_than_a_second_and_for_longer_than_looks_take() -> None:
+    assert listener.POLL_S < listener.SURE_S < 1
 
 
 def test_snapshot_of_another_user_takes_three_queries(

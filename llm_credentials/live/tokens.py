@@ -1,0 +1,169 @@
+"""Access tokens known here: whose a token is, without asking the database at each call.
+
+``find`` does no I/O and is for event loops; ``authenticate`` also asks. Both refuse a token within a second after it
+was revoked or its user deactivated, in any process, and from the moment it expires.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from django.db import connection, models
+from django.db.models import Q
+from django.db.models.base import ModelState
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from llm_credentials.live import changes, listener
+from llm_credentials.live.changes import Holder
+from llm_credentials.models import PersonalAccessToken
+from llm_credentials.models.tokens import TOKEN_PREFIX
+
+KEPT_S = 60.0
+TOKENS_MAX = 10_000
+MARKED_EVERY_S = 60.0
+"""A busy token does not write at every call."""
+PREFIX_LENGTH = 8
+_TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{43}")
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    token: PersonalAccessToken
+    """With its user. Never handed out itself: what a request hangs on its user is nobody else's."""
+    read_at: float
+    until: float
+    expires_at: float
+    """Seconds since the epoch."""
+
+
+_kept: OrderedDict[str, _Kept] = OrderedDict()
+"""By the token's hash."""
+_hashes: dict[Any, set[str]] = {}
+"""By the user's primary key."""
+
+
+@sensitive_variables()
+def find(secret: str) -> PersonalAccessToken | None:
+    """The token with its user, if it is known here to be usable; None also when only the database can tell."""
+    if not _TOKEN.fullmatch(secret):
+        return None
+    kept = _kept.get(token_hash(secret.removeprefix(TOKEN_PREFIX)))
+    if kept is None or time.monotonic() >= kept.until or not listener.is_sure(kept.read_at):
+        return None
+    if time.time() >= kept.expires_at:
+        return None
+    token = _copy(kept.token)
+    token.user = _copy(kept.token.user)
+    return token
+
+
+@sensitive_variables()
+def authenticate(secret: str) -> PersonalAccessToken | None:
+    """The usable token that this is, with its user; None for anything else. Notes its use once a minute."""
+    if not _TOKEN.fullmatch(secret):
+        return None
+    if connection.in_atomic_block:
+        return _ask(secret)
+    if (found := find(secret)) is not None:
+        return found
+    if KEPT_S > 0:
+        listener.ensure()
+    mark, now = changes.mark(), time.monotonic()
+    token = _ask(secret)
+    if token is None or KEPT_S <= 0:
+        return token
+    with changes.lock:
+        if changes.unchanged_since(mark, token.user_id):
+            _keep(token, now)
+    token = _copy(token)
+    token.user = _copy(token.user)
+    return token
+
+
+def _keep(token: PersonalAccessToken, now: float) -> None:
+    expires_at = token.expires_at.timestamp() if token.expires_at else float("inf")
+    last_used_at = token.last_used_at
+    used_ago_s = (timezone.now() - last_used_at).total_seconds() if last_used_at else MARKED_EVERY_S
+    # Found again only by asking when its next use is to be noted.
+    until = now + min(KEPT_S, MARKED_EVERY_S - used_ago_s)
+    _kept[token.hash] = _Kept(token, now, until, expires_at)
+    _kept.move_to_end(token.hash)
+    _hashes.setdefault(token.user_id, set()).add(token.hash)
+    while len(_kept) > TOKENS_MAX:
+        _drop(next(iter(_kept)))
+
+
+def _drop(hashed: str) -> None:
+    kept = _kept.pop(hashed)
+    of_user = _hashes[kept.token.user_id]
+    of_user.discard(hashed)
+    if not of_user:
+        del _hashes[kept.token.user_id]
+
+
+@sensitive_variables()
+def _ask(secret: str) -> PersonalAccessToken | None:
+    random_part = secret.removeprefix(TOKEN_PREFIX)
+    wanted = token_hash(random_part)
+    candidates = PersonalAccessToken.objects.usable().filter(prefix=random_part[:PREFIX_LENGTH])
+    for token in candidates.select_related("user"):
+        if hmac.compare_digest(token.hash, wanted):
+            _mark_used(token)
+            return token
+    return None
+
+
+def _mark_used(token: PersonalAccessToken) -> None:
+    now = timezone.now()
+    due = now - timedelta(seconds=MARKED_EVERY_S)
+    if token.last_used_at is not None and token.last_used_at > due:
+        return
+    stale = Q(last_used_at__isnull=True) | Q(last_used_at__lte=due)
+    PersonalAccessToken.objects.filter(stale, pk=token.pk).update(last_used_at=now)
+    token.last_used_at = now
+
+
+@sensitive_variables()
+def token_hash(random_part: str) -> str:
+    return sha256(random_part.encode()).hexdigest()
+
+
+def _copy(row: Row) -> Row:
+    """The same row as another object, as it was read: without its relations."""
+    fresh = row.__class__.__new__(row.__class__)
+    fresh.__dict__.update(row.__dict__)
+    fresh._state = ModelState()
+    fresh._state.adding, fresh._state.db = False, row._state.db
+    return fresh
+
+
+def forget(user_id: Any = None) -> None:
+    """One user's, or everybody's."""
+    with changes.lock:
+        if user_id is None:
+            _kept.clear()
+            _hashes.clear()
+        else:
+            for hashed in list(_hashes.get(user_id, ())):
+                _drop(hashed)
+
+
+def _is_holding() -> bool:
+    now = time.monotonic()
+    with changes.lock:
+        for hashed in [hashed for hashed, kept in _kept.items() if now >= kept.until]:
+            _drop(hashed)
+    return bool(_kept)
+
+
+changes.remember(Holder(forget=forget, is_holding=_is_holding))
