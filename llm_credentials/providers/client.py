@@ -70,6 +70,10 @@ class StreamDecoder(Protocol):
 
 class LLMClient(ABC):
     error_statuses: ClassVar[Mapping[int, type[LLMError]]] = {}
+    wire: ClassVar[str] = ""
+    """``chat`` or ``messages``, for those whose answers programs can read as they come; see ``passing``."""
+    telling: ClassVar[tuple[bytes, ...]] = ()
+    """What stands in an event of this wire that tells how the answer ends or what it used, and in no other."""
 
     def __init__(
         self,
@@ -159,15 +163,12 @@ class LLMClient(ABC):
             stop=stop,
             seed=seed,
         )
-        with self._translated():
+        with self.translated():
             path, body = self.encode(call, stream=False)
             async with asyncio.timeout(_seconds(timeout_s)):
                 response = await self.send(path, body, stream=False)
                 data = await transport.read_json(response)
-            try:
-                return _restored(self.decode(call, data, response.headers), call)
-            except SHAPE_ERRORS:
-                raise BadProviderResponse(WRONG_SHAPE) from None
+            return _restored(self.decode_safely(call, data, response.headers), call)
 
     async def stream(
         self,
@@ -201,7 +202,7 @@ class LLMClient(ABC):
             stop=stop,
             seed=seed,
         )
-        with self._translated():
+        with self.translated():
             path, body = self.encode(call, stream=True)
             deadline = asyncio.get_running_loop().time() + _seconds(timeout_s)
             async with asyncio.timeout_at(deadline):
@@ -212,7 +213,7 @@ class LLMClient(ABC):
         )
         whole = False
         try:
-            with self._translated(decoder):
+            with self.translated(decoder):
                 async for batch in events:
                     for event, data in batch:
                         whole = event == transport.WHOLE_BODY
@@ -235,22 +236,37 @@ class LLMClient(ABC):
         name = model or self.spec.default_embedding_model or self.model
         for fault in _embedding_faults(name, texts, dimensions):
             raise RequestRejected(fault, provider=self.provider)
-        with self._translated():
+        with self.translated():
             async with asyncio.timeout(DEFAULT_TIMEOUT_S):
                 return await self.fetch_embeddings(list(texts), model=name, dimensions=dimensions)
 
     async def list_models(self) -> list[ModelInfo]:
         """What this key may use, as the provider lists it, with the catalogue's facts where the provider gives none."""
-        with self._translated():
+        with self.translated():
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 return await self.fetch_models()
 
     async def forward(self, body: bytes, *, path: str, stream: bool) -> Forwarded:
         """Send bytes of this wire as they are and give the answer as it comes; errors of the provider included."""
-        with self._translated():
+        with self.translated():
             return await transport.forward(
                 self.egress, self.forward_url(path), self.forward_headers(), body, stream=stream
             )
+
+    def adapt(self, body: Mapping[str, Any], *, model: str, stream: bool) -> dict[str, Any]:
+        """A request body of this wire as this provider and model want it: nothing but names and limits differ."""
+        return {**body, "model": model}
+
+    def decode_safely(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
+        """As ``decode``, whatever the shape. Raises LLMError."""
+        try:
+            return self.decode(call, data, headers)
+        except SHAPE_ERRORS:
+            raise BadProviderResponse(WRONG_SHAPE) from None
+
+    def passed_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
+        """The error that a forwarded answer of this status stands for."""
+        raise NotImplementedError
 
     @abstractmethod
     def forward_url(self, path: str) -> str: ...
@@ -266,7 +282,7 @@ class LLMClient(ABC):
 
     # Errors
 
-    def _translated(self, decoder: StreamDecoder | None = None) -> _Translated:
+    def translated(self, decoder: StreamDecoder | None = None) -> _Translated:
         if self._closed and decoder is None:
             # Never on without the key: the provider would call that a bad key.
             raise ProviderUnavailable("This client was closed.", provider=self.provider)

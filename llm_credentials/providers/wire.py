@@ -74,6 +74,14 @@ def strip_suffixes(address: str, suffixes: tuple[str, ...]) -> str:
     return address
 
 
+def json_or_none(data: bytes) -> Any:
+    """An error's body, which may be anything."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return None
+
+
 def safe_code(value: object) -> str | None:
     """A provider's error code if it looks like one; anything else may quote the request and is dropped."""
     return value if isinstance(value, str) and _CODE.fullmatch(value) else None

@@ -28,6 +28,8 @@ _FORCED = ("any", "tool")
 
 
 class MessagesClient(LLMClient):
+    wire = "messages"
+    telling = (b'"type":"message_', b'"type": "message_', b'"type":"error"', b'"type": "error"')
     """The messages wire. ``dialect`` names:
 
     ``schema_by_tool``: models whose only way to a schema is a tool that they must call.
@@ -118,9 +120,7 @@ class MessagesClient(LLMClient):
         return wire.answer_tool_name(call)
 
     def _sampling(self, call: Call, facts: ModelFacts | None) -> dict[str, Any]:
-        # Every model since 4.7 refuses both; so will one that the catalogue does not know yet.
-        fixed = facts.fixed_sampling if facts else call.model.startswith("claude-")
-        if fixed:
+        if _samples_fixed(call.model, facts):
             return {}
         if call.temperature is not None:
             return {"temperature": min(call.temperature, 1.0)}
@@ -244,6 +244,19 @@ class MessagesClient(LLMClient):
 
     # Pass-through
 
+    def adapt(self, body: Mapping[str, Any], *, model: str, stream: bool) -> dict[str, Any]:
+        adapted = super().adapt(body, model=model, stream=stream)
+        if _samples_fixed(model, self.facts(model)):
+            for name in ("temperature", "top_p", "top_k"):
+                adapted.pop(name, None)
+        return adapted
+
+    def passed_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
+        error = messages.body_error(wire.json_or_none(body), status)
+        error.request_id = wire.safe_code(headers.get("request-id"))
+        error.retry_after_s = transport.retry_after_s(headers)
+        return error
+
     def forward_url(self, path: str) -> str:
         return f"{self.base_url}/{path.lstrip('/')}"
 
@@ -260,6 +273,11 @@ class MessagesClient(LLMClient):
     async def aclose(self) -> None:
         await super().aclose()
         self._built = self._pattern = None
+
+
+def _samples_fixed(model: str, facts: ModelFacts | None) -> bool:
+    """Every model since 4.7 refuses temperature and top_p; so will one that the catalogue does not know yet."""
+    return facts.fixed_sampling if facts else model.startswith("claude-")
 
 
 def _request_pattern(sdk: AsyncAnthropic, path: str) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llm_credentials.providers import transport, wire
 from llm_credentials.providers.adapters._chat.decode import Answer, ChatDecoder, decode_answer, decode_usage
 from llm_credentials.providers.adapters._chat.dialect import Dialect, dialect_of
-from llm_credentials.providers.adapters._chat.encode import answer_tool, encode_call
+from llm_credentials.providers.adapters._chat.encode import adapt_body, answer_tool, encode_call
 from llm_credentials.providers.adapters._chat.errors import body_error, request_id
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, RequestRejected, UnsupportedContent
@@ -31,6 +31,8 @@ _LABEL_NAMES = ("display_name", "name")
 class ChatCompletionsClient(LLMClient):
     """``dialect`` of the spec: see ``Dialect``."""
 
+    wire = "chat"
+    telling = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'"usage":{', b'"usage": {', b'"error"')
     _built: tuple[HttpClient, AsyncOpenAI] | None = None
 
     @property
@@ -174,6 +176,15 @@ class ChatCompletionsClient(LLMClient):
         )
 
     # Pass-through
+
+    def adapt(self, body: Mapping[str, Any], *, model: str, stream: bool) -> dict[str, Any]:
+        return adapt_body(super().adapt(body, model=model, stream=stream), self.spec, self.dialect, stream=stream)
+
+    def passed_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
+        error = body_error(wire.json_or_none(body), status)
+        error.request_id = request_id(headers)
+        error.retry_after_s = transport.retry_after_s(headers)
+        return error
 
     def forward_url(self, path: str) -> str:
         return self.base_url + self.path_of(self._endpoint(path), self.model)

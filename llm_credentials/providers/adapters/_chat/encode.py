@@ -59,6 +59,25 @@ def encode_call(call: Call, spec: ProviderSpec, dialect: Dialect, *, stream: boo
     return body
 
 
+def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
+    """A whole request of this wire that somebody else wrote, with the names of this provider; changed in place."""
+    model = body["model"]
+    fixed = dialect.samples_fixed(model, spec.model_facts(model))
+    limit = body.pop("max_completion_tokens", None) or body.pop("max_tokens", None)
+    body.pop("max_tokens", None)
+    if limit is not None:
+        body["max_completion_tokens" if fixed else dialect.max_tokens] = limit
+    if fixed:
+        body.pop("temperature", None)
+        body.pop("top_p", None)
+    if stream and dialect.stream_usage:
+        options = body.get("stream_options")
+        body["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
+    else:
+        body.pop("stream_options", None)
+    return body
+
+
 # Messages
 
 

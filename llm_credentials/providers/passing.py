@@ -1,0 +1,213 @@
+"""Answers passed on as they came, for programs that speak the provider's own wire.
+
+Of the bytes only what decides is read: whether the answer is one, where a stream begins to say something, how it ends
+and what it used. The rest goes through untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+from llm_credentials.providers.errors import BadProviderResponse, ConnectionFailed, LLMError
+from llm_credentials.providers.messages import Call, LLMMessage, LLMResponse
+from llm_credentials.providers.sse import EventParser
+from llm_credentials.providers.transport import END_GRACE_S, MAX_BODY_BYTES, Forwarded, load_json
+from llm_credentials.providers.wire import encode_json
+
+if TYPE_CHECKING:
+    from llm_credentials.providers.client import LLMClient, StreamDecoder
+
+CUT_SHORT = "The provider's answer ended before its end."
+NO_EVENTS = "The provider's answer is no stream of events."
+_SAID: Final = ("content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "arguments")
+"""Where the wires put what a model says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassedAnswer(LLMResponse):
+    data: bytes
+    """The body as it came."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """A piece of a stream, with what a router looks at in an LLMStreamChunk. The last is ``done``."""
+
+    data: bytes = b""
+    response: LLMResponse | None = None
+
+    tool_call: ClassVar[None] = None
+
+    @property
+    def type(self) -> Literal["delta", "done"]:
+        return "delta" if self.response is None else "done"
+
+    @cached_property
+    def text(self) -> str:
+        """What it says, as far as one piece can be read alone; read only when somebody wants to know."""
+        return "".join(_said(self.data))
+
+
+async def passed_answer(client: LLMClient, body: Mapping[str, Any], *, path: str, model: str) -> PassedAnswer:
+    """Send the body of a request of this client's own wire. Raises LLMError."""
+    forwarded = await client.forward(
+        encode_json(client.adapt(body, model=model, stream=False)), path=path, stream=False
+    )
+    with client.translated():
+        data = await _whole(client, forwarded)
+        response = client.decode_safely(_call(model), load_json(data), forwarded.headers)
+    return PassedAnswer(**{each.name: getattr(response, each.name) for each in fields(LLMResponse)}, data=data)
+
+
+async def passed_stream(
+    client: LLMClient, body: Mapping[str, Any], *, path: str, model: str
+) -> AsyncGenerator[Passed, None]:
+    """The same, streamed: pieces from the first that says something on.
+
+    Raises LLMError before it, StreamInterrupted after it. ``aclose()`` closes the upstream connection.
+    """
+    forwarded = await _sent(client, body, path, model, stream=True)
+    try:
+        with client.translated():
+            if forwarded.status >= 400 or "json" in forwarded.headers.get("content-type", ""):
+                load_json(await _whole(client, forwarded))
+                raise BadProviderResponse(NO_EVENTS)
+        decoder = client.decoder(_call(model), forwarded.headers)
+        passed: list[Passed] = []
+        given = 0
+        with client.translated(decoder):
+            async for data in _read(forwarded, decoder, _Reader(decoder, client.telling)):
+                passed.append(Passed(data))
+                if (decoder.has_content or decoder.ended) and not _is_complete(decoder):
+                    for piece in passed[given:]:
+                        yield piece
+                    given = len(passed)
+            if not decoder.ended:
+                senseless = not passed or getattr(decoder, "empty", False)
+                raise BadProviderResponse(NO_EVENTS) if senseless else ConnectionFailed(CUT_SHORT)
+            # The end goes with ``done``: whoever hears of it finds everything written down.
+            end = b"".join(piece.data for piece in passed[given:])
+            done = Passed(end, response=_response(decoder, passed))
+        yield done
+    finally:
+        await forwarded.aclose()
+
+
+async def _sent(client: LLMClient, body: Mapping[str, Any], path: str, model: str, *, stream: bool) -> Forwarded:
+    return await client.forward(encode_json(client.adapt(body, model=model, stream=stream)), path=path, stream=stream)
+
+
+async def _read(forwarded: Forwarded, decoder: StreamDecoder, reader: _Reader) -> AsyncGenerator[bytes, None]:
+    """The body's pieces, looked at; behind the last event its end is awaited for a moment only."""
+    try:
+        async for data in forwarded.body:
+            reader.read(data)
+            yield data
+            if _is_complete(decoder):
+                async with asyncio.timeout(END_GRACE_S):
+                    await anext(forwarded.body, None)
+                return
+    except (TimeoutError, LLMError):
+        if not decoder.ended:
+            raise
+
+
+def _is_complete(decoder: StreamDecoder) -> bool:
+    """Whether the last event of all has come."""
+    return getattr(decoder, "complete", False)
+
+
+class _Reader:
+    """Gives the decoder every event up to the first content, and from there on those only that tell of the end."""
+
+    def __init__(self, decoder: StreamDecoder, telling: Sequence[bytes]) -> None:
+        self._decoder = decoder
+        self._telling = telling
+        self._parser = EventParser()
+        self._passing = False
+        self._tail = b""
+        self._size = 0
+
+    def read(self, data: bytes) -> None:
+        """Raises LLMError."""
+        if self._passing:
+            self._skim(data)
+            return
+        for event, content in self._parser.feed(data):
+            if not self._decoder.has_content or self._tells(content):
+                for _ in self._decoder.feed(event, content):
+                    pass
+        if self._decoder.has_content:
+            self._passing = True
+            self._tail = data[data.rfind(b"\n") + 1 :]
+
+    def _skim(self, data: bytes) -> None:
+        """Whole lines are searched for what tells; of the last one what there is of it is kept."""
+        data = self._tail + data if self._tail else data
+        end = data.rfind(b"\n") + 1
+        self._tail = data[end:]
+        if len(self._tail) > MAX_BODY_BYTES:
+            raise BadProviderResponse("The provider sent an event without an end.")
+        if not any(mark in data for mark in self._telling):
+            return
+        for line in data[:end].splitlines():
+            if line[:5] == b"data:" and self._tells(line):
+                for _ in self._decoder.feed("", line[5:].strip()):
+                    pass
+
+    def _tells(self, content: bytes) -> bool:
+        return any(mark in content for mark in self._telling)
+
+
+def _response(decoder: StreamDecoder, passed: Sequence[Passed]) -> LLMResponse:
+    """How it ended. Where the provider did not count, its words are there, so that they can be."""
+    response = decoder.response()
+    if response.usage.output_tokens is not None:
+        return response
+    return replace(response, message=LLMMessage.assistant("".join(piece.text for piece in passed)))
+
+
+async def _whole(client: LLMClient, forwarded: Forwarded) -> bytes:
+    """The body of an answer of status 200. Raises LLMError for any other."""
+    try:
+        data = b"".join([piece async for piece in forwarded.body])
+    except LLMError:
+        if forwarded.status < 400:
+            raise
+        data = b""  # the status says more than a body that broke off
+    finally:
+        await forwarded.aclose()
+    if forwarded.status >= 400:
+        raise client.passed_error(forwarded.status, forwarded.headers, data)
+    return data
+
+
+def _call(model: str) -> Call:
+    return Call(model=model, messages=())
+
+
+def _said(data: bytes) -> Iterator[str]:
+    for line in data.splitlines():
+        if line[:5] != b"data:":
+            continue
+        try:
+            value = load_json(line[5:])
+        except BadProviderResponse:
+            continue
+        yield from _said_in(value)
+
+
+def _said_in(value: object) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name in _SAID and isinstance(inner, str):
+                yield inner
+            elif name in ("choices", "delta", "message", "tool_calls", "function", "content"):
+                yield from _said_in(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _said_in(inner)
