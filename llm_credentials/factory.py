@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
@@ -35,7 +35,7 @@ from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.routing import health, kept, kinds
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, resolve
-from llm_credentials.routing.router import Chain, Size, routed
+from llm_credentials.routing.router import Chain, Piece, Size, routed
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.values import Candidate, Request, Route
 
@@ -50,6 +50,9 @@ __all__ = [
     "explain_route",
     "open_client",
 ]
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Piece)
 
 CLIENT_KEPT_S = 300.0
 TASK_MAX = 60
@@ -368,6 +371,34 @@ class RoutedClient:
         chain = await self._chain(frozenset(), None, None, None)
         models, _ = await chain.ask(lambda client, _, __: client.list_models())
         return models
+
+    async def relay(
+        self,
+        work: Callable[[LLMClient, Candidate, float], Awaitable[T]],
+        *,
+        needs: frozenset[str] = frozenset(),
+        size: Size,
+        timeout_s: float | None = None,
+    ) -> tuple[T, Receipt]:
+        """What ``work(client, candidate, limit_s)`` gives, of the first candidate for which it raises no LLMError.
+
+        For callers with a wire of their own; everything else calls ``complete``. Raises LLMError.
+        """
+        return await (await self._chain(needs, None, timeout_s, size)).ask(work)
+
+    async def relay_stream(
+        self,
+        work: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]],
+        *,
+        needs: frozenset[str] = frozenset(),
+        size: Size,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[P, None]:
+        """The same, piece by piece, as ``stream`` does it; the last piece's response is a RoutedResponse."""
+        chain = await self._chain(needs, None, timeout_s, size)
+        async with aclosing(chain.stream(work)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def aclose(self) -> None:
         """Nothing to close: clients and connections are shared and kept by the process."""

@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
@@ -37,7 +37,6 @@ from llm_credentials.providers import (
     LLMError,
     LLMMessage,
     LLMResponse,
-    LLMStreamChunk,
     ModelNotFound,
     NotConfigured,
     PermissionDenied,
@@ -59,6 +58,7 @@ from llm_credentials.routing.values import Candidate, Dropped, Route
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Piece")
 
 Opener: TypeAlias = Callable[[Row, str], Awaitable[LLMClient]]
 Again: TypeAlias = Literal["never", "once", "if soon"]
@@ -106,6 +106,22 @@ def rule(error: LLMError) -> Rule:
     return next(RULES[cls] for cls in type(error).__mro__ if cls in RULES)
 
 
+class Piece(Protocol):
+    """A piece of a streamed answer; a dataclass, such as LLMStreamChunk."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def tool_call(self) -> Any: ...
+    @property
+    def response(self) -> LLMResponse | None:
+        """The whole answer, in the piece that is ``done``."""
+
+
 @dataclass(slots=True)
 class _Trial:
     """One attempt while it is under way. Times are loop time."""
@@ -117,7 +133,7 @@ class _Trial:
     started: float
     limit_s: float
     ttft_ms: int | None = None
-    heard: list[str] = field(default_factory=list)
+    heard: list[Piece] = field(default_factory=list)
     opened: bool = False
     closed: bool = False
 
@@ -180,11 +196,11 @@ class Chain:
         raise self._nobody()
 
     async def stream(
-        self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[LLMStreamChunk, None]]
-    ) -> AsyncGenerator[LLMStreamChunk, None]:
-        """The chunks of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
+        self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]]
+    ) -> AsyncGenerator[P, None]:
+        """The pieces of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
         while (trial := await self._next()) is not None:
-            upstream: AsyncGenerator[LLMStreamChunk, None] | None = None
+            upstream: AsyncGenerator[P, None] | None = None
             try:
                 client = await self._open(trial)
                 upstream = call(client, trial.candidate, self._remaining())
@@ -213,9 +229,9 @@ class Chain:
 
     # Streams
 
-    async def _gate(self, upstream: AsyncGenerator[LLMStreamChunk, None], trial: _Trial) -> list[LLMStreamChunk]:
+    async def _gate(self, upstream: AsyncGenerator[P, None], trial: _Trial) -> list[P]:
         """Everything up to the first real content, or the whole of an answer without any."""
-        held: list[LLMStreamChunk] = []
+        held: list[P] = []
         limit_s = min(trial.limit_s, FIRST_CONTENT_S) if self.queue else trial.limit_s
         async with asyncio.timeout(limit_s):
             async for chunk in upstream:
@@ -228,8 +244,8 @@ class Chain:
         raise BadProviderResponse(provider=trial.candidate.key.provider)
 
     async def _through(
-        self, held: list[LLMStreamChunk], upstream: AsyncGenerator[LLMStreamChunk, None], trial: _Trial
-    ) -> AsyncGenerator[LLMStreamChunk, None]:
+        self, held: list[P], upstream: AsyncGenerator[P, None], trial: _Trial
+    ) -> AsyncGenerator[P, None]:
         """Chunks as they come, the last one with the receipt; from here on this candidate's answer or none."""
         try:
             for chunk in held:
@@ -246,9 +262,9 @@ class Chain:
             raise
         await _close(upstream)
 
-    async def _passed(self, chunk: LLMStreamChunk, trial: _Trial) -> LLMStreamChunk:
+    async def _passed(self, chunk: P, trial: _Trial) -> P:
         if chunk.type != "done" or chunk.response is None:
-            trial.heard.append(chunk.text)
+            trial.heard.append(chunk)
             return chunk
         await self._won(trial, chunk.response)
         return replace(chunk, response=routed(chunk.response, self.receipt(trial.candidate)))
@@ -404,7 +420,7 @@ class Chain:
         if usage.input_tokens is None:
             usage = replace(usage, input_tokens=self._prompt_tokens())
         if usage.output_tokens is None:
-            text = "".join(trial.heard)
+            text = _text(trial)
             heard = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else estimate.text_tokens(text)
             usage = replace(usage, output_tokens=heard)
         return State.ESTIMATED, usage
@@ -494,7 +510,7 @@ def _reason(candidate: Candidate | None, dropped: tuple[Dropped, ...]) -> str:
 
 def _partial(trial: _Trial) -> LLMResponse:
     return LLMResponse(
-        message=LLMMessage(role="assistant", parts=(TextPart(text="".join(trial.heard)),)),
+        message=LLMMessage(role="assistant", parts=(TextPart(text=_text(trial)),)),
         finish_reason="other",
         usage=Usage(),
         provider=trial.candidate.key.provider,
@@ -502,7 +518,11 @@ def _partial(trial: _Trial) -> LLMResponse:
     )
 
 
-async def _close(upstream: AsyncGenerator[LLMStreamChunk, None] | None) -> None:
+def _text(trial: _Trial) -> str:
+    return "".join(piece.text for piece in trial.heard)
+
+
+async def _close(upstream: AsyncGenerator[Any, None] | None) -> None:
     if upstream is not None:
         await upstream.aclose()
 
