@@ -1,6 +1,7 @@
-"""The ASGI entrance."""
+"""The ASGI entrance: the gateway's addresses to the gateway, everything else to Django."""
 
 import warnings
+from typing import Any
 
 from project.env import use_settings
 
@@ -11,4 +12,13 @@ from django.core.asgi import get_asgi_application  # noqa: E402
 # Static files come as blocking iterators; they are small, and our own streams are tested to be asynchronous.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
-application = get_asgi_application()
+django = get_asgi_application()
+
+from llm_credentials.gateway.app import application as gateway  # noqa: E402
+
+
+async def application(scope: Any, receive: Any, send: Any) -> None:
+    if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+        await gateway(scope, receive, send)
+    else:
+        await django(scope, receive, send)

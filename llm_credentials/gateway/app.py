@@ -1,0 +1,81 @@
+"""The ASGI application behind ``/v1``, beside Django's: no middleware, no sessions, tokens only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
+from uuid import uuid4
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, close_old_connections
+
+from llm_credentials.gateway import calls
+from llm_credentials.gateway.callers import Caller, authenticate
+from llm_credentials.gateway.errors import Refused, problem
+from llm_credentials.gateway.http import Answer, Left, Receive, Request, Scope, Send, send_answer, until_left
+from llm_credentials.gateway.relay import Wire
+from llm_credentials.gateway.wires import chat, messages
+
+log = structlog.get_logger(__name__)
+
+Handler: TypeAlias = Callable[[Caller, Request], Awaitable[Answer]]
+ROUTES: Mapping[str, Mapping[str, Handler]] = {
+    "/v1/chat/completions": {"POST": calls.chat_completions},
+    "/v1/messages": {"POST": calls.anthropic_messages},
+    "/v1/messages/count_tokens": {"POST": calls.count_tokens},
+    "/v1/embeddings": {"POST": calls.embeddings},
+    "/v1/models": {"GET": calls.models},
+}
+"""Every address of the gateway, by method; the test of who may do what reads it too."""
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    request = Request.of(scope, receive)
+    request_id = uuid4().hex
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    wire: Wire = messages if scope["path"].startswith("/v1/messages") else chat
+    headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+    try:
+        work = await _prepared(request)
+    except Left:
+        return
+    except Exception as error:
+        await send_answer(send, _refusal(error, wire), headers)
+        return
+    await until_left(receive, _serve(work, wire, send, headers))
+
+
+async def _prepared(request: Request) -> Awaitable[Answer]:
+    """What is to be done, with the caller known and the body read. Raises Refused, Left."""
+    methods = ROUTES.get(request.scope["path"].rstrip("/"))
+    if methods is None:
+        raise Refused(404, "not_found", "There is no such address under /v1.")
+    handler = methods.get(request.scope["method"])
+    if handler is None:
+        raise Refused(405, "method_not_allowed", f"This address takes {', '.join(methods)} only.")
+    caller = await authenticate(request)
+    if request.scope["method"] == "POST":
+        await request.read()
+    return handler(caller, request)
+
+
+async def _serve(work: Awaitable[Answer], wire: Wire, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    try:
+        answer = await work
+    except Exception as error:
+        if isinstance(error, DatabaseError):
+            await sync_to_async(close_old_connections)()
+        answer = _refusal(error, wire)
+    await send_answer(send, answer, headers)
+
+
+def _refusal(error: Exception, wire: Wire) -> Answer:
+    said = problem(error)
+    if said.status == 500:
+        log.error("gateway_failed", error=type(error).__name__)
+    headers = {} if said.retry_after_s is None else {"retry-after": str(max(1, math.ceil(said.retry_after_s)))}
+    if said.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Answer(wire.write_error(said.status, said.code, said.message, said.param), said.status, headers=headers)

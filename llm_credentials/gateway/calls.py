@@ -1,0 +1,111 @@
+"""What each address of the gateway does."""
+
+from __future__ import annotations
+
+import array
+import base64
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from llm_credentials.factory import client_for
+from llm_credentials.gateway import naming
+from llm_credentials.gateway.callers import Caller
+from llm_credentials.gateway.errors import Refused
+from llm_credentials.gateway.http import Answer, Request
+from llm_credentials.gateway.naming import read_model
+from llm_credentials.gateway.relay import Relay
+from llm_credentials.gateway.wires import chat, messages
+from llm_credentials.ledger import estimate
+from llm_credentials.providers import get_spec
+from llm_credentials.routing import kinds
+from llm_credentials.routing.values import Candidate
+
+MAX_TEXTS = 2048
+
+
+async def chat_completions(caller: Caller, request: Request) -> Answer:
+    return await Relay(caller, chat, request.data, request.size_bytes).answer()
+
+
+async def anthropic_messages(caller: Caller, request: Request) -> Answer:
+    most = request.data.get("max_tokens")
+    if type(most) is not int or most < 1:
+        message = "max_tokens: Say how many tokens the answer may have at most."
+        raise Refused(400, "invalid_request", message, param="max_tokens")
+    return await Relay(caller, messages, request.data, request.size_bytes).answer()
+
+
+async def count_tokens(caller: Caller, request: Request) -> Answer:
+    """An estimate that errs upwards; nobody is asked and nothing is spent."""
+    asked = messages.read_request({"max_tokens": 1, **request.data})
+    tokens = estimate.prompt_tokens(asked.messages, asked.tools or ())
+    return Answer(orjson.dumps({"input_tokens": tokens}))
+
+
+async def embeddings(caller: Caller, request: Request) -> Answer:
+    data = request.data
+    named = read_model(data.get("model"))
+    texts, encoding, dimensions = _texts(data.get("input")), data.get("encoding_format"), data.get("dimensions")
+    if encoding not in (None, "float", "base64"):
+        raise Refused(400, "invalid_request", "encoding_format: One of float and base64.", param="encoding_format")
+    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+        raise Refused(400, "invalid_request", "dimensions: A whole number above 0.", param="dimensions")
+    client = client_for(caller.user, task=named.task, provider=named.provider, model=named.model)
+    found = await client.embed(texts, dimensions=dimensions)
+    vectors: Sequence[Any] = found.vectors if encoding != "base64" else [_packed(vector) for vector in found.vectors]
+    rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    used = found.usage.input_tokens
+    usage = None if used is None else {"prompt_tokens": used, "total_tokens": used}
+    answer = {"object": "list", "data": rows, "model": found.model, "usage": usage}
+    paid_by = found.receipt.answered_by
+    headers = {"x-keyswitch-provider": found.provider, "x-keyswitch-attempts": str(len(found.receipt.attempts))}
+    if paid_by is not None:
+        headers["x-keyswitch-key-owner"] = paid_by.key_owner
+    if found.receipt.cost_usd is not None:
+        headers["x-keyswitch-cost-usd"] = str(found.receipt.cost_usd)
+    return Answer(orjson.dumps(answer), headers=headers)
+
+
+def _texts(given: object) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or any(not isinstance(text, str) or not text for text in texts):
+        raise Refused(400, "invalid_request", "input: A text or a list of texts, none of them empty.", param="input")
+    if len(texts) > MAX_TEXTS:
+        raise Refused(400, "invalid_request", f"input: At most {MAX_TEXTS} texts at once.", param="input")
+    return texts
+
+
+def _packed(vector: Iterable[float]) -> str:
+    """Little-endian 32-bit floats in base64, as clients of this wire ask for them by default."""
+    numbers = array.array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode()
+
+
+async def models(caller: Caller, request: Request) -> Answer:
+    """What may be said as ``model``: the user's own order, tasks, and the models of every key that would be tried.
+
+    Each row has the fields of both wires.
+    """
+    route = await client_for(caller.user, task=naming.TASK).route()
+    rows = [_row(name, "keyswitch") for name in (naming.AUTO, *(f"task:{kind.slug}" for kind in kinds.all()))]
+    names = dict.fromkeys(name for candidate in route.candidates for name in _names(candidate))
+    rows += [_row(name, name.partition("/")[0]) for name in names]
+    listed = {"object": "list", "data": rows, "has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
+    return Answer(orjson.dumps(listed))
+
+
+def _names(candidate: Candidate) -> Iterator[str]:
+    key = candidate.key
+    yield f"{key.provider}/{candidate.model}"
+    for facts in get_spec(key.provider, address=key.base_url or None).models:
+        yield f"{key.provider}/{facts.id}"
+
+
+def _row(name: str, owner: str) -> dict[str, Any]:
+    both = {"id": name, "object": "model", "created": 0, "owned_by": owner}
+    return {**both, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}

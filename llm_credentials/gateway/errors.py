@@ -1,0 +1,91 @@
+"""What a program is told when a call did not work: a status that its client understands, a code, a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from django.db import DatabaseError
+
+from llm_credentials.audit import AuditUnavailable
+from llm_credentials.providers import (
+    AuthenticationFailed,
+    BadProviderResponse,
+    BudgetExceeded,
+    ConnectionFailed,
+    ContentFiltered,
+    ContextLengthExceeded,
+    CredentialUnreadable,
+    DeadlineExceeded,
+    EgressBlocked,
+    LLMError,
+    ModelNotFound,
+    NotConfigured,
+    PermissionDenied,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRejected,
+    StreamInterrupted,
+    UnsupportedContent,
+)
+
+KEY_AT_FAULT = 424
+"""The stored key is at fault and not the program's token, which a 401 would blame; clients do not repeat it."""
+
+_KINDS: Mapping[type[LLMError], tuple[int, str]] = {
+    NotConfigured: (400, "not_configured"),
+    CredentialUnreadable: (KEY_AT_FAULT, "key_unreadable"),
+    EgressBlocked: (403, "address_not_allowed"),
+    BudgetExceeded: (402, "budget_exceeded"),
+    QuotaExhausted: (402, "insufficient_quota"),
+    ModelNotFound: (404, "model_not_found"),
+    ContextLengthExceeded: (400, "context_length_exceeded"),
+    ContentFiltered: (400, "content_filter"),
+    UnsupportedContent: (400, "unsupported_content"),
+    RequestRejected: (400, "invalid_request"),
+    AuthenticationFailed: (KEY_AT_FAULT, "key_refused"),
+    PermissionDenied: (403, "permission_denied"),
+    RateLimited: (429, "rate_limit_exceeded"),
+    DeadlineExceeded: (504, "timeout"),
+    ConnectionFailed: (502, "connection_failed"),
+    ProviderUnavailable: (503, "provider_unavailable"),
+    BadProviderResponse: (502, "bad_provider_response"),
+    StreamInterrupted: (502, "stream_interrupted"),
+    LLMError: (502, "provider_error"),
+}
+
+
+class Refused(Exception):
+    """The gateway's own answer, before any call was made."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.problem = Problem(status, code, message, param, retry_after_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    status: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+def problem(error: Exception) -> Problem:
+    """Nothing that anybody sent is echoed: every message is our own sentence."""
+    match error:
+        case Refused():
+            return error.problem
+        case LLMError():
+            status, code = next(_KINDS[cls] for cls in type(error).__mro__ if cls in _KINDS)
+            return Problem(status, code, str(error), getattr(error, "param", None), error.retry_after_s)
+        case AuditUnavailable():
+            return Problem(503, "audit_unavailable", error.user_message, None, 5.0)
+        case DatabaseError():
+            return Problem(503, "database_unavailable", "This site's database is away. Nothing was sent.", None, 5.0)
+        case _:
+            return Problem(500, "internal_error", "Something went wrong on this site. Nothing was lost; try again.")

@@ -1,0 +1,132 @@
+"""The little of HTTP that the gateway needs: a request read whole within limits, an answer, a caller who may leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import orjson
+
+from llm_credentials.gateway.errors import Refused
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Images come in the body."""
+JSON = "application/json"
+EVENTS = "text/event-stream; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``body`` whole, or piece by piece as it comes."""
+
+    body: bytes | AsyncGenerator[bytes, None]
+    status: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Left(Exception):
+    """The caller has gone."""
+
+
+@dataclass(slots=True)
+class Request:
+    scope: Scope
+    receive: Receive
+    headers: dict[bytes, bytes]
+    data: dict[str, Any] = field(default_factory=dict)
+    """The body, once it was read."""
+    size_bytes: int = 0
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive) -> Request:
+        return cls(scope, receive, dict(scope["headers"]))
+
+    def header(self, name: bytes) -> str:
+        return self.headers.get(name, b"").decode("latin-1")
+
+    async def read(self) -> None:
+        """The body into ``data``. Raises Refused, Left."""
+        body = await self._body()
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            raise Refused(400, "invalid_json", "The body is not valid JSON.") from None
+        if not isinstance(data, dict):
+            raise Refused(400, "invalid_json", "The body is a JSON object.")
+        self.data, self.size_bytes = data, len(body)
+
+    async def _body(self) -> bytes:
+        if self.header(b"content-encoding") not in ("", "identity"):
+            raise Refused(415, "unsupported_encoding", "Send the body uncompressed.")
+        kind = self.header(b"content-type").partition(";")[0].strip().lower()
+        if kind not in (JSON, ""):
+            raise Refused(415, "unsupported_media_type", "Send the body as application/json.")
+        length = self.header(b"content-length")
+        if length.isdecimal() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):
+            raise _too_large()
+        message = await self.receive()
+        body: bytes = message.get("body", b"")
+        pieces, size = [body], len(body)
+        while message.get("more_body"):
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Left
+            pieces.append(message.get("body", b""))
+            size += len(pieces[-1])
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+        if message["type"] == "http.disconnect":
+            raise Left
+        return b"".join(pieces) if len(pieces) > 1 else body
+
+
+def _too_large() -> Refused:
+    return Refused(413, "body_too_large", f"The body has more than {MAX_BODY_BYTES // (1024 * 1024)} MiB.")
+
+
+async def until_left(receive: Receive, work: Awaitable[None]) -> None:
+    """Do the work; when the caller leaves first, cancel it and wait for its end."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        await task
+    except asyncio.CancelledError:
+        if not watch.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+    finally:
+        watch.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def send_answer(send: Send, answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises nothing of its own; a body that comes piece by piece is closed however this ends."""
+    whole = answer.body if isinstance(answer.body, bytes) else None
+    named = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
+    head = [(b"content-type", answer.content_type.encode()), (b"cache-control", b"no-store"), *headers, *named]
+    if whole is not None:
+        head.append((b"content-length", b"%d" % len(whole)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    if isinstance(answer.body, bytes):
+        await send({"type": "http.response.body", "body": answer.body})
+        return
+    async with aclosing(answer.body) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

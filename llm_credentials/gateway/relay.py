@@ -1,0 +1,251 @@
+"""One call of a program: along the user's chain, in the program's wire.
+
+To a provider that speaks this wire the request goes as it is, but for the model's name and the limits, and the answer
+comes back byte by byte. For every other the request is read into our vocabulary and the answer written out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import orjson
+
+from llm_credentials.factory import RoutedClient, client_for
+from llm_credentials.gateway.callers import Caller
+from llm_credentials.gateway.errors import Problem, Refused, problem
+from llm_credentials.gateway.http import EVENTS, Answer
+from llm_credentials.gateway.naming import Named, read_model
+from llm_credentials.gateway.wires.asked import Asked
+from llm_credentials.ledger import estimate
+from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
+from llm_credentials.providers.passing import Passed, PassedAnswer, passed_answer, passed_stream
+from llm_credentials.routing.receipt import Receipt, RoutedResponse
+from llm_credentials.routing.values import Candidate
+from llm_credentials.routing.router import Size
+
+MAX_TOKENS_UNKNOWN = 8192
+"""What an answer is reserved for when neither the program, the user nor the catalogue sets a limit."""
+TIMEOUT_S = 600.0
+"""For a whole call, as long as the clients of these wires wait."""
+IMAGES_FROM_BYTES = 100_000
+"""A body as large as this is read to see how much of it is images, which cost less than their bytes as text would."""
+
+
+class Events(Protocol):
+    def begin(self, model: str) -> None: ...
+    def feed(self, chunk: LLMStreamChunk) -> bytes: ...
+
+
+class Wire(Protocol):
+    """What the modules of ``wires`` have in common."""
+
+    NAME: str
+    PATH: str
+
+    def read_request(self, data: object) -> Asked: ...
+    def write_answer(self, response: LLMResponse) -> bytes: ...
+    def answer_events(self, data: Mapping[str, Any]) -> Events: ...
+    def passed_line(self, line: bytes, data: Mapping[str, Any]) -> bytes: ...
+    def write_error(self, status: int, code: str, message: str, param: str | None) -> bytes: ...
+    def write_error_event(self, status: int, code: str, message: str) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """A piece of a translated answer: the chunk, and the bytes that it became. See ``routing.router.Piece``."""
+
+    chunk: LLMStreamChunk
+    data: bytes
+    response: LLMResponse | None = None
+
+    @property
+    def type(self) -> str:
+        return self.chunk.type
+
+    @property
+    def text(self) -> str:
+        return self.chunk.text
+
+    @property
+    def tool_call(self) -> Any:
+        return self.chunk.tool_call
+
+
+@dataclass(eq=False)
+class Relay:
+    caller: Caller
+    wire: Wire
+    data: Mapping[str, Any]
+    size_bytes: int
+    named: Named = field(init=False)
+    candidate: Candidate | None = field(default=None, init=False)
+    """The one that was tried last."""
+    tries: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Raises Refused."""
+        self.named = read_model(self.data.get("model"))
+        messages = self.data.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Refused(400, "invalid_request", "messages: Send at least one message.", param="messages")
+
+    async def answer(self) -> Answer:
+        """Raises LLMError before anything is sent."""
+        return await self._streamed() if self.data.get("stream") is True else await self._whole()
+
+    @cached_property
+    def asked(self) -> Asked:
+        """Raises InvalidRequest, UnsupportedContent."""
+        return self.wire.read_request(self.data)
+
+    # Whole answers
+
+    async def _whole(self) -> Answer:
+        response, receipt = await self._client.relay(
+            self._ask, needs=self._needs(), size=self._size(), timeout_s=TIMEOUT_S
+        )
+        body = response.data if isinstance(response, PassedAnswer) else self.wire.write_answer(response)
+        return Answer(body, headers=self._headers(receipt))
+
+    async def _ask(self, client: LLMClient, candidate: Candidate, limit_s: float) -> LLMResponse:
+        self._begin(candidate)
+        if client.wire == self.wire.NAME:
+            return await passed_answer(client, self._body(candidate), path=self.wire.PATH, model=candidate.model)
+        return await client.complete(self.asked.messages, **self._arguments(candidate), timeout_s=limit_s)
+
+    # Streams
+
+    async def _streamed(self) -> Answer:
+        pieces = self._client.relay_stream(self._follow, needs=self._needs(), size=self._size(), timeout_s=TIMEOUT_S)
+        first = await anext(pieces)
+        return Answer(self._events(first, pieces), content_type=EVENTS, headers=self._headers(None))
+
+    async def _follow(
+        self, client: LLMClient, candidate: Candidate, limit_s: float
+    ) -> AsyncGenerator[Passed | Written, None]:
+        self._begin(candidate)
+        if client.wire == self.wire.NAME:
+            passed = passed_stream(client, self._body(candidate), path=self.wire.PATH, model=candidate.model)
+            async with aclosing(passed):
+                async for piece in passed:
+                    yield piece
+            return
+        events = self.wire.answer_events(self.data)
+        events.begin(candidate.model)
+        chunks = client.stream(self.asked.messages, **self._arguments(candidate), timeout_s=limit_s)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield Written(chunk, events.feed(chunk), chunk.response)
+
+    async def _events(
+        self, first: Passed | Written, pieces: AsyncGenerator[Passed | Written, None]
+    ) -> AsyncGenerator[bytes, None]:
+        """What the program gets; an error after the first content is the last event."""
+        held = b""
+        async with aclosing(pieces):
+            piece: Passed | Written | None = first
+            try:
+                while piece is not None:
+                    data = piece.data
+                    if isinstance(piece, Passed):
+                        data, held = _whole_events(held + data)
+                        data = self._passed(data)
+                    if piece.response is not None:
+                        data += held
+                    if data:
+                        yield data
+                    if isinstance(piece.response, RoutedResponse):
+                        yield _comment(piece.response.receipt)
+                    piece = await anext(pieces, None)
+            except Exception as error:
+                said: Problem = problem(error)
+                yield self.wire.write_error_event(said.status, said.code, said.message)
+
+    def _passed(self, events: bytes) -> bytes:
+        if b'"usage"' not in events:
+            return events
+        return b"".join(self.wire.passed_line(line, self.data) for line in events.splitlines(keepends=True))
+
+    # The call
+
+    @cached_property
+    def _client(self) -> RoutedClient:
+        named = self.named
+        return client_for(self.caller.user, task=named.task, provider=named.provider, model=named.model)
+
+    def _begin(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+        self.tries += 1
+
+    def _needs(self) -> frozenset[str]:
+        wanted = {"tools": bool(self.data.get("tools")), "json": self._wants_schema()}
+        return frozenset(need for need, is_wanted in wanted.items() if is_wanted)
+
+    def _wants_schema(self) -> bool:
+        wanted = self.data.get("response_format")
+        return isinstance(wanted, Mapping) and wanted.get("type") == "json_schema"
+
+    def _limit(self) -> int | None:
+        limits = (self.data.get("max_completion_tokens"), self.data.get("max_tokens"))
+        return next((limit for limit in limits if type(limit) is int and limit > 0), None)
+
+    def _size(self) -> Size:
+        return Size(self._prompt_tokens, self._answer_tokens)
+
+    def _prompt_tokens(self) -> int:
+        if self.size_bytes < IMAGES_FROM_BYTES:
+            return self.size_bytes // estimate.BYTES_A_TOKEN
+        return estimate.prompt_tokens(self.asked.messages, self.asked.tools or ())
+
+    def _answer_tokens(self, candidate: Candidate) -> int:
+        most = candidate.facts.max_output_tokens if candidate.facts else None
+        return self._limit() or candidate.max_tokens or most or MAX_TOKENS_UNKNOWN
+
+    def _body(self, candidate: Candidate) -> dict[str, Any]:
+        """What the program sent, with what the user settled where it says nothing."""
+        body = dict(self.data)
+        if body.get("temperature") is None and candidate.temperature is not None:
+            body["temperature"] = candidate.temperature
+        if self._limit() is None and candidate.max_tokens is not None:
+            body["max_tokens"] = candidate.max_tokens
+        return body
+
+    def _arguments(self, candidate: Candidate) -> dict[str, Any]:
+        arguments = self.asked.arguments()
+        if arguments["temperature"] is None:
+            arguments["temperature"] = candidate.temperature
+        if arguments["max_tokens"] is None:
+            arguments["max_tokens"] = self._answer_tokens(candidate)
+        return {**arguments, "model": candidate.model}
+
+    def _headers(self, receipt: Receipt | None) -> dict[str, str]:
+        """Who answered and who pays; of a stream, what is known when it begins."""
+        if self.candidate is None:
+            return {}
+        headers = {
+            "x-keyswitch-provider": self.candidate.key.provider,
+            "x-keyswitch-model": self.candidate.model,
+            "x-keyswitch-key-owner": self.candidate.key.owner,
+            "x-keyswitch-attempts": str(len(receipt.attempts) if receipt else self.tries),
+        }
+        if receipt is not None and receipt.cost_usd is not None:
+            headers["x-keyswitch-cost-usd"] = str(receipt.cost_usd)
+        return headers
+
+
+def _whole_events(data: bytes) -> tuple[bytes, bytes]:
+    """The events that are complete, and the beginning of the next."""
+    end = max(data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n"))
+    if end < 0:
+        return b"", data
+    end += 4 if data[end : end + 1] == b"\r" else 2
+    return data[:end], data[end:]
+
+
+def _comment(receipt: Receipt) -> bytes:
+    """The receipt behind the last event, as a comment, which clients of event streams pass over."""
+    return b": keyswitch %b\n\n" % orjson.dumps(receipt.as_json())

@@ -1,0 +1,79 @@
+"""What a program asks for, whatever wire it speaks; and how a request that makes no sense is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llm_credentials.providers import LLMMessage, RequestRejected, ToolDefinition, ToolResult
+
+Shape = TypeVar("Shape", bound="WireShape")
+
+
+class InvalidRequest(RequestRejected):
+    """The program's request is malformed. ``param`` is the path of what is wrong in it, such as ``messages.0.role``."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message, code="invalid_request")
+        self.param = param
+
+
+class WireShape(BaseModel):
+    """A part of a request as its wire has it. What we do not know is left alone: wires grow."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+def read(shape: type[Shape], data: object) -> Shape:
+    """Raises InvalidRequest, naming the first thing that is wrong and echoing nothing."""
+    try:
+        return shape.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        path = ".".join(str(piece) for piece in first["loc"])
+        raise InvalidRequest(f"{path or 'The body'}: {first['msg']}.", param=path or None) from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """One call of a model. ``None``: not said."""
+
+    messages: Sequence[LLMMessage]
+    tools: Sequence[ToolDefinition] | None = None
+    tool_choice: str | None = None
+    response_schema: Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: Sequence[str] | None = None
+    seed: int | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """As ``complete()`` and ``stream()`` take them, the messages apart."""
+        return {name: getattr(self, name) for name in _ARGUMENTS}
+
+
+_ARGUMENTS = tuple(name for name in Asked.__slots__ if name != "messages")
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Collects a wire's messages; results that follow each other become one message, as in our vocabulary."""
+
+    messages: list[LLMMessage] = field(default_factory=list)
+    _names: dict[str, str] = field(default_factory=dict)
+    """Of the tools that were called, by the ids of the calls."""
+
+    def add(self, message: LLMMessage) -> None:
+        self._names |= {call.id: call.name for call in message.tool_calls}
+        last = self.messages[-1] if self.messages else None
+        if message.role == "tool" and last is not None and last.role == "tool":
+            self.messages[-1] = LLMMessage.tool((*last.tool_results, *message.tool_results))
+        else:
+            self.messages.append(message)
+
+    def result(self, call_id: str, content: str, *, is_error: bool = False) -> ToolResult:
+        return ToolResult(call_id=call_id, name=self._names.get(call_id, ""), content=content, is_error=is_error)
