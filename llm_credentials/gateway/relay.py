@@ -24,8 +24,8 @@ from llm_credentials.ledger import estimate
 from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
 from llm_credentials.providers.passing import Passed, PassedAnswer, passed_answer, passed_stream
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
-from llm_credentials.routing.values import Candidate
 from llm_credentials.routing.router import Size
+from llm_credentials.routing.values import Candidate
 
 MAX_TOKENS_UNKNOWN = 8192
 """What an answer is reserved for when neither the program, the user nor the catalogue sets a limit."""
