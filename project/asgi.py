@@ -7,12 +7,15 @@ from project.env import use_settings
 
 use_settings("project.settings")
 
+from django.conf import settings  # noqa: E402
 from django.core.asgi import get_asgi_application  # noqa: E402
+
+from project.bodies import LimitedBodies  # noqa: E402
 
 # Static files come as blocking iterators; they are small, and our own streams are tested to be asynchronous.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
-django = get_asgi_application()
+django = LimitedBodies(get_asgi_application(), settings.MAX_REQUEST_BYTES)
 
 from llm_credentials.gateway.app import application as gateway  # noqa: E402
 

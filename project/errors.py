@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.template.loader import render_to_string
 from django_ratelimit.exceptions import Ratelimited
 
 from llm_credentials.audit import AuditUnavailable
+from project.middleware import middleware_of, nothing
 
 DEFAULT_RETRY_AFTER_S = 60
 """Our limits count by the minute; who knows better sets the header itself."""
@@ -18,6 +20,8 @@ _CODES = {
     400: "invalid_request",
     403: "permission_denied",
     404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
     429: "rate_limited",
     500: "internal_error",
     503: "unavailable",
@@ -26,6 +30,8 @@ _WORDS = {
     400: "The request could not be understood.",
     403: "You may not do this.",
     404: "There is nothing here.",
+    405: "This address does not take that method.",
+    413: "What was sent is too large.",
     429: "Too many requests in a short time: wait a moment.",
     500: "Something broke on our side.",
     503: "The site cannot reach its database right now: try again in a moment.",
@@ -49,7 +55,7 @@ def error_response(request: HttpRequest, status: int, words: str = "", **headers
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return error_response(request, 400)
+    return error_response(request, 413 if isinstance(exception, RequestDataTooBig) else 400)
 
 
 def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -74,3 +80,15 @@ def server_error(request: HttpRequest) -> HttpResponse:
             return error_response(request, 503, **{"Retry-After": "5"})
         case _:
             return error_response(request, 500)
+
+
+def _in_the_apis_shape(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """What fails under /api/ before or beside the API's own handlers, such as 405, in the shape of their errors."""
+    plain = not response.headers.get("Content-Type", "").startswith("application/json")
+    if not request.path.startswith("/api/") or response.status_code < 400 or not plain:
+        return response
+    kept = {name: response.headers[name] for name in ("Allow", "Retry-After") if name in response.headers}
+    return error_response(request, response.status_code, **kept)
+
+
+ApiErrorsMiddleware = middleware_of(nothing, _in_the_apis_shape)

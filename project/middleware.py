@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
@@ -25,7 +26,7 @@ Before: TypeAlias = Callable[[HttpRequest], None]
 After: TypeAlias = Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]
 
 
-def _both(before: Before, after: After) -> Any:
+def middleware_of(before: Before, after: After) -> Any:
     """A middleware of two plain functions."""
 
     @sync_and_async_middleware
@@ -47,7 +48,7 @@ def _both(before: Before, after: After) -> Any:
     return middleware
 
 
-def _nothing(request: HttpRequest) -> None:
+def nothing(request: HttpRequest) -> None:
     return None
 
 
@@ -62,16 +63,27 @@ def _return_request_id(request: HttpRequest, response: HttpResponseBase) -> Http
     return response
 
 
-RequestIdMiddleware = _both(_take_request_id, _return_request_id)
+RequestIdMiddleware = middleware_of(_take_request_id, _return_request_id)
+
+
+def _refuse_nul(request: HttpRequest) -> None:
+    """No address of the site has one, and a database may refuse to look for it."""
+    if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
+        raise BadRequest("NUL in the address")
 
 
 def _add_security_headers(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    response.headers.setdefault("Content-Security-Policy", settings.CONTENT_SECURITY_POLICY)
-    response.headers.setdefault("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", settings.CONTENT_SECURITY_POLICY)
+    headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    # What says nothing itself may be somebody's own: it stays in no cache, and the way back in a browser asks again.
+    headers.setdefault("Cache-Control", "no-store, private")
     return response
 
 
-SecurityHeadersMiddleware = _both(_nothing, _add_security_headers)
+SecurityHeadersMiddleware = middleware_of(nothing, _add_security_headers)
+NoNulMiddleware = middleware_of(_refuse_nul, lambda request, response: response)
 
 
 def _redirect_whole_page(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -90,4 +102,4 @@ def _redirect_whole_page(request: HttpRequest, response: HttpResponseBase) -> Ht
     return whole
 
 
-HtmxRedirectMiddleware = _both(_nothing, _redirect_whole_page)
+HtmxRedirectMiddleware = middleware_of(nothing, _redirect_whole_page)

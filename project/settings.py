@@ -52,6 +52,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "project.middleware.RequestIdMiddleware",
     "project.middleware.SecurityHeadersMiddleware",
+    "project.errors.ApiErrorsMiddleware",
+    "project.middleware.NoNulMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -185,7 +187,9 @@ DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"{SITE_NAME} <noreply@local
 # Browser-side safety
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOCAL
 # Browsers give one host's cookies to all its ports: two checkouts on one machine would sign each other's users out.
-SESSION_COOKIE_NAME = f"sessionid_{zlib.crc32(str(BASE_DIR).encode()):08x}" if LOCAL else "sessionid"
+# Elsewhere the prefix makes browsers refuse one that another host of the domain, or plain http, has planted.
+SESSION_COOKIE_NAME = f"sessionid_{zlib.crc32(str(BASE_DIR).encode()):08x}" if LOCAL else "__Host-sessionid"
+CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = env.flag("SSL_REDIRECT", default=not LOCAL)
@@ -199,7 +203,18 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+PERMISSIONS_POLICY = ", ".join(
+    [f"{feature}=()" for feature in ("accelerometer", "bluetooth", "browsing-topics", "camera", "display-capture")]
+    + [
+        f"{feature}=()"
+        for feature in ("geolocation", "gyroscope", "hid", "idle-detection", "local-fonts", "magnetometer")
+    ]
+    + [f"{feature}=()" for feature in ("microphone", "midi", "payment", "serial", "usb", "xr-spatial-tracking")]
+    + ["publickey-credentials-create=(self)", "publickey-credentials-get=(self)"]
+)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+# Of any request, files too, counted as it arrives: before this, a request would lie on the disk whole.
+MAX_REQUEST_BYTES = 10 * 1024 * 1024
 
 # Static files
 STATIC_URL = "static/"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.http import Http404, HttpResponse
@@ -36,6 +36,11 @@ REFUSALS: dict[int, Any] = {
 QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
 
 
+Whole = Annotated[int, Field(strict=True)]
+"""A number that was sent as one: neither "5" nor true."""
+Flag = Annotated[bool, Field(strict=True)]
+
+
 class StrictSchema(Schema):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -50,8 +55,8 @@ class CredentialFields(StrictSchema):
 class CredentialIn(CredentialFields):
     provider: str
     name: str = "default"
-    is_active: bool | None = None
-    priority: int | None = Field(None, ge=0, le=10_000)
+    is_active: Flag | None = None
+    priority: Whole | None = Field(None, ge=0, le=10_000)
 
 
 class CredentialOut(Schema):

@@ -19,6 +19,19 @@ from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import UserCredential
 
+_SHAPES = {
+    "missing": "This field is needed.",
+    "extra_forbidden": "There is no such field.",
+    "string_type": "This is a text.",
+    "int_type": "This is a whole number.",
+    "int_from_float": "This is a whole number.",
+    "float_type": "This is a number.",
+    "bool_type": "This is either true or false.",
+    "dict_type": "This is an object.",
+    "list_type": "This is a list.",
+}
+"""By the validator's own kinds of error; others say it in the validator's words."""
+
 
 class ErrorBody(Schema):
     code: str
@@ -58,7 +71,8 @@ def install_error_handlers(api: NinjaAPI) -> None:
     def wrong_shape(request: HttpRequest, error: SchemaError) -> HttpResponse:
         first = error.errors[0]
         where = ".".join(str(piece) for piece in first["loc"] if piece not in ("payload", "data"))
-        return answer(request, ApiError(422, "invalid_request", str(first["msg"]), where))
+        words = _SHAPES.get(first["type"]) or f"{first['msg']}."
+        return answer(request, ApiError(422, "invalid_request", words, where))
 
     @api.exception_handler(ValidationError)
     def wrong_value(request: HttpRequest, error: ValidationError) -> HttpResponse:

@@ -19,6 +19,7 @@ NAMES = [
     "SESSION_COOKIE_SECURE",
     "SESSION_COOKIE_HTTPONLY",
     "SESSION_COOKIE_SAMESITE",
+    "CSRF_COOKIE_NAME",
     "CSRF_COOKIE_SECURE",
     "SECURE_SSL_REDIRECT",
     "SECURE_HSTS_SECONDS",
@@ -83,7 +84,8 @@ def test_production_is_the_default_and_local_is_asked_for(checkout: Path) -> Non
     for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE", "SECURE_SSL_REDIRECT"):
         assert (production[name], local[name]) == (True, False)
     assert production["SECURE_HSTS_SECONDS"]
-    assert production["SESSION_COOKIE_NAME"] == "sessionid" != local["SESSION_COOKIE_NAME"]
+    assert production["SESSION_COOKIE_NAME"] == "__Host-sessionid" != local["SESSION_COOKIE_NAME"]
+    assert (production["CSRF_COOKIE_NAME"], local["CSRF_COOKIE_NAME"]) == ("__Host-csrftoken", "csrftoken")
     for where in (production, local):
         assert where["SESSION_COOKIE_HTTPONLY"] is True
         assert where["SESSION_COOKIE_SAMESITE"] == "Lax"
