@@ -16,6 +16,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from llm_credentials import keyring, rotation, services, stepup
+from llm_credentials.admin_usage import usage_urls
 from llm_credentials.audit import Action, note, record, target_of
 from llm_credentials.audit.export import Format, lines
 from llm_credentials.audit.verify import verify
@@ -368,6 +369,7 @@ class LLMSettingsAdmin(ViewOnly):
         "max_tokens",
         "strategy",
         "monthly_budget_usd",
+        "budget_stops",
         "alerts",
         "created_at",
         "updated_at",
@@ -437,6 +439,9 @@ class UsageRecordAdmin(ViewOnly):
         "outcome",
         "at",
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        return [*usage_urls(self), *super().get_urls()]
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -105,6 +105,7 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "max_tokens": _max_tokens,
     "strategy": _strategy,
     "monthly_budget_usd": _budget,
+    "budget_stops": _flag,
     "alerts": _flag,
 }
 

@@ -11,6 +11,7 @@ from llm_credentials.views import (
     security,
     site,
     step_up,
+    usage,
 )
 
 app_name = "llm_credentials"
@@ -28,6 +29,9 @@ urlpatterns = [
     path("settings/llm/", providers.provider_list, name="provider-list"),
     path("settings/llm/default/set/", preferences.default_provider_set, name="default-provider-set"),
     path("settings/llm/fallback/set/", preferences.fallback_set, name="fallback-set"),
+    path("settings/llm/usage/", usage.usage_detail, name="usage-detail"),
+    path("settings/llm/usage/export/", usage.usage_export, name="usage-export"),
+    path("settings/llm/usage/budget/set/", usage.budget_set, name="budget-set"),
     path("settings/llm/tests/<uuid:test_id>/", connection_tests.connection_test_detail, name="connection-test-detail"),
     path("settings/llm/removed/", credentials.removed_list, name="removed-list"),
     path("settings/llm/removed/<uuid:credential_id>/undo/", credentials.credential_undo, name="credential-undo"),

@@ -72,6 +72,11 @@ class Standing:
         return self.spent_usd / self.limit_usd if self.limit_usd else Decimal(1)
 
     @property
+    def percent(self) -> int:
+        """Rounded down, so that it says 100 only when all is used."""
+        return int(self.share * 100)
+
+    @property
     def warns(self) -> bool:
         return self.share >= WARN_FROM
 

@@ -91,7 +91,7 @@ def load(user: Person, site: Site) -> Loaded:
     policy = site.policy_of(group_ids)
     allowance = getattr(person, "llm_allowance", None)
     limits = limits_from(
-        settings.monthly_budget_usd,
+        settings.monthly_budget_usd if settings.budget_stops else None,
         config.get("system_allowance"),
         policy_usd=policy.system_daily_usd,
         exception_usd=allowance.daily_usd if allowance else None,

@@ -55,8 +55,19 @@ def monogram(tile: Tile | None, size: str = "") -> SafeString:
     small = " sm" if size == "sm" else ""
     if tile is None:
         return format_html('<span class="monogram plain{}" aria-hidden="true">{}</span>', small, "?")
-    hue = tile.hue % 360 // HUE_STEP * HUE_STEP
+    hue = hue_step(tile.hue)
     return format_html('<span class="monogram hue-{}{}" aria-hidden="true">{}</span>', hue, small, tile.monogram)
+
+
+def hue_step(hue: int) -> int:
+    """The hue as its class names it: ``hue-<step>``."""
+    return hue % 360 // HUE_STEP * HUE_STEP
+
+
+@register.filter
+def unlocal(value: float) -> str:
+    """A number as SVG reads it, whatever the language of the page."""
+    return f"{value:g}"
 
 
 def ago_words(moment: datetime, now: datetime) -> str:
@@ -173,15 +184,20 @@ class NavItem(NamedTuple):
 
 
 def _items(path: str, entries: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> list[NavItem]:
-    """Entries are (label, URL name, icon, path prefixes it stands for); those whose URL does not exist are left out."""
-    found = []
+    """Entries are (label, URL name, icon, path prefixes it stands for); those whose URL does not exist are left out.
+
+    The one whose address or prefix fits the page best is the current one.
+    """
+    found: list[tuple[int, NavItem]] = []
     for label, name, shape, prefixes in entries:
         try:
             url = reverse(name)
         except NoReverseMatch:
             continue
-        found.append(NavItem(label, url, shape, path.startswith((url, *prefixes))))
-    return found
+        fits = max((len(prefix) for prefix in (url, *prefixes) if path.startswith(prefix)), default=0)
+        found.append((fits, NavItem(label, url, shape, current=False)))
+    best = max((fits for fits, _item in found), default=0)
+    return [item._replace(current=bool(fits) and fits == best) for fits, item in found]
 
 
 @register.simple_tag(takes_context=True)
@@ -205,6 +221,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
         _path(context),
         [
             (_("Providers"), "llm_credentials:provider-list", "key", ()),
+            (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
             (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),
         ],
     )

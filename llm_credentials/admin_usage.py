@@ -1,0 +1,39 @@
+"""The usage of all users together, for staff who may view usage records. Whose it is, is not told here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.admin import ModelAdmin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import URLPattern, path, reverse
+
+from llm_credentials.ledger.labels import Labels
+from llm_credentials.ledger.reports import Report
+from llm_credentials.views.usage import export
+from llm_credentials.views.usage_report import Choice, UsagePage
+
+
+def usage_urls(owner: ModelAdmin[Any]) -> list[URLPattern]:
+    """Two pages beside the list of ``owner``, for those who may view it."""
+
+    def summary(request: HttpRequest) -> HttpResponse:
+        if not owner.has_view_permission(request):
+            raise PermissionDenied
+        choice = Choice.of(request.GET.dict())
+        page = UsagePage(choice, Report(choice.span), Labels.for_site())
+        context = {"page": page, "staff": True, "export_url": reverse("admin:llm_credentials_usage_export")}
+        return render(request, "llm_credentials/usage_site.html", context, status=422 if choice.problem else 200)
+
+    def download(request: HttpRequest) -> HttpResponseBase:
+        if not owner.has_view_permission(request):
+            raise PermissionDenied
+        return export(request, None, Labels.for_site())
+
+    view = owner.admin_site.admin_view
+    return [
+        path("summary/", view(summary), name="llm_credentials_usage"),
+        path("summary/export/", view(download), name="llm_credentials_usage_export"),
+    ]
