@@ -68,7 +68,6 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets.forget()
     health.forget_here()
     changes.apply([None])
-    egress.forget()
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
     monkeypatch.setattr(kept, "KEPT_S", 0.0)
     monkeypatch.setattr(tokens, "KEPT_S", 0.0)
@@ -77,9 +76,11 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def live_as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -> Iterator[None]:
     """What was read is remembered for as long as it holds; changes are looked for more often than in production."""
+    from llm_credentials import egress
     from llm_credentials.live import listener, tokens
     from llm_credentials.routing import kept
 
+    monkeypatch.setattr(egress, "KEPT_S", 600.0)
     monkeypatch.setattr(kept, "KEPT_S", 600.0)
     monkeypatch.setattr(tokens, "KEPT_S", 600.0)
     monkeypatch.setattr(listener, "POLL_S", 0.05)

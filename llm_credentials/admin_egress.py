@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from allauth.account.decorators import reauthentication_required
-from allauth.account.internal.flows.reauthentication import did_recently_reauthenticate
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 
 from llm_credentials import conf
+from llm_credentials.admin import ProvenChanges
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.models import EgressAllowance
 
 if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[EgressAllowance]
     _AllowanceForm = forms.ModelForm[EgressAllowance]
 else:
-    _ModelAdmin = admin.ModelAdmin
     _AllowanceForm = forms.ModelForm
 
 
@@ -39,7 +35,7 @@ class EgressAllowanceForm(_AllowanceForm):
 
 
 @admin.register(EgressAllowance)
-class EgressAllowanceAdmin(_ModelAdmin):
+class EgressAllowanceAdmin(ProvenChanges):
     """Whoever changes the list has just proven again who they are; each change leaves an event."""
 
     form = EgressAllowanceForm
@@ -61,35 +57,6 @@ class EgressAllowanceAdmin(_ModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return super().changelist_view(request, {"listed_in_settings": conf.egress_allow(), **(extra_context or {})})
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        may = self.has_change_permission(request) if object_id else self.has_add_permission(request)
-        view = super().changeform_view
-        return self._proven(request, may, lambda: view(request, object_id, form_url, extra_context))
-
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        view = super().delete_view
-        may = self.has_delete_permission(request)
-        return self._proven(request, may, lambda: view(request, object_id, extra_context))
-
-    def _proven(self, request: HttpRequest, may_write: bool, answer: Callable[[], HttpResponse]) -> HttpResponse:
-        """``answer()`` after a recent proof of who this is; who may only look is asked for none."""
-        if not may_write or did_recently_reauthenticate(request):
-            return answer()
-        if request.method == "POST":
-            # The question would keep the form in the session: it is asked on the way back instead.
-            self.message_user(request, "Nothing was changed: prove again who you are first.", messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-        guarded: Callable[[HttpRequest], HttpResponse] = reauthentication_required(lambda _request: answer())
-        return guarded(request)
 
     def save_model(self, request: HttpRequest, obj: EgressAllowance, form: Any, change: bool) -> None:
         with transaction.atomic():

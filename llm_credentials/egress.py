@@ -1,22 +1,23 @@
 """Where this site may call beyond the public internet: what its settings list, and what staff allow while it runs.
 
-The rows are read again after less than half a second, so that an allowance that is taken back holds nowhere for longer
-than one second. Clients and connections belong to the policy that they were made under: a changed policy uses none of
-them.
+The rows are remembered for as long as the process is sure that nobody changed them (``llm_credentials.live``), so that
+an allowance that is taken back holds nowhere for longer than one second. Clients and connections belong to the policy
+that they were made under: a changed policy uses none of them.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import structlog
 from asgiref.sync import sync_to_async
-from django.db.models.signals import post_delete, post_save
+from django.db import connection
 
 from llm_credentials import conf
+from llm_credentials.live import changes, listener
+from llm_credentials.live.changes import Holder
 from llm_credentials.models import EgressAllowance
 from llm_credentials.providers import EgressBlocked, EgressPolicy
 from llm_credentials.providers.egress import allowance
@@ -27,12 +28,10 @@ Surface: TypeAlias = Literal["providers", "tools"]
 """Calls with keys, or pages that agents read: what a page says must not lead a model to the servers of keys."""
 Allowed: TypeAlias = Mapping[Surface, frozenset[str]]
 
-KEPT_S = 0.45
+KEPT_S = 45.0
 
-_kept: tuple[Allowed | None, float] = (None, 0.0)
-_lock = threading.Lock()
-_changes = 0
-"""Counts what was forgotten: what was read before a change is not kept after it."""
+_kept: tuple[Allowed, float] | None = None
+"""With when it was read."""
 
 
 def policy(surface: Surface = "providers") -> EgressPolicy:
@@ -41,16 +40,8 @@ def policy(surface: Surface = "providers") -> EgressPolicy:
 
 
 async def apolicy(surface: Surface = "providers") -> EgressPolicy:
-    """The same; without leaving the event loop when the rows were read a moment ago."""
+    """The same; without leaving the event loop when the rows are remembered."""
     return _policy(surface, _found() or await sync_to_async(_load)())
-
-
-def forget() -> None:
-    """Read the rows again at the next question."""
-    global _kept, _changes
-    with _lock:
-        _changes += 1
-        _kept = (None, 0.0)
 
 
 def _policy(surface: Surface, allowed: Allowed) -> EgressPolicy:
@@ -60,23 +51,29 @@ def _policy(surface: Surface, allowed: Allowed) -> EgressPolicy:
 
 
 def _found() -> Allowed | None:
-    allowed, until = _kept
-    return allowed if time.monotonic() < until else None
+    kept = _kept
+    if kept is None or time.monotonic() >= kept[1] + KEPT_S or not listener.is_sure(kept[1]):
+        return None
+    return kept[0]
 
 
 def _load() -> Allowed:
     global _kept
-    changes = _changes
-    rows = EgressAllowance.objects.values_list("host", "port", "for_providers", "for_tools")
-    allowed = _sorted(list(rows))
-    with _lock:
-        if changes == _changes:
-            _kept = (allowed, time.monotonic() + KEPT_S)
+    if connection.in_atomic_block:
+        return _read()
+    if KEPT_S > 0:
+        listener.ensure()
+    mark, now = changes.mark(), time.monotonic()
+    allowed = _read()
+    with changes.lock:
+        if changes.unchanged_since(mark):
+            _kept = (allowed, now)
     return allowed
 
 
-def _sorted(rows: list[tuple[str, int, bool, bool]]) -> Allowed:
+def _read() -> Allowed:
     providers, tools = set(), set()
+    rows = EgressAllowance.objects.values_list("host", "port", "for_providers", "for_tools")
     for host, port, for_providers, for_tools in rows:
         try:
             entry = allowance(host, port)
@@ -91,9 +88,15 @@ def _sorted(rows: list[tuple[str, int, bool, bool]]) -> Allowed:
     return {"providers": frozenset(providers), "tools": frozenset(tools)}
 
 
-def _changed(sender: Any, **kwargs: Any) -> None:
-    forget()
+def _forget(user_id: Any) -> None:
+    global _kept
+    if user_id is None:
+        _kept = None
 
 
-for signal in (post_save, post_delete):
-    signal.connect(_changed, sender=EgressAllowance)
+def _is_holding() -> bool:
+    kept = _kept
+    return kept is not None and time.monotonic() < kept[1] + KEPT_S
+
+
+changes.remember(Holder(forget=_forget, is_holding=_is_holding))

@@ -13,6 +13,7 @@ from django.db.models.signals import m2m_changed, post_migrate, pre_migrate
 
 from llm_credentials.live import changes, watched
 from llm_credentials.models import (
+    EgressAllowance,
     GroupPolicy,
     LLMSettings,
     PersonalAccessToken,
@@ -38,6 +39,7 @@ def watch_ours() -> None:
     watched.watch(UserAllowance, user="user_id", ignored=("created_at", "updated_at"))
     watched.watch(get_user_model().groups.through, user="user_id")
     watched.watch(SystemCredential, ignored=COUNTERS)
+    watched.watch(EgressAllowance, ignored=("note", "created_at", "updated_at"))
     watched.watch(GroupPolicy, ignored=("created_at", "updated_at"))
     watched.watch(SystemConfig, ignored=("created_at", "updated_at"))
     ours = apps.get_app_config("llm_credentials")
