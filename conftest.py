@@ -60,6 +60,7 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
     from llm_credentials import egress
+    from llm_credentials.gateway import rates
     from llm_credentials.ledger import budgets
     from llm_credentials.live import changes, tokens
     from llm_credentials.routing import health, kept
@@ -68,6 +69,7 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets.forget()
     health.forget_here()
     changes.apply([None])
+    rates.forget()
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
     monkeypatch.setattr(kept, "KEPT_S", 0.0)
     monkeypatch.setattr(tokens, "KEPT_S", 0.0)

@@ -24,8 +24,10 @@ KINDS: Final[Mapping[str, str]] = {
     "stream": "answers read as they are written",
     "run": "background runs",
     "api": "requests to the API",
+    "gateway": "calls through the gateway",
 }
 """Every way in, and its name in words."""
+_SECONDS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(\d{1,7})/(\d{0,4})([smhd])")
 
 
@@ -83,6 +85,14 @@ def _rates(kind: str, user: AbstractBaseUser, provider: str, token_id: Any) -> I
         yield "token", str(token_id), site["token"]
     if provider and "provider" in site:
         yield "provider", provider, site["provider"]
+
+
+def parse_rate(rate: str) -> tuple[int, int]:
+    """(count, seconds of the period). Raises ValueError for what is no rate."""
+    found = _RATE.fullmatch(check_rate(rate))
+    assert found
+    count, times, unit = found.groups()
+    return int(count), int(times or 1) * _SECONDS[unit]
 
 
 def check_rate(rate: str) -> str:

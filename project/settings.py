@@ -265,6 +265,10 @@ LLM_RATES = {
         "user": env.rate("LLM_RATE_API_USER", "600/m"),
         "token": env.rate("LLM_RATE_API_TOKEN", "300/m"),
     },
+    "gateway": {
+        "user": env.rate("LLM_RATE_GATEWAY_USER", "3000/m"),
+        "token": env.rate("LLM_RATE_GATEWAY_TOKEN", "3000/m"),
+    },
 }
 LLM_SYSTEM_KEYS = env.system_keys(registry.all_specs())
 env.strip_sdk_variables(registry.all_specs())

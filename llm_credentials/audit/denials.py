@@ -11,7 +11,7 @@ from django.http import HttpRequest
 
 from llm_credentials import limits
 from llm_credentials.audit.chain import AuditUnavailable
-from llm_credentials.audit.context import network_of
+from llm_credentials.audit.context import acting, network, network_of
 from llm_credentials.audit.recording import note
 from llm_credentials.audit.words import Action, target_of
 
@@ -35,6 +35,21 @@ def note_refusal(request: HttpRequest, status: int) -> None:
         _note(request, status)
     except (DatabaseError, AuditUnavailable) as error:
         log.error("refusal_not_recorded", status=status, error=type(error).__name__)
+
+
+def note_program(*, ip: str, view: str, user_id: Any = None) -> None:
+    """A program that did not come through Django: its token is none, or is its user's and not for this.
+
+    Synchronous; never fails the request.
+    """
+    actor = "" if user_id is None else str(user_id)
+    action, result = (Action.ACCESS_DENIED, "403") if actor else (Action.TOKEN_REFUSED, "401")
+    try:
+        with acting(actor=actor, ip=ip, channel="gateway"):
+            if _within_limit(actor or network(ip) or "unknown"):
+                note(action=action, actor=actor, target=target_of("view", view), result=result)
+    except (DatabaseError, AuditUnavailable) as error:
+        log.error("refusal_not_recorded", status=result, error=type(error).__name__)
 
 
 def _note(request: HttpRequest, status: int) -> None:

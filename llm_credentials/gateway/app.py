@@ -11,12 +11,13 @@ import structlog
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, close_old_connections
 
-from llm_credentials.gateway import calls
+from llm_credentials.gateway import calls, rates
 from llm_credentials.gateway.callers import Caller, authenticate
 from llm_credentials.gateway.errors import Refused, problem
 from llm_credentials.gateway.http import Answer, Left, Receive, Request, Scope, Send, send_answer, until_left
 from llm_credentials.gateway.relay import Wire
 from llm_credentials.gateway.wires import chat, messages
+from llm_credentials.routing import kept
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,9 @@ async def _prepared(request: Request) -> Awaitable[Answer]:
     if handler is None:
         raise Refused(405, "method_not_allowed", f"This address takes {', '.join(methods)} only.")
     caller = await authenticate(request)
+    loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
+    policy_rates = loaded.snapshot.policy.rates.get(rates.KIND, ())
+    rates.admit(caller.user.pk, caller.token.pk, policy_rates)
     if request.scope["method"] == "POST":
         await request.read()
     return handler(caller, request)

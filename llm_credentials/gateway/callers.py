@@ -6,12 +6,17 @@ import hmac
 from dataclasses import dataclass, field
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 
-from llm_credentials import services
+from llm_credentials.audit.denials import note_program
 from llm_credentials.gateway.errors import Refused
 from llm_credentials.gateway.http import Request
+from llm_credentials.live import tokens
 from llm_credentials.models import PersonalAccessToken
+
+VIEW = "gateway"
+"""How the audit trail names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +28,27 @@ class Caller:
 async def authenticate(request: Request) -> Caller:
     """Raises Refused."""
     secret = _secret(request)
-    token = await sync_to_async(services.token_authenticate)(secret) if secret else None
+    token = tokens.find(secret)
+    if token is None and secret:
+        token = await sync_to_async(tokens.authenticate)(secret)
     if token is None:
+        if secret:
+            await sync_to_async(note_program)(ip=_ip(request), view=VIEW)
         message = "Send a valid Keyswitch token as «Authorization: Bearer …» or «x-api-key»."
         raise Refused(401, "invalid_token", message)
     if not token.allows(PersonalAccessToken.Scope.GATEWAY):
+        await sync_to_async(note_program)(ip=_ip(request), view=VIEW, user_id=token.user_id)
         raise Refused(403, "scope_missing", "This token lacks the scope «gateway».")
     return Caller(user=token.user, token=token)
+
+
+def _ip(request: Request) -> str:
+    """As the pages see it: behind trusted proxies, what the outermost of them saw."""
+    proxies = settings.ALLAUTH_TRUSTED_PROXY_COUNT
+    if not proxies:
+        return str((request.scope.get("client") or ("",))[0])
+    forwarded = [part.strip() for part in request.header(b"x-forwarded-for").split(",")]
+    return forwarded[-proxies] if len(forwarded) >= proxies else ""
 
 
 def _secret(request: Request) -> str:

@@ -1,0 +1,133 @@
+"""How often a program may call: the limits of ``llm_credentials.limits``, counted without a question at each call.
+
+Each process counts what it lets in and tells the shared counters a moment later, all at once, hearing there what the
+others let in. So a limit is held exactly within a process, and between processes but for what each lets in during
+``SHARED_EVERY_S``. While Valkey is away each process counts for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.core.cache import cache
+
+from llm_credentials.gateway.errors import Refused
+from llm_credentials.limits import Usage, parse_rate
+
+KIND = "gateway"
+SHARED_EVERY_S = 0.25
+WINDOWS_MAX = 50_000
+
+
+@dataclass(slots=True)
+class _Window:
+    """One counter of one period."""
+
+    ends: float
+    """Seconds since the epoch."""
+    limit: int
+    known: int = 0
+    """Let in by everybody, as of the last time that the shared counter was asked."""
+    fresh: int = 0
+    """Let in here since."""
+
+    @property
+    def used(self) -> int:
+        return self.known + self.fresh
+
+
+@dataclass(slots=True)
+class _Counters:
+    windows: dict[str, _Window] = field(default_factory=dict)
+    untold: set[str] = field(default_factory=set)
+    telling: asyncio.Task[None] | None = None
+
+
+_counters = _Counters()
+
+
+def admit(user_id: Any, token_id: Any, policy_rates: Iterable[str]) -> Usage | None:
+    """Count one call. Raises Refused past a limit; otherwise says how far the tightest is used."""
+    now = time.time()
+    windows = [
+        (key, _window(key, limit, ends, now)) for key, limit, ends in _keys(user_id, token_id, policy_rates, now)
+    ]
+    for _, window in windows:
+        if window.used >= window.limit:
+            left_s = max(1.0, window.ends - now)
+            message = f"Too many requests. Try again in {left_s:.0f} s."
+            raise Refused(429, "rate_limit_exceeded", message, retry_after_s=left_s)
+    for key, window in windows:
+        window.fresh += 1
+        _counters.untold.add(key)
+    if windows and not _is_telling():
+        _counters.telling = asyncio.get_running_loop().create_task(_tell_soon())
+    tightest = min((window for _, window in windows), key=lambda window: window.limit - window.used, default=None)
+    if tightest is None:
+        return None
+    remaining = max(0, tightest.limit - tightest.used)
+    return Usage(limit=tightest.limit, remaining=remaining, reset_s=max(1, int(tightest.ends - now)))
+
+
+def _is_telling() -> bool:
+    task = _counters.telling
+    return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
+
+
+def _keys(user_id: Any, token_id: Any, policy_rates: Iterable[str], now: float) -> Iterator[tuple[str, int, float]]:
+    """(shared key, limit, when its period ends)."""
+    site = settings.LLM_RATES[KIND]
+    scopes = [("user", user_id, rate) for rate in dict.fromkeys([site.get("user"), *policy_rates]) if rate]
+    if rate := site.get("token"):
+        scopes.append(("token", token_id, rate))
+    for scope, value, rate in scopes:
+        limit, period_s = parse_rate(rate)
+        ends = (now // period_s + 1) * period_s
+        yield f"rate:{KIND}:{scope}:{value}:{rate}:{int(ends)}", limit, ends
+
+
+def _window(key: str, limit: int, ends: float, now: float) -> _Window:
+    window = _counters.windows.get(key)
+    if window is None:
+        if len(_counters.windows) >= WINDOWS_MAX:
+            _counters.windows = {key: each for key, each in _counters.windows.items() if each.ends > now}
+        window = _counters.windows[key] = _Window(ends, limit)
+    return window
+
+
+async def _tell_soon() -> None:
+    await asyncio.sleep(SHARED_EVERY_S)
+    counters, told = _counters, _counters.untold
+    counters.untold = set()
+    counts = {key: counters.windows[key].fresh for key in told if key in counters.windows}
+    totals = await sync_to_async(_share, thread_sensitive=False)(counts)
+    for key, total in totals.items():
+        if window := counters.windows.get(key):
+            window.known, window.fresh = total, window.fresh - counts[key]
+    if counters.untold:
+        counters.telling = asyncio.get_running_loop().create_task(_tell_soon())
+
+
+def _share(counts: dict[str, int]) -> dict[str, int]:
+    """The sums over all processes. A cache that is away answers with nothing: then this process counts alone."""
+    totals: dict[str, int] = {}
+    for key, count in counts.items():
+        ends = int(key.rpartition(":")[2])
+        cache.add(key, 0, timeout=max(1, int(ends - time.time()) + 60))
+        try:
+            totals[key] = int(cache.incr(key, count))
+        except ValueError:
+            continue
+    return totals
+
+
+def forget() -> None:
+    """For tests, between which the shared counters are emptied."""
+    global _counters
+    _counters = _Counters()
