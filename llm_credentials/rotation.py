@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from django.db import connection, models, transaction
 
@@ -20,6 +21,7 @@ from llm_credentials.models import UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
+from llm_credentials.patience import patiently
 from llm_credentials.sealed_columns import SealedColumn, sealed_columns
 
 QUARANTINED = "The site can no longer open this key. Enter it again."
@@ -112,7 +114,7 @@ def verify(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> in
     for column in sealed_columns():
         for rows in _batches(column.rows(), batch):
             # Somebody may have replaced it since the batch was read: only what still stands there is judged.
-            unreadable += sum(not column.opens(row) and _quarantine(column, row) for row in rows)
+            unreadable += sum(not column.opens(row) and patiently(partial(_quarantine, column, row)) for row in rows)
             tell(len(rows))
     return unreadable
 
@@ -133,24 +135,30 @@ def _batches(rows: models.QuerySet[Any], size: int) -> Iterator[list[Any]]:
 
 def _move(column: SealedColumn, rows: Sequence[Any], moved: Moved) -> None:
     """Sealed anew outside of the transaction, so that rows are held for as short as can be."""
-    changes: list[tuple[models.QuerySet[Any], Any, dict[str, Any]]] = []
+    changes: list[_Change] = []
     for row in rows:
         unchanged = column.unchanged(row)
         try:
-            changes.append((unchanged, row.pk, column.resealed(row) | _recovered(row)))
+            changes.append((row.pk, unchanged, column.resealed(row) | _recovered(row)))
         except Unreadable:
             moved.unreadable.add((str(column), row.pk))
-            _quarantine(column, row)
+            patiently(partial(_quarantine, column, row))
+    free, written = patiently(partial(_write, column, changes))
+    moved.held += len(changes) - free
+    moved.resealed += written
+    moved.changed_meanwhile += free - written
+
+
+_Change: TypeAlias = tuple[Any, models.QuerySet[Any], dict[str, Any]]
+"""(primary key, the row if it is as it was read, its new columns)"""
+
+
+def _write(column: SealedColumn, changes: Sequence[_Change]) -> tuple[int, int]:
+    """(how many rows nobody held, how many of those were as they had been read)."""
     with transaction.atomic():
-        free = _free(column, [pk for _, pk, _ in changes])
-        for unchanged, pk, change in changes:
-            if pk not in free:
-                moved.held += 1
-            # The version stays: it is the same key, and whoever keeps a client with it may keep it.
-            elif unchanged.update(**change):
-                moved.resealed += 1
-            else:
-                moved.changed_meanwhile += 1
+        free = _free(column, [pk for pk, _, _ in changes])
+        # The version stays: it is the same key, and whoever keeps a client with it may keep it.
+        return len(free), sum(unchanged.update(**change) for pk, unchanged, change in changes if pk in free)
 
 
 def _free(column: SealedColumn, pks: Sequence[Any]) -> set[Any]:

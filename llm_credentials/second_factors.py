@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from allauth.mfa.models import Authenticator
@@ -11,6 +12,7 @@ from cryptography.fernet import InvalidToken
 from django.db import transaction
 
 from llm_credentials import keyring
+from llm_credentials.patience import patiently
 
 TABLE: Final[str] = Authenticator._meta.db_table
 
@@ -26,19 +28,23 @@ def rows_by_key_id() -> dict[str, int]:
 def reseal() -> int:
     """Seal every secret under the first key; how many factors hold one that does not open. Raises KeyringError."""
     ring = keyring.ring()
-    unreadable = 0
-    for pk in list(Authenticator.objects.order_by("pk").values_list("pk", flat=True)):
-        with transaction.atomic():
-            row = Authenticator.objects.select_for_update().filter(pk=pk).first()
-            if row is None or not set(_key_ids(row.data)) - {ring.primary.id}:
-                continue
-            try:
-                row.data = _resealed(row.data, ring)
-            except InvalidToken:
-                unreadable += 1
-                continue
-            row.save(update_fields=["data"])
-    return unreadable
+    rows = Authenticator.objects.order_by("pk").values_list("pk", "data")
+    waiting = [pk for pk, data in rows.iterator(chunk_size=1000) if set(_key_ids(data)) - {ring.primary.id}]
+    return sum(not patiently(partial(_reseal, pk, ring)) for pk in waiting)
+
+
+def _reseal(pk: Any, ring: keyring.KeyRing) -> bool:
+    """Whether it opens, or is gone."""
+    with transaction.atomic():
+        row = Authenticator.objects.select_for_update().filter(pk=pk).first()
+        if row is None:
+            return True
+        try:
+            row.data = _resealed(row.data, ring)
+        except InvalidToken:
+            return False
+        row.save(update_fields=["data"])
+    return True
 
 
 def _key_ids(value: Any) -> Iterator[str]:

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ NEW = f"new1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
 BOTH = f"{NEW},{OLD}"
 PROCESSES = 2
 """For the writers, and as many again for the readers."""
+WRITER_PAUSE_S = (0.3, 1.5)
+READER_PAUSE_S = (0.05, 0.3)
 BATCH = 200
 LIMIT_S = 900.0
 PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "groq", "together", "mistral", "digitalocean")
@@ -169,6 +172,8 @@ def _live(work: Callable[..., Any], *args: Any, **kwargs: Any) -> NoReturn:
     try:
         work(*args, **kwargs)
         code = 0
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -211,8 +216,7 @@ def _write(credentials: list[str], writers: int, part: int, directory: Path) -> 
             with lock:
                 out.write(json.dumps({"credential": credential, **said}) + "\n")
                 out.flush()
-            stop_s = chance.uniform(0.05, 0.3)
-            time.sleep(stop_s)
+            time.sleep(chance.uniform(*WRITER_PAUSE_S))
 
     _in_threads(mine, go)
 
@@ -253,7 +257,7 @@ def _read(credentials: list[str], readers: int, part: int, directory: Path) -> N
             if fault:
                 with lock:
                     out.write(json.dumps({"failed": fault}) + "\n")
-            time.sleep(chance.uniform(0.02, 0.1))
+            time.sleep(chance.uniform(*READER_PAUSE_S))
         with lock:
             out.write(json.dumps({"reads": reads}) + "\n")
             out.flush()

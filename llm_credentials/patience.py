@@ -1,0 +1,26 @@
+"""For work that nobody waits for: on SQLite it may come to nothing while many people write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import OperationalError, connection
+
+T = TypeVar("T")
+
+TRIES = 5
+PAUSE_S = 0.5
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """What ``work`` gives, which is one transaction and may be begun anew. Raises OperationalError after ``TRIES``."""
+    for turn in range(1, TRIES):
+        try:
+            return work()
+        except OperationalError:
+            if connection.in_atomic_block:
+                raise
+            time.sleep(PAUSE_S * turn)
+    return work()
