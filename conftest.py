@@ -90,6 +90,17 @@ def live_as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -
     listener.close()
 
 
+@pytest.fixture(autouse=True)
+def ledger_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's own thread sees nothing of a test's transaction: there, rows are written on the test's thread."""
+    from llm_credentials.ledger import writer
+
+    marker = request.node.get_closest_marker("django_db")
+    commits = {"transactional_db", "live_site"} & set(request.fixturenames)
+    if not commits and not (marker and marker.kwargs.get("transaction")):
+        monkeypatch.setattr(writer, "inline", True)
+
+
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     from llm_credentials.live import listener

@@ -21,6 +21,7 @@ from agents.registry import get_agent
 from agents.services import TURN
 from agents.watching import Interrupted, Watch, watching
 from llm_credentials.audit import AuditUnavailable
+from llm_credentials.ledger import writer
 from llm_credentials.providers import LLMError, LLMMessage
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def _end_by_itself(draft: Draft, ending: _Ending) -> None:
 
 
 async def _close(message_id: UUID, claim: UUID, draft: Draft, ending: _Ending) -> None:
+    await writer.flushed()  # whoever sees the answer sees what it cost
     await in_database(
         services.message_finish,
         message_id,

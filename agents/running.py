@@ -17,6 +17,7 @@ from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit
 from agents.registry import UnknownAgent, get_agent
 from agents.watching import Interrupted, Watch, watching
 from llm_credentials.audit import AuditUnavailable
+from llm_credentials.ledger import writer
 from llm_credentials.providers import LLMError
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ async def run_execute(run_id: UUID) -> Outcome:
     except Exception:
         logger.exception("a run could not be finished")
         error = INTERNAL_ERROR
+    await writer.flushed()  # whoever sees the run sees what it cost
     await in_database(
         services.run_finish,
         run_id,

@@ -8,6 +8,7 @@ The figures that the design asks for stand beside those measured; rounds alterna
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -35,7 +36,8 @@ from django.test.utils import CaptureQueriesContext  # noqa: E402
 
 from llm_credentials import bridge  # noqa: E402
 from llm_credentials.factory import client_for, explain_route, open_client  # noqa: E402
-from llm_credentials.models import UserCredential  # noqa: E402
+from llm_credentials.ledger import prices, writer  # noqa: E402
+from llm_credentials.models import LLMSettings, UsageRecord, UserCredential  # noqa: E402
 from llm_credentials.providers import LLMMessage  # noqa: E402
 from llm_credentials.routing import health, kept  # noqa: E402
 from llm_credentials.routing.resolve import resolve  # noqa: E402
@@ -44,6 +46,7 @@ from project.tests import servers  # noqa: E402
 
 ASK = [LLMMessage.user("What is 17 * 23?")]
 ROUNDS = 7
+Case: TypeAlias = Callable[[], Awaitable[Any]]
 WARM_LIMIT_US = 50
 COLD_LIMIT_MS = 5.0
 COLD_QUERIES = 3
@@ -61,11 +64,18 @@ def _report(name: str, value: str, limit: str) -> None:
     print(f"  {name:<48} {value:>12}   asked for: {limit}", flush=True)
 
 
-async def _cpu_us(call: Callable[[], Awaitable[Any]], calls: int) -> float:
+async def _cpu_us(call: Case, calls: int, at_once: int) -> float:
+    """Of all threads of this process, what is written after the answers included."""
+
+    async def one_after_the_other() -> None:
+        for _ in range(calls // at_once):
+            await call()
+
+    await writer.flushed()
     before = time.process_time()
-    for _ in range(calls):
-        await call()
-    return (time.process_time() - before) / calls * 1e6
+    await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
+    await writer.flushed()
+    return (time.process_time() - before) / (calls // at_once * at_once) * 1e6
 
 
 async def _warm_us(user: User, credential: UserCredential, calls: int = 2000) -> float:
@@ -83,29 +93,66 @@ async def _warm_us(user: User, credential: UserCredential, calls: int = 2000) ->
     return statistics.median(figures)
 
 
-async def _whole(user: User, credential: UserCredential, url: str, calls: int) -> None:
+def _cases(user: User, credential: UserCredential, url: str) -> tuple[dict[str, Case], dict[str, Case], Any]:
+    """Whole calls and streams of the SDK alone, our client alone, and all of it."""
     import openai
 
     sdk = openai.AsyncOpenAI(api_key="sbx-good-benchmark-1", base_url=f"{url}/v1", max_retries=0)
-    direct, routed = await open_client(credential), client_for(user)
+    routed = client_for(user)
     messages: list[Any] = [{"role": "user", "content": ASK[0].text}]
-    cases: dict[str, Callable[[], Awaitable[Any]]] = {
+
+    async def direct() -> Any:
+        return await (await open_client(credential)).complete(ASK)
+
+    async def sdk_stream() -> None:
+        options = {"include_usage": True}
+        async for _ in await sdk.chat.completions.create(
+            model="sandbox-instant", messages=messages, stream=True, stream_options=options
+        ):
+            pass
+
+    async def direct_stream() -> None:
+        async for _ in (await open_client(credential)).stream(ASK):
+            pass
+
+    async def routed_stream() -> None:
+        async for _ in routed.stream(ASK):
+            pass
+
+    whole: dict[str, Case] = {
         "bare SDK": lambda: sdk.chat.completions.create(model="sandbox-instant", messages=messages),
-        "our client": lambda: direct.complete(ASK),
+        "our client": direct,
         "RoutedClient": lambda: routed.complete(ASK),
     }
+    return whole, {"bare SDK": sdk_stream, "our client": direct_stream, "RoutedClient": routed_stream}, sdk
+
+
+async def _against_the_sdk(user: User, credential: UserCredential, url: str, calls: int) -> None:
+    whole, streamed, sdk = _cases(user, credential, url)
+    for what, cases in (("call", whole), ("stream", streamed)):
+        for at_once in (1, 50):
+            await _compare(f"{what}, {at_once} at once", cases, calls, at_once)
+    await sdk.close()
+
+
+async def _compare(what: str, cases: dict[str, Case], calls: int, at_once: int) -> None:
     figures: dict[str, list[float]] = {name: [] for name in cases}
     for call in cases.values():
         await call()
     for _ in range(ROUNDS):
         for name, call in cases.items():
-            figures[name].append(await _cpu_us(call, calls // ROUNDS))
+            figures[name].append(await _cpu_us(call, max(calls // ROUNDS, at_once), at_once))
     bare = statistics.median(figures["bare SDK"])
     for name, measured in figures.items():
         median = statistics.median(measured)
         limit = f"<= {WHOLE_LIMIT} of the SDK" if name == "RoutedClient" else "-"
-        _report(f"{name}, one call after the other", f"{median:.0f} us {median / bare:.2f}", limit)
-    await sdk.close()
+        _report(f"{name}, {what}", f"{median:.0f} us {median / bare:.2f}", limit)
+
+
+def _give_a_price() -> None:
+    """What costs nothing passes prices and budgets by: the sandbox's models cost what one of OpenAI's does."""
+    tariff = prices._tariff
+    prices._tariff = lambda provider, model, minute: tariff("openai", "gpt-4o-mini", minute)  # type: ignore[assignment]
 
 
 def _cold(user: User) -> None:
@@ -126,7 +173,7 @@ def _cold(user: User) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calls", type=int, default=350)
+    parser.add_argument("--calls", type=int, default=700)
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     name = connection.settings_dict["NAME"]
@@ -139,8 +186,10 @@ def main() -> None:
         with servers.running_valkey() as settings.REDIS_URL:
             url = settings.SANDBOX_URL = sandbox.stdout.readline().strip()
             settings.LLM_EGRESS_ALLOW = [url.removeprefix("http://")]
+            _give_a_price()
             user = User.objects.create_user("bench")
-            credential = UserCredential(user=user, provider="sandbox", model="sandbox-instant")
+            LLMSettings.objects.create(user=user, monthly_budget_usd=1_000_000)
+            credential = UserCredential(user=user, provider="openai", base_url=f"{url}/v1", model="sandbox-instant")
             credential.seal("sbx-good-benchmark-1")
             credential.save()
             print(f"routing on {connection.vendor}")
@@ -151,7 +200,10 @@ def main() -> None:
             warm_us = bridge.run(_warm_us, user, credential)
             _report("resolve and client, warm", f"{warm_us:.0f} us", f"<= {WARM_LIMIT_US} us")
             kept.KEPT_S = 0.45
-            bridge.run(_whole, user, credential, url, options.calls)
+            bridge.run(_against_the_sdk, user, credential, url, options.calls)
+            rows = UsageRecord.objects.filter(user=user)
+            unsettled = rows.exclude(state="settled").count()
+            _report("rows that are not settled, of all", f"{unsettled} of {rows.count()}", "0")
     finally:
         sandbox.terminate()
         sandbox.wait(10)

@@ -19,6 +19,7 @@ from django.db import models, transaction
 from django.utils import timezone
 
 from llm_credentials.audit import Action, note
+from llm_credentials.ledger import writer
 from llm_credentials.models import (
     AuditEvent,
     ConnectionTest,
@@ -62,6 +63,7 @@ def account_export(*, user: User) -> dict[str, Any]:
     """Everything that this site holds of the user, never a key."""
     note(action=Action.ACCOUNT_EXPORT, subject=str(user.pk))
     notify(user.pk, Kind.DATA_EXPORTED)
+    writer.flush()
     own: Mapping[str, Any] = {
         "exported_at": timezone.now(),
         "account": {

@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from llm_credentials import audit, connection_tests, removal
 from llm_credentials.connection_tests import QueueUnavailable
-from llm_credentials.ledger import books, rollups
+from llm_credentials.ledger import books, rollups, writer
 from llm_credentials.live import changes
 from llm_credentials.models import ConnectionTest
 from llm_credentials.notices import Kind, deliver, health
@@ -28,6 +28,7 @@ def _begin_audited_job(task_id: str = "", **kwargs: Any) -> None:
 @task_postrun.connect
 def _end_audited_job(**kwargs: Any) -> None:
     audit.end_job()
+    writer.flush()  # a pool's process may end without a word
 
 
 @shared_task(name="llm_credentials.connection_test", soft_time_limit=20, time_limit=25)

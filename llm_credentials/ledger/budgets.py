@@ -2,25 +2,29 @@
 
 A call is admitted by its worst case, together with everything that others have reserved. Own keys: the user's monthly
 budget. The site's keys: what staff allow a user a day, and all users together.
+
+Each budget in use has a counter, which moves in the transactions that write the rows it counts: it is the sum of its
+period's rows, without adding them up. It comes into being with the first call that a budget applies to, by adding up
+once. What was under way by then without having been counted, and what a process still sends that has not heard of the
+budget, is put right when the counter is added up again a few minutes later.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
-from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from django.db import connection, models, transaction
 from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from llm_credentials.models import UsageRecord
+from llm_credentials.ledger.hand import Hand, Statement
+from llm_credentials.models import BudgetCounter, UsageRecord
 from llm_credentials.providers import BudgetExceeded
 from llm_credentials.routing.receipt import KeyOwner
 
@@ -39,24 +43,66 @@ class Limits:
     """For all users on the site's keys."""
     system_unpriced: bool = False
     """Whether the site's keys may call models whose price is unknown."""
+    own_set_at: datetime | None = None
+    """When the user last changed their settings: a counter that is older is added up anew."""
+    system_set_at: datetime | None = None
+    """When staff last changed the allowance."""
 
-    def of(self, owner: KeyOwner) -> tuple[_Limit, ...]:
-        every: tuple[_Limit, ...]
+    def of(self, owner: KeyOwner) -> tuple[Limit, ...]:
+        """Those that apply to a key of this owner."""
         if owner == "user":
-            every = (_Limit("own", self.own_monthly_usd, "Your budget for this month"),)
-        else:
-            every = (
-                _Limit("system", self.system_daily_usd, "Your allowance on the site's keys for today"),
-                _Limit("total", self.system_daily_total_usd, "The site's allowance for today"),
-            )
-        return tuple(limit for limit in every if limit.usd is not None)
+            budget = self.own_monthly_usd
+            return () if budget is None else (Limit("own", budget, self.own_set_at),)
+        daily, total = self.system_daily_usd, self.system_daily_total_usd
+        own = () if daily is None else (Limit("system", daily, self.system_set_at),)
+        return own if total is None else (*own, Limit("total", total, self.system_set_at))
+
+
+Name: TypeAlias = Literal["own", "system", "total"]
+_WORDS: Mapping[Name, str] = {
+    "own": "Your budget for this month",
+    "system": "Your allowance on the site's keys for today",
+    "total": "The site's allowance for today",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class _Limit:
-    name: str
-    usd: Decimal | None
-    words: str
+class Limit:
+    name: Name
+    usd: Decimal
+    set_at: datetime | None = None
+
+    @property
+    def set_micros(self) -> int:
+        return 0 if self.set_at is None else int(self.set_at.timestamp() * 1_000_000)
+
+    def counter_id(self, user_id: Any, at: datetime) -> str:
+        """Of the counter that a call at that time belongs to."""
+        match self.name:
+            case "own":
+                return f"own:{user_id}:{at.year}-{at.month:02}"
+            case "system":
+                return f"system:{user_id}:{at.year}-{at.month:02}-{at.day:02}"
+            case "total":
+                return f"total:{at.year}-{at.month:02}-{at.day:02}"
+
+    def refusal(self, used_e8: int, worst_usd: Decimal | None) -> BudgetExceeded | None:
+        """None when a call of this worst case still fits.
+
+        One whose price is unknown (``None``) fits as long as the budget is not used up.
+        """
+        limit_e8 = e8(self.usd)
+        if used_e8 < limit_e8 and used_e8 + e8(worst_usd) <= limit_e8:
+            return None
+        return BudgetExceeded(
+            f"{_WORDS[self.name]} is ${self.usd:.2f}; with ${Decimal(used_e8).scaleb(-8):.2f} spent or reserved, "
+            "this call does not fit any more."
+        )
+
+
+def e8(usd: Decimal | None) -> int:
+    """Whole hundred-millionths, which is what the ledger's columns can tell apart; unknown counts as nothing."""
+    return 0 if usd is None else int(usd.scaleb(8))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +137,8 @@ def limits_from(
     *,
     policy_usd: Decimal | None = None,
     exception_usd: Decimal | None = None,
+    own_set_at: datetime | None = None,
+    system_set_at: datetime | None = None,
 ) -> Limits:
     """The user's own and what staff wrote into ``llm/system_allowance``; what makes no sense there counts as zero.
 
@@ -104,6 +152,8 @@ def limits_from(
         system_daily_usd=min(daily, default=None) if exception_usd is None else exception_usd,
         system_daily_total_usd=_amount(values.get("daily_usd_total")),
         system_unpriced=values.get("unpriced_models") is True,
+        own_set_at=own_set_at,
+        system_set_at=system_set_at,
     )
 
 
@@ -117,38 +167,6 @@ def _amount(value: object) -> Decimal | None:
     return amount if amount.is_finite() and amount > 0 else Decimal(0)
 
 
-@contextmanager
-def admitted(user_id: Any, owner: KeyOwner, limits: Limits, worst_usd: Decimal | None) -> Iterator[None]:
-    """What is written inside counts before anybody else is asked. Raises BudgetExceeded when it does not fit.
-
-    A price that is unknown (``None``) fits as long as the budget is not used up; what costs nothing always does.
-    """
-    applying = limits.of(owner)
-    if not applying or worst_usd == 0:
-        yield
-        return
-    with transaction.atomic():
-        _queue_up([f"{limit.name}:{'' if limit.name == 'total' else user_id}" for limit in applying])
-        for limit in applying:
-            standing = Standing(spent_usd=spent_usd(limit.name, user_id), limit_usd=limit.usd or Decimal(0))
-            if standing.is_used_up or standing.spent_usd + (worst_usd or 0) > standing.limit_usd:
-                raise BudgetExceeded(
-                    f"{limit.words} is ${standing.limit_usd:.2f}; with ${standing.spent_usd:.2f} spent or reserved, "
-                    "this call does not fit any more."
-                )
-        yield
-
-
-def _queue_up(names: list[str]) -> None:
-    """One at a time past here until the transaction ends. SQLite's transactions take the write lock when they begin."""
-    if connection.vendor != "postgresql":
-        return
-    with connection.cursor() as cursor:
-        for name in sorted(names):
-            number = int.from_bytes(blake2b(f"llm-budget:{name}".encode(), digest_size=8).digest(), "big", signed=True)
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
-
-
 def standing(user_id: Any, limit_usd: Decimal | None) -> Standing | None:
     """Of the user's monthly budget; None without one."""
     if limit_usd is None:
@@ -156,31 +174,110 @@ def standing(user_id: Any, limit_usd: Decimal | None) -> Standing | None:
     return Standing(spent_usd=spent_usd("own", user_id), limit_usd=limit_usd)
 
 
-def spent_usd(name: str, user_id: Any) -> Decimal:
+def spent_usd(name: Name, user_id: Any) -> Decimal:
     """In the current period of ``own`` (a month), ``system`` or ``total`` (a day); what is reserved counts in full.
 
-    What lies a while back is added up once in this process and then remembered, so that a call never adds up a month.
+    Added up from the rows. What lies a while back is added up once in this process and then remembered.
     """
     now = timezone.now()
-    match name:
-        case "own":
-            rows = UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.USER)
-            start = _month(now)
-        case "system":
-            rows = UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.SYSTEM)
-            start = _day(now)
-        case "total":
-            rows, user_id = UsageRecord.objects.filter(key_owner=UsageRecord.KeyOwner.SYSTEM), None
-            start = _day(now)
-        case _:
-            raise ValueError(f"there is no budget called {name!r}")
+    rows, start = _rows_of(name, user_id, now)
     settled_until = max(start, _closed_until(now))
-    place = (name, user_id, start, settled_until)
+    place = (name, None if name == "total" else user_id, start, settled_until)
     if (closed := _closed.get(place)) is None:
         closed = _sum(rows.filter(at__gte=start, at__lt=settled_until))
         _remember(place, closed)
     return closed + _sum(rows.filter(at__gte=settled_until))
 
+
+def _rows_of(name: Name, user_id: Any, at: datetime) -> tuple[QuerySet[UsageRecord], datetime]:
+    """What the budget counts, and when its period of that time began."""
+    match name:
+        case "own":
+            return UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.USER), _month(at)
+        case "system":
+            return UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.SYSTEM), _day(at)
+        case "total":
+            return UsageRecord.objects.filter(key_owner=UsageRecord.KeyOwner.SYSTEM), _day(at)
+
+
+# Counters
+
+AGAIN_AFTER = timedelta(minutes=6)
+"""By then everything that was under way when a counter began is settled or swept."""
+KEPT_FOR = timedelta(days=2)
+"""Past a counter's period, for what settles late."""
+
+
+def take(counter_id: str, limits: Sequence[Limit], worst_e8: int, moved_e8: int) -> Statement:
+    """Touches one row if the counter is there, is not older than any of the limits, and all of it fits all of them."""
+    least_e8 = min(e8(limit.usd) for limit in limits)
+    newest = max(limit.set_micros for limit in limits)
+    return _TAKE, [moved_e8 + worst_e8, counter_id, newest, moved_e8, least_e8, moved_e8 + worst_e8, least_e8]
+
+
+def move(counter_id: str, moved_e8: int) -> Statement:
+    """Moves a counter if there is one."""
+    return _MOVE, [moved_e8, counter_id]
+
+
+def use(hand: Hand, limit: Limit, user_id: Any, at: datetime, moved_e8: int) -> int:
+    """Move the limit's counter and give what it then says; for the rest of the transaction it is nobody else's.
+
+    One that is not there yet, or is older than the limit, is added up: the rows that ``moved_e8`` comes from must have
+    been written by then.
+    """
+    counter_id = limit.counter_id(user_id, at)
+    if hand.run(move(counter_id, moved_e8)) == [0]:
+        ends = _end(limit.name, at) + KEPT_FOR
+        owner = None if limit.name == "total" else user_id
+        hand.run((_BEGIN, [counter_id, owner, _NEVER, _stored(ends)]), move(counter_id, moved_e8))
+    used_e8, known_micros = hand.row((_READ, [counter_id]))
+    if known_micros >= limit.set_micros:
+        return int(used_e8)
+    used_e8 = _added_up_e8(limit.name, user_id, at)
+    again_at = _stored(timezone.now() + AGAIN_AFTER)
+    hand.run((_ANEW, [used_e8, limit.set_micros, again_at, counter_id]))
+    return used_e8
+
+
+def recount() -> int:
+    """Add up again the counters that are due, and forget those whose period is long over; how many were added up."""
+    now = timezone.now()
+    BudgetCounter.objects.filter(ends_at__lt=now).delete()
+    due = list(BudgetCounter.objects.filter(again_at__lte=now).values_list("pk", flat=True))
+    for counter_id in due:
+        with transaction.atomic():
+            counter = BudgetCounter.objects.select_for_update().filter(pk=counter_id).first()
+            if counter is not None:
+                counter.used_e8 = _added_up_e8(counter.name, counter.user_id, counter.began)
+                counter.again_at = None
+                counter.save(update_fields=["used_e8", "again_at"])
+    return len(due)
+
+
+_NEVER = -1
+_BEGIN = (
+    "INSERT INTO llm_budget_counters (id, user_id, used_e8, set_at, ends_at) VALUES (%s, %s, 0, %s, %s)"
+    " ON CONFLICT DO NOTHING"
+)
+_ANEW = "UPDATE llm_budget_counters SET used_e8 = %s, set_at = %s, again_at = %s WHERE id = %s"
+
+
+_MOVE = "UPDATE llm_budget_counters SET used_e8 = used_e8 + %s WHERE id = %s"
+_TAKE = f"{_MOVE} AND set_at >= %s AND used_e8 + %s < %s AND used_e8 + %s <= %s"
+_READ = "SELECT used_e8, set_at FROM llm_budget_counters WHERE id = %s"
+
+
+def _added_up_e8(name: Name, user_id: Any, at: datetime) -> int:
+    rows, start = _rows_of(name, user_id, at)
+    return e8(_sum(rows.filter(at__gte=start, at__lt=_end(name, at))))
+
+
+def _stored(at: datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(at)
+
+
+# Sums
 
 CLOSED_AFTER = timedelta(minutes=15)
 """Older rows are closed: settled, or swept at their worst case, which a late settlement only lowers."""
@@ -243,3 +340,8 @@ def _day(now: datetime) -> datetime:
 
 def _month(now: datetime) -> datetime:
     return _day(now).replace(day=1)
+
+
+def _end(name: Name, at: datetime) -> datetime:
+    """Of the period that this time belongs to."""
+    return _month(_month(at) + timedelta(days=32)) if name == "own" else _day(at) + timedelta(days=1)

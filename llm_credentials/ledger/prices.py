@@ -5,6 +5,7 @@ An unknown price is None and never zero. What a site hosts itself costs nothing 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -75,17 +76,90 @@ def _per_million_usd(slug: str, price_provider: str, self_hosted: bool, model: s
     return _price(price_provider, self_hosted, model, at, input_tokens=750_000, output_tokens=250_000).usd
 
 
-def _price(price_provider: str, self_hosted: bool, model: str, at: datetime, **tokens: int | None) -> Price:
+def _price(
+    price_provider: str,
+    self_hosted: bool,
+    model: str,
+    at: datetime,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    cache_read_tokens: int | None = None,
+    cache_write_tokens: int | None = None,
+) -> Price:
     if self_hosted:
         return Price(Decimal(0), SELF_HOSTED)
     if not price_provider:
         return UNKNOWN
+    tariff = _tariff(price_provider, model, int(at.timestamp()) // 60)
+    if tariff is None:
+        return UNKNOWN
+    rates = tariff.rates[bisect_left(tariff.starts, input_tokens)]
+    read, written = cache_read_tokens or 0, cache_write_tokens or 0
+    total = (
+        rates.input * (input_tokens - read - written)
+        + rates.output * output_tokens
+        + rates.cache_read * read
+        + rates.cache_write * written
+    )
+    return Price(total.quantize(_PLACES), tariff.source)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """USD for one token."""
+
+    input: Decimal
+    output: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class _Tariff:
+    starts: tuple[int, ...]
+    """Above so many input tokens the next rates hold."""
+    rates: tuple[_Rates, ...]
+    source: str
+
+
+@lru_cache(maxsize=4096)
+def _tariff(price_provider: str, model: str, minute: int) -> _Tariff | None:
+    """What a model costs in that minute since the epoch; None when nobody knows.
+
+    Asking for a price takes longer than all else that the ledger does: between two tiers it is so much for each token.
+    """
     # Loading the prices takes a moment, and the settings pages need none.
     import genai_prices
+    from genai_prices.types import TieredPrices
 
-    usage: PricedUsage = genai_prices.Usage(**tokens)
-    try:
+    at = datetime.fromtimestamp(minute * 60, UTC)
+
+    def usd(**tokens: int) -> Decimal:
+        usage: PricedUsage = genai_prices.Usage(**tokens)
         found = genai_prices.calc_price(usage, model, provider_id=price_provider, genai_request_timestamp=at)
+        return Decimal(found.total_price)
+
+    def rates(many: int) -> _Rates:
+        """For so many input tokens."""
+        plain = usd(input_tokens=many, output_tokens=0)
+        return _Rates(
+            input=plain / many,
+            output=(usd(input_tokens=many, output_tokens=many) - plain) / many,
+            cache_read=usd(input_tokens=many, output_tokens=0, cache_read_tokens=many) / many,
+            cache_write=usd(input_tokens=many, output_tokens=0, cache_write_tokens=many) / many,
+        )
+
+    try:
+        found = genai_prices.calc_price(
+            genai_prices.Usage(input_tokens=1, output_tokens=1),
+            model,
+            provider_id=price_provider,
+            genai_request_timestamp=at,
+        )
+        tiered = [price for price in vars(found.model_price).values() if isinstance(price, TieredPrices)]
+        starts = tuple(sorted({tier.start for price in tiered for tier in price.tiers} - {0}))
+        each = tuple(rates(many) for many in (*starts, (starts[-1] if starts else 0) + 1_000_000))
     except (LookupError, ValueError):
-        return UNKNOWN
-    return Price(found.total_price.quantize(_PLACES), f"genai-prices {genai_prices.__version__}")
+        return None
+    return _Tariff(starts, each, f"genai-prices {genai_prices.__version__}")

@@ -17,7 +17,7 @@ from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
 from llm_credentials.models.settings import LLMSettings, SystemConfig, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
-from llm_credentials.models.usage import UsageRecord
+from llm_credentials.models.usage import BudgetCounter, UsageRecord
 
 __all__ = [
     "MASK",
@@ -25,6 +25,7 @@ __all__ = [
     "AuditEvent",
     "AuditHead",
     "AuditKey",
+    "BudgetCounter",
     "Change",
     "ConnectionTest",
     "EgressAllowance",

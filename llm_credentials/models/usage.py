@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
+from datetime import UTC, datetime
+from typing import Literal, Self, cast
 from uuid import uuid4
 
 from django.conf import settings
@@ -80,3 +81,42 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.provider} {self.model} {self.at:%Y-%m-%d %H:%M}"
+
+
+class BudgetCounter(models.Model):
+    """What counts towards one budget in one period. Moves in the transactions that write the rows it counts."""
+
+    id = models.CharField(primary_key=True, max_length=80)
+    """``own:<user>:2026-11``, ``system:<user>:2026-11-21`` or ``total:2026-11-21``."""
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="+")
+    """None for the budget of all users together."""
+    used_e8 = models.BigIntegerField()
+    """Hundred-millionths of a dollar, exact on every database; reserved amounts included."""
+    set_at = models.BigIntegerField()
+    """Microseconds since the epoch: the change of the limit that it was last added up for."""
+    again_at = models.DateTimeField(null=True)
+    """When it is to be added up again."""
+    ends_at = models.DateTimeField()
+    """When it can be forgotten."""
+
+    class Meta:
+        db_table = "llm_budget_counters"
+        indexes = [
+            models.Index(fields=["ends_at"], name="budget_counter_ends"),
+            models.Index(fields=["again_at"], condition=models.Q(again_at__isnull=False), name="budget_counter_again"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def name(self) -> Literal["own", "system", "total"]:
+        return cast('Literal["own", "system", "total"]', self.id.partition(":")[0])
+
+    @property
+    def began(self) -> datetime:
+        """The first moment of its period."""
+        period = self.id.rpartition(":")[2]
+        return datetime.fromisoformat(period if len(period) == len("2026-11-21") else f"{period}-01").replace(
+            tzinfo=UTC
+        )

@@ -19,6 +19,7 @@ from llm_credentials.providers.errors import (
     QuotaExhausted,
     RateLimited,
     RequestRejected,
+    SiteUnavailable,
     StreamInterrupted,
     UnsupportedContent,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "RateLimited",
     "ReasoningPart",
     "RequestRejected",
+    "SiteUnavailable",
     "StreamInterrupted",
     "TextPart",
     "ToolCall",

@@ -2,6 +2,7 @@
 
     LLMError
     ├── NotConfigured            no usable candidate
+    ├── SiteUnavailable          503: our own database does not answer; nothing was sent
     ├── CredentialUnreadable     sealed under a lost key, or moved
     ├── EgressBlocked            destination not allowed
     ├── BudgetExceeded
@@ -67,6 +68,14 @@ def _rebuild(cls: type[LLMError], args: tuple[Any, ...], state: dict[str, Any]) 
 
 class NotConfigured(LLMError):
     user_message = "No usable key. Add one on the providers page of your settings."
+
+
+class SiteUnavailable(LLMError):
+    retryable = True
+    user_message = "This site cannot reach its own records just now. Nothing was sent; try again in a moment."
+
+    def __init__(self, message: str = "", **context: Any) -> None:
+        super().__init__(message, **{"status_code": 503, "retry_after_s": 2.0, **context})
 
 
 class CredentialUnreadable(LLMError):

@@ -86,6 +86,11 @@ def failed(destination: str) -> None:
         _rest(destination, OPEN_S)
 
 
+def has_failed(destination: str) -> bool:
+    """Whether a success would change anything. Asks nobody."""
+    return destination in _local.failures
+
+
 def succeeded(destination: str) -> None:
     """Costs nothing unless the destination failed before."""
     with _local.lock:
@@ -138,8 +143,10 @@ def _refresh(targets: list[str], now: float) -> None:
             if score is not None:
                 _local.until[target] = max(_local.until.get(target, 0.0), float(score))
         for destination, count in zip(destinations, counts, strict=True):
-            if count is not None:
+            if count is not None and int(count):
                 _local.failures[destination] = int(count)
+            elif count is not None:
+                _local.failures.pop(destination, None)
 
 
 def _prune() -> None:

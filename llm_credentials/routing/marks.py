@@ -8,9 +8,10 @@ key that was entered anew meanwhile is not blamed for the old one.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+from uuid import UUID
+
 import structlog
-from django.db.models import F
-from django.utils import timezone
 
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
@@ -27,27 +28,32 @@ from llm_credentials.routing.snapshot import Row
 log = structlog.get_logger(__name__)
 
 Status = LLMCredential.Status
+Verdict: TypeAlias = tuple[LLMCredential.Status | None, str]
+"""The status, or None for "as it was"; the words beside it."""
 
 
-def note(row: Row, error: LLMError | None, *, sent: bool, answered: bool) -> None:
-    """Write down one attempt with this key. ``sent``: it left for the provider; ``answered``: the provider accepted it.
+def key_of(row: Row) -> tuple[type[LLMCredential], UUID] | None:
+    """Whose counters move when this key is used; None for one that has none."""
+    return (type(row), row.pk) if isinstance(row, UserCredential | SystemCredential) else None
 
-    One UPDATE, a second one when the status changes.
-    """
+
+def verdict(row: Row, error: LLMError | None, *, answered: bool) -> Verdict | None:
+    """What an attempt says about its key that is not known yet. ``answered``: the provider accepted it."""
     if not isinstance(row, UserCredential | SystemCredential):
-        return
-    rows = type(row)._default_manager.filter(pk=row.pk)
-    if sent:
-        rows.update(request_count=F("request_count") + 1, last_used_at=timezone.now())
-    verdict = (Status.VALID, "") if answered else _verdict(error)
-    if verdict is None or (row.status, row.status_detail) == verdict:
-        return
+        return None
     if isinstance(error, CredentialUnreadable) and row.is_lost:
         # Its encryption key is not on the ring of this process: lists say so by themselves. Perhaps it is on another's,
         # because a new key is just being rolled out; then a mark would put a good key out of use everywhere.
-        return
-    status, detail = verdict
-    same_key = rows.filter(version=row.version)
+        return None
+    found = (Status.VALID, "") if answered else _verdict(error)
+    return None if found is None or (row.status, row.status_detail) == found else found
+
+
+def note(row: Row, found: Verdict) -> None:
+    """Write it down. Synchronous; one UPDATE, or two."""
+    assert isinstance(row, UserCredential | SystemCredential)
+    status, detail = found
+    same_key = type(row)._default_manager.filter(pk=row.pk, version=row.version)
     if status is None:
         same_key.update(status_detail=detail)
     elif same_key.exclude(status=status).update(status=status, status_detail=detail):
@@ -56,10 +62,12 @@ def note(row: Row, error: LLMError | None, *, sent: bool, answered: bool) -> Non
             notices.credential_changed(row, status)
     else:
         same_key.update(status_detail=detail)
+    # The row may be used for further calls before it is read again.
+    row.status, row.status_detail = status or row.status, detail
 
 
-def _verdict(error: LLMError | None) -> tuple[LLMCredential.Status | None, str] | None:
-    """(the status, or None for "as it was"; the words beside it), or None when it says nothing about the key."""
+def _verdict(error: LLMError | None) -> Verdict | None:
+    """None when it says nothing about the key."""
     match error:
         case AuthenticationFailed():
             return Status.INVALID, f"{error.user_message}{_code(error)}"

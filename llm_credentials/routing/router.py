@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 from asgiref.sync import sync_to_async
-from django.db import transaction
 from django.urls import NoReverseMatch, reverse
 
-from llm_credentials.ledger import books, estimate, prices
-from llm_credentials.ledger.books import Entry, Outcome, State
+from llm_credentials.ledger import estimate, prices, writer
+from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
 from llm_credentials.models import UsageRecord
 from llm_credentials.providers import (
@@ -45,6 +45,7 @@ from llm_credentials.providers import (
     QuotaExhausted,
     RateLimited,
     RequestRejected,
+    SiteUnavailable,
     StreamInterrupted,
     TextPart,
     UnsupportedContent,
@@ -132,6 +133,7 @@ class _Trial:
     number: int
     started: float
     limit_s: float
+    reservation: Reservation | None = None
     ttft_ms: int | None = None
     heard: list[Piece] = field(default_factory=list)
     opened: bool = False
@@ -319,9 +321,10 @@ class Chain:
         """Put the worst case into the ledger before anything leaves."""
         prompt_tokens, answer_tokens = size.prompt_tokens(), size.answer_tokens(trial.candidate)
         worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
+        trial.reservation = reservation(trial.entry, self.loaded.limits, worst, prompt_tokens)
         try:
-            await sync_to_async(books.reserve)(trial.entry, self.loaded.limits, worst, prompt_tokens)
-        except BudgetExceeded as error:
+            await writer.reserve(trial.reservation)
+        except (BudgetExceeded, RequestRejected, SiteUnavailable) as error:
             error.provider = trial.candidate.key.provider
             error.receipt = self.receipt(trial.candidate)
             raise
@@ -402,7 +405,17 @@ class Chain:
         )
         if state != State.VOID:
             self.prices.append(price)
-        await _to_the_end(sync_to_async(_write)(trial, error, ended, self.size is not None))
+        sent = trial.opened and not _stayed_here(error)
+        settlement = Settlement(
+            outcome=ended, reservation=trial.reservation, key=marks.key_of(trial.row) if sent else None
+        )
+        await _settled(settlement)
+        verdict = marks.verdict(trial.row, error, answered=outcome == OK or trial.ttft_ms is not None)
+        steps = list(_health_news(trial, error, ended))
+        if verdict is not None:
+            steps.append(("marks", partial(marks.note, trial.row, verdict)))
+        if steps:
+            await _to_the_end(sync_to_async(_take)(steps, trial))
 
     def _counted(self, trial: _Trial, error: LLMError | None, answer: object) -> tuple[UsageRecord.State, Usage]:
         """The usage, made up for where the provider did not say, and how far it can be trusted."""
@@ -542,36 +555,22 @@ async def _to_the_end(work: Awaitable[None]) -> None:
     await asyncio.shield(task)
 
 
-def _write(trial: _Trial, error: LLMError | None, ended: Outcome, reserved: bool) -> None:
-    """Ledger, the key's counters and status, health: each of them, whatever becomes of the others."""
-    steps: dict[str, Callable[[], Any]] = {"marks": lambda: _mark(trial, error, ended)}
-    if reserved:
-        steps = {"ledger": lambda: books.settle(trial.entry, ended), **steps}
-    try:
-        # Together, because each transaction costs as much as what is written in it.
-        with transaction.atomic():
-            for step in steps.values():
-                step()
-    except Exception:
-        for name, step in steps.items():
-            _try(name, step, trial)
-    _try("health", lambda: _tell_health(trial, error, ended), trial)
+async def _settled(settlement: Settlement) -> None:
+    if settlement.reservation is None and settlement.key is None:
+        return
+    if writer.inline:
+        await _to_the_end(writer.settle(settlement))
+    else:
+        await writer.settle(settlement)
 
 
-def _try(name: str, step: Callable[[], Any], trial: _Trial) -> None:
-    try:
-        step()
-    except Exception as problem:
-        log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
-
-
-def _mark(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
-    marks.note(
-        trial.row,
-        error,
-        sent=trial.opened and not _stayed_here(error),
-        answered=ended.outcome == OK or trial.ttft_ms is not None,
-    )
+def _take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: _Trial) -> None:
+    """Each of them, whatever becomes of the others."""
+    for name, step in steps:
+        try:
+            step()
+        except Exception as problem:
+            log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
 
 
 def _stayed_here(error: LLMError | None) -> bool:
@@ -579,16 +578,18 @@ def _stayed_here(error: LLMError | None) -> bool:
     return isinstance(error, NEVER_SENT) or (isinstance(error, RequestRejected) and error.status_code is None)
 
 
-def _tell_health(trial: _Trial, error: LLMError | None, ended: Outcome) -> None:
+def _health_news(trial: _Trial, error: LLMError | None, ended: Outcome) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What others should know of the destination and the key."""
     key = trial.candidate.key
-    if ended.outcome == OK or (error is not None and error.status_code is not None and error.status_code < 500):
-        health.succeeded(key.destination)
+    lives = ended.outcome == OK or (error is not None and error.status_code is not None and error.status_code < 500)
+    if lives and health.has_failed(key.destination):
+        yield "health", partial(health.succeeded, key.destination)
     if error is None:
         return
     match rule(error).health:
         case "cooldown":
-            health.rest(key.ref, error.retry_after_s)
+            yield "health", partial(health.rest, key.ref, error.retry_after_s)
         case "breaker" if not isinstance(error, DeadlineExceeded) or ended.latency_ms >= BLAMED_FROM_S * 1000:
-            health.failed(key.destination)
+            yield "health", partial(health.failed, key.destination)
         case _:
             pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias, TypeGuard
 from uuid import UUID
@@ -61,6 +61,8 @@ class Site:
     config: Mapping[str, Any]
     policies: Mapping[int, Sequence[Policy]]
     """By the id of the group; those for everybody under ``EVERYBODY``."""
+    allowances_set_at: datetime | None = None
+    """When staff last changed what may be spent on the site's keys: the system config or a policy."""
 
     def policy_of(self, group_ids: Set[int]) -> Policy:
         groups = sorted(group_ids & self.policies.keys())
@@ -71,12 +73,17 @@ def load_site() -> Site:
     """Synchronous: three queries, and one for where calls may go, which every opening of a key asks next."""
     egress.policy()
     policies: dict[int, list[Policy]] = {}
+    changes: list[datetime] = []
     for row in GroupPolicy.objects.order_by("created_at"):
         policies.setdefault(row.group_id or EVERYBODY, []).append(row.value)
+        changes.append(row.updated_at)
+    config = {row.key: row for row in SystemConfig.objects.filter(category="llm")}
+    changes += [row.updated_at for key, row in config.items() if key == "system_allowance"]
     return Site(
         rows=[*SystemCredential.objects.all(), *environment_credentials()],
-        config=dict(SystemConfig.objects.filter(category="llm").values_list("key", "value")),
+        config={key: row.value for key, row in config.items()},
         policies=policies,
+        allowances_set_at=max(changes, default=None),
     )
 
 
@@ -95,6 +102,8 @@ def load(user: Person, site: Site) -> Loaded:
         config.get("system_allowance"),
         policy_usd=policy.system_daily_usd,
         exception_usd=allowance.daily_usd if allowance else None,
+        own_set_at=settings.updated_at,
+        system_set_at=max(filter(None, (site.allowances_set_at, allowance and allowance.updated_at)), default=None),
     )
     snapshot = Snapshot(
         specs={spec.slug: spec for spec in specs()},

@@ -15,7 +15,7 @@ from django.db import connections
 from django.utils import timezone
 
 from llm_credentials.factory import client_for
-from llm_credentials.ledger import books, budgets
+from llm_credentials.ledger import books, budgets, pen
 from llm_credentials.ledger.books import Entry, Outcome, State
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.prices import UNKNOWN, Price
@@ -46,10 +46,9 @@ def _ended(amount: str | None = "0.25", state: Any = State.SETTLED) -> Outcome:
     return Outcome(state=state, outcome="ok", latency_ms=12, ttft_ms=3, usage=usage, price=price)
 
 
-def _spend(user: User, amount: str, owner: KeyOwner = "user", **changes: Any) -> None:
-    entry = _entry(user, owner, **changes)
-    books.reserve(entry, NO_LIMITS, _dollars(amount), 10)
-    books.settle(entry, _ended(amount))
+def _spend(user: User, amount: str, owner: KeyOwner = "user", *, limits: Limits = NO_LIMITS, **changes: Any) -> None:
+    reserved = books.reserve(_entry(user, owner, **changes), limits, _dollars(amount), 10)
+    books.settle(reserved, _ended(amount))
 
 
 # Reserve, settle, sweep
@@ -64,8 +63,8 @@ def test_reservation_is_written_at_its_worst_case(alice: User) -> None:
 
 def test_settlement_writes_what_it_came_to(alice: User) -> None:
     entry = _entry(alice)
-    books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
-    assert books.settle(entry, _ended("0.25"))
+    reserved = books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
+    assert books.settle(reserved, _ended("0.25"))
     row = UsageRecord.objects.get(pk=entry.id)
     assert (row.state, row.outcome, row.cost_usd, row.price_source) == ("settled", "ok", Decimal("0.25"), "test")
     assert (row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cache_write_tokens) == (10, 5, 4, None)
@@ -74,24 +73,24 @@ def test_settlement_writes_what_it_came_to(alice: User) -> None:
 
 def test_settlement_happens_once(alice: User) -> None:
     entry = _entry(alice)
-    books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
-    assert books.settle(entry, _ended("0.25"))
-    assert not books.settle(entry, _ended("9.99"))
+    reserved = books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
+    assert books.settle(reserved, _ended("0.25"))
+    assert not books.settle(reserved, _ended("9.99"))
     assert UsageRecord.objects.get().cost_usd == Decimal("0.25")
 
 
 def test_settlement_at_an_unknown_price_has_no_cost(alice: User) -> None:
     entry = _entry(alice)
-    books.reserve(entry, NO_LIMITS, UNKNOWN, 100)
-    books.settle(entry, _ended(None))
+    reserved = books.reserve(entry, NO_LIMITS, UNKNOWN, 100)
+    books.settle(reserved, _ended(None))
     row = UsageRecord.objects.get()
     assert (row.reserved_usd, row.cost_usd) == (None, None)
 
 
 def test_void_attempt_costs_nothing(alice: User) -> None:
     entry = _entry(alice)
-    books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
-    books.settle(entry, _ended("0.25", State.VOID))
+    reserved = books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
+    books.settle(reserved, _ended("0.25", State.VOID))
     assert UsageRecord.objects.get().cost_usd == 0
     assert budgets.spent_usd("own", alice.pk) == 0
 
@@ -110,12 +109,12 @@ def test_sweep_closes_what_a_crash_left_at_its_worst_case(alice: User) -> None:
 
 def test_sweep_is_corrected_by_a_call_that_ends_after_all(alice: User) -> None:
     entry = _entry(alice, at=timezone.now() - timedelta(hours=1))
-    books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
+    reserved = books.reserve(entry, NO_LIMITS, _dollars("1.50"), 100)
     books.sweep()
-    assert books.settle(entry, _ended("0.25"))
+    assert books.settle(reserved, _ended("0.25"))
     row = UsageRecord.objects.get()
     assert (row.state, row.cost_usd) == ("settled", Decimal("0.25"))
-    assert not books.settle(entry, _ended("9.99"))
+    assert not books.settle(reserved, _ended("9.99"))
 
 
 # Budgets
@@ -133,8 +132,8 @@ def test_budget_admits_up_to_its_last_cent(alice: User) -> None:
 def test_budget_gets_back_what_a_call_did_not_use(alice: User) -> None:
     limits = Limits(own_monthly_usd=Decimal("1.00"))
     entry = _entry(alice)
-    books.reserve(entry, limits, _dollars("1.00"), 10)
-    books.settle(entry, _ended("0.05"))
+    reserved = books.reserve(entry, limits, _dollars("1.00"), 10)
+    books.settle(reserved, _ended("0.05"))
     books.reserve(_entry(alice), limits, _dollars("0.90"), 10)
 
 
@@ -167,7 +166,7 @@ def test_allowance_of_the_site_is_for_all_users_together(alice: User, bob: User)
 def test_budget_lets_unknown_prices_pass_until_it_is_used_up(alice: User) -> None:
     limits = Limits(own_monthly_usd=Decimal("1.00"))
     books.reserve(_entry(alice), limits, UNKNOWN, 10)
-    _spend(alice, "1.00")
+    _spend(alice, "1.00", limits=limits)
     with pytest.raises(BudgetExceeded):
         books.reserve(_entry(alice), limits, UNKNOWN, 10)
     books.reserve(_entry(alice), limits, _dollars("0"), 10)
@@ -243,14 +242,15 @@ def test_call_is_reserved_before_it_leaves(alice: User, sandbox_url: str, monkey
         return await original(*args, **kwargs)
 
     states: list[str] = []
-    reserve = books.reserve
+    write = pen.write
 
-    def reserving(*args: Any) -> None:
-        reserve(*args)
+    def writing(*args: Any) -> int:
+        settled = write(*args)
         states.extend(UsageRecord.objects.values_list("state", flat=True))
+        return settled
 
     monkeypatch.setattr(factory, "open_client", opened)
-    monkeypatch.setattr(books, "reserve", reserving)
+    monkeypatch.setattr(pen, "write", writing)
     response = async_to_sync(client_for(alice).complete)(ASK)
     assert seen == ["reserved"]
     assert (response.receipt.cost_usd, response.receipt.price_source) == (Decimal(0), "self-hosted")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
+import genai_prices
 import pytest
 
 from llm_credentials.ledger import prices
@@ -107,3 +108,32 @@ def test_price_of_every_default_model_is_known_where_the_provider_has_prices() -
     ]
     # Azure's model names are deployments: whoever made them chose them.
     assert [pair for pair in unknown if pair[0] != "azure_openai"] == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("openai", "gpt-4o-mini"),
+        ("anthropic", "claude-sonnet-5-5"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("google", "gemini-2.5-pro"),
+        ("google", "gemini-2.5-flash"),
+        ("deepseek", "deepseek-chat"),
+        ("mistral", "mistral-large-latest"),
+        ("groq", "llama-3.3-70b-versatile"),
+    ],
+)
+@pytest.mark.parametrize("hour", [3, 17])
+def test_price_is_what_the_library_says_at_every_size(provider: str, model: str, hour: int) -> None:
+    """Rates are taken from it once a minute and tier; around a tier's edge and far above it they must still hold."""
+    at = NOW.replace(hour=hour)
+    for tokens in (0, 1, 127_999, 128_000, 128_001, 199_999, 200_000, 200_001, 272_000, 272_001, 900_000):
+        for cached in (0, tokens // 3):
+            usage = Usage(
+                input_tokens=tokens, output_tokens=777, cache_read_tokens=cached, cache_write_tokens=tokens // 5
+            )
+            asked = genai_prices.Usage(
+                input_tokens=tokens, output_tokens=777, cache_read_tokens=cached, cache_write_tokens=tokens // 5
+            )
+            said = genai_prices.calc_price(asked, model, provider_id=provider, genai_request_timestamp=at)
+            assert prices.cost(_spec(provider), model, usage, at).usd == said.total_price.quantize(Decimal("1e-8"))

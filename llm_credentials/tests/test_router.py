@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 
 from llm_credentials.factory import RoutedClient, RoutedResponse, client_for
+from llm_credentials.ledger import pen
 from llm_credentials.models import UsageRecord, UserCredential
 from llm_credentials.providers import (
     AuthenticationFailed,
@@ -379,14 +380,14 @@ def test_use_that_succeeds_makes_a_key_valid_again(alice: User, keys: Any, befor
 def test_use_of_an_old_key_does_not_blame_the_new_one(alice: User, keys: Any) -> None:
     """The key is replaced while a call with the old one is under way."""
     first, _ = keys("sandbox-chat+fault:401")
-    original = router.books.settle
+    original = pen.write
 
-    def replaced_meanwhile(*args: Any) -> None:
+    def replaced_meanwhile(*args: Any) -> int:
         UserCredential.objects.filter(pk=first.pk).update(version=first.version + 1)
-        original(*args)
+        return original(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(router.books, "settle", replaced_meanwhile)
+        patch.setattr(pen, "write", replaced_meanwhile)
         async_to_sync(_complete)(client_for(alice))
     first.refresh_from_db()
     assert first.status == "unverified"
@@ -495,6 +496,7 @@ def test_rules_cover_every_error() -> None:
     assert stopping == {
         "LLMError",
         "NotConfigured",
+        "SiteUnavailable",
         "EgressBlocked",
         "BudgetExceeded",
         "RequestRejected",

@@ -167,6 +167,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
         "Authenticator": "secrets of second factors",
         "UserSession": "sessions, shown on their own page",
         "EmailAddress": "stands under account",
+        "BudgetCounter": "sums of the usage rows",
     }
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),

@@ -1,0 +1,163 @@
+"""Statements without what Django puts around each of them: the ledger writes before every call, and pays by the call.
+
+In a transaction that is open already they go through Django all the same, so that its rules for nesting hold.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID
+
+import orjson
+from django.db import connection
+from django.db import transaction as django_transaction
+
+Statement: TypeAlias = tuple[str, Sequence[Any]]
+"""SQL with ``%s`` for each value."""
+
+
+class Hand(Protocol):
+    """Executes in the transaction that gave it."""
+
+    def run(self, *statements: Statement) -> list[int]:
+        """How many rows each of them touched."""
+
+    def row(self, statement: Statement) -> tuple[Any, ...]: ...
+
+
+@contextmanager
+def transaction() -> Iterator[Hand]:
+    """What is executed inside is committed together, or not at all. Raises Django's database errors."""
+    connection.ensure_connection()
+    if connection.in_atomic_block:
+        with django_transaction.atomic(), connection.cursor() as cursor:
+            yield _One(cursor)
+        return
+    with connection.wrap_database_errors:
+        hand = _Joined(connection.connection) if connection.vendor == "postgresql" else _One(connection.connection)
+        hand.begin()
+        try:
+            yield hand
+        except BaseException:
+            with suppress(Exception):  # what went wrong is the better answer
+                hand.end("ROLLBACK")
+            raise
+        hand.end("COMMIT")
+
+
+class _One:
+    """One statement after the other: Django's cursor, or SQLite's own connection."""
+
+    def __init__(self, on: Any) -> None:
+        self.on = on
+        self.question_marks = isinstance(on, sqlite3.Connection)
+
+    def begin(self) -> None:
+        self.on.execute("BEGIN IMMEDIATE")
+
+    def end(self, how: str) -> None:
+        self.on.execute(how)
+
+    def run(self, *statements: Statement) -> list[int]:
+        return [self._executed(*statement).rowcount for statement in statements]
+
+    def row(self, statement: Statement) -> tuple[Any, ...]:
+        return tuple(self._executed(*statement).fetchone())
+
+    def _executed(self, sql: str, values: Sequence[Any]) -> Any:
+        if self.question_marks:
+            return self.on.execute(_with_question_marks(sql), values)
+        self.on.execute(sql, values)
+        return self.on
+
+
+class _Joined:
+    """PostgreSQL: what is run together goes there and back together, the first time with the transaction's begin."""
+
+    def __init__(self, on: Any) -> None:
+        self.cursor = on.cursor()
+        self.begun = False
+
+    def begin(self) -> None:
+        self.begun = False
+
+    def end(self, how: str) -> None:
+        if self.begun:
+            self.cursor.execute(how)
+
+    def run(self, *statements: Statement) -> list[int]:
+        if not statements:
+            return []
+        sql = "; ".join(sql for sql, _ in statements)
+        values = [value for _, given in statements for value in given]
+        self.cursor.execute(sql if self.begun else f"BEGIN; {sql}", values)
+        if not self.begun:
+            self.begun = True
+            self.cursor.nextset()
+        counts = [self.cursor.rowcount]
+        while self.cursor.nextset():
+            counts.append(self.cursor.rowcount)
+        return counts
+
+    def row(self, statement: Statement) -> tuple[Any, ...]:
+        assert self.begun, "a row is asked for after its counter was moved"
+        self.cursor.execute(*statement)
+        return tuple(self.cursor.fetchone())
+
+
+@lru_cache(maxsize=1000)
+def _with_question_marks(sql: str) -> str:
+    return sql.replace("%s", "?")
+
+
+# Rows of values
+
+Column: TypeAlias = tuple[str, str]
+"""Name and type."""
+
+
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Statement:
+    """Rows to select from, under the names ``column1``, ``column2`` and so on.
+
+    PostgreSQL gets all of them as one value: quoting each by itself would cost more than everything else here.
+    """
+    if connection.vendor == "postgresql":
+        names = [f"column{number}" for number in range(1, len(columns) + 1)]
+        objects = [dict(zip(names, row, strict=True)) for row in rows]
+        return _recordset(tuple(kind for _, kind in columns)), [orjson.dumps(objects, default=str).decode()]
+    return _values(len(rows), len(columns)), [_as_text(value) for row in rows for value in row]
+
+
+def value(plain: UUID | datetime) -> Any:
+    """A single value as this database wants it."""
+    return plain if connection.vendor == "postgresql" else _as_text(plain)
+
+
+@lru_cache(maxsize=8)
+def _recordset(kinds: tuple[str, ...]) -> str:
+    columns = ", ".join(f"column{number} {kind}" for number, kind in enumerate(kinds, start=1))
+    return f"json_to_recordset(%s::json) AS v ({columns})"
+
+
+@lru_cache(maxsize=1000)
+def _values(rows: int, columns: int) -> str:
+    row = f"({', '.join(['%s'] * columns)})"
+    return f"(VALUES {', '.join([row] * rows)}) AS v"
+
+
+def _as_text(plain: Any) -> Any:
+    match plain:
+        case UUID():
+            return plain.hex
+        case Decimal():
+            return str(plain)
+        case datetime():
+            return str(plain.astimezone(UTC).replace(tzinfo=None))
+        case _:
+            return plain

@@ -1,0 +1,246 @@
+"""Writes any number of reservations and settlements in one transaction.
+
+All of them together cost little more than one: the statements take as many rows as there are, and a budget's counter
+is asked once, however many calls of its user are waiting.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from uuid import UUID
+
+import structlog
+from django.db import DatabaseError, InterfaceError, OperationalError
+
+from llm_credentials.ledger import budgets, hand
+from llm_credentials.ledger.budgets import Limit, e8
+from llm_credentials.ledger.entries import LOST, Entry, Reservation, Settlement, State
+from llm_credentials.ledger.hand import Column, Statement
+from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.providers import RequestRejected
+
+log = structlog.get_logger(__name__)
+
+ROWS_MAX = 200
+"""At once: a statement takes only so many values."""
+
+
+def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
+    """Durable when it returns. Each reservation says by its ``refusal`` whether it was admitted; how many settled.
+
+    A settlement of a row that is closed already changes nothing. Raises DatabaseError, and nothing is written then.
+    """
+    try:
+        return _write_as_hoped(reservations, settlements)
+    except _Unlike:
+        pass
+    try:
+        return _write(reservations, settlements)
+    except (OperationalError, InterfaceError):
+        raise
+    except (_Unlike, DatabaseError, ValueError, TypeError):
+        pass  # one among them is unlike the others: settled before, its user gone, or no text that a database holds
+    settled = sum(_write_one((), (each,)) for each in settlements)
+    for each in reservations:
+        _write_one((each,), ())
+    return settled
+
+
+class _Unlike(Exception):
+    """Not all went as hoped, and nothing was written."""
+
+
+def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
+    """All open, all admitted: every statement is known beforehand. Raises _Unlike when it is not so."""
+    moves = _moves(settlements)
+    wishes = _wishes(reservations)
+    rows = [each for each in settlements if each.reservation is not None]
+    try:
+        expected: list[tuple[Statement, int | None]] = [(_settle(rows), len(rows))] if rows else []
+        expected += [(use, None) for use in _uses(settlements)]
+        for counter_id in sorted(moves.keys() | wishes.keys()):
+            if asked := wishes.get(counter_id):
+                expected.append((budgets.take(counter_id, asked.limits, asked.worst_e8, moves.get(counter_id, 0)), 1))
+            else:
+                expected.append((budgets.move(counter_id, moves[counter_id]), None))
+        if reservations:
+            expected.append((_insert(reservations), None))
+        with hand.transaction() as execute:
+            counts = execute.run(*(statement for statement, _ in expected))
+            if any(must not in (None, count) for (_, must), count in zip(expected, counts, strict=True)):
+                raise _Unlike
+    except (OperationalError, InterfaceError):
+        raise
+    except (DatabaseError, ValueError, TypeError):
+        raise _Unlike from None
+    for each in reservations:
+        each.refusal = None
+    return len(settlements)
+
+
+def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
+    """Step by step: who does not fit is refused. Raises _Unlike when a row cannot be settled."""
+    moves, wishes = _moves(settlements), _wishes(reservations)
+    rows = [each for each in settlements if each.reservation is not None]
+    with hand.transaction() as execute:
+        if rows and execute.run(_settle(rows)) != [len(rows)]:
+            raise _Unlike
+        execute.run(*_uses(settlements))
+        used: dict[str, int] = {}
+        for counter_id in sorted(moves.keys() | wishes.keys()):
+            if asked := wishes.get(counter_id):
+                limit, entry = asked.newest
+                used[counter_id] = budgets.use(execute, limit, entry.user_id, entry.at, moves.get(counter_id, 0))
+            else:
+                execute.run(budgets.move(counter_id, moves[counter_id]))
+        before = dict(used)
+        admitted = [each for each in reservations if _fits(each, used)]
+        execute.run(*(budgets.move(name, used[name] - before[name]) for name in used if used[name] != before[name]))
+        if admitted:
+            execute.run(_insert(admitted))
+    return len(settlements)
+
+
+def _write_one(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
+    try:
+        return _write(reservations, settlements)
+    except _Unlike:
+        return 0
+    except (OperationalError, InterfaceError):
+        raise
+    except (DatabaseError, ValueError, TypeError) as problem:
+        log.error("ledger_row_impossible", error=type(problem).__name__)
+        for each in reservations:
+            each.refusal = RequestRejected(
+                "This call cannot be written down: its account is gone or a name is no text."
+            )
+        return 0
+
+
+# Rows
+
+_INSERTED: Sequence[Column] = (
+    *(("id", "uuid"), ("call_id", "uuid"), ("user_id", "bigint"), ("task", "varchar"), ("provider", "varchar")),
+    *(("model", "varchar"), ("credential_id", "uuid"), ("key_owner", "varchar"), ("token_id", "uuid")),
+    *(
+        ("state", "varchar"),
+        ("input_tokens", "bigint"),
+        ("reserved_usd", "numeric"),
+        ("price_source", "varchar"),
+        ("outcome", "varchar"),
+    ),
+    ("at", "timestamptz"),
+)
+_SETTLED: Sequence[Column] = (
+    *(("id", "uuid"), ("state", "varchar"), ("input_tokens", "bigint"), ("output_tokens", "bigint")),
+    *(("cache_read_tokens", "bigint"), ("cache_write_tokens", "bigint"), ("reasoning_tokens", "bigint")),
+    *(("cost_usd", "numeric"), ("price_source", "varchar"), ("latency_ms", "integer"), ("ttft_ms", "integer")),
+    ("outcome", "varchar"),
+)
+_INSERT = f"INSERT INTO llm_usage_records ({', '.join(name for name, _ in _INSERTED)}) SELECT * FROM "  # noqa: S608
+_SET = ", ".join(f"{name} = v.column{number}" for number, (name, _) in enumerate(_SETTLED, start=1) if number > 1)
+_UPDATE = f"UPDATE llm_usage_records AS t SET {_SET} FROM "  # noqa: S608 (our own names)
+_WHERE_OPEN = (
+    f" WHERE t.id = v.column1 AND (t.state = '{State.RESERVED}'"
+    f" OR (t.state = '{State.ESTIMATED}' AND t.outcome = '{LOST}'))"
+)
+
+
+def _insert(reservations: Sequence[Reservation]) -> Statement:
+    rows = []
+    for each in reservations:
+        entry, worst = each.entry, each.worst
+        of_whom = (entry.id, entry.call_id, entry.user_id, entry.task, entry.provider, entry.model)
+        key = (entry.credential_id, entry.key_owner, entry.token_id)
+        rows.append((*of_whom, *key, _RESERVED, each.prompt_tokens, worst.usd, worst.source, "", entry.at))
+    sql, values = hand.table(_INSERTED, rows)
+    return _INSERT + sql, values
+
+
+def _settle(settlements: Sequence[Settlement]) -> Statement:
+    """Touches each row that is still open."""
+    rows = []
+    for each in settlements:
+        assert each.reservation is not None
+        outcome, usage = each.outcome, each.outcome.usage
+        tokens = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
+        came_to = (usage.reasoning_tokens, outcome.cost_usd, outcome.price.source)
+        how = (outcome.latency_ms, outcome.ttft_ms, outcome.outcome)
+        rows.append((each.reservation.entry.id, outcome.state.value, *tokens, *came_to, *how))
+    sql, values = hand.table(_SETTLED, rows)
+    return _UPDATE + sql + _WHERE_OPEN, values
+
+
+_RESERVED = State.RESERVED.value
+
+
+def _uses(settlements: Iterable[Settlement]) -> Iterator[Statement]:
+    """What moves the counters of the keys."""
+    uses: dict[tuple[UUID, str], list[Settlement]] = {}
+    for each in settlements:
+        if each.key is not None:
+            uses.setdefault((each.key[1], _use_sql(each.key[0])), []).append(each)
+    # In one order everywhere, so that two processes never wait for each other.
+    for (pk, sql), several in sorted(uses.items()):
+        yield sql, [len(several), hand.value(max(each.at for each in several)), hand.value(pk)]
+
+
+@lru_cache(maxsize=8)
+def _use_sql(model: type[LLMCredential]) -> str:
+    table, pk = model._meta.db_table, model._meta.pk.column
+    return f"UPDATE {table} SET request_count = request_count + %s, last_used_at = %s WHERE {pk} = %s"  # noqa: S608
+
+
+# Budgets
+
+
+def _moves(settlements: Iterable[Settlement]) -> dict[str, int]:
+    """By how much each counter moves, now that it is known what was spent of what was reserved."""
+    moves: dict[str, int] = defaultdict(int)
+    for each in settlements:
+        if (reserved := each.reservation) is not None:
+            moved_e8 = e8(each.outcome.cost_usd) - e8(reserved.worst.usd)
+            for limit in reserved.limits:
+                moves[limit.counter_id(reserved.entry.user_id, reserved.entry.at)] += moved_e8
+    return moves
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What this group of calls wants of one budget."""
+
+    limits: list[Limit]
+    worst_e8: int
+    newest: tuple[Limit, Entry]
+
+
+def _wishes(reservations: Iterable[Reservation]) -> dict[str, _Wish]:
+    wishes: dict[str, _Wish] = {}
+    for each in reservations:
+        for limit in each.limits:
+            counter_id = limit.counter_id(each.entry.user_id, each.entry.at)
+            wish = wishes.get(counter_id)
+            if wish is None:
+                wishes[counter_id] = _Wish([limit], e8(each.worst.usd), (limit, each.entry))
+                continue
+            wish.limits.append(limit)
+            wish.worst_e8 += e8(each.worst.usd)
+            if limit.set_micros > wish.newest[0].set_micros:
+                wish.newest = limit, each.entry
+    return wishes
+
+
+def _fits(asked: Reservation, used: dict[str, int]) -> bool:
+    """Whether all its budgets have room; if so, it counts from now on."""
+    entry, worst_usd = asked.entry, asked.worst.usd
+    counters = [(limit, limit.counter_id(entry.user_id, entry.at)) for limit in asked.limits]
+    for limit, counter_id in counters:
+        if refusal := limit.refusal(used[counter_id], worst_usd):
+            asked.refusal = refusal
+            return False
+    for _, counter_id in counters:
+        used[counter_id] += e8(worst_usd)
+    return True
