@@ -13,7 +13,10 @@ class LlmCredentialsConfig(AppConfig):
         from llm_credentials.models import ConnectionTest
         from llm_credentials.notices import accounts as account_notices  # noqa: F401
         from llm_credentials.providers import registry
+        from llm_credentials.routing import kinds
 
         tables.watch_ours()
+        kinds.register(kinds.TaskKind("supervisor", "Supervisor", weight="light", needs={"json"}))
+        kinds.register(kinds.TaskKind("gateway", "Gateway"))
         registry.use_site_addresses(conf.site_address)
         denials.know_owner("test_id", lambda pk: ConnectionTest.objects.filter(pk=pk).values_list("user_id", flat=True))

@@ -48,6 +48,7 @@ __all__ = [
     "RoutedResponse",
     "client_for",
     "explain_route",
+    "explain_routes",
     "open_client",
 ]
 
@@ -90,6 +91,17 @@ def explain_route(
     """The route that a call would take now, and why each other key is left out. Synchronous; opens nothing."""
     _, route = _look(user, _request(task, provider, model, None, needs, True))
     return route
+
+
+def explain_routes(user: Person, tasks: Sequence[str | None]) -> tuple[Loaded, dict[str | None, Route]]:
+    """The routes of calls for each of these tasks (``None``: of no kind), all from one look; and what was looked at.
+
+    Synchronous; opens nothing.
+    """
+    loaded = kept.load(user)
+    cooling = health.cooling(loaded.targets)
+    requests = {task: _request(task, None, None, None, (), True) for task in tasks}
+    return loaded, {task: resolve(loaded.snapshot, request, cooling) for task, request in requests.items()}
 
 
 def _request(

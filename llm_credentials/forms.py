@@ -93,3 +93,46 @@ class CredentialForm(forms.Form):
         if self.non_field_errors():
             kept = {name for name in kept if not name.startswith(OPTION_PREFIX)}
         self.data = {name: value for name, value in self.data.items() if name in kept}
+
+
+class RoutingForm(forms.Form):
+    """What a row of the routing page holds: who answers first, sampling, consent. Empty is "as otherwise settled"."""
+
+    choice = forms.CharField(required=False, max_length=80)
+    """``key:<uuid>``, ``provider:<slug>`` or empty."""
+    model = forms.CharField(required=False)
+    temperature = forms.FloatField(required=False)
+    max_tokens = forms.IntegerField(required=False)
+    consent = forms.ChoiceField(required=False, choices=[("", ""), ("on", ""), ("off", "")])
+
+    FIELDS = ("choice", "model", "temperature", "max_tokens", "consent")
+    _PLACES: Mapping[str, str] = {"credential": "choice", "provider": "choice", "default_provider": "choice"}
+
+    def override(self) -> dict[str, Any]:
+        """For ``services.task_override_set``."""
+        kind, _, value = self.cleaned_data["choice"].partition(":")
+        return {
+            "credential": value if kind == "key" else None,
+            "provider": value if kind == "provider" else "",
+            "model": self.cleaned_data["model"],
+            "temperature": self.cleaned_data["temperature"],
+            "max_tokens": self.cleaned_data["max_tokens"],
+            "fallback_to_system": {"on": True, "off": False}.get(self.cleaned_data["consent"]),
+        }
+
+    def defaults(self) -> dict[str, Any]:
+        """For ``services.settings_update``: what holds for all tasks."""
+        typed = self.override()
+        return {
+            "default_provider": typed["provider"],
+            "temperature": typed["temperature"],
+            "max_tokens": typed["max_tokens"],
+            "fallback_to_system": typed["fallback_to_system"] is not False,
+        }
+
+    def take_errors(self, error: ValidationError) -> None:
+        """The services' errors beside the fields that they are about."""
+        for name, texts in error.message_dict.items():
+            place = self._PLACES.get(name, "consent" if name == "fallback_to_system" else name)
+            for text in texts:
+                self.add_error(place if place in self.fields else None, text)

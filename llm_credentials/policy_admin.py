@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -51,6 +51,16 @@ class GroupPolicyForm(_PolicyForm):
     class Meta:
         model = GroupPolicy
         fields = ("group", "own_keys", "custom_addresses", "system_keys", "system_daily_usd")
+        labels: ClassVar[dict[str, str]] = {
+            "own_keys": "Users may use keys of their own",
+            "custom_addresses": "Keys of their own may go to addresses of their own",
+            "system_keys": "The site's keys may stand behind",
+            "system_daily_usd": "A day on the site's keys, in US dollars",
+        }
+        help_texts: ClassVar[dict[str, str]] = {
+            "group": "Empty: everybody.",
+            "system_daily_usd": "Each user. Empty: as the allowance of all users says.",
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,7 +68,7 @@ class GroupPolicyForm(_PolicyForm):
         self.initial["allowed_models"] = "\n".join(self.instance.allowed_models)
         for kind, words in limits.KINDS.items():
             self.fields[RATE_PREFIX + kind] = forms.CharField(
-                label=words.capitalize(),
+                label=words[0].upper() + words[1:],
                 required=False,
                 max_length=20,
                 initial=self.instance.rates.get(kind, ""),

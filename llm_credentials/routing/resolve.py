@@ -35,16 +35,16 @@ MAX_TOKENS = 2000
 T = TypeVar("T")
 
 STRATEGIES: Mapping[str, str] = {
-    "cheapest": "the cheapest left of the user's own keys",
-    "fastest": "the fastest left of the user's own keys",
+    "cheapest": "the cheapest key left",
+    "fastest": "the fastest key left",
 }
 _UNMEASURED_MS: Mapping[Speed, float] = {"very_fast": 500.0, "fast": 1500.0, "medium": 4000.0}
 """What a provider that this user has not measured yet is taken to need, by its class of speed."""
 _REASONS: Mapping[Step, str] = {
     "named": "named by the call",
-    "override": "the user's choice for this task",
+    "override": "chosen for this task",
     "default": "the default provider",
-    "own": "the next of the user's own keys",
+    "own": "the next key in order",
     "system_same": "the site's key for the same provider",
     "system_choice": "the site's chosen provider",
     "system": "the site's key for another provider",

@@ -221,6 +221,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
         _path(context),
         [
             (_("Providers"), "llm_credentials:provider-list", "key", ()),
+            (_("Routing"), "llm_credentials:routing-detail", "route", ()),
             (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
             (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),
         ],

@@ -38,7 +38,7 @@ def chain(alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_explain_route_command_shows_every_kind_of_task(alice: User, chain: None) -> None:
     assert _run("explain_route", "alice").splitlines() == [
         "any call:",
-        "  1. Sandbox with sandbox-chat: the next of the user's own keys",
+        "  1. Sandbox with sandbox-chat: the next key in order",
         "  -  OpenAI: Turned off.",
         "look:",
         "  no key can be used",

@@ -107,6 +107,9 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", OWN_POST, "budget-set"),
     **names("llm_credentials:", OWN, "provider-list", "credential-edit", "credential-detail", "model-list"),
     **names("llm_credentials:", OWN_POST, "credential-save", "credential-test", "model-list-load"),
+    **names("llm_credentials:", OWN, "routing-detail"),
+    **names("llm_credentials:", OWN_POST, "routing-strategy-set", "routing-defaults-set", "chain-set", "chain-move"),
+    **names("llm_credentials:", OWN_POST, "task-override-set", "task-override-reset"),
     **names("llm_credentials:", OWNED, "connection-test-detail", "credential-confirm-removal"),
     **names("llm_credentials:", OWNED_POST, "credential-toggle", "credential-delete", "credential-undo"),
     # the API
@@ -253,6 +256,7 @@ def world(alice: User) -> World:
         "id": alice.pk,
         "provider": "openai",
         "agent": "conversation",
+        "task": "code",
         "key": "no-key",
         "uidb36": "1",
         "content_type_id": ContentType.objects.get_for_model(User).pk,

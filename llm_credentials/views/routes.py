@@ -1,0 +1,326 @@
+"""What the routing page shows, from one look at everything that a route depends on: no query for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.urls import reverse
+from django.utils.translation import gettext as _
+
+from llm_credentials.factory import explain_routes
+from llm_credentials.forms import RoutingForm
+from llm_credentials.models import LLMSettings, UserCredential
+from llm_credentials.providers import ProviderSpec, registry
+from llm_credentials.routing import kinds
+from llm_credentials.routing.policy import Policy
+from llm_credentials.routing.snapshot import Loaded
+from llm_credentials.routing.values import Candidate, Dropped, Key, Override, Route, Snapshot
+
+User = AbstractBaseUser | AnonymousUser
+
+SITE = "system"
+"""In the choice of what fails: all of the organisation's keys."""
+SHOWN = 4
+"""How many tiles a chain shows before it is summed up."""
+WEIGHTS: Mapping[str, str] = {"light": "Light", "normal": "Normal", "heavy": "Heavy"}
+STRATEGIES: Mapping[str, str] = {
+    LLMSettings.Strategy.PRIORITY: "The keys answer in the order below.",
+    LLMSettings.Strategy.CHEAPEST: (
+        "The lowest price first. Light tasks go to each provider's cheapest model; heavy ones keep the capable one."
+    ),
+    LLMSettings.Strategy.FASTEST: (
+        "Whoever answered you fastest in the last three days; those not measured yet by their usual speed."
+    ),
+    LLMSettings.Strategy.BALANCED: "In the order below, and several keys of one provider take turns.",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tile:
+    """One key in a chain."""
+
+    title: str
+    spec: ProviderSpec | None
+    model: str
+    is_site: bool
+    is_first: bool = False
+    fails: bool = False
+    """Only supposed to."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A task with what is settled for it and where it goes. Without a task: what holds for all."""
+
+    slug: str
+    label: str
+    weight: str = ""
+    needs: str = ""
+    override: Override
+    tiles: tuple[Tile, ...]
+    dropped: tuple[Dropped, ...]
+    problem: str
+    placeholder: str = ""
+    """The model that answers as things stand."""
+    form: RoutingForm | None = None
+    """What was typed and could not be saved."""
+
+    @property
+    def id(self) -> str:
+        return f"task-{self.slug}"
+
+    @property
+    def url(self) -> str:
+        if not self.slug:
+            return reverse("llm_credentials:routing-defaults-set")
+        return reverse("llm_credentials:task-override-set", args=[self.slug])
+
+    @property
+    def shown(self) -> tuple[Tile, ...]:
+        return self.tiles[:SHOWN]
+
+    @property
+    def more(self) -> int:
+        return max(0, len(self.tiles) - SHOWN)
+
+    @property
+    def answering(self) -> list[Tile]:
+        return [tile for tile in self.tiles if not tile.fails]
+
+    @property
+    def sentence(self) -> str:
+        """The picture of the chain in words."""
+        names = [f"{tile.title} ({tile.model})" for tile in self.answering]
+        if not names:
+            return self.problem or _("Nobody can answer.")
+        if len(names) == 1:
+            return _("%(first)s answers; nobody stands behind.") % {"first": names[0]}
+        return _("%(first)s answers, then %(rest)s.") % {"first": names[0], "rest": ", ".join(names[1:])}
+
+    @property
+    def is_overridden(self) -> bool:
+        return bool(self.slug) and self.override != Override()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What stands in the fields: what was typed, else what is settled."""
+        if self.form is not None:
+            return {name: self.form.data.get(name, "") for name in RoutingForm.FIELDS}
+        settled = self.override
+        choice = f"provider:{settled.provider}" if settled.provider else ""
+        return {
+            "choice": f"key:{settled.credential}" if settled.credential else choice,
+            "model": settled.model,
+            "temperature": "" if settled.temperature is None else f"{settled.temperature:g}",
+            "max_tokens": "" if settled.max_tokens is None else str(settled.max_tokens),
+            "consent": {None: "", True: "on", False: "off"}[settled.fallback_to_system],
+        }
+
+    @property
+    def errors(self) -> dict[str, list[str]]:
+        return dict(self.slots)
+
+    @property
+    def slots(self) -> list[tuple[str, list[str]]]:
+        """Each field with what is wrong with it."""
+        errors = self.form.errors if self.form is not None else {}
+        return [(name, [str(text) for text in errors.get(name, [])]) for name in RoutingForm.FIELDS]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    value: str
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """A key in the user's own order."""
+
+    key: Key
+    spec: ProviderSpec | None
+    model: str
+    is_first: bool
+    is_last: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutingPage:
+    defaults: Row
+    rows: tuple[Row, ...]
+    order: tuple[Place, ...]
+    strategy: str
+    default_provider: str
+    default_label: str
+    failed: str
+    policy: Policy
+    choices: tuple[Choice, ...]
+    """Who may answer a task first."""
+    providers: tuple[Choice, ...]
+    """Those that the user has a key for."""
+    failing: tuple[Choice, ...]
+    models: tuple[str, ...]
+
+    @property
+    def every(self) -> tuple[Row, ...]:
+        return (self.defaults, *self.rows)
+
+    @property
+    def strategies(self) -> list[tuple[str, str, str]]:
+        return [(value, label, STRATEGIES[value]) for value, label in LLMSettings.Strategy.choices]
+
+    def row(self, slug: str) -> Row:
+        return next(row for row in self.every if row.slug == slug)
+
+    def with_form(self, slug: str, form: RoutingForm) -> RoutingPage:
+        """The page with what was typed in this row, and what is wrong with it."""
+        defaults, *rows = (replace(row, form=form) if row.slug == slug else row for row in self.every)
+        return replace(self, defaults=defaults, rows=tuple(rows))
+
+
+def routing_page(user: User, failed: str = "") -> RoutingPage:
+    """``failed``: the ``ref`` of one of the user's keys, or ``SITE``, that is supposed not to work."""
+    tasks = kinds.all()
+    loaded, routes = explain_routes(user, [None, *(kind.slug for kind in tasks)])
+    snapshot = loaded.snapshot
+    order = sorted((key for key in snapshot.keys), key=lambda key: key.order)
+    failing = (*(Choice(value=key.ref, label=key.title) for key in order), *_site_fails(snapshot))
+    failed = failed if any(choice.value == failed for choice in failing) else ""
+    rows = tuple(_row(snapshot, routes[kind.slug], failed, kind) for kind in tasks)
+    default = snapshot.specs.get(snapshot.preferences.default_provider)
+    own = {key.provider for key in order if key.provider in snapshot.specs}
+    return RoutingPage(
+        defaults=_row(snapshot, routes[None], failed, None),
+        rows=rows,
+        order=tuple(_places(snapshot, order)),
+        strategy=snapshot.preferences.strategy,
+        default_provider=snapshot.preferences.default_provider,
+        default_label=default.label if default else "",
+        failed=failed,
+        policy=snapshot.policy,
+        choices=tuple(_choices(loaded, order)),
+        providers=tuple(
+            Choice(value=slug, label=spec.label)
+            for slug, spec in snapshot.specs.items()
+            if slug in own or slug == snapshot.preferences.default_provider
+        ),
+        failing=failing,
+        models=_known_models(snapshot, own | {key.provider for key in snapshot.system_keys}),
+    )
+
+
+def _site_fails(snapshot: Snapshot) -> tuple[Choice, ...]:
+    return (Choice(value=SITE, label=_("The organisation's keys")),) if snapshot.system_keys else ()
+
+
+def _row(snapshot: Snapshot, route: Route, failed: str, kind: kinds.TaskKind | None) -> Row:
+    tiles = tuple(_tiles(snapshot, route.candidates, failed))
+    preferences = snapshot.preferences
+    if kind is None:
+        general = Override(
+            provider=preferences.default_provider,
+            temperature=preferences.temperature,
+            max_tokens=preferences.max_tokens,
+            fallback_to_system=preferences.fallback_to_system,
+        )
+        return Row(
+            slug="",
+            label=_("All tasks"),
+            override=general,
+            tiles=tiles,
+            dropped=route.dropped,
+            problem=route.problem,
+        )
+    return Row(
+        slug=kind.slug,
+        label=kind.label,
+        weight=WEIGHTS[kind.weight],
+        needs=", ".join(sorted(kind.needs)),
+        override=snapshot.overrides.get(kind.slug, Override()),
+        tiles=tiles,
+        dropped=route.dropped,
+        problem=route.problem,
+        placeholder=route.chosen.model if route.chosen else "",
+    )
+
+
+def _tiles(snapshot: Snapshot, candidates: tuple[Candidate, ...], failed: str) -> list[Tile]:
+    tiles: list[Tile] = []
+    found_first = False
+    for each in candidates:
+        fails = each.key.ref == failed or (failed == SITE and each.key.owner == "system")
+        tiles.append(
+            Tile(
+                title=each.key.title,
+                spec=snapshot.specs.get(each.key.provider),
+                model=each.model,
+                is_site=each.key.owner == "system",
+                is_first=not fails and not found_first,
+                fails=fails,
+                reason=each.reason,
+            )
+        )
+        found_first = found_first or not fails
+    return tiles
+
+
+def _places(snapshot: Snapshot, order: list[Key]) -> list[Place]:
+    places = []
+    for number, key in enumerate(order):
+        spec = snapshot.specs.get(key.provider)
+        places.append(
+            Place(
+                key=key,
+                spec=spec,
+                model=key.model or (spec.default_model if spec else ""),
+                is_first=number == 0,
+                is_last=number == len(order) - 1,
+            )
+        )
+    return places
+
+
+def _choices(loaded: Loaded, order: list[Key]) -> list[Choice]:
+    """Each provider of the user's as a whole, and where it has several keys each of them; as the policy allows."""
+    snapshot = loaded.snapshot
+    found: list[Choice] = []
+    for slug in dict.fromkeys(key.provider for key in order):
+        spec = snapshot.specs.get(slug)
+        if spec is None or not snapshot.policy.allows_provider(slug):
+            continue
+        keys = [key for key in order if key.provider == slug]
+        found.append(Choice(value=f"provider:{slug}", label=spec.label))
+        if len(keys) > 1:
+            found += [Choice(value=f"key:{key.id}", label=f"{spec.label} · {key.name}") for key in keys]
+    # What is settled already stays to be seen, whatever became of it.
+    for override in snapshot.overrides.values():
+        row = next((key for key in order if key.id == override.credential), None)
+        if row is not None and not any(choice.value == f"key:{row.id}" for choice in found):
+            found.append(Choice(value=f"key:{row.id}", label=f"{row.label or row.provider} · {row.name}"))
+        slug = override.provider
+        if slug and not any(choice.value == f"provider:{slug}" for choice in found):
+            spec = snapshot.specs.get(slug)
+            found.append(Choice(value=f"provider:{slug}", label=spec.label if spec else slug))
+    return found
+
+
+def _known_models(snapshot: Snapshot, slugs: set[str]) -> tuple[str, ...]:
+    """What the catalogue knows of the providers at hand, as far as the policy allows."""
+    return tuple(
+        dict.fromkeys(
+            facts.id
+            for spec in registry.specs()
+            if spec.slug in slugs
+            for facts in spec.models
+            if not facts.retired and "chat" in facts.capabilities and snapshot.policy.allows_model(spec.slug, facts.id)
+        )
+    )
+
+
+def own_order(user: User) -> list[UserCredential]:
+    return list(UserCredential.objects.for_user(user).in_order())
