@@ -72,13 +72,17 @@ class Agent:
         model: str | None = None,
         credential: UUID | None = None,
         client: ChatClient | None = None,
+        token: Any = None,
     ) -> None:
-        """``client`` stands in for the factory's, for tests and for callers that have one already."""
+        """``client`` stands in for the factory's, for tests and for callers that have one already; ``token``: the
+        access token (its row) that the call came with.
+        """
         self.user = user
         self.provider = provider
         self.model = model
         self.credential = credential
         self._client = client
+        self._token = token
 
     @classmethod
     def all_needs(cls) -> frozenset[str]:
@@ -151,6 +155,7 @@ class Agent:
             model=self.model or None,
             credential=self.credential,
             needs=self.all_needs(),
+            token=self._token,
         )
         return routed.with_defaults(temperature=self.temperature, max_tokens=self.max_tokens)
 

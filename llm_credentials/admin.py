@@ -381,7 +381,10 @@ class PersonalAccessTokenAdmin(ViewOnly):
     list_display = ("__str__", "user", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
     list_select_related = ("user",)
     search_fields = ("user__username", "user__email", "prefix")
-    fields = ("id", "user", "name", "prefix", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    fields = (
+        *("id", "user", "name", "prefix", "scopes", "providers", "budget_usd"),
+        *("created_at", "expires_at", "last_used_at", "revoked_at"),
+    )
     actions = ("revoke",)
 
     @admin.action(description="Revoke the selected tokens", permissions=["delete"])

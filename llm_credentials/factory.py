@@ -19,7 +19,7 @@ from asgiref.sync import sync_to_async
 from llm_credentials import conf
 from llm_credentials.audit.opening import announce_opening
 from llm_credentials.ledger import estimate
-from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential
+from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential, PersonalAccessToken
 from llm_credentials.providers import (
     Embeddings,
     ImagePart,
@@ -71,13 +71,18 @@ def client_for(
     credential: UUID | None = None,
     needs: Collection[str] = (),
     fallback: bool = True,
+    token: PersonalAccessToken | None = None,
 ) -> RoutedClient:
     """A client that calls with this user's keys, in the order that they settled. Does no I/O before its first await.
 
     ``needs``: of tools, vision, json, embeddings. Without ``fallback`` only what is named (else the task's override,
-    else the default provider) is tried.
+    else the default provider) is tried. ``token``: the access token that the call came with, whose providers alone it
+    reaches, within its budget.
     """
-    return RoutedClient(user, _request(task, provider, model, credential, needs, fallback))
+    request = _request(task, provider, model, credential, needs, fallback)
+    if token is not None and token.providers:
+        request = replace(request, providers=frozenset(token.providers))
+    return RoutedClient(user, request, token=token)
 
 
 def explain_route(
@@ -259,9 +264,16 @@ class _Asked:
 class RoutedClient:
     """The surface of an LLMClient over a user's whole chain of keys; safe to share between tasks."""
 
-    def __init__(self, user: Person, request: Request, defaults: Defaults | None = None) -> None:
+    def __init__(
+        self,
+        user: Person,
+        request: Request,
+        defaults: Defaults | None = None,
+        token: PersonalAccessToken | None = None,
+    ) -> None:
         self._user = user
         self._request = request
+        self._token = token
         self._defaults = defaults or Defaults()
 
     def __repr__(self) -> str:
@@ -282,7 +294,7 @@ class RoutedClient:
             temperature=self._defaults.temperature if temperature is None else temperature,
             max_tokens=self._defaults.max_tokens if max_tokens is None else max_tokens,
         )
-        return RoutedClient(self._user, self._request, defaults)
+        return RoutedClient(self._user, self._request, defaults, self._token)
 
     async def route(self) -> Route:
         """Where a call would go now. Opens nothing."""
@@ -431,13 +443,19 @@ class RoutedClient:
         )
         loaded, route = await _alook(self._user, request)
         return Chain(
-            loaded=loaded,
+            loaded=self._within_token(loaded),
             route=route,
             task=(request.task or "")[:TASK_MAX],
             opener=partial(open_client, user_id=loaded.user_id),
             deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
             size=size,
         )
+
+    def _within_token(self, loaded: Loaded) -> Loaded:
+        if self._token is None:
+            return loaded
+        limits = replace(loaded.limits, token_id=self._token.pk, token_monthly_usd=self._token.budget_usd)
+        return replace(loaded, limits=limits)
 
     def _sampling(self, candidate: Candidate, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
         """Model, temperature and max_tokens: the call's, else the candidate's, else the defaults."""

@@ -3,16 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
-from llm_credentials.models import UserCredential
-from llm_credentials.providers import ProviderSpec
+from llm_credentials.models import PersonalAccessToken, UserCredential
+from llm_credentials.providers import ProviderSpec, provider_choices
 from llm_credentials.services import Draft
 
 OPTION_PREFIX = "option_"
+
+
+class TokenForm(forms.Form):
+    """What a new access token may do and for how long."""
+
+    LISTS: ClassVar[tuple[str, ...]] = ("scopes", "providers")
+    DAYS: ClassVar[tuple[tuple[str, Any], ...]] = (
+        ("7", _("7 days")),
+        ("30", _("30 days")),
+        ("90", _("90 days")),
+        ("365", _("a year")),
+        ("0", _("until it is revoked")),
+    )
+
+    name = forms.CharField(label=_("Name"), required=False, max_length=100)
+    scopes = forms.MultipleChoiceField(
+        label=_("It may"), choices=PersonalAccessToken.Scope.choices, widget=forms.CheckboxSelectMultiple
+    )
+    days = forms.ChoiceField(label=_("It is valid for"), choices=DAYS, initial="90")
+    budget_usd = forms.DecimalField(
+        label=_("Monthly budget in US dollars"), required=False, min_value=Decimal(0), decimal_places=2, max_digits=10
+    )
+    providers = forms.MultipleChoiceField(
+        label=_("Only these providers"),
+        choices=provider_choices,
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+    @property
+    def draft(self) -> dict[str, Any]:
+        typed = self.cleaned_data
+        days = int(typed["days"])
+        return {
+            "name": typed["name"],
+            "scopes": typed["scopes"],
+            "expires_at": timezone.now() + timedelta(days=days) if days else None,
+            "budget_usd": typed["budget_usd"],
+            "providers": typed["providers"],
+        }
+
+    @property
+    def begun(self) -> str:
+        """What was chosen, as a query."""
+        return urlencode({name: value for name, value in self.cleaned_data.items() if value}, doseq=True)
+
+    def take_errors(self, error: ValidationError) -> None:
+        for name, texts in error.message_dict.items():
+            for text in texts:
+                self.add_error(name if name in self.fields else None, text)
 
 
 class CredentialForm(forms.Form):

@@ -87,15 +87,15 @@ def _strategy(value: object) -> str:
     return str(value)
 
 
-def _budget(value: object) -> Decimal | None:
+def clean_budget(value: object) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
         raise ValidationError("The budget is an amount in US dollars.")
-    amount = Decimal(str(value)).quantize(Decimal("0.01"))
+    amount = Decimal(str(value))
     if not 0 <= amount <= MAX_BUDGET_USD:
         raise ValidationError(f"The budget is between 0 and {MAX_BUDGET_USD} US dollars.")
-    return amount
+    return amount.quantize(Decimal("0.01"))
 
 
 _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -104,7 +104,7 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "temperature": _temperature,
     "max_tokens": _max_tokens,
     "strategy": _strategy,
-    "monthly_budget_usd": _budget,
+    "monthly_budget_usd": clean_budget,
     "budget_stops": _flag,
     "alerts": _flag,
 }

@@ -30,6 +30,7 @@ from llm_credentials.policies import check_own_key, policy_of
 from llm_credentials.preferences import chain_order, settings_update, task_override_delete, task_override_set
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.routing.policy import Policy
+from llm_credentials.token_limits import ALL_SCOPES, token_check
 from llm_credentials.validation import (
     REENTER,
     clean_api_key,
@@ -393,8 +394,6 @@ def site_allowance_set(
 
 # Access tokens
 
-ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
-
 
 @sensitive_variables()
 def token_create(
@@ -403,30 +402,28 @@ def token_create(
     name: str = "",
     scopes: Collection[str] = ALL_SCOPES,
     expires_at: datetime | None = None,
+    budget_usd: object = None,
+    providers: Collection[str] = (),
+    parent: PersonalAccessToken | None = None,
 ) -> tuple[PersonalAccessToken, str]:
-    """The row and the token itself, which is known only now. Raises ValidationError."""
-    errors: dict[str, list[str]] = {}
-    wanted = set(scopes)
-    if not wanted or isinstance(scopes, str) or not wanted <= set(ALL_SCOPES):
-        errors["scopes"] = [f"Choose at least one of: {', '.join(ALL_SCOPES)}."]
-    if len(name) > 100 or not name.isprintable():
-        errors["name"] = ["A name has at most 100 characters on one line."]
-    if expires_at is not None and expires_at <= timezone.now():
-        errors["expires_at"] = ["The last day of a token lies in the future."]
-    if errors:
-        raise ValidationError(errors)
+    """The row, and the token, known only now. For ``parent`` see ``token_check``. Raises ValidationError."""
+    draft = token_check(
+        name=name, scopes=scopes, expires_at=expires_at, budget_usd=budget_usd, providers=providers, parent=parent
+    )
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
         token = PersonalAccessToken.objects.create(
             user_id=user.pk,
-            name=name.strip(),
+            name=draft.name,
             prefix=secret[: tokens.PREFIX_LENGTH],
             hash=tokens.token_hash(secret),
-            scopes=[scope for scope in ALL_SCOPES if scope in wanted],
-            expires_at=expires_at,
+            scopes=draft.scopes,
+            expires_at=draft.expires_at,
+            budget_usd=draft.budget_usd,
+            providers=draft.providers,
         )
         note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
-        expires = f"{expires_at:%d %B %Y}" if expires_at else ""
+        expires = f"{token.expires_at:%d %B %Y}" if token.expires_at else ""
         notify(user.pk, Kind.TOKEN_MADE, **token_facts(token), scopes=", ".join(token.scopes), expires=expires)
     return token, TOKEN_PREFIX + secret
 

@@ -12,6 +12,7 @@ from llm_credentials.views import (
     security,
     site,
     step_up,
+    tokens,
     usage,
 )
 
@@ -41,6 +42,12 @@ urlpatterns = [
     path("settings/llm/routing/tasks/<slug:task>/", routing.task_override_set, name="task-override-set"),
     path("settings/llm/routing/tasks/<slug:task>/reset/", routing.task_override_reset, name="task-override-reset"),
     path("settings/llm/tests/<uuid:test_id>/", connection_tests.connection_test_detail, name="connection-test-detail"),
+    path("settings/llm/tokens/", tokens.token_list, name="token-list"),
+    path("settings/llm/tokens/new/", tokens.token_create, name="token-create"),
+    path(
+        "settings/llm/tokens/<uuid:token_id>/remove/", tokens.token_confirm_revocation, name="token-confirm-revocation"
+    ),
+    path("settings/llm/tokens/<uuid:token_id>/revoke/", tokens.token_revoke, name="token-revoke"),
     path("settings/llm/removed/", credentials.removed_list, name="removed-list"),
     path("settings/llm/removed/<uuid:credential_id>/undo/", credentials.credential_undo, name="credential-undo"),
     path("settings/llm/<slug:provider>/", providers.credential_edit, name="credential-edit"),

@@ -9,6 +9,7 @@ from llm_credentials.api.auth import SessionUser, TokenUser
 from llm_credentials.api.body import StrictJSON
 from llm_credentials.api.credentials import router as credentials
 from llm_credentials.api.errors import install_error_handlers
+from llm_credentials.api.tokens import router as tokens
 from llm_credentials.api.usage import router as usage
 
 api = NinjaAPI(
@@ -22,5 +23,6 @@ api = NinjaAPI(
 )
 install_error_handlers(api)
 api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
+api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])
 api.add_router("/usage", usage, tags=["usage"])

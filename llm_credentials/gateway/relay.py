@@ -175,7 +175,8 @@ class Relay:
     @cached_property
     def _client(self) -> RoutedClient:
         named = self.named
-        return client_for(self.caller.user, task=named.task, provider=named.provider, model=named.model)
+        caller = self.caller
+        return client_for(caller.user, task=named.task, provider=named.provider, model=named.model, token=caller.token)
 
     def _begin(self, candidate: Candidate) -> None:
         self.candidate = candidate

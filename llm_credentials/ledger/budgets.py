@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias
+from uuid import UUID
 
 from django.db import connection, models, transaction
 from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Sum, When
@@ -47,22 +48,29 @@ class Limits:
     """When the user last changed their settings: a counter that is older is added up anew."""
     system_set_at: datetime | None = None
     """When staff last changed the allowance."""
+    token_id: UUID | None = None
+    """The access token that the call came with."""
+    token_monthly_usd: Decimal | None = None
+    """For calls with that token, on whichever keys."""
 
     def of(self, owner: KeyOwner) -> tuple[Limit, ...]:
         """Those that apply to a key of this owner."""
+        budget = self.token_monthly_usd
+        token = () if budget is None else (Limit("token", budget, token_id=self.token_id),)
         if owner == "user":
             budget = self.own_monthly_usd
-            return () if budget is None else (Limit("own", budget, self.own_set_at),)
+            return token if budget is None else (Limit("own", budget, self.own_set_at), *token)
         daily, total = self.system_daily_usd, self.system_daily_total_usd
-        own = () if daily is None else (Limit("system", daily, self.system_set_at),)
+        own = token if daily is None else (Limit("system", daily, self.system_set_at), *token)
         return own if total is None else (*own, Limit("total", total, self.system_set_at))
 
 
-Name: TypeAlias = Literal["own", "system", "total"]
+Name: TypeAlias = Literal["own", "system", "total", "token"]
 _WORDS: Mapping[Name, str] = {
     "own": "Your budget for this month",
     "system": "Your allowance on the site's keys for today",
     "total": "The site's allowance for today",
+    "token": "The budget of this access token for this month",
 }
 
 
@@ -71,6 +79,11 @@ class Limit:
     name: Name
     usd: Decimal
     set_at: datetime | None = None
+    token_id: UUID | None = None
+
+    def subject(self, user_id: Any) -> Any:
+        """Whose rows count: the user's, or the token's."""
+        return self.token_id if self.name == "token" else user_id
 
     @property
     def set_micros(self) -> int:
@@ -85,6 +98,8 @@ class Limit:
                 return f"system:{user_id}:{at.year}-{at.month:02}-{at.day:02}"
             case "total":
                 return f"total:{at.year}-{at.month:02}-{at.day:02}"
+            case "token":
+                return f"token:{self.token_id}:{at.year}-{at.month:02}"
 
     def refusal(self, used_e8: int, worst_usd: Decimal | None) -> BudgetExceeded | None:
         """None when a call of this worst case still fits.
@@ -177,6 +192,8 @@ def standing(user_id: Any, limit_usd: Decimal | None) -> Standing | None:
 def spent_usd(name: Name, user_id: Any) -> Decimal:
     """In the current period of ``own`` (a month), ``system`` or ``total`` (a day); what is reserved counts in full.
 
+    ``token``: a month of the access token whose id stands in place of the user's.
+
     Added up from the rows. What lies a while back is added up once in this process and then remembered.
     """
     now = timezone.now()
@@ -198,6 +215,8 @@ def _rows_of(name: Name, user_id: Any, at: datetime) -> tuple[QuerySet[UsageReco
             return UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.SYSTEM), _day(at)
         case "total":
             return UsageRecord.objects.filter(key_owner=UsageRecord.KeyOwner.SYSTEM), _day(at)
+        case "token":
+            return UsageRecord.objects.filter(token_id=user_id), _month(at)
 
 
 # Counters
@@ -234,7 +253,7 @@ def use(hand: Hand, limit: Limit, user_id: Any, at: datetime, moved_e8: int) -> 
     used_e8, known_micros = hand.row((_READ, [counter_id]))
     if known_micros >= limit.set_micros:
         return int(used_e8)
-    used_e8 = _added_up_e8(limit.name, user_id, at)
+    used_e8 = _added_up_e8(limit.name, limit.subject(user_id), at)
     again_at = _stored(timezone.now() + AGAIN_AFTER)
     hand.run((_ANEW, [used_e8, limit.set_micros, again_at, counter_id]))
     return used_e8
@@ -249,7 +268,7 @@ def recount() -> int:
         with transaction.atomic():
             counter = BudgetCounter.objects.select_for_update().filter(pk=counter_id).first()
             if counter is not None:
-                counter.used_e8 = _added_up_e8(counter.name, counter.user_id, counter.began)
+                counter.used_e8 = _added_up_e8(counter.name, counter.subject, counter.began)
                 counter.again_at = None
                 counter.save(update_fields=["used_e8", "again_at"])
     return len(due)
@@ -344,4 +363,4 @@ def _month(now: datetime) -> datetime:
 
 def _end(name: Name, at: datetime) -> datetime:
     """Of the period that this time belongs to."""
-    return _month(_month(at) + timedelta(days=32)) if name == "own" else _day(at) + timedelta(days=1)
+    return _month(_month(at) + timedelta(days=32)) if name in ("own", "token") else _day(at) + timedelta(days=1)

@@ -12,12 +12,18 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from llm_credentials.providers.registry import specs
+
 TOKEN_PREFIX = "ksw_"  # noqa: S105  (what tokens begin with, not one)
 
 
 class PersonalAccessTokenQuerySet(models.QuerySet["PersonalAccessToken"]):
     def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
         return self.filter(user_id=user.pk) if user.pk is not None else self.none()
+
+    def listed(self) -> Self:
+        """Newest first, without those that were revoked."""
+        return self.filter(revoked_at__isnull=True).order_by("-created_at", "id")
 
     def usable(self) -> Self:
         """Neither revoked nor expired, and the user is active."""
@@ -62,6 +68,14 @@ class PersonalAccessToken(models.Model):
     def is_usable(self) -> bool:
         expired = self.expires_at is not None and self.expires_at <= timezone.now()
         return self.revoked_at is None and not expired
+
+    @property
+    def scope_labels(self) -> list[str]:
+        return [str(label) for scope, label in self.Scope.choices if scope in self.scopes]
+
+    @property
+    def provider_labels(self) -> list[str]:
+        return [next((spec.label for spec in specs() if spec.slug == slug), slug) for slug in self.providers]
 
     def allows(self, scope: str) -> bool:
         return scope in self.scopes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal, Self, cast
-from uuid import uuid4
+from typing import Any, Literal, Self, cast
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -87,7 +87,7 @@ class BudgetCounter(models.Model):
     """What counts towards one budget in one period. Moves in the transactions that write the rows it counts."""
 
     id = models.CharField(primary_key=True, max_length=80)
-    """``own:<user>:2026-11``, ``system:<user>:2026-11-21`` or ``total:2026-11-21``."""
+    """``own:<user>:2026-11``, ``system:<user>:2026-11-21``, ``total:2026-11-21`` or ``token:<token>:2026-11``."""
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="+")
     """None for the budget of all users together."""
     used_e8 = models.BigIntegerField()
@@ -110,8 +110,13 @@ class BudgetCounter(models.Model):
         return self.id
 
     @property
-    def name(self) -> Literal["own", "system", "total"]:
-        return cast('Literal["own", "system", "total"]', self.id.partition(":")[0])
+    def name(self) -> Literal["own", "system", "total", "token"]:
+        return cast('Literal["own", "system", "total", "token"]', self.id.partition(":")[0])
+
+    @property
+    def subject(self) -> Any:
+        """Whose rows it counts: a user's or, of ``token``, an access token's."""
+        return UUID(self.id.split(":")[1]) if self.name == "token" else self.user_id
 
     @property
     def began(self) -> datetime:

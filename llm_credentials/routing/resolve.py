@@ -337,7 +337,9 @@ class _Plan:
         return None
 
     def _disallowed(self, spec: ProviderSpec, key: Key) -> tuple[Why, str] | None:
-        """What the organisation's policy says of the key itself; of its model see ``fault``."""
+        """What the caller's token, and the organisation's policy, say of the key itself; of its model see ``fault``."""
+        if self.request.providers is not None and key.provider not in self.request.providers:
+            return "not_allowed", f"The access token of this call may not use {spec.label}."
         policy = self.snapshot.policy
         if key.owner == "system":
             refusal = "" if policy.system_keys else NO_SYSTEM_KEYS

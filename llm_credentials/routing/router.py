@@ -308,6 +308,7 @@ class Chain:
                 model=candidate.model,
                 credential_id=key.id,
                 key_owner=key.owner,
+                token_id=self.loaded.limits.token_id,
             ),
             number=number,
             started=self.loop.time(),

@@ -145,6 +145,8 @@ class Request:
     fallback: bool = True
     """Whether anything but what the call names (else the override, else the default provider) may be tried."""
     weight: Weight = "normal"
+    providers: frozenset[str] | None = None
+    """Slugs that the caller's access token may reach; ``None``: all."""
     turn: int = 0
     """Counts the calls of this process: whose turn it is where keys share the load."""
 

@@ -20,6 +20,7 @@ SHAPES: Final[dict[str, str]] = {
     'M10 7.8v3.4M10 13.9v.1"/>',
     "info": '<circle cx="10" cy="10" r="7.5"/><path d="M10 9.2v4.3M10 6.5v.1"/>',
     "idle": '<circle cx="10" cy="10" r="7.5" stroke-dasharray="2.6 2.64"/>',
+    "ticket": '<path d="M2.5 6.5v2a1.8 1.8 0 0 1 0 3.5v2h15v-2a1.8 1.8 0 0 1 0-3.5v-2zM12 6.5v7.5"/>',
     "undo": '<path d="M7 4 3.5 7.5 7 11M4 7.5h7.5a4.5 4.5 0 0 1 0 9H8"/>',
     "minus": '<path d="M5 10h10"/>',
     "plus": '<path d="M10 4v12M4 10h12"/>',

@@ -223,6 +223,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
             (_("Providers"), "llm_credentials:provider-list", "key", ()),
             (_("Routing"), "llm_credentials:routing-detail", "route", ()),
             (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
+            (_("Tokens"), "llm_credentials:token-list", "ticket", ()),
             (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),
         ],
     )

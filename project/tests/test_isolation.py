@@ -102,6 +102,9 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", PUBLIC, "styleguide"),
     **names("llm_credentials:", OWN, "settings-index", "security-detail", "audit-event-list", "account-leave"),
     **names("llm_credentials:", OWN, "step-up", "step-up-done", "removed-list"),
+    **names("llm_credentials:", OWN, "token-list", "token-create"),
+    **names("llm_credentials:", OWNED, "token-confirm-revocation"),
+    **names("llm_credentials:", OWNED_POST, "token-revoke"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
     **names("llm_credentials:", OWN, "usage-detail", "usage-export"),
     **names("llm_credentials:", OWN_POST, "budget-set"),
@@ -121,6 +124,9 @@ ROUTES: dict[str, Rule] = {
     "api:connection_test_start": api("POST", "credentials"),
     "api:credential_get": api("GET", "read"),
     "api:credential_delete": api("DELETE", "credentials"),
+    "api:token_list": api("GET", "read"),
+    "api:token_create": api("POST", "credentials"),
+    "api:token_revoke": api("DELETE", "credentials"),
     "api:audit_event_list": api("GET", "read"),
     "api:usage_list": api("GET", "read"),
     # the admin
@@ -251,6 +257,7 @@ def world(alice: User) -> World:
         "message_id": message.pk,
         "run_id": run.pk,
         "test_id": test.pk,
+        "token_id": token.pk,
         "credential_id": UserCredentialFactory(user=alice, name="removed", key=KEY, removed_at=timezone.now()).pk,
         "pk": factor.pk,
         "id": alice.pk,
@@ -317,7 +324,9 @@ def _staff(*apps: str) -> User:
 
 def _ask(client: Client, method: str, path: str, **headers: str) -> Any:
     if path.startswith("/api/") and method == "POST":
-        body = {} if path.endswith("/test") else {"provider": "openai"}
+        body: dict[str, Any] = {} if path.endswith("/test") else {"provider": "openai"}
+        if path.endswith("/tokens"):
+            body = {"scopes": ["read"]}
         return client.post(path, json.dumps(body), content_type="application/json", headers=headers)
     send: Callable[..., Any] = getattr(client, method.lower())
     return send(path, headers=headers)

@@ -27,6 +27,13 @@ class Command(BaseCommand):
             help="What it may do; may be given several times. Without it: everything.",
         )
         parser.add_argument("--name", default="", help="What it is for, shown in the list of tokens.")
+        parser.add_argument("--budget-usd", type=float, help="What calls with it may cost a month.")
+        parser.add_argument(
+            "--provider",
+            action="append",
+            dest="providers",
+            help="A provider that calls with it may reach; may be given several times. Without it: all.",
+        )
         parser.add_argument("--days", type=int, help="How long it is valid. Without it: until it is revoked.")
 
     def handle(self, *, username: str, scopes: list[str] | None, name: str, days: int | None, **options: Any) -> None:
@@ -39,7 +46,12 @@ class Command(BaseCommand):
         expires_at = timezone.now() + timedelta(days=days) if days else None
         try:
             token, secret = services.token_create(
-                user=user, name=name, scopes=scopes or services.ALL_SCOPES, expires_at=expires_at
+                user=user,
+                name=name,
+                scopes=scopes or services.ALL_SCOPES,
+                expires_at=expires_at,
+                budget_usd=options["budget_usd"],
+                providers=options["providers"] or (),
             )
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None

@@ -1,0 +1,103 @@
+"""What an access token may be limited to, judged in one place for page, API and command."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from django.core.exceptions import ValidationError
+from django.utils import timezone
+
+from llm_credentials.models import PersonalAccessToken
+from llm_credentials.preferences import clean_budget
+from llm_credentials.providers.registry import specs
+from llm_credentials.validation import clean_provider
+
+ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
+NAME_LENGTH: Final = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenDraft:
+    """A token that is to be made, clean as a whole."""
+
+    name: str
+    scopes: list[str]
+    expires_at: datetime | None
+    budget_usd: Decimal | None
+    providers: list[str]
+
+
+def token_check(
+    *,
+    name: str,
+    scopes: Collection[str],
+    expires_at: datetime | None,
+    budget_usd: object,
+    providers: Collection[str],
+    parent: PersonalAccessToken | None,
+) -> TokenDraft:
+    """``parent``: the token that asks for another one, which then gets no further than it does itself, and where
+    nothing is said just as far. Raises ValidationError of ``{field: [text]}``.
+    """
+    if parent is not None:
+        expires_at = expires_at or parent.expires_at
+        budget_usd = parent.budget_usd if budget_usd is None else budget_usd
+        providers = providers or parent.providers
+    errors: dict[str, list[str]] = {}
+    wanted = set() if isinstance(scopes, str) else set(scopes)
+    if not wanted or not wanted <= set(ALL_SCOPES):
+        errors["scopes"] = [f"Choose at least one of: {', '.join(ALL_SCOPES)}."]
+    if len(name) > NAME_LENGTH or not name.isprintable():
+        errors["name"] = [f"A name has at most {NAME_LENGTH} characters on one line."]
+    if expires_at is not None and expires_at <= timezone.now():
+        errors["expires_at"] = ["The last day of a token lies in the future."]
+    budget, slugs = None, list[str]()
+    try:
+        budget = clean_budget(budget_usd)
+    except ValidationError as error:
+        errors["budget_usd"] = error.messages
+    try:
+        slugs = _known(providers)
+    except ValidationError as error:
+        errors["providers"] = error.messages
+    draft = TokenDraft(
+        name=name.strip(),
+        scopes=[scope for scope in ALL_SCOPES if scope in wanted],
+        expires_at=expires_at,
+        budget_usd=budget,
+        providers=slugs,
+    )
+    if parent is not None and not errors:
+        errors = _beyond(draft, parent)
+    if errors:
+        raise ValidationError(errors)
+    return draft
+
+
+def _known(providers: Collection[str]) -> list[str]:
+    """Those slugs, each once, in the order of the catalogue."""
+    wanted = {clean_provider(slug).slug for slug in providers}
+    return [spec.slug for spec in specs() if spec.slug in wanted]
+
+
+def _beyond(draft: TokenDraft, parent: PersonalAccessToken) -> dict[str, list[str]]:
+    """Where it would get further than the token that asks for it."""
+    errors: dict[str, list[str]] = {}
+    if missing := [scope for scope in draft.scopes if not parent.allows(scope)]:
+        errors["scopes"] = [f"This token has no scope {', '.join(missing)} to hand on."]
+    if foreign := [slug for slug in draft.providers if not parent.allows_provider(slug)]:
+        errors["providers"] = [f"This token may not call {', '.join(foreign)} itself."]
+    if parent.budget_usd is not None and (draft.budget_usd is None or draft.budget_usd > parent.budget_usd):
+        errors["budget_usd"] = [f"This token itself may spend ${parent.budget_usd} a month."]
+    if parent.expires_at is not None and (draft.expires_at is None or draft.expires_at > parent.expires_at):
+        errors["expires_at"] = ["This token itself expires before that."]
+    return errors
+
+
+def limits_of(token: PersonalAccessToken) -> dict[str, Any]:
+    """Its limits, as pages and the API show them."""
+    return {name: getattr(token, name) for name in ("scopes", "providers", "budget_usd", "expires_at")}
