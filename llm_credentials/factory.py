@@ -15,6 +15,7 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError
 
 from llm_credentials import conf
 from llm_credentials.audit.opening import announce_opening
@@ -28,6 +29,7 @@ from llm_credentials.providers import (
     LLMStreamChunk,
     ModelInfo,
     RequestRejected,
+    SiteUnavailable,
     ToolDefinition,
     build_client,
 )
@@ -140,7 +142,12 @@ async def _alook(user: Person, request: Request) -> tuple[Loaded, Route]:
     loaded = kept.find(user)
     cooling = None if loaded is None else health.known(loaded.targets)
     if loaded is None or cooling is None:
-        return await sync_to_async(_look)(user, request)
+        try:
+            return await sync_to_async(_look)(user, request)
+        except (OperationalError, InterfaceError):
+            away = SiteUnavailable()
+            away.receipt = Receipt()
+            raise away from None
     return loaded, resolve(loaded.snapshot, request, cooling)
 
 

@@ -153,21 +153,37 @@ def database(name: str, default: str) -> dict[str, Any]:
 
 
 def database_url(url: str) -> dict[str, Any]:
-    """Raises ValueError for what is no database address. SQLite gets write-ahead logging, PostgreSQL a pool."""
+    """Raises ValueError for what is no database address. SQLite gets write-ahead logging, PostgreSQL a pool.
+
+    Both get an end to waiting, so that a page says within two seconds that the database is away.
+    """
+    wait_s = decimal("DATABASE_WAIT_S", default=1.5)
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
         # Writers queue for the lock at their first statement instead of failing when a read turns into a write.
         options = {
             "transaction_mode": "IMMEDIATE",
-            "timeout": 20,
+            "timeout": wait_s,
             "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL",
         }
         return {**_Environment.db_url_config(url), "OPTIONS": options}
     if scheme in ("postgres", "postgresql"):
         # Under ASGI every request has a thread of its own, so only a pool can keep connections for the next one.
+        from project.postgresql.answering import Connection
+
         config = _Environment.db_url_config(url)
-        pool = {"min_size": 1, "max_size": whole("DATABASE_POOL_SIZE", default=20), "timeout": 10}
-        return {**config, "OPTIONS": {**config.get("OPTIONS", {}), "pool": pool}}
+        pool = {
+            "min_size": 1,
+            "max_size": whole("DATABASE_POOL_SIZE", default=20),
+            "timeout": wait_s,
+            # Attempts get rarer while they fail; those who come later begin anew.
+            "reconnect_timeout": 4,
+            "connection_class": Connection,
+        }
+        options = {"connect_timeout": 2, "pool": pool, **config.get("OPTIONS", {})}
+        if statement_s := decimal("DATABASE_STATEMENT_TIMEOUT_S", default=0):
+            options.setdefault("options", f"-c statement_timeout={round(statement_s * 1000)}")
+        return {**config, "ENGINE": "project.postgresql", "OPTIONS": options}
     raise ValueError("neither PostgreSQL nor SQLite")
 
 

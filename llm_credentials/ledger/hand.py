@@ -44,11 +44,11 @@ def transaction() -> Iterator[Hand]:
         hand.begin()
         try:
             yield hand
+            hand.end("COMMIT")  # a broken reference shows only here, and leaves the transaction open
         except BaseException:
             with suppress(Exception):  # what went wrong is the better answer
                 hand.end("ROLLBACK")
             raise
-        hand.end("COMMIT")
 
 
 class _One:

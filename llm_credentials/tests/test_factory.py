@@ -369,7 +369,7 @@ def test_explain_route_opens_nothing_and_asks_little(
         connection,
     ) as queries:
         explain_route(alice)
-    assert len(queries) <= 6
+    assert len(queries) <= 7
 
 
 def test_explain_route_works_inside_a_transaction(alice: User, credential: UserCredential) -> None:

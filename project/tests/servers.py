@@ -49,7 +49,9 @@ def databases() -> dict[str, dict[str, Any]]:
     if env.outer("TEST_DATABASE") == "postgres":
         return {"default": _postgres()}
     name = str(Path(tempfile.gettempdir()) / f"keyswitch-test-{getpid()}.sqlite3")
-    return {"default": {**env.database_url(f"sqlite:///{name}"), "TEST": {"NAME": name}}}
+    config = env.database_url(f"sqlite:///{name}")
+    config["OPTIONS"]["timeout"] = 20  # a busy machine is no failure
+    return {"default": {**config, "TEST": {"NAME": name}}}
 
 
 def _postgres() -> dict[str, Any]:

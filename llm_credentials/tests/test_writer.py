@@ -1,0 +1,206 @@
+"""The ledger's own thread, on real transactions: groups, kills and a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection, connections
+
+from llm_credentials.ledger import books, budgets, pen, writer
+from llm_credentials.ledger.budgets import Limits
+from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
+from llm_credentials.ledger.prices import Price
+from llm_credentials.models import BudgetCounter, UsageRecord, UserCredential
+from llm_credentials.providers import BudgetExceeded, SiteUnavailable, Usage
+from llm_credentials.tests.factories import UserCredentialFactory
+from project.tests.servers import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+TEN = Limits(own_monthly_usd=Decimal("1.00"))
+DIME = Price(Decimal("0.10"), "test")
+
+
+@pytest.fixture(autouse=True)
+def _own_thread() -> Iterator[None]:
+    writer.close()
+    yield
+    writer.close()
+
+
+def _asked(user: User, limits: Limits = TEN, **changes: Any) -> Reservation:
+    values: dict[str, Any] = {"call_id": uuid4(), "user_id": user.pk, "task": "", "provider": "openai", "model": "gpt"}
+    entry = Entry(**{**values, "credential_id": None, "key_owner": "user", **changes})
+    return reservation(entry, limits, DIME, 10)
+
+
+def _spent(asked: Reservation, usd: str, key: UserCredential | None = None) -> Settlement:
+    outcome = Outcome(
+        state=State.SETTLED,
+        outcome="ok",
+        latency_ms=5,
+        usage=Usage(input_tokens=10, output_tokens=5),
+        price=Price(Decimal(usd), "test"),
+    )
+    return Settlement(outcome=outcome, reservation=asked, key=(UserCredential, key.pk) if key else None)
+
+
+async def _all(asked: list[Reservation]) -> list[Any]:
+    return await asyncio.gather(*(writer.reserve(each) for each in asked), return_exceptions=True)
+
+
+def test_writer_puts_calls_that_wait_together_into_one_transaction(alice: User, monkeypatch: Any) -> None:
+    groups: list[int] = []
+    write = pen.write
+
+    def counting(reservations: Any, settlements: Any) -> int:
+        groups.append(len(reservations))
+        return write(reservations, settlements)
+
+    monkeypatch.setattr(pen, "write", counting)
+    assert async_to_sync(_all)([_asked(alice) for _ in range(10)]) == [None] * 10
+    assert UsageRecord.objects.reserved().count() == 10
+    assert len(groups) < 10
+
+
+def test_writer_admits_exactly_ten_of_a_hundred_on_a_budget_for_ten(alice: User) -> None:
+    answers = async_to_sync(_all)([_asked(alice) for _ in range(100)])
+    assert sum(answer is None for answer in answers) == 10
+    assert sum(isinstance(answer, BudgetExceeded) for answer in answers) == 90
+    assert UsageRecord.objects.count() == 10
+    assert BudgetCounter.objects.get().used_e8 == 10**8
+
+
+def test_budget_holds_across_processes(alice: User) -> None:
+    """Three processes, each with its own thread, ask for forty calls each."""
+    connections.close_all()
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                answers = asyncio.run(_all([_asked(alice) for _ in range(40)]))
+                os._exit(sum(answer is None for answer in answers))
+            except BaseException:
+                os._exit(255)
+        children.append(child)
+    admitted = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert sum(admitted) == 10
+    assert UsageRecord.objects.count() == 10
+
+
+def test_settlements_are_written_once_with_what_they_give_back(alice: User) -> None:
+    key = UserCredentialFactory(user=alice)
+    asked = [_asked(alice) for _ in range(10)]
+
+    async def go() -> None:
+        await _all(asked)
+        for each in asked:
+            await writer.settle(_spent(each, "0.01", key))
+            await writer.settle(_spent(each, "9.99", key))  # again, and dearer
+        assert await writer.flushed()
+
+    async_to_sync(go)()
+    assert set(UsageRecord.objects.values_list("state", "cost_usd")) == {("settled", Decimal("0.01"))}
+    assert BudgetCounter.objects.get().used_e8 == 10**7
+    key.refresh_from_db()
+    assert key.request_count == 10
+    assert key.last_used_at is not None
+
+
+def test_one_odd_call_does_not_spoil_the_group(alice: User) -> None:
+    """Its user is gone."""
+    gone = _asked(alice, Limits(), user_id=987_654_321)
+    answers = async_to_sync(_all)([_asked(alice), gone, _asked(alice)])
+    assert [type(answer).__name__ for answer in answers] == ["NoneType", "RequestRejected", "NoneType"]
+    assert UsageRecord.objects.count() == 2
+
+
+def test_caller_that_leaves_while_it_waits_is_not_charged(alice: User) -> None:
+    async def go() -> UUID:
+        asked = _asked(alice)
+        waiting = asyncio.ensure_future(writer.reserve(asked))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return asked.entry.id
+
+    async_to_sync(go)()
+    wait_until(lambda: not UsageRecord.objects.reserved().exists() and writer.flush(), "what was given back")
+    assert set(UsageRecord.objects.values_list("state", flat=True)) <= {"void"}
+    assert sum(BudgetCounter.objects.values_list("used_e8", flat=True)) == 0
+
+
+def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: User, monkeypatch: Any) -> None:
+    first, second = _asked(alice), _asked(alice)
+    write, away = pen.write, True
+
+    def failing(*args: Any) -> int:
+        if away:
+            raise OperationalError("away")
+        return write(*args)
+
+    async def go() -> None:
+        await writer.reserve(first)
+        monkeypatch.setattr(pen, "write", failing)
+        await writer.settle(_spent(first, "0.02"))
+        with pytest.raises(SiteUnavailable) as caught:
+            await writer.reserve(second)
+        assert caught.value.status_code == 503
+
+    async_to_sync(go)()
+    assert UsageRecord.objects.get().state == "reserved"
+    away = False
+    wait_until(writer.flush, "what was owed")
+    assert list(UsageRecord.objects.values_list("state", "cost_usd")) == [("settled", Decimal("0.02"))]
+
+
+def test_locked_sqlite_is_no_hang(alice: User, monkeypatch: Any) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("a lock of SQLite")
+    monkeypatch.setattr(writer, "WAIT_S", 0.2)
+    holder = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(SiteUnavailable):
+            async_to_sync(writer.reserve)(_asked(alice))
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+    # The thread still gets the lock; nobody waits for its row any more, and it does not count.
+    wait_until(lambda: list(UsageRecord.objects.values_list("state", flat=True)) in ([], ["void"]), "the row's end")
+    wait_until(lambda: sum(BudgetCounter.objects.values_list("used_e8", flat=True)) == 0, "the counter's end")
+
+
+def test_counter_is_added_up_again_when_the_budget_was_changed(alice: User) -> None:
+    """While there was no budget nobody counted."""
+    from django.utils import timezone
+
+    books.reserve(_asked(alice).entry, TEN, DIME, 10)
+    books.reserve(_asked(alice).entry, Limits(), Price(Decimal("0.85"), "test"), 10)
+    books.reserve(_asked(alice).entry, TEN, Price(Decimal("0.01"), "test"), 10)  # an old counter: it still fits
+    changed = Limits(own_monthly_usd=Decimal("1.00"), own_set_at=timezone.now())
+    with pytest.raises(BudgetExceeded, match=r"\$0\.96"):
+        books.reserve(_asked(alice).entry, changed, DIME, 10)
+
+
+def test_sweep_adds_up_again_what_was_under_way_when_a_counter_began(alice: User) -> None:
+    from django.utils import timezone
+
+    uncounted = books.reserve(_asked(alice).entry, Limits(), Price(Decimal("0.50"), "test"), 10)
+    books.reserve(_asked(alice).entry, TEN, DIME, 10)
+    books.settle(uncounted, _spent(uncounted, "0.05").outcome)
+    assert BudgetCounter.objects.get().used_e8 == 60_000_000
+    BudgetCounter.objects.update(again_at=timezone.now())
+    books.sweep()
+    assert BudgetCounter.objects.get().used_e8 == 15_000_000
+    assert budgets.spent_usd("own", alice.pk) == Decimal("0.15")

@@ -1,0 +1,103 @@
+"""Whether the database server still answers.
+
+A server that is stopped, or a machine that is gone, leaves its connections open and says nothing: whoever waits for an
+answer waits for ever, and no timeout of the server's own can help. So a connection that hears nothing for ``SILENT_S``
+has somebody else knock at the server's door: a query that takes long is let be, a server that is gone is not.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import pq
+
+T = TypeVar("T")
+
+SILENT_S: Final = 0.7
+SUSPICIOUS_S: Final = 0.1
+"""The same for a server that did not answer a moment ago."""
+KNOCK_S: Final = 0.4
+"""How long it may take to open."""
+KNOWN_FOR_S: Final = 0.3
+"""How long what one of us has seen is good for all."""
+_SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+"""What every server answers with one letter, before it asks who is there."""
+
+
+@dataclass
+class Server:
+    """What this process knows of the one server; ``suspect`` from a failure until it has been found to live."""
+
+    suspect: bool = False
+    lives: bool = True
+    seen_at: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_there(self, host: str, port: int) -> bool:
+        """Knocks, unless somebody just has. Takes ``KNOCK_S`` at most."""
+        with self.lock:
+            if time.monotonic() - self.seen_at >= KNOWN_FOR_S:
+                self.lives = knock(host, port)
+                self.seen_at = time.monotonic()
+            return self.lives
+
+
+server = Server()
+
+
+def knock(host: str, port: int) -> bool:
+    """A host that cannot be told, such as several at once, is taken to be there."""
+    if not host or "," in host:
+        return True
+    try:
+        with _door(host, port) as door:
+            door.sendall(_SSL_REQUEST)
+            return bool(door.recv(1))
+    except OSError:
+        return False
+
+
+def _door(host: str, port: int) -> socket.socket:
+    if not host.startswith("/"):
+        return socket.create_connection((host, port), timeout=KNOCK_S)
+    door = socket.socket(socket.AF_UNIX)
+    door.settimeout(KNOCK_S)
+    try:
+        door.connect(f"{host}/.s.PGSQL.{port}")
+    except BaseException:
+        door.close()
+        raise
+    return door
+
+
+class Connection(psycopg.Connection[Any]):
+    """Gives up when the server is gone; it is closed then."""
+
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().wait(self._watched(gen), *args, **kwargs)
+        except psycopg.OperationalError:
+            server.suspect |= self.pgconn.status == pq.ConnStatus.BAD
+            raise
+
+    def _watched(self, gen: Generator[Any, int, T]) -> Generator[Any, int, T]:
+        asked_at = time.monotonic() + (SUSPICIOUS_S if server.suspect else SILENT_S)
+        try:
+            waits_for = next(gen)
+            while True:
+                ready = yield waits_for
+                if not ready and time.monotonic() >= asked_at:
+                    if not server.is_there(self.info.host, self.info.port):
+                        server.suspect = True
+                        self.close()
+                        raise psycopg.OperationalError("the database server does not answer")
+                    asked_at = time.monotonic() + SILENT_S
+                waits_for = gen.send(ready)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]

@@ -1,0 +1,38 @@
+"""The database engine of ``settings.DATABASES``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from django.db.backends.postgresql import base
+from psycopg_pool import ConnectionPool
+
+from project.postgresql.answering import Connection, server
+
+
+class _Psycopg:
+    """The module, with our kind of connection."""
+
+    connect = Connection.connect
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(psycopg, name)
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    Database = _Psycopg()  # type: ignore[assignment]
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """After a failure nobody waits for a server that is not there; once it is, the pool's connections are tried."""
+        if server.suspect:
+            if not server.is_there(str(conn_params.get("host", "")), int(conn_params.get("port") or 5432)):
+                raise psycopg.OperationalError("the database server does not answer")
+            if isinstance(pool := self.pool, ConnectionPool) and not pool.closed:
+                pool.check()
+            server.suspect = False
+        try:
+            return super().get_new_connection(conn_params)
+        except psycopg.OperationalError:
+            server.suspect = True
+            raise
