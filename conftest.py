@@ -59,7 +59,7 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
-    from llm_credentials import egress
+    from llm_credentials import egress, opened
     from llm_credentials.gateway import rates
     from llm_credentials.ledger import budgets
     from llm_credentials.live import changes, tokens
@@ -70,9 +70,22 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     health.forget_here()
     changes.apply([None])
     rates.forget()
+    opened.forget()
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
     monkeypatch.setattr(kept, "KEPT_S", 0.0)
     monkeypatch.setattr(tokens, "KEPT_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_listener_where_nothing_is_committed(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that looks for changes would not see the test's users, and take them for deleted."""
+    from llm_credentials.live import listener
+
+    marker = request.node.get_closest_marker("django_db")
+    real = {"transactional_db", "live_site", "celery_worker_thread"} & set(request.fixturenames)
+    if not real and not (marker is not None and marker.kwargs.get("transaction")):
+        listener.close()
+        monkeypatch.setattr(listener, "ensure", lambda **_: None)
 
 
 @pytest.fixture

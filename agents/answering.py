@@ -16,7 +16,7 @@ from agents.database import in_database
 from agents.drafts import Draft
 from agents.loop import Event
 from agents.models import MessageState, StoredMessage
-from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error
+from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, site_error
 from agents.registry import get_agent
 from agents.services import TURN
 from agents.watching import Interrupted, Watch, watching
@@ -62,8 +62,10 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
             async for event in events:
                 yield event
         _end_by_itself(draft, ending)
-    except Interrupted:
-        pass  # stopped, by the user or because they may no longer see it
+    except Interrupted as interrupted:
+        if interrupted.withdrawn:  # else stopped by the user
+            ending.error = site_error("AccessWithdrawn", interrupted.withdrawn)
+            ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED
     except LLMError as error:
         ending.llm_error, ending.error = error, error_json(error)
         ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED

@@ -13,7 +13,7 @@ from agents.base import Agent
 from agents.database import in_database
 from agents.drafts import Draft
 from agents.models import AgentRun, RunState
-from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error
+from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, site_error
 from agents.registry import UnknownAgent, get_agent
 from agents.watching import Interrupted, Watch, watching
 from llm_credentials.audit import AuditUnavailable
@@ -49,8 +49,10 @@ async def run_execute(run_id: UUID) -> Outcome:
         state = RunState.DONE
         if draft.stopped:
             error = limit_error(draft.stopped)
-    except Interrupted:
+    except Interrupted as interrupted:
         state = RunState.CANCELLED
+        if interrupted.withdrawn:
+            error = site_error("AccessWithdrawn", interrupted.withdrawn)
     except LLMError as caught:
         llm_error, error = caught, error_json(caught)
     except AgentRun.DoesNotExist:

@@ -36,7 +36,7 @@ from agents.markdown import closed_length, render_open
 from agents.models import StoredMessage
 from agents.receipts import site_error
 from agents.turns import turn_of
-from agents.watching import may_see
+from llm_credentials.live.access import may_see
 
 HEARTBEAT_S = 10.0
 FOLLOW_EVERY_S = 0.7

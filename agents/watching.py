@@ -1,9 +1,9 @@
 """What models are writing in this process right now, and who wants it to end.
 
 A watch ends its work when the user asks for it, when the user may no longer see it (signed out, password changed,
-account deactivated), or when the row belongs to another process. The request may reach any process: it is noted in the
-row, which is looked at every second, and published through Valkey, which makes it immediate. Watched rows get their
-heartbeats here.
+account deactivated: ``llm_credentials.live.calls`` tells it), or when the row belongs to another process. The request
+may reach any process: it is noted in the row, which is looked at every second, and published through Valkey, which
+makes it immediate. Watched rows get their heartbeats here.
 
 Each event loop has its own watchers; they look at all their rows at once, so a process asks the database as often for
 one answer as for five hundred.
@@ -15,10 +15,9 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Literal, TypeAlias, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -26,28 +25,32 @@ from weakref import WeakKeyDictionary
 import redis
 import redis.asyncio
 from django.conf import settings
-from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.db import close_old_connections
 from django.utils import timezone
-from django.utils.crypto import constant_time_compare
 
 from agents.models import HEARTBEAT_S, AgentRun, RunState, StoredMessage
 from agents.models import MessageState as State
+from llm_credentials.live import access
+from llm_credentials.live.calls import Call, under_way
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-Reason: TypeAlias = Literal["asked", "access", "lost"]
-"""The user asked; the user's access ended; the row belongs to somebody else now, or to nobody."""
+Reason: TypeAlias = access.Reason | Literal["asked", "lost"]
+"""What the work rested on is gone; the user asked; the row belongs to somebody else now, or to nobody."""
 
 POLL_S = 1.0
 RECONNECT_S = 3.0
-ACCESS: Reason = "access"
 CHANNEL = "keyswitch:agents:stop"
 
 
 class Interrupted(Exception):
-    """The watched work was asked to end; the watch has the reason."""
+    """The watched work was asked to end."""
+
+    def __init__(self, withdrawn: str = "") -> None:
+        super().__init__(withdrawn)
+        self.withdrawn = withdrawn
+        """In words, what the work rested on and is gone; empty if it ends for another reason."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -64,16 +67,23 @@ class Watch:
     async def next(self, events: AsyncGenerator[T, None]) -> T:
         """The next event. Raises StopAsyncIteration at their end, Interrupted as soon as the work is to end."""
         if self.reason is not None:
-            raise Interrupted
+            raise self._interrupted()
         try:
             async with asyncio.timeout(None) as self._scope:
                 return await anext(events)
         except TimeoutError:
             if self.reason is None:
                 raise
-            raise Interrupted from None
+            raise self._interrupted() from None
         finally:
             self._scope = None
+
+    def _interrupted(self) -> Interrupted:
+        match self.reason:
+            case None | "asked" | "lost":
+                return Interrupted()
+            case _:
+                return Interrupted(access.WORDS[self.reason])
 
     def end(self, reason: Reason) -> None:
         """On the watch's own loop."""
@@ -88,7 +98,8 @@ async def watching(watch: Watch) -> AsyncIterator[Watch]:
     watchers = _of_this_loop()
     watchers.add(watch)
     try:
-        yield watch
+        with under_way(Call(access.Right(watch.user_id, session_key=watch.session_key), watch.end)):
+            yield watch
     finally:
         watchers.remove(watch)
 
@@ -196,7 +207,7 @@ def _look(watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:
         ended: dict[UUID, Reason] = {}
         for model in (StoredMessage, AgentRun):
             ended |= _look_at_rows(model, [watch for watch in watches if watch.model is model], beat=beat)
-        return dict.fromkeys((watch.id for watch in _without_access(watches)), ACCESS) | ended
+        return ended
     finally:
         close_old_connections()
 
@@ -218,27 +229,3 @@ def _look_at_rows(model: type[Any], watches: list[Watch], *, beat: bool) -> dict
         elif wished is not None:
             ended[watch.id] = "asked"
     return ended
-
-
-def _without_access(watches: Iterable[Watch]) -> list[Watch]:
-    watches = list(watches)
-    users = get_user_model().objects.filter(is_active=True).in_bulk({watch.user_id for watch in watches})
-    return [watch for watch in watches if not _may_see(users.get(watch.user_id), watch.session_key)]
-
-
-def may_see(user_id: int, session_key: str | None) -> bool:
-    """Whether this user is active and, where there is a session, still signed in with it."""
-    return _may_see(get_user_model().objects.filter(is_active=True, pk=user_id).first(), session_key)
-
-
-def _may_see(user: Any, session_key: str | None) -> bool:
-    if user is None:
-        return False
-    if session_key is None:
-        return True
-    session = import_module(settings.SESSION_ENGINE).SessionStore(session_key).load()
-    if session.get(SESSION_KEY) != str(user.pk):
-        return False
-    given = session.get(HASH_SESSION_KEY, "")
-    expected = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    return any(constant_time_compare(given, one) for one in expected)

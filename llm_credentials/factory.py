@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
@@ -12,15 +9,22 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary
 
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError
 
-from llm_credentials import conf
+from llm_credentials import conf, opened
 from llm_credentials.audit.opening import announce_opening
 from llm_credentials.ledger import estimate
-from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential, PersonalAccessToken
+from llm_credentials.live import changes
+from llm_credentials.models import (
+    EnvironmentCredential,
+    KeyHolder,
+    LLMCredential,
+    PersonalAccessToken,
+    SystemCredential,
+    UserCredential,
+)
 from llm_credentials.providers import (
     Embeddings,
     ImagePart,
@@ -57,11 +61,8 @@ __all__ = [
 T = TypeVar("T")
 P = TypeVar("P", bound=Piece)
 
-CLIENT_KEPT_S = 300.0
 TASK_MAX = 60
 """What the ledger's column holds."""
-CLIENTS_MAX = 1000
-"""Per event loop."""
 
 
 def client_for(
@@ -166,7 +167,8 @@ async def open_client(
 ) -> LLMClient:
     """A client that holds this credential's key: the only place where keys are opened for use.
 
-    It is kept for the next call on this event loop with the same version of the credential, at most ``CLIENT_KEPT_S``.
+    It is kept for the next call on this event loop with the same version of the credential, at most
+    ``opened.CLIENT_KEPT_S``.
     ``model`` and ``options`` stand in for the stored ones; ``user_id``: for whom it is opened. An audit event is
     committed before the key is opened. Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider;
     AuditUnavailable when there can be no event; RuntimeError inside a transaction.
@@ -175,9 +177,9 @@ async def open_client(
     egress = await conf.aegress_policy()
     given = credential.options if options is None else options
     place = _place(credential, name, given, egress.allow)
-    found = _kept(place)
-    if found is not None:
+    if place is not None and (found := opened.find(place)) is not None:
         return found
+    mark = changes.mark()
     await sync_to_async(announce_opening)(credential, user_id)
     client = build_client(
         credential.provider,
@@ -187,12 +189,9 @@ async def open_client(
         options=given,
         egress=egress,
     )
-    _keep(place, client)
+    if place is not None and isinstance(credential, UserCredential | SystemCredential | EnvironmentCredential):
+        opened.keep(place, client, credential, mark)
     return client
-
-
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OrderedDict[tuple[Any, ...], tuple[LLMClient, float]]]
-_clients = WeakKeyDictionary()
 
 
 def _place(
@@ -204,36 +203,6 @@ def _place(
     site_address = conf.site_address(credential.spec.site_address_setting)
     what = (type(credential).__name__, credential.provider, credential.pk, credential.version, credential.base_url)
     return (*what, model, tuple(sorted(options.items())), site_address, tuple(allow))
-
-
-def _kept(place: tuple[Any, ...] | None) -> LLMClient | None:
-    clients = _clients_here()
-    if place is None or clients is None or place not in clients:
-        return None
-    client, until = clients[place]
-    if time.monotonic() >= until:
-        del clients[place]
-        return None
-    clients.move_to_end(place)
-    return client
-
-
-def _keep(place: tuple[Any, ...] | None, client: LLMClient) -> None:
-    clients = _clients_here()
-    if place is None or clients is None:
-        return
-    clients[place] = (client, time.monotonic() + CLIENT_KEPT_S)
-    while len(clients) > CLIENTS_MAX:
-        # Not closed: a call may still be using it. It goes when that call ends.
-        clients.popitem(last=False)
-
-
-def _clients_here() -> OrderedDict[tuple[Any, ...], tuple[LLMClient, float]] | None:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-    return _clients.setdefault(loop, OrderedDict())
 
 
 # The client

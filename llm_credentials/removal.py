@@ -24,6 +24,7 @@ from kombu.exceptions import OperationalError
 
 from llm_credentials import services
 from llm_credentials.audit import Action, note
+from llm_credentials.live.changes import user_changed
 from llm_credentials.models import AuditEvent, ConnectionTest, UserCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
@@ -64,6 +65,7 @@ def remove(*, user: AbstractBaseUser, provider: str, name: str = "default") -> U
             raise UserCredential.DoesNotExist
         row.removed_at = now
         UserCredential.objects.filter(pk=row.pk).update(removed_at=now, updated_at=now, version=F("version") + 1)
+        user_changed(user.pk, noted=True)
         ConnectionTest.objects.unfinished().filter(credential=row).update(
             state=ConnectionTest.State.EXPIRED, detail="The key was removed meanwhile.", finished_at=now
         )

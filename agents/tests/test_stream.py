@@ -189,7 +189,9 @@ def test_stream_ends_when_its_reader_may_no_longer_see_it(
     journal.wait_gone(SIGNED_OUT_WITHIN_S)
     kind, data = stream.last()
     assert (kind, data["class"], data["html"]) == ("error", "SignedOut", "")
-    assert state_of(answer) == MessageState.STOPPED
+    wait_for_state(answer, MessageState.INCOMPLETE)
+    answer.refresh_from_db()
+    assert answer.error is not None and answer.error["class"] == "AccessWithdrawn"
 
 
 def test_stream_tells_of_a_refused_key_in_words(visitor: Visitor, alice: User) -> None:

@@ -7,7 +7,7 @@ committed when ``record()`` returns. Both raise rather than lose an event.
 from __future__ import annotations
 
 from llm_credentials.audit.chain import AuditUnavailable
-from llm_credentials.audit.context import acting, begin_job, begin_request, end_job, end_request
+from llm_credentials.audit.context import acting, begin_call, begin_job, begin_request, end_job, end_request
 from llm_credentials.audit.recording import arecord, note, record
 from llm_credentials.audit.words import Action, target_of
 
@@ -16,6 +16,7 @@ __all__ = [
     "AuditUnavailable",
     "acting",
     "arecord",
+    "begin_call",
     "begin_job",
     "begin_request",
     "end_job",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from allauth.account.adapter import get_adapter
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
@@ -20,6 +21,8 @@ class Circumstances:
     ip: str = ""
     request_id: str = ""
     channel: str = "python"
+    token_id: UUID | None = None
+    """Of the access token that somebody came with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,13 @@ class _OfRequest:
             ip=network_of(self.request),
             request_id=self.request_id,
             channel="api" if self.request.path.startswith("/api/") else "page",
+            token_id=self.token_id,
         )
+
+    @property
+    def token_id(self) -> UUID | None:
+        token = getattr(self.request, "token", None)
+        return None if token is None else token.pk
 
 
 Source: TypeAlias = Circumstances | _OfRequest
@@ -50,6 +59,12 @@ def circumstances() -> Circumstances:
     return source.now() if isinstance(source, _OfRequest) else source or _NOBODY
 
 
+def token_id() -> UUID | None:
+    """The access token in whose name this happens; None without one."""
+    source = _source.get()
+    return None if source is None else source.token_id
+
+
 def begin_request(request: HttpRequest, request_id: str) -> Token[Source | None]:
     return _source.set(_OfRequest(request, request_id[:64]))
 
@@ -60,6 +75,11 @@ def end_request(token: Token[Source | None]) -> None:
 
 def begin_job(job_id: str) -> None:
     _source.set(Circumstances(request_id=job_id[:64], channel="job"))
+
+
+def begin_call(*, actor: str, token_id: UUID, request_id: str) -> None:
+    """What comes in through the gateway: a task of its own for each request, so there is nothing to reset."""
+    _source.set(Circumstances(actor=actor, request_id=request_id[:64], channel="api", token_id=token_id))
 
 
 def end_job() -> None:

@@ -11,6 +11,7 @@ import structlog
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, close_old_connections
 
+from llm_credentials.audit import begin_call
 from llm_credentials.gateway import calls, rates
 from llm_credentials.gateway.callers import Caller, authenticate
 from llm_credentials.gateway.errors import Refused, problem
@@ -39,7 +40,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     wire: Wire = messages if scope["path"].startswith("/v1/messages") else chat
     headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
     try:
-        work = await _prepared(request)
+        work = await _prepared(request, request_id)
     except Left:
         return
     except Exception as error:
@@ -48,7 +49,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     await until_left(receive, _serve(work, wire, send, headers))
 
 
-async def _prepared(request: Request) -> Awaitable[Answer]:
+async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
     """What is to be done, with the caller known and the body read. Raises Refused, Left."""
     methods = ROUTES.get(request.scope["path"].rstrip("/"))
     if methods is None:
@@ -57,6 +58,7 @@ async def _prepared(request: Request) -> Awaitable[Answer]:
     if handler is None:
         raise Refused(405, "method_not_allowed", f"This address takes {', '.join(methods)} only.")
     caller = await authenticate(request)
+    begin_call(actor=str(caller.user.pk), token_id=caller.token.pk, request_id=request_id)
     loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
     policy_rates = loaded.snapshot.policy.rates.get(rates.KIND, ())
     rates.admit(caller.user.pk, caller.token.pk, policy_rates)

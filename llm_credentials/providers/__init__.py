@@ -2,6 +2,7 @@
 
 from llm_credentials.providers.client import LLMClient, build_client
 from llm_credentials.providers.errors import (
+    AccessWithdrawn,
     AuthenticationFailed,
     BadProviderResponse,
     BudgetExceeded,
@@ -42,6 +43,7 @@ from llm_credentials.providers.transport import EgressPolicy, Forwarded
 from llm_credentials.providers.usage import Usage
 
 __all__ = [
+    "AccessWithdrawn",
     "AuthenticationFailed",
     "BadProviderResponse",
     "BudgetExceeded",

@@ -17,6 +17,7 @@
     │   └── DeadlineExceeded     (also 408)
     ├── BadProviderResponse      not JSON, HTML, empty, 204, 3xx, wrong shape
     └── StreamInterrupted        cut after the first content; carries the partial answer
+        └── AccessWithdrawn      cut by us, at any time: the key, token or account behind it is out of use
 
 No message quotes what a provider sent, and none carries a key: a message is our own sentence, the rest are numbers.
 """
@@ -153,3 +154,7 @@ class StreamInterrupted(LLMError):
         super().__init__(message, **context)
         self.partial = partial
         """What had arrived when the stream broke."""
+
+
+class AccessWithdrawn(StreamInterrupted):
+    user_message = "This was ended: the key, the access token or the account that it rested on is out of use."

@@ -11,13 +11,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connection
+from django.db import connection, models
 from django.utils.functional import LazyObject, empty
 
 from llm_credentials.live import changes, listener
 from llm_credentials.live.changes import Holder
+from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
 from llm_credentials.routing import snapshot
-from llm_credentials.routing.snapshot import Loaded, Person, Site
+from llm_credentials.routing.snapshot import Loaded, Person, Row, Site
 
 KEPT_S = 45.0
 """At most; what is measured and not changed (latencies) is that old at times."""
@@ -70,6 +71,17 @@ def load(user: Person) -> Loaded:
             while len(_kept) > USERS_MAX:
                 _kept.popitem(last=False)
     return loaded
+
+
+def row_now(row: Row) -> Row | None:
+    """A row of a snapshot as it is by now; None when it is out of use or meant for another address. Synchronous."""
+    if isinstance(row, EnvironmentCredential):
+        return row
+    rows: models.QuerySet[Any] = type(row)._default_manager.filter(pk=row.pk, is_active=True)
+    now: UserCredential | SystemCredential | None = rows.first()
+    if now is None or (now.provider, now.base_url) != (row.provider, row.base_url) or now.needs_reentry:
+        return None
+    return now
 
 
 def _load_site() -> tuple[Site, float]:

@@ -19,11 +19,16 @@ import structlog
 from asgiref.sync import sync_to_async
 from django.urls import NoReverseMatch, reverse
 
+from llm_credentials.audit.context import token_id
 from llm_credentials.ledger import estimate, prices, writer
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
+from llm_credentials.live import access
+from llm_credentials.live.access import WORDS, Reason, Right
+from llm_credentials.live.calls import Call, Ended, under_way
 from llm_credentials.models import UsageRecord
 from llm_credentials.providers import (
+    AccessWithdrawn,
     AuthenticationFailed,
     BadProviderResponse,
     BudgetExceeded,
@@ -51,7 +56,7 @@ from llm_credentials.providers import (
     UnsupportedContent,
     Usage,
 )
-from llm_credentials.routing import health, marks
+from llm_credentials.routing import health, kept, marks
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse
 from llm_credentials.routing.snapshot import Loaded, Row
 from llm_credentials.routing.values import Candidate, Dropped, Route
@@ -71,6 +76,8 @@ FIRST_SHARE = 0.5
 """The part of the remaining time that a candidate gets before the next one is asked instead."""
 FIRST_CONTENT_S = 30.0
 """At most so long a stream may stay without content while others could be asked."""
+LOOK_AGAIN_S = 0.25
+"""Before an attempt that comes later than this, a snapshot is used only if it is known to hold still."""
 BLAMED_FROM_S = 10.0
 """A destination is blamed for a missed deadline only if it had at least this long."""
 
@@ -177,48 +184,58 @@ class Chain:
         """Of the attempts that may have been charged."""
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
+        self.call = Call(Right(loaded.user_id, token_id=token_id()), self._ended)
+        self.looked_at = self.loop.time()
+        """When what the snapshot says was last known to hold."""
+        self.flowing: tuple[_Trial, AsyncGenerator[Any, None]] | None = None
+        """The stream whose pieces are being handed on."""
+        self.closing: asyncio.Task[None] | None = None
 
     # What callers use
 
     async def ask(self, call: Callable[[LLMClient, Candidate, float], Awaitable[T]]) -> tuple[T, Receipt]:
         """What ``call(client, candidate, limit_s)`` gives, of the first candidate that answers. Raises LLMError."""
-        while (trial := await self._next()) is not None:
-            try:
-                client = await self._open(trial)
-                async with asyncio.timeout(trial.limit_s):
-                    answer = await call(client, trial.candidate, trial.limit_s)
-            except (LLMError, TimeoutError) as error:
-                await self._lost(trial, _ours(error, trial))
-            except BaseException as error:
-                await self._left(trial, error)
-                raise
-            else:
-                await self._won(trial, answer)
-                return answer, self.receipt(trial.candidate)
-        raise self._nobody()
+        with under_way(self.call):
+            while (trial := await self._next()) is not None:
+                try:
+                    with self.call:
+                        client = await self._open(trial)
+                        async with asyncio.timeout(trial.limit_s):
+                            answer = await call(client, trial.candidate, trial.limit_s)
+                except (LLMError, TimeoutError, Ended) as error:
+                    await self._lost(trial, _ours(error, trial))
+                except BaseException as error:
+                    await self._left(trial, error)
+                    raise
+                else:
+                    await self._won(trial, answer)
+                    return answer, self.receipt(trial.candidate)
+            raise self._nobody()
 
     async def stream(
         self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]]
     ) -> AsyncGenerator[P, None]:
         """The pieces of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
-        while (trial := await self._next()) is not None:
-            upstream: AsyncGenerator[P, None] | None = None
-            try:
-                client = await self._open(trial)
-                upstream = call(client, trial.candidate, self._remaining())
-                held = await self._gate(upstream, trial)
-            except (LLMError, TimeoutError) as error:
-                await _close(upstream)
-                await self._lost(trial, _ours(error, trial))
-                continue
-            except BaseException as error:
-                await _close(upstream)
-                await self._left(trial, error)
-                raise
-            async for chunk in self._through(held, upstream, trial):
-                yield chunk
-            return
-        raise self._nobody()
+        with under_way(self.call):
+            while (trial := await self._next()) is not None:
+                upstream: AsyncGenerator[P, None] | None = None
+                try:
+                    with self.call:
+                        client = await self._open(trial)
+                        upstream = call(client, trial.candidate, self._remaining())
+                        held = await self._gate(upstream, trial)
+                except (LLMError, TimeoutError, Ended) as error:
+                    await _close(upstream)
+                    await self._lost(trial, _ours(error, trial))
+                    continue
+                except BaseException as error:
+                    await _close(upstream)
+                    await self._left(trial, error)
+                    raise
+                async for chunk in self._through(held, upstream, trial):
+                    yield chunk
+                return
+            raise self._nobody()
 
     def receipt(self, candidate: Candidate | None) -> Receipt:
         known = [price.usd for price in self.prices if price.usd is not None]
@@ -249,19 +266,39 @@ class Chain:
         self, held: list[P], upstream: AsyncGenerator[P, None], trial: _Trial
     ) -> AsyncGenerator[P, None]:
         """Chunks as they come, the last one with the receipt; from here on this candidate's answer or none."""
+        self.flowing = (trial, upstream)
         try:
             for chunk in held:
                 yield await self._passed(chunk, trial)
             if held[-1].type != "done":
-                async for chunk in upstream:
-                    yield await self._passed(chunk, trial)
-        except (LLMError, TimeoutError) as error:
-            await _close(upstream)
+                while (piece := await self._piece(upstream)) is not None:
+                    yield await self._passed(piece, trial)
+        except (LLMError, TimeoutError, Ended) as error:
+            await self._shut(upstream)
             raise await self._broken(trial, _ours(error, trial)) from None
         except BaseException as error:
-            await _close(upstream)
+            await self._shut(upstream)
             await self._left(trial, error)
             raise
+        await self._shut(upstream)
+
+    async def _piece(self, upstream: AsyncGenerator[P, None]) -> P | None:
+        with self.call:
+            return await anext(upstream, None)
+
+    def _ended(self, reason: Reason) -> None:
+        """Whoever reads the stream may not come back for its next piece soon, or ever: close it without them."""
+        if self.flowing is not None and not self.call.is_awaited and self.closing is None:
+            self.closing = self.loop.create_task(self._close_down(*self.flowing, reason))
+
+    async def _close_down(self, trial: _Trial, upstream: AsyncGenerator[Any, None], reason: Reason) -> None:
+        await _close(upstream)
+        await self._broken(trial, _ours(Ended(reason), trial))
+
+    async def _shut(self, upstream: AsyncGenerator[P, None]) -> None:
+        self.flowing = None
+        if self.closing is not None:
+            await asyncio.wait([self.closing])
         await _close(upstream)
 
     async def _passed(self, chunk: P, trial: _Trial) -> P:
@@ -274,32 +311,40 @@ class Chain:
     async def _broken(self, trial: _Trial, error: LLMError) -> StreamInterrupted:
         """The error of a stream that broke after its first content, with what had come."""
         partial = error.partial if isinstance(error, StreamInterrupted) else None
-        interrupted = StreamInterrupted(
+        kind, words = (type(error), str(error)) if isinstance(error, AccessWithdrawn) else (StreamInterrupted, "")
+        interrupted = kind(
+            words,
             partial=partial or _partial(trial),
             provider=trial.candidate.key.provider,
             status_code=error.status_code,
             request_id=error.request_id,
             code=error.code,
         )
-        await self._book(trial, interrupted, StreamInterrupted.__name__, interrupted.partial)
+        await self._book(trial, interrupted, kind.__name__, interrupted.partial)
         interrupted.receipt = self.receipt(trial.candidate)
         return interrupted
 
     # Turns
 
     async def _next(self) -> _Trial | None:
-        """The next attempt, reserved; None when there is no candidate or no time left. Raises BudgetExceeded."""
-        candidate, number = self.again, 2
-        self.again = None
-        if candidate is None:
-            candidate, number = (self.queue.pop(0) if self.queue else None), 1
+        """The next attempt, reserved; None when there is no candidate or no time left.
+
+        Raises BudgetExceeded, AccessWithdrawn.
+        """
+        candidate, row, number = None, None, 2
+        while row is None:
+            candidate, number = (self.again, 2) if self.again else (self.queue.pop(0) if self.queue else None, 1)
+            self.again = None
+            if candidate is None:
+                return None
+            row = await self._row(candidate)
         remaining_s = self._remaining()
         if candidate is None or remaining_s <= 0:
             return None
         key = candidate.key
         trial = _Trial(
             candidate=candidate,
-            row=self.loaded.rows[key.ref],
+            row=row,
             entry=Entry(
                 call_id=self.call_id,
                 user_id=self.loaded.user_id,
@@ -317,6 +362,23 @@ class Chain:
         if self.size is not None:
             await self._reserve(trial, self.size)
         return trial
+
+    async def _row(self, candidate: Candidate) -> Row | None:
+        """The candidate's key, and the call resting on it; None if it went out of use since the call began."""
+        key, row = candidate.key, self.loaded.rows[candidate.key.ref]
+        right = self.call.right = replace(self.call.right, key=None if key.id is None else (key.owner, key.id))
+        gone = self.call.reason
+        if gone is None and self.loop.time() - self.looked_at >= LOOK_AGAIN_S and not kept.is_current(self.loaded):
+            lost = await sync_to_async(access.lost)([right])
+            if (gone := lost.get(right)) in (None, "key"):
+                now = None if gone else await sync_to_async(kept.row_now)(row)
+                self.looked_at = self.loop.time()
+                return now
+        if gone is not None:
+            error = AccessWithdrawn(WORDS[gone], provider=key.provider)
+            error.receipt = self.receipt(None)
+            raise error
+        return row
 
     async def _reserve(self, trial: _Trial, size: Size) -> None:
         """Put the worst case into the ledger before anything leaves."""
@@ -466,7 +528,9 @@ def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
     )
 
 
-def _ours(error: LLMError | TimeoutError, trial: _Trial) -> LLMError:
+def _ours(error: LLMError | TimeoutError | Ended, trial: _Trial) -> LLMError:
+    if isinstance(error, Ended):
+        return AccessWithdrawn(WORDS[error.reason], provider=trial.candidate.key.provider, partial=_partial(trial))
     return error if isinstance(error, LLMError) else DeadlineExceeded(provider=trial.candidate.key.provider)
 
 

@@ -502,6 +502,7 @@ def test_rules_cover_every_error() -> None:
         "RequestRejected",
         "ContentFiltered",
         "StreamInterrupted",
+        "AccessWithdrawn",
     }
     assert router.rule(NotConfigured()) == router.STOP
     assert router.rule(UnsupportedContent()).next

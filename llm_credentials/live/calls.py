@@ -1,0 +1,129 @@
+"""What is under way in this process, and its end when what it rests on is gone.
+
+Each piece of work says on what it rests (a user, their session, a token, a key). The listening thread asks the database
+as soon as something of that user's changed, and every two seconds in any case, for all of them at once; what has lost
+its right is told on its own event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from llm_credentials.live import changes, listener
+from llm_credentials.live.access import Reason, Right, lost
+from llm_credentials.live.changes import Holder
+
+ASKED_EVERY_S = 2.0
+
+_calls: set[Call] = set()
+_questioned: set[Any] = set()
+_asked_at = 0.0
+
+
+class Call:
+    """One piece of work. ``right`` may change while it runs, as a chain goes from one key to the next.
+
+    What it waits for it awaits in ``with call:``.
+    """
+
+    __slots__ = ("_cancelled", "_cancelling", "_on_end", "_task", "loop", "reason", "right")
+
+    def __init__(self, right: Right, on_end: Callable[[Reason], None] | None = None) -> None:
+        """``on_end``: called once, on the event loop that this is made on."""
+        self.right = right
+        self.reason: Reason | None = None
+        self.loop = asyncio.get_running_loop()
+        self._on_end = on_end
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._cancelling = 0
+
+    def __enter__(self) -> Call:
+        """What is awaited inside ends when the right does. Raises Ended, also if it was gone before."""
+        if self.reason is not None:
+            raise Ended(self.reason)
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task else 0
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        task, self._task = self._task, None
+        if not self._cancelled or task is None:
+            return
+        self._cancelled = False
+        if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError and self.reason is not None:
+            raise Ended(self.reason) from None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody is inside just now."""
+        return self._task is not None
+
+    def end(self, reason: Reason) -> None:
+        """On its own loop."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        if self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
+        if self._on_end is not None:
+            self._on_end(reason)
+
+
+class Ended(Exception):
+    """What this rested on is gone."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@contextmanager
+def under_way(call: Call) -> Iterator[Call]:
+    listener.ensure(wait_s=0)
+    with changes.lock:
+        _calls.add(call)
+    try:
+        yield call
+    finally:
+        with changes.lock:
+            _calls.discard(call)
+
+
+def _question(user_id: Any) -> None:
+    _questioned.add(user_id)
+
+
+def _look() -> None:
+    global _asked_at
+    with changes.lock:
+        users = set(_questioned)
+        _questioned.clear()
+        calls = list(_calls)
+    now = time.monotonic()
+    if now - _asked_at >= ASKED_EVERY_S:
+        _asked_at = now
+    elif None not in users:
+        calls = [call for call in calls if call.right.user_id in users]
+    asked = {call: call.right for call in calls if call.reason is None}
+    if not asked:
+        return
+    gone = lost(set(asked.values()))
+    for call, right in asked.items():
+        if right in gone:
+            with suppress(RuntimeError):  # a loop that has ended does nothing any more
+                call.loop.call_soon_threadsafe(_end_if_still, call, right, gone[right])
+
+
+def _end_if_still(call: Call, right: Right, reason: Reason) -> None:
+    """A chain that has gone on to its next key meanwhile does not miss the last one."""
+    if call.right == right or reason != "key":
+        call.end(reason)
+
+
+changes.remember(Holder(forget=_question, is_holding=lambda: bool(_calls), look=_look))
