@@ -7,8 +7,10 @@ from ninja import NinjaAPI, Swagger
 from llm_credentials.api.audit import router as audit
 from llm_credentials.api.auth import SessionUser, TokenUser
 from llm_credentials.api.body import StrictJSON
+from llm_credentials.api.catalogue import router as catalogue
 from llm_credentials.api.credentials import router as credentials
 from llm_credentials.api.errors import install_error_handlers
+from llm_credentials.api.preferences import router as preferences
 from llm_credentials.api.tokens import router as tokens
 from llm_credentials.api.usage import router as usage
 
@@ -25,4 +27,6 @@ install_error_handlers(api)
 api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
 api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])
+api.add_router("/user", preferences, tags=["settings"])
+api.add_router("/providers", catalogue, tags=["providers"])
 api.add_router("/usage", usage, tags=["usage"])

@@ -76,6 +76,14 @@ def _per_million_usd(slug: str, price_provider: str, self_hosted: bool, model: s
     return _price(price_provider, self_hosted, model, at, input_tokens=750_000, output_tokens=250_000).usd
 
 
+def listed_usd(spec: ProviderSpec, model: str, day: int) -> tuple[Decimal | None, Decimal | None]:
+    """(of a million tokens of input, of output), as calls with a short prompt pay them."""
+    at = datetime.fromordinal(day).replace(hour=12, tzinfo=UTC)
+    where = spec.price_provider, spec.self_hosted, model, at
+    asked, answered = (_price(*where, input_tokens=tokens, output_tokens=1000 - tokens).usd for tokens in (1000, 0))
+    return (None if asked is None else asked * 1000), (None if answered is None else answered * 1000)
+
+
 def _price(
     price_provider: str,
     self_hosted: bool,

@@ -128,6 +128,14 @@ ROUTES: dict[str, Rule] = {
     "api:token_create": api("POST", "credentials"),
     "api:token_revoke": api("DELETE", "credentials"),
     "api:audit_event_list": api("GET", "read"),
+    "api:settings_get": api("GET", "read"),
+    "api:settings_change": api("PATCH", "credentials"),
+    "api:task_override_list": api("GET", "read"),
+    "api:task_override_get": api("GET", "read"),
+    "api:task_override_set": api("PUT", "credentials"),
+    "api:task_override_delete": api("DELETE", "credentials"),
+    "api:route_list": api("GET", "read"),
+    "api:provider_list": api("GET", "read"),
     "api:usage_list": api("GET", "read"),
     # the admin
     **names("admin:", PUBLIC, "login"),
@@ -225,6 +233,7 @@ def world(alice: User) -> World:
     message = conversation.messages.create(
         position=999, role="assistant", parts=(TextPart(text=MARK),), state="incomplete"
     )
+    TaskOverride.objects.create(user=alice, task="code", model=MARK)
     run = AgentRun.objects.create(user=alice, agent="conversation", input=MARK, state=RunState.QUEUED)
     test = ConnectionTest.objects.create(user=alice, provider="openai", detail=MARK, state="valid")
     token, _ = services.token_create(user=alice, name=MARK)
@@ -329,6 +338,8 @@ def _ask(client: Client, method: str, path: str, **headers: str) -> Any:
             body = {"scopes": ["read"]}
         return client.post(path, json.dumps(body), content_type="application/json", headers=headers)
     send: Callable[..., Any] = getattr(client, method.lower())
+    if method in ("PUT", "PATCH"):
+        return send(path, "{}", content_type="application/json", headers=headers)
     return send(path, headers=headers)
 
 
