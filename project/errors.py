@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from django.core.exceptions import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.template.loader import render_to_string
@@ -78,6 +78,9 @@ def server_error(request: HttpRequest) -> HttpResponse:
             return error_response(request, 503, AuditUnavailable.user_message, **{"Retry-After": "5"})
         case OperationalError() | InterfaceError():
             return error_response(request, 503, **{"Retry-After": "5"})
+        case ValueError() | ValidationError() if "_selected_action" in request.POST:
+            # Lists of the admin trust the ids that come back from their own form.
+            return error_response(request, 400)
         case _:
             return error_response(request, 500)
 
