@@ -21,6 +21,7 @@ from django.utils import timezone
 from llm_credentials.audit import Action, note
 from llm_credentials.ledger import writer
 from llm_credentials.models import (
+    Alert,
     AuditEvent,
     ConnectionTest,
     LLMSettings,
@@ -30,6 +31,8 @@ from llm_credentials.models import (
     UsageRecord,
     UserAllowance,
     UserCredential,
+    Webhook,
+    WebhookDelivery,
 )
 from llm_credentials.notices import Kind, notify
 
@@ -79,6 +82,9 @@ def account_export(*, user: User) -> dict[str, Any]:
         "allowance": rows_of(UserAllowance.objects.filter(user=user), without=frozenset({"note"})),
         "access_tokens": rows_of(PersonalAccessToken.objects.for_user(user)),
         "connection_tests": rows_of(ConnectionTest.objects.for_user(user)),
+        "alerts": rows_of(Alert.objects.for_user(user).order_by("at")),
+        "webhook": rows_of(Webhook.objects.filter(user=user), without=frozenset({"secret"})),
+        "webhook_deliveries": rows_of(WebhookDelivery.objects.filter(webhook__user=user).order_by("created_at")),
         "usage": rows_of(UsageRecord.objects.for_user(user).order_by("at")),
         "usage_by_day": rows_of(UsageDay.objects.for_user(user).order_by("day", "pk"), without=frozenset({"id"})),
         "audit_events": rows_of(AuditEvent.objects.for_user(user).recent_first(), without=frozenset({"actor"})),

@@ -16,7 +16,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from llm_credentials.audit import Action, note, target_of
-from llm_credentials.models import LLMSettings, TaskOverride, UserCredential
+from llm_credentials.models import Alert, LLMSettings, TaskOverride, UserCredential
+from llm_credentials.notices.kinds import ALERTS
 from llm_credentials.policies import check_choice, policy_of
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.routing import kinds
@@ -53,6 +54,9 @@ def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
             for name in changed:
                 setattr(row, name, cleaned[name])
             row.save(update_fields=[*changed, "updated_at"])
+        if "monthly_budget_usd" in changed:
+            # What was said of the old budget holds no more.
+            Alert.objects.for_user(user).exclude(period="").delete()
         if changed or created:
             names = ",".join(sorted(cleaned if created else changed))
             note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("settings", names))
@@ -98,6 +102,13 @@ def clean_budget(value: object) -> Decimal | None:
     return amount.quantize(Decimal("0.01"))
 
 
+def _muted(value: object) -> list[str]:
+    known = {kind.value for kind in ALERTS}
+    if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value) or not known.issuperset(value):
+        raise ValidationError(f"Name any of: {', '.join(sorted(known))}.")
+    return sorted(set(value))
+
+
 _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "default_provider": lambda value: clean_provider(value).slug if value else "",
     "fallback_to_system": _flag,
@@ -107,6 +118,7 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "monthly_budget_usd": clean_budget,
     "budget_stops": _flag,
     "alerts": _flag,
+    "muted": _muted,
 }
 
 

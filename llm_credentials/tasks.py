@@ -9,12 +9,13 @@ from celery.signals import task_postrun, task_prerun
 from django.db import transaction
 from kombu.exceptions import OperationalError
 
-from llm_credentials import audit, connection_tests, removal
+from llm_credentials import audit, connection_tests, removal, webhooks
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books, rollups, writer
 from llm_credentials.live import changes
 from llm_credentials.models import ConnectionTest
-from llm_credentials.notices import Kind, deliver, health
+from llm_credentials.notices import Kind, alerts, deliver
+from llm_credentials.notices import budget_watch as budget_watching
 from llm_credentials.notices.sending import MAIL_FAILURES
 from llm_credentials.notices.sending import TASK as NOTICE
 
@@ -56,9 +57,21 @@ def changes_prune() -> None:
     changes.prune()
 
 
-@shared_task(name=health.TASK, soft_time_limit=30, time_limit=35)
-def credential_alert(credential_id: str, status: str) -> None:
-    health.credential_alert(credential_id, status)
+@shared_task(name=alerts.TASK, soft_time_limit=30, time_limit=35)
+def alert(alert_id: str) -> None:
+    alerts.tell(alert_id)
+
+
+@shared_task(name="llm_credentials.budget_watch", soft_time_limit=100, time_limit=110)
+def budget_watch() -> None:
+    budget_watching.watch_budgets()
+
+
+@shared_task(name=webhooks.TASK, soft_time_limit=30, time_limit=35)
+def webhook_delivery(delivery_id: str) -> None:
+    webhook = webhooks.attempt(delivery_id)
+    if webhook is not None:
+        alerts.webhook_off(webhook.user_id, f"{webhook.failures} messages in a row could not be delivered.")
 
 
 @shared_task(

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from llm_credentials.views import (
+    alerts,
     connection_tests,
     credentials,
     models,
@@ -31,6 +32,12 @@ urlpatterns = [
     path("settings/llm/", providers.provider_list, name="provider-list"),
     path("settings/llm/default/set/", preferences.default_provider_set, name="default-provider-set"),
     path("settings/llm/fallback/set/", preferences.fallback_set, name="fallback-set"),
+    path("settings/alerts/", alerts.alert_settings, name="alert-settings"),
+    path("settings/alerts/save/", alerts.alert_settings_save, name="alert-settings-save"),
+    path("settings/alerts/<uuid:alert_id>/dismiss/", alerts.alert_dismiss, name="alert-dismiss"),
+    path("settings/alerts/webhook/set/", alerts.webhook_set, name="webhook-set"),
+    path("settings/alerts/webhook/remove/", alerts.webhook_remove, name="webhook-remove"),
+    path("settings/alerts/webhook/test/", alerts.webhook_test, name="webhook-test"),
     path("settings/llm/usage/", usage.usage_detail, name="usage-detail"),
     path("settings/llm/usage/export/", usage.usage_export, name="usage-export"),
     path("settings/llm/usage/budget/set/", usage.budget_set, name="budget-set"),

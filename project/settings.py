@@ -133,6 +133,7 @@ CELERY_BEAT_SCHEDULE = {
     "ledger-sweep": {"task": "llm_credentials.ledger_sweep", "schedule": 30.0, "options": {"expires": 30}},
     # Beside the task that each removal starts: a worker that was away must not keep a removed key.
     "removal-sweep": {"task": "llm_credentials.removal_sweep", "schedule": 15.0, "options": {"expires": 15}},
+    "budget-watch": {"task": "llm_credentials.budget_watch", "schedule": 120.0, "options": {"expires": 120}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
     "changes-prune": {"task": "llm_credentials.changes_prune", "schedule": 300.0, "options": {"expires": 300}},
 }

@@ -20,6 +20,7 @@ class Action(models.TextChoices):
     CREDENTIAL_QUARANTINE = "credential.quarantine", "Key needs re-entry"
     TEST_START = "test.start", "Key test started"
     SETTINGS_CHANGE = "settings.change", "Settings changed"
+    WEBHOOK_CHANGE = "webhook.change", "Webhook changed"
     CONFIG_CHANGE = "config.change", "Site configuration changed"
     EGRESS_ALLOW = "egress.allow", "Address allowed"
     EGRESS_CHANGE = "egress.change", "Allowed address changed"

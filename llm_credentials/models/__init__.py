@@ -1,5 +1,6 @@
 """The rows of this app, one file a topic."""
 
+from llm_credentials.models.alerts import Alert, Webhook, WebhookDelivery
 from llm_credentials.models.audit import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
 from llm_credentials.models.changes import Change
 from llm_credentials.models.connection_tests import ConnectionTest
@@ -21,6 +22,7 @@ from llm_credentials.models.usage import BudgetCounter, UsageRecord
 
 __all__ = [
     "MASK",
+    "Alert",
     "AuditCheckpoint",
     "AuditEvent",
     "AuditHead",
@@ -45,6 +47,8 @@ __all__ = [
     "UsageRecord",
     "UserAllowance",
     "UserCredential",
+    "Webhook",
+    "WebhookDelivery",
     "environment_credentials",
     "system_credentials",
 ]

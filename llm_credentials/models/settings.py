@@ -36,6 +36,9 @@ class LLMSettings(models.Model):
     budget_stops = models.BooleanField(default=True)
     """Whether calls on the user's own keys end when the budget is used up; else they are only told of it."""
     alerts = models.BooleanField(default=True)
+    """Whether any alert is mailed."""
+    muted = models.JSONField(default=list, blank=True)
+    """Kinds of alerts that are not mailed."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

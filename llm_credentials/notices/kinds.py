@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Kind(StrEnum):
@@ -25,7 +26,19 @@ class Kind(StrEnum):
     KEY_SPENT = "key_spent"
     KEY_NEEDS_REENTRY = "key_needs_reentry"
 
+    KEY_LIMITED = "key_limited"
+    BUDGET_WARNED = "budget_warned"
+    BUDGET_USED_UP = "budget_used_up"
+    WEBHOOK_OFF = "webhook_off"
+
     @property
     def was_done_by_somebody(self) -> bool:
         """The mail says who, when and from where, and what to do if that was not the owner."""
-        return self not in (Kind.KEY_REFUSED, Kind.KEY_SPENT, Kind.KEY_NEEDS_REENTRY)
+        return self not in ALERTS
+
+
+ALERTS: Final = (
+    *(Kind.KEY_REFUSED, Kind.KEY_SPENT, Kind.KEY_NEEDS_REENTRY, Kind.KEY_LIMITED),
+    *(Kind.BUDGET_WARNED, Kind.BUDGET_USED_UP, Kind.WEBHOOK_OFF),
+)
+"""What is shown on pages until it is mended or dismissed, and may be muted."""

@@ -64,6 +64,7 @@ __all__ = [
     "http_client",
     "load_json",
     "network_error",
+    "post",
     "read_events",
     "read_json",
     "refusal",
@@ -230,6 +231,20 @@ async def forward(
     except BaseException:
         raw.close()
         raise
+
+
+async def post(policy: EgressPolicy, url: str, headers: Mapping[str, str], body: bytes) -> int:
+    """Post bytes where nothing but the status of the answer is of interest; its body is not read.
+
+    The caller sets the limit of time. Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
+    """
+    door = _door(policy)
+    try:
+        raw = await door.request("POST", url, {**headers, "accept-encoding": "identity"}, body)
+    except Exception as error:
+        raise (_failure(error) or ConnectionFailed()) from None
+    raw.close()
+    return raw.status
 
 
 def refusal(error: BaseException) -> EgressBlocked | None:

@@ -15,7 +15,7 @@ import structlog
 
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
-from llm_credentials.notices import health as notices
+from llm_credentials.notices import alerts
 from llm_credentials.providers import (
     AuthenticationFailed,
     CredentialUnreadable,
@@ -55,11 +55,12 @@ def note(row: Row, found: Verdict) -> None:
     status, detail = found
     same_key = type(row)._default_manager.filter(pk=row.pk, version=row.version)
     if status is None:
-        same_key.update(status_detail=detail)
+        if same_key.exclude(status_detail=detail).update(status_detail=detail) and isinstance(row, UserCredential):
+            alerts.key_limited(row, detail)
     elif same_key.exclude(status=status).update(status=status, status_detail=detail):
         log.info("credential_status_changed", credential=str(row.pk), status=str(status))
         if isinstance(row, UserCredential):
-            notices.credential_changed(row, status)
+            alerts.key_changed(row, status)
     else:
         same_key.update(status_detail=detail)
     # The row may be used for further calls before it is read again.

@@ -176,6 +176,16 @@ def meaning_icon(meaning: str) -> SafeString:
     return icon(STATUS_LOOK[meaning][1])
 
 
+@register.inclusion_tag("_partials/banners.html", takes_context=True)
+def banners(context: Context) -> dict[str, Any]:
+    """What the user should know wherever they are."""
+    from llm_credentials.notices.banners import banners_of
+
+    user = context.get("user")
+    shown = banners_of(user) if getattr(user, "is_authenticated", False) else []
+    return {"banners": shown, "path": _path(context), "csrf_token": context.get("csrf_token")}
+
+
 class NavItem(NamedTuple):
     label: str
     url: str
@@ -224,6 +234,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
             (_("Routing"), "llm_credentials:routing-detail", "route", ()),
             (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
             (_("Tokens"), "llm_credentials:token-list", "ticket", ()),
+            (_("Alerts"), "llm_credentials:alert-settings", "mail", ()),
             (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),
         ],
     )

@@ -27,6 +27,7 @@ from django.utils import timezone
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
 from llm_credentials import services
 from llm_credentials.models import (
+    Alert,
     AuditEvent,
     ConnectionTest,
     EgressAllowance,
@@ -106,7 +107,9 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", OWNED, "token-confirm-revocation"),
     **names("llm_credentials:", OWNED_POST, "token-revoke"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
-    **names("llm_credentials:", OWN, "usage-detail", "usage-export"),
+    **names("llm_credentials:", OWN, "usage-detail", "usage-export", "alert-settings"),
+    **names("llm_credentials:", OWN_POST, "alert-settings-save", "webhook-set", "webhook-remove", "webhook-test"),
+    **names("llm_credentials:", OWNED_POST, "alert-dismiss"),
     **names("llm_credentials:", OWN_POST, "budget-set"),
     **names("llm_credentials:", OWN, "provider-list", "credential-edit", "credential-detail", "model-list"),
     **names("llm_credentials:", OWN_POST, "credential-save", "credential-test", "model-list-load"),
@@ -267,6 +270,7 @@ def world(alice: User) -> World:
         "run_id": run.pk,
         "test_id": test.pk,
         "token_id": token.pk,
+        "alert_id": Alert.objects.create(user=alice, kind="webhook_off", detail=MARK, at=timezone.now()).pk,
         "credential_id": UserCredentialFactory(user=alice, name="removed", key=KEY, removed_at=timezone.now()).pk,
         "pk": factor.pk,
         "id": alice.pk,
