@@ -18,7 +18,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test import Client
 
-from llm_credentials import egress, leaving, stepup, tasks, webhooks
+from llm_credentials import leaving, stepup, tasks, webhooks
 from llm_credentials.factory import client_for
 from llm_credentials.fields import Unreadable
 from llm_credentials.models import Alert, AuditEvent, EgressAllowance, UserCredential, Webhook, WebhookDelivery
@@ -63,11 +63,9 @@ def receiver(transactional_db: Any) -> Iterator[Receiver]:
     server = Receiver()
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     EgressAllowance.objects.create(host="127.0.0.1", port=server.server_port, for_providers=False, for_tools=True)
-    egress.forget()
     yield server
     server.shutdown()
     server.server_close()
-    egress.forget()
 
 
 @pytest.fixture
@@ -178,7 +176,6 @@ def test_webhook_address_that_may_not_be_called_any_more_is_not(
 ) -> None:
     _set(alice, receiver)
     EgressAllowance.objects.all().delete()
-    egress.forget()
     delivery = _announce(alice)
     tasks.webhook_delivery(str(delivery.pk))
     assert _state(delivery) == ("given_up", 1, None)
