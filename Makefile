@@ -8,7 +8,7 @@ BIN := .venv/bin
 # Processes of the test run, each with a database and a Valkey of its own; unset: one per processor, at least two.
 JOBS ?=
 
-.PHONY: help install run test lint fix bench prove-routing
+.PHONY: help install run test lint fix bench prove-vault prove-routing
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ fix: .venv/.installed-dev ## mend what can be mended by itself
 
 bench: .venv/.installed-dev ## measure; the figures go to the terminal
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
+
+prove-vault: .venv/.installed-dev ## leaks, tampering, rotation, egress, isolation, guards, counted: TEST_DATABASE=postgres for PostgreSQL
+	@$(BIN)/python -m benchmarks.prove.vault
 
 prove-routing: .venv/.installed-dev ## faults, kills and budgets, counted: TEST_DATABASE=postgres for PostgreSQL
 	@$(BIN)/python benchmarks/prove/routing.py

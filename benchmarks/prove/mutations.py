@@ -84,7 +84,7 @@ def _verdicts(guards: list[Guard], copies: list[Path]) -> Iterator[Verdict]:
 def _judge(guard: Guard, copy: Path) -> Verdict:
     file = copy / guard.path
     text = file.read_text(encoding="utf-8")
-    mutated = _without(text, guard)
+    mutated = without(text, guard)
     if mutated is None:
         return Verdict(guard, "STALE: the guard is not where guards.py says", False)
     file.write_text(mutated, encoding="utf-8")
@@ -98,7 +98,7 @@ def _judge(guard: Guard, copy: Path) -> Verdict:
     return Verdict(guard, f"SURVIVED {', '.join(guard.tests)}", False)
 
 
-def _without(text: str, guard: Guard) -> str | None:
+def without(text: str, guard: Guard) -> str | None:
     """The text without the guard; None when it is not there as often as ``guards.py`` knows."""
     pieces = text.split(guard.before)
     if len(pieces) <= guard.nth or (guard.nth == 1 and len(pieces) > 2 and (guard.path, guard.before) not in _REPEATED):

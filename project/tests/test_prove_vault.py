@@ -1,0 +1,48 @@
+"""The proofs of ``make prove-vault`` with small counts; and that its list of guards is up to date."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.prove import rotation, tampering
+from benchmarks.prove.guards import GUARDS
+from benchmarks.prove.leaks import CANARIES, Heard
+from benchmarks.prove.mutations import without
+from benchmarks.prove.report import Line
+from llm_credentials.tests.canaries import forms_of
+from project.env import BASE_DIR
+
+
+def missed(lines: list[Line]) -> list[Line]:
+    return [line for line in lines if not line.holds]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_changed_and_moved_sealed_values_are_refused() -> None:
+    assert missed(list(tampering.measured(48))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_rotation_under_load_that_is_killed_loses_nothing() -> None:
+    size = rotation.Size(keys=160, writers=6, readers=6, kills=2)
+    assert missed(list(rotation.measured(size))) == []
+
+
+@pytest.mark.parametrize("name", CANARIES)
+def test_every_canary_is_found_in_every_form(name: str) -> None:
+    for form in forms_of(CANARIES[name]):
+        heard = Heard()
+        heard.hear("somewhere", b"before " + form + b" after")
+        assert heard.leaks, form
+    silent = Heard()
+    silent.hear("somewhere", b"sbx-good-something-else")
+    assert silent.leaks == []
+
+
+def test_every_guard_is_where_the_list_says() -> None:
+    """Who rewrites a guard says in benchmarks/prove/guards.py how it is taken out now, and which test sees that."""
+    stale = [guard.name for guard in GUARDS if without((BASE_DIR / guard.path).read_text(), guard) is None]
+    assert stale == []
+    assert [path for guard in GUARDS for path in guard.tests if not (BASE_DIR / path).exists()] == []
+    assert len({guard.name for guard in GUARDS}) == len(GUARDS) >= 40
