@@ -484,10 +484,10 @@ ACCESS: Final = [
     ),
     Guard(
         "the whole token is compared, not its prefix",
-        f"{LLM}/services.py",
+        f"{LLM}/live/tokens.py",
         "if hmac.compare_digest(token.hash, wanted):",
         "if True:",
-        _tests("services"),
+        _tests("live_tokens", "services"),
     ),
     Guard(
         "a bad token is not rescued by a session",
@@ -636,6 +636,27 @@ SILENCE: Final = [
         nth=2,
     ),
     Guard(
+        "no answer is kept by a cache",
+        "project/middleware.py",
+        '    headers.setdefault("Cache-Control", "no-store, private")\n',
+        "",
+        ("project/tests/test_middleware.py",),
+    ),
+    Guard(
+        "an expired token that is remembered is refused",
+        f"{LLM}/live/tokens.py",
+        "    if time.time() >= kept.expires_at:\n        return None\n",
+        "",
+        _tests("live_tokens"),
+    ),
+    Guard(
+        "a remembered token is asked for again after a change",
+        f"{LLM}/live/tokens.py",
+        " or not listener.is_sure(kept.read_at):",
+        ":",
+        _tests("live_tokens"),
+    ),
+    Guard(
         "an answer's stream is kept by no cache",
         "agents/sse.py",
         '"Cache-Control": "no-store", ',
@@ -645,7 +666,7 @@ SILENCE: Final = [
     Guard(
         "pages run no script but ours",
         "project/middleware.py",
-        '    response.headers.setdefault("Content-Security-Policy", settings.CONTENT_SECURITY_POLICY)\n',
+        '    headers.setdefault("Content-Security-Policy", settings.CONTENT_SECURITY_POLICY)\n',
         "",
         ("project/tests/test_middleware.py", "project/tests/test_settings.py"),
     ),
@@ -711,8 +732,8 @@ USE: Final = [
     Guard(
         "use of an older version blames no newer key",
         f"{LLM}/routing/marks.py",
-        "same_key = rows.filter(version=row.version)",
-        "same_key = rows",
+        "filter(pk=row.pk, version=row.version)",
+        "filter(pk=row.pk)",
         _tests("router"),
     ),
     Guard(
@@ -739,8 +760,15 @@ USE: Final = [
     Guard(
         "a call beyond the budget is refused",
         f"{LLM}/ledger/budgets.py",
-        "if standing.is_used_up or standing.spent_usd + (worst_usd or 0) > standing.limit_usd:",
-        "if False:",
+        "if used_e8 < limit_e8 and used_e8 + e8(worst_usd) <= limit_e8:",
+        "if True:",
+        _tests("ledger"),
+    ),
+    Guard(
+        "a call beyond the budget is refused by its counter",
+        f"{LLM}/ledger/budgets.py",
+        " AND used_e8 + %s < %s AND used_e8 + %s <= %s",
+        " AND used_e8 + %s < 9 + %s + used_e8 AND used_e8 + %s <= 9 + %s + used_e8 * 2",
         _tests("ledger"),
     ),
     Guard(
@@ -753,7 +781,7 @@ USE: Final = [
     Guard(
         "connection tests are limited",
         f"{LLM}/limits.py",
-        'if usage is not None and usage["should_limit"]:',
+        'if usage["should_limit"]:',
         "if False:",
         _tests("connection_tests"),
     ),

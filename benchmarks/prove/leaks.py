@@ -33,7 +33,7 @@ import httpx2  # noqa: TID251  (a visitor of the site, not the site)
 import redis
 
 from project.tests.checkout import Site, bare_environment, copy_checkout
-from project.tests.servers import databases
+from project.tests.servers import databases, postgres_host
 
 TAIL = "cn4Ry/+\"%&<'{}=q7zXw2"
 """Characters that every encoding writes in its own way."""
@@ -176,7 +176,7 @@ def _database(stack: ExitStack) -> str:
         return ""
     import psycopg
 
-    host = databases()["default"]["HOST"]
+    host = postgres_host(databases()["default"])
     name = f"test_keyswitch_{os.getpid()}_leaks"
     with psycopg.connect(f"postgresql://postgres@/postgres?host={host}", autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')

@@ -44,7 +44,6 @@ PROCESSES = 2
 """For the writers, and as many again for the readers."""
 WRITER_PAUSE_S = (0.3, 1.5)
 READER_PAUSE_S = (0.05, 0.3)
-BATCH = 200
 LIMIT_S = 900.0
 PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "groq", "together", "mistral", "digitalocean")
 
@@ -55,6 +54,11 @@ class Size:
     writers: int = 50
     readers: int = 50
     kills: int = 20
+
+    @property
+    def batch(self) -> int:
+        """So small that there is a rotation at work to be killed each time."""
+        return min(200, max(1, self.keys // 20))
 
 
 @dataclass(kw_only=True)
@@ -130,22 +134,22 @@ def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> t
     children += [_fork(_read, credentials, size.readers, number, directory) for number in range(PROCESSES)]
     began = time.monotonic()
     try:
-        hits = sum(_kill_one(share / (size.kills + 1)) for share in range(1, size.kills + 1))
-        _wait_for(_fork(rotation.rotate, batch=BATCH))
+        hits = sum(_kill_one(share / (size.kills + 1), size.batch) for share in range(1, size.kills + 1))
+        _wait_for(_fork(rotation.rotate, batch=size.batch))
     finally:
         took_s = time.monotonic() - began
         stop.touch()
         for child in children:
             _wait_for(child)
     # Those whose rows were always held by a writer when it came by.
-    rotation.rotate(batch=BATCH)
+    rotation.rotate(batch=size.batch)
     return hits, took_s
 
 
-def _kill_one(share: float) -> bool:
+def _kill_one(share: float, batch: int) -> bool:
     """Start a rotation, kill it when about this share of the rows is moved, at no particular instruction."""
     total = rotation.figures().total
-    child = _fork(rotation.rotate, batch=BATCH)
+    child = _fork(rotation.rotate, batch=batch)
     end = time.monotonic() + LIMIT_S
     while time.monotonic() < end:
         if os.waitpid(child, os.WNOHANG) != (0, 0):
@@ -153,7 +157,7 @@ def _kill_one(share: float) -> bool:
         if sum(rotation.figures().old.values()) <= total * (1 - share):
             break
         time.sleep(0.02)
-    time.sleep(random.uniform(0, 0.05))
+    time.sleep(random.uniform(0, 0.05) if batch >= 100 else 0)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)

@@ -10,13 +10,14 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
 
 from llm_credentials import audit, bridge, connection_tests, rotation, services, tasks
 from llm_credentials.audit import Action, AuditUnavailable
 from llm_credentials.audit.context import circumstances
+from llm_credentials.audit.opening import announce_opening
 from llm_credentials.audit.verify import verify
 from llm_credentials.factory import client_for
 from llm_credentials.models import AuditEvent, ConnectionTest, PersonalAccessToken, UserCredential
@@ -312,3 +313,14 @@ def test_a_check_of_the_trail_by_staff_is_written_down(staff: User, client: Clie
     client.force_login(staff)
     client.post(reverse("admin:llm_credentials_audit_verify"))
     assert (_last().action, _last().actor, _last().result) == ("audit.verify", str(staff.pk), "holds")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_opening_is_announced_inside_a_transaction(alice: User) -> None:
+    """It might be taken back, and the key would have been opened without an event."""
+    credential = UserCredentialFactory(user=alice)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        announce_opening(credential, alice.pk)
+    assert not AuditEvent.objects.filter(action="key.open").exists()
+    announce_opening(credential, alice.pk)
+    assert AuditEvent.objects.filter(action="key.open").count() == 1

@@ -54,6 +54,11 @@ def databases() -> dict[str, dict[str, Any]]:
     return {"default": {**config, "TEST": {"NAME": name}}}
 
 
+def postgres_host(config: dict[str, Any]) -> str:
+    """The host of one of ``DATABASES``, or the folder of its socket."""
+    return str(config.get("HOST") or config["OPTIONS"]["host"])
+
+
 def _postgres() -> dict[str, Any]:
     url = env.outer("TEST_DATABASE_URL") or _embedded_postgres_url()
     config = env.database_url(url)

