@@ -77,6 +77,10 @@ class PersonalAccessToken(models.Model):
     def provider_labels(self) -> list[str]:
         return [next((spec.label for spec in specs() if spec.slug == slug), slug) for slug in self.providers]
 
+    @property
+    def allows_gateway(self) -> bool:
+        return self.allows(self.Scope.GATEWAY)
+
     def allows(self, scope: str) -> bool:
         return scope in self.scopes
 

@@ -139,7 +139,7 @@ def test_person_with_nothing_to_show_is_told_to_log_in_again(stale: Client, alic
     assert "Log out and in again" in response.content.decode()
 
 
-@pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", "", "\0"])
+@pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", ""])
 def test_proof_leads_nowhere_else(client: Client, alice: User, url: str) -> None:
     client.force_login(alice)
     assert _target(client.get(CONFIRM, {"next": url})) == "/settings/llm/"
