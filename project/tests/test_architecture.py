@@ -123,3 +123,12 @@ def test_commands_load_no_sdk(command: list[str], tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+def test_every_package_is_pinned_with_its_hash(file: str) -> None:
+    text = (BASE_DIR / file).read_text(encoding="utf-8").replace("\\\n", " ")
+    packages = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    loose = [line.split()[0] for line in packages if "==" not in line.split()[0] or "--hash=sha256:" not in line]
+    assert packages
+    assert loose == []
