@@ -52,4 +52,4 @@ prove-vault: .venv/.installed-dev ## leaks, tampering, rotation, egress, isolati
 	@$(BIN)/python -m benchmarks.prove.vault
 
 prove-routing: .venv/.installed-dev ## faults, kills and budgets, counted: TEST_DATABASE=postgres for PostgreSQL
-	@$(BIN)/python benchmarks/prove/routing.py
+	@$(BIN)/python benchmarks/prove/routing.py && $(BIN)/python benchmarks/prove/outage.py

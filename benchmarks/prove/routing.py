@@ -2,6 +2,8 @@
 
 make prove-routing                 # SQLite; TEST_DATABASE=postgres for PostgreSQL
 python benchmarks/prove/routing.py [--calls 10000] [--kills 20] [--only faults|decision|ledger|budget|valkey]
+
+``outage.py`` beside it takes the database away.
 """
 
 from __future__ import annotations
@@ -42,12 +44,13 @@ from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 
+from benchmarks.prove.report import Line, print_lines  # noqa: E402
 from llm_credentials import bridge  # noqa: E402
 from llm_credentials.factory import client_for  # noqa: E402
-from llm_credentials.ledger import books, budgets  # noqa: E402
+from llm_credentials.ledger import books, budgets, prices, writer  # noqa: E402
 from llm_credentials.ledger.budgets import Limits  # noqa: E402
 from llm_credentials.ledger.prices import Price  # noqa: E402
-from llm_credentials.models import UsageRecord, UserCredential  # noqa: E402
+from llm_credentials.models import BudgetCounter, LLMSettings, UsageRecord, UserCredential  # noqa: E402
 from llm_credentials.providers import BudgetExceeded, LLMError, LLMMessage  # noqa: E402
 from llm_credentials.routing import health  # noqa: E402
 from llm_credentials.tests.fault_matrix import ADAPTERS, FAULTS, Findings, make_chain, run_case  # noqa: E402
@@ -67,15 +70,8 @@ serve_until_signal(0, "127.0.0.1", SandboxOptions(), lambda url: print(url, flus
 """
 
 
-class Figures:
-    """One line a figure; remembers whether one was missed."""
-
-    def __init__(self) -> None:
-        self.missed = 0
-
-    def add(self, name: str, value: object, good: bool, must: str) -> None:
-        self.missed += not good
-        print(f"  {'ok  ' if good else 'MISS'}  {name}: {value}  (must be {must})", flush=True)
+def _figure(name: str, value: object, good: bool, must: str) -> Line:
+    return Line(f"{name}: {must}", str(value), good)
 
 
 @contextmanager
@@ -87,8 +83,7 @@ def _stage() -> Iterator[str]:
     sandbox = subprocess.Popen([sys.executable, "-c", _SANDBOX], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert sandbox.stdout is not None
     try:
-        with servers.running_valkey() as valkey:
-            settings.REDIS_URL = valkey
+        with servers.running_valkey() as settings.REDIS_URL:
             url = sandbox.stdout.readline().strip()
             settings.SANDBOX_URL = url
             settings.LLM_EGRESS_ALLOW = [url.removeprefix("http://")]
@@ -97,8 +92,20 @@ def _stage() -> Iterator[str]:
         sandbox.terminate()
         sandbox.wait(10)
         bridge.close()
+        writer.close()
         connections.close_all()
         creation.destroy_test_db(name, verbosity=0)
+
+
+@contextmanager
+def _priced() -> Iterator[None]:
+    """The sandbox costs nothing; here it costs what a model of OpenAI's does."""
+    price = prices._price
+    prices._price = lambda provider, self_hosted, model, at, **tokens: price("openai", False, "gpt-4o", at, **tokens)
+    try:
+        yield
+    finally:
+        prices._price = price
 
 
 @contextmanager
@@ -112,7 +119,7 @@ def _breakers_off() -> Iterator[None]:
         health.failed, health.rest = failed, rest
 
 
-def faults(url: str, figures: Figures) -> None:
+def faults(url: str) -> Iterator[Line]:
     user = User.objects.create_user("faults")
     findings = Findings()
     with _breakers_off():
@@ -131,12 +138,12 @@ def faults(url: str, figures: Figures) -> None:
         ("silently cut answers", findings.truncated),
         ("wrong classes", findings.wrong_class),
     ):
-        figures.add(name, len(cases), not cases, "0")
+        yield _figure(name, len(cases), not cases, "0")
         for case in cases[:20]:
-            print(f"          {case}")
+            print(f"          {case}", flush=True)
 
 
-def decision(url: str, figures: Figures) -> None:
+def decision(url: str) -> Iterator[Line]:
     """From the end of the failing request to the arrival of the next one, as the provider saw both."""
     user = User.objects.create_user("decision")
     for number, (name, model) in enumerate((("first", "sandbox-fast~fault=401"), ("second", "sandbox-fast"))):
@@ -149,15 +156,21 @@ def decision(url: str, figures: Figures) -> None:
         waits.append((answered["started"] - failed["ended"]) * 1000)
     waits.sort()
     print(f"decision: 100 calls, median {waits[50]:.0f} ms")
-    figures.add("slowest decision", f"{waits[-1]:.0f} ms", waits[-1] <= DECISION_LIMIT_MS, f"<= {DECISION_LIMIT_MS} ms")
+    yield _figure(
+        "slowest decision", f"{waits[-1]:.0f} ms", waits[-1] <= DECISION_LIMIT_MS, f"<= {DECISION_LIMIT_MS} ms"
+    )
 
 
-def ledger(url: str, figures: Figures, calls: int, kills: int) -> None:
-    """Calls in processes that are killed; then the ledger against the provider's own count."""
+def ledger(url: str, calls: int = 10_000, kills: int = 20) -> Iterator[Line]:
+    """Calls in processes that are killed; then the ledger against the provider's own count.
+
+    They have prices and a budget that runs out on the way, so that the counters are killed as well.
+    """
     async_to_sync(_forget)(url)
     user = User.objects.create_user("ledger")
+    LLMSettings.objects.create(user=user, monthly_budget_usd=Decimal("1000.00"))
     credential = _credential(user, "first", "sandbox-instant")
-    with _breakers_off():
+    with _breakers_off(), _priced():
         for kill in range(1, kills + 1):
             connections.close_all()
             child = os.fork()
@@ -175,15 +188,19 @@ def ledger(url: str, figures: Figures, calls: int, kills: int) -> None:
     swept = books.sweep(older_than_s=0)
     left = rows.filter(state="reserved").count()
     print(f"ledger: {counts['requests']} requests of {credential.provider}, {kills} kills, {total} rows, {open_} open")
-    figures.add("requests without a row", max(0, counts["requests"] - total), counts["requests"] <= total, "0")
+    yield _figure("requests without a row", max(0, counts["requests"] - total), counts["requests"] <= total, "0")
     beyond = total - counts["requests"]
-    figures.add("rows beyond the requests", beyond, beyond <= open_, f"<= {open_}, killed between ledger and wire")
-    figures.add("settled twice or without an answer", max(0, settled - whole), settled <= whole, "0")
-    figures.add("answers neither settled nor open", max(0, whole - settled - open_), whole <= settled + open_, "0")
-    figures.add("open after the sweep", left, left == 0 and swept == open_, "0")
+    yield _figure("rows beyond the requests", beyond, beyond <= open_, f"<= {open_}, killed between ledger and wire")
+    yield _figure("settled twice or without an answer", max(0, settled - whole), settled <= whole, "0")
+    yield _figure("answers neither settled nor open", max(0, whole - settled - open_), whole <= settled + open_, "0")
+    counter, spent = BudgetCounter.objects.get(user=user).used_e8, budgets.spent_usd("own", user.pk)
+    # SQLite adds up in floating point.
+    apart = (Decimal(counter).scaleb(-8) - spent).quantize(Decimal("1e-8"))
+    yield _figure("budget's counter beyond the sum of its rows", f"${apart} of ${spent}", apart == 0, "$0")
+    yield _figure("open after the sweep", left, left == 0 and swept == open_, "0")
 
 
-def budget(url: str, figures: Figures) -> None:
+def budget(url: str) -> Iterator[Line]:
     """100 reservations at once on a budget for 10, 20 times."""
     limits, price = Limits(own_monthly_usd=Decimal("1.00")), Price(Decimal("0.10"), "proof")
     wrong, over = 0, Decimal(0)
@@ -209,11 +226,11 @@ def budget(url: str, figures: Figures) -> None:
             wrong += sum(pool.map(call, range(100))) != 10
         over = max(over, budgets.spent_usd("own", user.pk) - Decimal("1.00"))
     print("budget: 20 x 100 at once on a budget for 10")
-    figures.add("rounds that did not admit exactly 10", wrong, wrong == 0, "0")
-    figures.add("overshoot", f"${over:.2f}", over <= 0, "$0.00")
+    yield _figure("rounds that did not admit exactly 10", wrong, wrong == 0, "0")
+    yield _figure("overshoot", f"${over:.2f}", over <= 0, "$0.00")
 
 
-def valkey(url: str, figures: Figures) -> None:
+def valkey(url: str) -> Iterator[Line]:
     """Valkey goes away and comes back at the same address while calls go on."""
     user = User.objects.create_user("valkey")
     _credential(user, "first", "sandbox-instant")
@@ -254,9 +271,11 @@ def valkey(url: str, figures: Figures) -> None:
     process.kill()
     process.wait()
     print(f"valkey: killed, {calls} calls without it, started again")
-    figures.add("slowest call without it", f"{slowest:.2f} s", slowest <= DEGRADED_LIMIT_S, f"<= {DEGRADED_LIMIT_S} s")
+    yield _figure(
+        "slowest call without it", f"{slowest:.2f} s", slowest <= DEGRADED_LIMIT_S, f"<= {DEGRADED_LIMIT_S} s"
+    )
     good = recovered_s <= RECOVERY_LIMIT_S
-    figures.add("marks shared again after", f"{recovered_s:.2f} s", good, f"<= {RECOVERY_LIMIT_S} s")
+    yield _figure("marks shared again after", f"{recovered_s:.2f} s", good, f"<= {RECOVERY_LIMIT_S} s")
 
 
 # Helpers
@@ -326,27 +345,32 @@ def _wait_until(true: Callable[[], bool], limit_s: float) -> None:
         time.sleep(0.05)
 
 
+PARTS: dict[str, Callable[..., Iterator[Line]]] = {
+    "faults": faults,
+    "decision": decision,
+    "ledger": ledger,
+    "budget": budget,
+    "valkey": valkey,
+}
+
+
+def lines(only: str | None = None, **sizes: int) -> Iterator[Line]:
+    with _stage() as url:
+        for name, part in PARTS.items():
+            if only in (None, name):
+                yield from part(url, **(sizes if part is ledger else {}))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--only", choices=["faults", "decision", "ledger", "budget", "valkey"])
+    parser.add_argument("--only", choices=list(PARTS))
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    figures = Figures()
-    parts: dict[str, Callable[[str], None]] = {
-        "faults": lambda url: faults(url, figures),
-        "decision": lambda url: decision(url, figures),
-        "ledger": lambda url: ledger(url, figures, options.calls, options.kills),
-        "budget": lambda url: budget(url, figures),
-        "valkey": lambda url: valkey(url, figures),
-    }
-    with _stage() as url:
-        for name, part in parts.items():
-            if options.only in (None, name):
-                part(url)
-    print(f"{figures.missed} missed" if figures.missed else "all held")
-    return 1 if figures.missed else 0
+    missed = print_lines(lines(options.only, calls=options.calls, kills=options.kills))
+    print(f"{missed} missed" if missed else "all held")
+    return 1 if missed else 0
 
 
 if __name__ == "__main__":

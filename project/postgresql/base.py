@@ -23,6 +23,12 @@ class _Psycopg:
 class DatabaseWrapper(base.DatabaseWrapper):
     Database = _Psycopg()  # type: ignore[assignment]
 
+    def ensure_connection(self) -> None:
+        """A connection that the server has ended is no connection, also where no request ends that would close it."""
+        if self.connection is not None and self.connection.closed and not self.in_atomic_block:
+            self.close()
+        super().ensure_connection()
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """After a failure nobody waits for a server that is not there; once it is, the pool's connections are tried."""
         if server.suspect:
