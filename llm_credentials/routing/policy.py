@@ -36,6 +36,21 @@ class Policy:
     rates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Kind of call (see ``llm_credentials.limits``) → rates such as ``10/m``, each of which holds beside the site's."""
 
+    @property
+    def words(self) -> list[str]:
+        """What is not as it would be without a policy, a line each."""
+        lines = [f"providers: {', '.join(sorted(allowed))}" for allowed in self.providers]
+        lines += [f"models: {', '.join(patterns)}" for patterns in self.models]
+        forbidden = {
+            "no keys of the user's own": self.own_keys,
+            "no addresses of the user's own": self.custom_addresses,
+            "no keys of the site": self.system_keys,
+        }
+        lines += [words for words, allowed in forbidden.items() if not allowed]
+        if self.system_daily_usd is not None:
+            lines.append(f"a day on the site's keys: ${self.system_daily_usd:.2f}")
+        return [*lines, *(f"{kind}: {', '.join(rates)}" for kind, rates in self.rates.items())]
+
     def allows_provider(self, slug: str) -> bool:
         return all(slug in allowed for allowed in self.providers)
 

@@ -13,7 +13,7 @@ from llm_credentials import tasks
 from llm_credentials.ledger import books
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.prices import UNKNOWN
-from llm_credentials.models import UsageRecord, UserCredential
+from llm_credentials.models import GroupPolicy, UsageRecord, UserCredential
 from llm_credentials.routing import kinds
 from llm_credentials.routing.kinds import TaskKind
 from llm_credentials.tests.factories import UserCredentialFactory
@@ -51,6 +51,21 @@ def test_explain_route_command_takes_one_task_provider_model_and_need(alice: Use
     text = _run("explain_route", "alice", "--task", "look", "--model", "sandbox-vision", "--need", "tools")
     assert "1. Sandbox with sandbox-vision: named by the call" in text
     assert "no provider called 'nowhere'" in _run("explain_route", "alice", "--provider", "nowhere")
+
+
+def test_explain_route_command_shows_the_policy(alice: User, chain: None) -> None:
+    GroupPolicy.objects.create(allowed_providers=["openai"], system_daily_usd=2, rates={"chat": "5/m"})
+    GroupPolicy.objects.create(allowed_models=["openai/gpt-5*"], system_keys=False)
+    lines = _run("explain_route", "alice", "--task", "look").splitlines()
+    assert lines[:6] == [
+        "policy of the organisation:",
+        "  providers: openai",
+        "  models: openai/gpt-5*",
+        "  no keys of the site",
+        "  a day on the site's keys: $2.00",
+        "  chat: 5/m",
+    ]
+    assert "  -  Sandbox: Sandbox is not allowed by your organisation's policy. Use another provider." in lines
 
 
 def test_explain_route_command_shows_no_key(alice: User, chain: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from llm_credentials.models import LLMSettings
+from llm_credentials.models import GroupPolicy, LLMSettings
 from llm_credentials.providers.registry import specs
 from llm_credentials.tests.factories import ConnectionTestFactory, SystemCredentialFactory, UserCredentialFactory
 
@@ -137,6 +137,27 @@ def test_provider_list_asks_for_login(client: Client) -> None:
 
 def test_provider_list_is_kept_by_no_cache(visitor: Client) -> None:
     assert "no-store" in visitor.get(LIST)["Cache-Control"]
+
+
+def test_provider_list_marks_what_the_policy_forbids(visitor: Client, alice: User) -> None:
+    UserCredentialFactory(user=alice, provider="openai", status="valid", tested_at=timezone.now())
+    SystemCredentialFactory(provider="anthropic")
+    GroupPolicy.objects.create(allowed_providers=["groq"])
+    text = html(visitor.get(LIST))
+    openai, groq, mistral = (
+        text.split(f'id="card-{slug}-default"')[1].split("</li>")[0] for slug in ("openai", "groq", "mistral")
+    )
+    assert "Not allowed" in openai and "Not allowed" in mistral and "Not allowed" not in groq
+    assert "None of your keys is in use." in text and "organisation's keys stand behind" not in text
+    opened = html(visitor.get(LIST + "openai/"))
+    assert "OpenAI is not allowed by your organisation&#x27;s policy" in opened
+
+
+def test_provider_list_marks_a_model_that_the_policy_forbids(visitor: Client, alice: User) -> None:
+    UserCredentialFactory(user=alice, provider="openai", model="gpt-4o")
+    GroupPolicy.objects.create(allowed_models=["openai/gpt-5*"])
+    assert "gpt-4o is not allowed" in html(visitor.get(LIST + "openai/"))
+    assert "Not allowed" not in html(visitor.get(LIST)).split('id="card-groq-default"')[1].split("</li>")[0]
 
 
 def test_provider_list_asks_few_queries(

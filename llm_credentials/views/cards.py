@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 from django.utils import timezone
@@ -19,8 +20,10 @@ from llm_credentials import removal, stepup
 from llm_credentials.connection_tests import ModelList, from_catalogue
 from llm_credentials.forms import CredentialForm
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential, system_credentials
+from llm_credentials.policies import check_own_key, policy_of
 from llm_credentials.providers import ProviderSpec, UnknownProvider
 from llm_credentials.providers.registry import get_spec, specs
+from llm_credentials.routing.policy import Policy
 
 User = AbstractBaseUser | AnonymousUser
 
@@ -114,6 +117,8 @@ class Card:
     form: CredentialForm | None = None
     models: ModelList | None = None
     asks_removal: bool = False
+    refusal: str = ""
+    """What the organisation's policy says against it; empty: nothing."""
     locked: bool = False
     """Key and address are shown, and change only after a proof of who is there."""
 
@@ -165,6 +170,8 @@ class Card:
             return "broken", _("Enter the key again"), False
         if not credential.is_active:
             return "idle", _("Off"), False
+        if self.refusal:
+            return "attention", _("Not allowed"), False
         if not self.model_in_use:
             return "attention", _("Choose a model"), False
         match credential.shown_status:
@@ -280,15 +287,17 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def providers_page(user: User) -> ProvidersPage:
-    """Four queries, however many providers and keys there are; some more when a removed key is due."""
+    """Five queries, however many providers and keys there are; some more when a removed key is due."""
+    policy = policy_of(user)
     preferences = LLMSettings.of(user)  # type: ignore[arg-type]
     rows = list(UserCredential.with_removed.for_user(user).in_order())
     credentials = [row for row in rows if row.removed_at is None]
     tests = _latest_tests(user)
-    cards = _ranked(_cards(credentials, tests), preferences.default_provider)
+    found = [_under(policy, card) for card in _cards(credentials, tests)]
+    cards = _ranked(found, preferences.default_provider)
     stored = {card.spec.slug for card in cards}
     others = tuple(
-        Card(spec=spec, test=_test_view(tests.get((spec.slug, DEFAULT_NAME))))
+        _under(policy, Card(spec=spec, test=_test_view(tests.get((spec.slug, DEFAULT_NAME)))))
         for spec in specs()
         if spec.slug not in stored
     )
@@ -297,7 +306,13 @@ def providers_page(user: User) -> ProvidersPage:
         others=others,
         removed=_removed(user, rows),
         fallback_to_system=preferences.fallback_to_system,
-        system_labels=tuple(dict.fromkeys(row.provider_label for row in system_credentials())),
+        system_labels=tuple(
+            dict.fromkeys(
+                row.provider_label
+                for row in system_credentials()
+                if policy.system_keys and policy.allows_provider(row.provider)
+            )
+        ),
     )
 
 
@@ -365,8 +380,21 @@ def _ranked(cards: list[Card], default_provider: str) -> list[Card]:
     return ranked
 
 
+def _under(policy: Policy, card: Card) -> Card:
+    """The card with what the organisation's policy says against it. Without a key its model is still to be chosen."""
+    stored = card.credential
+    model, base_url = (card.model_in_use, stored.base_url) if stored else (None, "")
+    try:
+        check_own_key(policy, card.spec, model=model, base_url=base_url)
+    except ValidationError as error:
+        return replace(card, refusal=" ".join(error.messages))
+    return card
+
+
 def _may_answer(card: Card) -> bool:
     credential = card.credential
+    if card.refusal:
+        return False
     return credential is not None and credential.is_active and not credential.needs_reentry and bool(card.model_in_use)
 
 

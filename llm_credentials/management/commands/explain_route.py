@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from llm_credentials.factory import Route, explain_route
+from llm_credentials.policies import policy_of
 from llm_credentials.routing import kinds
 
 
@@ -31,6 +32,10 @@ class Command(BaseCommand):
         known = [kind.slug for kind in kinds.all()]
         if task and task not in known:
             raise CommandError(f"There is no task called {task!r}; there are: {', '.join(known) or 'none'}.")
+        if rules := policy_of(user).words:
+            self.stdout.write("policy of the organisation:")
+            for rule in rules:
+                self.stdout.write(f"  {rule}")
         for each in [task] if task else [None, *known]:
             route = explain_route(
                 user, task=each, provider=options["provider"], model=options["model"], needs=options["need"]
