@@ -4,6 +4,7 @@ from django.urls import path
 
 from llm_credentials.views import (
     alerts,
+    comparison,
     connection_tests,
     credentials,
     models,
@@ -21,6 +22,7 @@ app_name = "llm_credentials"
 
 urlpatterns = [
     path("styleguide/", site.styleguide, name="styleguide"),
+    path("providers/compare/", comparison.provider_compare, name="provider-compare"),
     path("settings/", providers.settings_index, name="settings-index"),
     path("settings/security/", security.security_detail, name="security-detail"),
     path("settings/security/confirm/", step_up.step_up, name="step-up"),

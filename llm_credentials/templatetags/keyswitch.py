@@ -219,7 +219,7 @@ def navigation(context: Context) -> list[NavItem]:
             (_("Agents"), "agents:agent-list", "agents", ()),
             (_("Conversations"), "agents:conversation-list", "conversations", ()),
             (_("Runs"), "agents:run-list", "runs", ()),
-            (_("Settings"), "llm_credentials:provider-list", "settings", ("/settings/", "/accounts/")),
+            (_("Settings"), "llm_credentials:provider-list", "settings", ("/settings/", "/accounts/", "/providers/")),
         ],
     )
 
@@ -233,6 +233,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
             (_("Providers"), "llm_credentials:provider-list", "key", ()),
             (_("Routing"), "llm_credentials:routing-detail", "route", ()),
             (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
+            (_("Compare"), "llm_credentials:provider-compare", "search", ()),
             (_("Tokens"), "llm_credentials:token-list", "ticket", ()),
             (_("Alerts"), "llm_credentials:alert-settings", "mail", ()),
             (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),

@@ -111,7 +111,7 @@ def test_usage_list_prefers_json_where_both_are_fine(caller: Client, used: list[
     ("query", "where"),
     [
         ({"group_by": "user"}, "query.group_by"),
-        ({"group_by": "day,\x00"}, "query.group_by"),
+        ({"group_by": "day,\ud7ff"}, "query.group_by"),
         ({"from": "2026-02-30"}, "query.from"),
         ({"from": ""}, "query.from"),
         ({"from": "2027-01-01"}, "query.from"),

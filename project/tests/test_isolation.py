@@ -100,7 +100,7 @@ ROUTES: dict[str, Rule] = {
     **names("agents:", OWNED_POST, "conversation-delete", "message-create", "message-stop", "message-retry"),
     **names("agents:", OWNED_POST, "run-cancel", "run-retry"),
     # settings
-    **names("llm_credentials:", PUBLIC, "styleguide"),
+    **names("llm_credentials:", PUBLIC, "styleguide", "provider-compare"),
     **names("llm_credentials:", OWN, "settings-index", "security-detail", "audit-event-list", "account-leave"),
     **names("llm_credentials:", OWN, "step-up", "step-up-done", "removed-list"),
     **names("llm_credentials:", OWN, "token-list", "token-create"),

@@ -1,0 +1,201 @@
+"""Every provider's models side by side: what a sample of use would cost with each, how quick they are, what they can.
+
+A sample is so many requests of one size. Its cost is that of one such request at today's price, times their number;
+what a provider's cache would save is left out, because it differs by how one works and not by the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from llm_credentials.ledger import prices
+from llm_credentials.ledger.prices import Price
+from llm_credentials.ledger.reports import Report, Span, today
+from llm_credentials.ledger.sums import Sums
+from llm_credentials.providers import ProviderSpec, Usage
+from llm_credentials.providers.spec import ModelFacts
+
+SAMPLE_DAYS: Final = 30
+SPEEDS: Final = ("very_fast", "fast", "medium")
+CAPABILITIES: Final = ("vision", "tools", "json", "reasoning", "embeddings")
+SORTS: Final = ("cost", "context", "speed", "measured", "provider")
+LONG_CONTEXT: Final = 1_000_000
+MEASURED_FROM: Final = 5
+"""So many own requests say something about how quick a model is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    requests: int
+    input_tokens: int
+    """Of one request."""
+    output_tokens: int
+    own: bool = False
+
+
+TYPICAL: Final = Sample(requests=300, input_tokens=2_000, output_tokens=500)
+"""Ten questions a day with some text to read, for a month."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    spec: ProviderSpec
+    facts: ModelFacts
+    cost_usd: Decimal | None
+    price_source: str
+    measured_ms: int | None
+    """Half of one's own requests took no longer."""
+    measured_count: int
+    has_key: bool
+    refusal: str = ""
+    """Why the organisation does not allow it; empty if it does."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.spec.slug}:{self.facts.id}"
+
+    @property
+    def is_default(self) -> bool:
+        return self.facts.id == self.spec.default_model
+
+    @property
+    def abilities(self) -> list[str]:
+        return [name for name in CAPABILITIES if name in self.facts.capabilities]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advice:
+    task: str
+    row: Row
+    is_measured: bool = False
+
+
+def sample_of(report_total: Sums) -> Sample:
+    """One's own use, else a typical one."""
+    answered = report_total.requests - report_total.errors
+    if answered <= 0 or not report_total.input_tokens:
+        return TYPICAL
+    return Sample(
+        requests=answered,
+        input_tokens=max(1, round(report_total.input_tokens / answered)),
+        output_tokens=max(1, round(report_total.output_tokens / answered)),
+        own=True,
+    )
+
+
+def own_use(user_id: Any) -> dict[tuple[str, str], Sums]:
+    """By provider and model, of the last 30 days."""
+    last = today()
+    groups = Report(Span(last - timedelta(days=SAMPLE_DAYS - 1), last), user_id).grouped("provider", "model")
+    return {(provider, model): sums for (provider, model), sums in groups.items()}
+
+
+def rows_of(
+    specs: Iterable[ProviderSpec],
+    sample: Sample,
+    *,
+    measured: dict[tuple[str, str], Sums] | None = None,
+    with_key: Collection[str] = (),
+    refusal: Callable[[ProviderSpec, str], str | None] = lambda spec, model: None,
+) -> list[Row]:
+    """The current models of these providers. What the site only offers for trying things out is left out."""
+    noon = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
+    found = []
+    for spec in specs:
+        if spec.site_address_setting:
+            continue
+        for facts in spec.models:
+            if facts.retired:
+                continue
+            price = _price(spec, facts, sample, noon)
+            own = (measured or {}).get((spec.slug, facts.id))
+            found.append(
+                Row(
+                    spec=spec,
+                    facts=facts,
+                    cost_usd=price.usd,
+                    price_source=price.source,
+                    measured_ms=own.p50_ms if own else None,
+                    measured_count=own.answered if own else 0,
+                    has_key=spec.slug in with_key,
+                    refusal=refusal(spec, facts.id) or "",
+                )
+            )
+    return found
+
+
+def _price(spec: ProviderSpec, facts: ModelFacts, sample: Sample, at: datetime) -> Price:
+    output_tokens = sample.output_tokens if "chat" in facts.capabilities else 0
+    one = prices.cost(spec, facts.id, Usage(input_tokens=sample.input_tokens, output_tokens=output_tokens), at)
+    return Price(None if one.usd is None else one.usd * sample.requests, one.source)
+
+
+# Choosing among them
+
+
+def filtered(rows: Iterable[Row], abilities: Collection[str]) -> list[Row]:
+    """Those that can all of it; models for embeddings only where these are asked for."""
+    wanted = set(abilities) or {"chat"}
+    return [row for row in rows if wanted <= row.facts.capabilities]
+
+
+def in_order(rows: Iterable[Row], sort: str) -> list[Row]:
+    """What is unknown comes last; among equals the cheapest first."""
+    return sorted(rows, key=lambda row: (*_place(row, sort), _dear(row), row.spec.label, row.facts.label))
+
+
+def _place(row: Row, sort: str) -> tuple[Any, ...]:
+    match sort:
+        case "context":
+            return (-(row.facts.context_window or 0),)
+        case "speed":
+            return (SPEEDS.index(row.facts.speed),)
+        case "measured":
+            return (row.measured_ms is None, row.measured_ms or 0)
+        case "provider":
+            return (row.spec.label.lower(),)
+        case _:
+            return ()
+
+
+def _dear(row: Row) -> tuple[bool, Decimal]:
+    return row.cost_usd is None, row.cost_usd or Decimal(0)
+
+
+def advice(rows: Collection[Row]) -> list[Advice]:
+    """For each kind of task the cheapest allowed model that is fit for it; hosted ones, whose price is known."""
+    hosted = [row for row in rows if not row.refusal and not row.spec.self_hosted and row.cost_usd is not None]
+    chats = [row for row in hosted if "chat" in row.facts.capabilities]
+    fit: dict[str, list[Row]] = {
+        _("Cheapest for everyday questions"): chats,
+        _("Cheapest that can see images"): [row for row in hosted if "vision" in row.facts.capabilities],
+        _("Cheapest with tools, for agents"): [
+            row for row in hosted if row.is_default and {"tools", "reasoning"} <= row.facts.capabilities
+        ],
+        _("Cheapest for very long documents"): [
+            row
+            for row in hosted
+            if (row.facts.context_window or 0) >= LONG_CONTEXT and "chat" in row.facts.capabilities
+        ],
+        _("Cheapest of the very fast"): [row for row in chats if row.facts.speed == "very_fast"],
+        _("Free to begin with"): [row for row in chats if row.spec.free_tier],
+        _("Cheapest for embeddings"): [row for row in hosted if "embeddings" in row.facts.capabilities],
+    }
+    found = [Advice(task=task, row=min(those, key=_dear)) for task, those in fit.items() if those]
+    quickest = [row for row in rows if row.measured_count >= MEASURED_FROM and not row.refusal]
+    if quickest:
+        best = min(quickest, key=lambda row: row.measured_ms or 0)
+        found.append(Advice(task=_("Quickest for you so far"), row=best, is_measured=True))
+    return found
+
+
+def as_of(rows: Iterable[Row]) -> date | None:
+    """The day of the oldest fact that is shown."""
+    return min((row.facts.as_of for row in rows if row.facts.as_of), default=None)
