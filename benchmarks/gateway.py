@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -42,7 +41,7 @@ BODY = {
     "messages": [{"role": "user", "content": "Hello there, how are you today?"}],
 }
 
-UPSTREAM = '''
+UPSTREAM = """
 import asyncio, json, sys
 import uvloop
 words = [f" word{n}" for n in range(%(chunks)d)]
@@ -79,9 +78,9 @@ async def main():
     server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", int(sys.argv[1]))
     await server.serve_forever()
 uvloop.run(main())
-'''
+"""
 
-FLOOR = '''
+FLOOR = """
 import aiohttp, os
 UPSTREAM = os.environ["UPSTREAM"]
 session = None
@@ -103,7 +102,7 @@ async def application(scope, receive, send):
         async for piece in answer.content.iter_any():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-'''
+"""
 
 SETUP = """
 from decimal import Decimal
@@ -207,7 +206,8 @@ def _running(command: list[str], core: int, extra: dict[str, str], port: int) ->
 
 
 def _uvicorn(application: str, port: int) -> list[str]:
-    options = ["--port", str(port), "--no-access-log", "--log-level", "warning", "--no-server-header"]
+    options = ["--port", str(port), "--no-access-log", "--no-proxy-headers", "--no-server-header"]
+    options += ["--log-level", "warning"]
     return [sys.executable, "-m", "uvicorn", application, *options]
 
 
@@ -219,7 +219,9 @@ def _targets(database: str) -> Iterator[list[Target]]:
         (folder / "upstream.py").write_text(UPSTREAM % {"chunks": CHUNKS})
         (folder / "floor.py").write_text(FLOOR)
         url = f"http://127.0.0.1:{upstream}"
-        stack.enter_context(_running([sys.executable, str(folder / "upstream.py"), str(upstream)], LOAD_CORE, {}, upstream))
+        stack.enter_context(
+            _running([sys.executable, str(folder / "upstream.py"), str(upstream)], LOAD_CORE, {}, upstream)
+        )
         stack.enter_context(_running(valkey_command(folder, port=cache), LOAD_CORE, {}, cache))
         environment = {
             "DJANGO_SETTINGS_MODULE": "project.settings",
@@ -244,7 +246,9 @@ def _targets(database: str) -> Iterator[list[Target]]:
         passing = stack.enter_context(_running(
             _uvicorn("floor:application", floor), SERVER_CORE, {"UPSTREAM": chat, "PYTHONPATH": str(folder)}, floor
         ))  # fmt: skip
-        serving = stack.enter_context(_running(_uvicorn("project.asgi:application", site), SERVER_CORE, environment, site))
+        serving = stack.enter_context(
+            _running(_uvicorn("project.asgi:application", site), SERVER_CORE, environment, site)
+        )
         bearer = {"authorization": f"Bearer {token}"}
         yield [
             Target("floor", floor, passing, "/", {}),
@@ -280,11 +284,9 @@ async def _measure(targets: list[Target], *, rounds: int, scale: float) -> None:
             rate, cpu_us = _median(target.rates[name]), _median(target.cpu_us[name])
             by_cpu = [f / t for f, t in zip(floor.cpu_us[name], target.cpu_us[name], strict=True)]
             by_rate = _median(target.rates[name]) / _median(floor.rates[name])
-            asked = ASKED["translated"] if target is translated else ASKED[name]
-            print(
-                f"  {name:<9} {target.name:<20} {rate:>7.0f}/s {cpu_us:>7.0f} us CPU   "
-                f"{_median(by_cpu):.2f} x the floor by CPU, {by_rate:.2f} by rate   asked for: {asked if target is not floor else '-'}"
-            )
+            asked = {"floor": "-", "gateway": ASKED[name]}.get(target.name, ASKED["translated"])
+            ratios = f"{_median(by_cpu):.2f} x the floor by CPU, {by_rate:.2f} by rate"
+            print(f"  {name:<9} {target.name:<20} {rate:>7.0f}/s {cpu_us:>7.0f} us CPU   {ratios}   asked for: {asked}")
     await _latencies(floor, gateway, scale)
     print(f"  memory of the worker: {gateway.memory_mb():.0f} MB   asked for: < 200")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
-from uuid import uuid4
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -18,6 +17,7 @@ from llm_credentials.gateway.errors import Refused, problem
 from llm_credentials.gateway.http import Answer, Left, Receive, Request, Scope, Send, send_answer, until_left
 from llm_credentials.gateway.relay import Wire
 from llm_credentials.gateway.wires import chat, messages
+from llm_credentials.ids import new_id
 from llm_credentials.routing import kept
 
 log = structlog.get_logger(__name__)
@@ -35,7 +35,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request.of(scope, receive)
-    request_id = uuid4().hex
+    request_id = new_id().hex
     structlog.contextvars.bind_contextvars(request_id=request_id)
     wire: Wire = messages if scope["path"].startswith("/v1/messages") else chat
     headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]

@@ -38,6 +38,7 @@ _KINDS: Mapping[type[LLMError], tuple[int, str]] = {
     NotConfigured: (400, "not_configured"),
     CredentialUnreadable: (KEY_AT_FAULT, "key_unreadable"),
     EgressBlocked: (403, "address_not_allowed"),
+    SiteUnavailable: (503, "database_unavailable"),
     BudgetExceeded: (402, "budget_exceeded"),
     QuotaExhausted: (402, "insufficient_quota"),
     ModelNotFound: (404, "model_not_found"),

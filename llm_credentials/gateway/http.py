@@ -93,20 +93,28 @@ def _too_large() -> Refused:
 
 
 async def until_left(receive: Receive, work: Awaitable[None]) -> None:
-    """Do the work; when the caller leaves first, cancel it and wait for its end."""
-    task = asyncio.ensure_future(work)
+    """Do the work; when the caller leaves first, it is cancelled and has ended when this returns."""
+    me = asyncio.current_task()
+    assert me is not None
+    left = False
+
+    def leave(_: asyncio.Future[None]) -> None:
+        nonlocal left
+        if not done:
+            left = True
+            me.cancel()
+
+    done = False
     watch = asyncio.ensure_future(_gone(receive))
+    watch.add_done_callback(leave)
     try:
-        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-        await task
+        await work
     except asyncio.CancelledError:
-        if not watch.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if not left:
             raise
+        me.uncancel()
     finally:
+        done = True
         watch.cancel()
 
 

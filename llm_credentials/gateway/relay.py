@@ -49,7 +49,7 @@ class Wire(Protocol):
     def read_request(self, data: object) -> Asked: ...
     def write_answer(self, response: LLMResponse) -> bytes: ...
     def answer_events(self, data: Mapping[str, Any]) -> Events: ...
-    def passed_line(self, line: bytes, data: Mapping[str, Any]) -> bytes: ...
+    def passed_events(self, events: bytes, data: Mapping[str, Any]) -> bytes: ...
     def write_error(self, status: int, code: str, message: str, param: str | None) -> bytes: ...
     def write_error_event(self, status: int, code: str, message: str) -> bytes: ...
 
@@ -71,8 +71,8 @@ class Written:
         return self.chunk.text
 
     @property
-    def tool_call(self) -> Any:
-        return self.chunk.tool_call
+    def has_content(self) -> bool:
+        return self.chunk.has_content
 
 
 @dataclass(eq=False)
@@ -153,7 +153,7 @@ class Relay:
                     data = piece.data
                     if isinstance(piece, Passed):
                         data, held = _whole_events(held + data)
-                        data = self._passed(data)
+                        data = self.wire.passed_events(data, self.data)
                     if piece.response is not None:
                         data += held
                     if data:
@@ -164,11 +164,6 @@ class Relay:
             except Exception as error:
                 said: Problem = problem(error)
                 yield self.wire.write_error_event(said.status, said.code, said.message)
-
-    def _passed(self, events: bytes) -> bytes:
-        if b'"usage"' not in events:
-            return events
-        return b"".join(self.wire.passed_line(line, self.data) for line in events.splitlines(keepends=True))
 
     # The call
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.utils import timezone
 
+from llm_credentials.ids import new_id
 from llm_credentials.ledger.budgets import Limit, Limits
 from llm_credentials.ledger.prices import UNKNOWN, Price
 from llm_credentials.models import UsageRecord
@@ -28,7 +29,7 @@ LOST = "lost"
 class Entry:
     """One attempt, as it is known before it is made."""
 
-    id: UUID = field(default_factory=uuid4)
+    id: UUID = field(default_factory=new_id)
     call_id: UUID
     user_id: Any
     task: str

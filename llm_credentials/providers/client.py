@@ -74,6 +74,8 @@ class LLMClient(ABC):
     """``chat`` or ``messages``, for those whose answers programs can read as they come; see ``passing``."""
     telling: ClassVar[tuple[bytes, ...]] = ()
     """What stands in an event of this wire that tells how the answer ends or what it used, and in no other."""
+    last: ClassVar[bytes] = b""
+    """What stands in its last event of all."""
 
     def __init__(
         self,

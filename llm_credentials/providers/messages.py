@@ -155,6 +155,11 @@ class LLMStreamChunk:
     response: LLMResponse | None = None
     """The complete answer, for ``done``, the last chunk."""
 
+    @property
+    def has_content(self) -> bool:
+        """Whether there is something in it for a reader: what comes before may still come from somebody else."""
+        return bool(self.text or self.tool_call)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Embeddings:

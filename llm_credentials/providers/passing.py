@@ -7,6 +7,7 @@ and what it used. The rest goes through untouched.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from llm_credentials.providers.errors import BadProviderResponse, ConnectionFailed, LLMError
 from llm_credentials.providers.messages import Call, LLMMessage, LLMResponse
-from llm_credentials.providers.sse import EventParser
-from llm_credentials.providers.transport import END_GRACE_S, MAX_BODY_BYTES, Forwarded, load_json
+from llm_credentials.providers.sse import MAX_EVENT_BYTES, EventParser
+from llm_credentials.providers.transport import END_GRACE_S, Forwarded, load_json
 from llm_credentials.providers.wire import encode_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."
+RECENT_BYTES = 256 * 1024
+"""So much of a stream is kept to find in it how it ended: more than its last events take."""
+END_WITHIN_BYTES = 8 * 1024
+LAST_WITHIN_BYTES = 256
 _SAID: Final = ("content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "arguments")
 """Where the wires put what a model says."""
 
@@ -41,6 +46,11 @@ class Passed:
     response: LLMResponse | None = None
 
     tool_call: ClassVar[None] = None
+
+    @property
+    def has_content(self) -> bool:
+        """Nothing is passed on before there is some."""
+        return self.response is None
 
     @property
     def type(self) -> Literal["delta", "done"]:
@@ -80,7 +90,7 @@ async def passed_stream(
         passed: list[Passed] = []
         given = 0
         with client.translated(decoder):
-            async for data in _read(forwarded, decoder, _Reader(decoder, client.telling)):
+            async for data in _read(forwarded, decoder, _Reader(decoder, client)):
                 passed.append(Passed(data))
                 if (decoder.has_content or decoder.ended) and not _is_complete(decoder):
                     for piece in passed[given:]:
@@ -111,6 +121,7 @@ async def _read(forwarded: Forwarded, decoder: StreamDecoder, reader: _Reader) -
                 async with asyncio.timeout(END_GRACE_S):
                     await anext(forwarded.body, None)
                 return
+        reader.finish()
     except (TimeoutError, LLMError):
         if not decoder.ended:
             raise
@@ -122,45 +133,70 @@ def _is_complete(decoder: StreamDecoder) -> bool:
 
 
 class _Reader:
-    """Gives the decoder every event up to the first content, and from there on those only that tell of the end."""
+    """Gives the decoder every event up to the first content, and from there on those only that tell of the end.
 
-    def __init__(self, decoder: StreamDecoder, telling: Sequence[bytes]) -> None:
+    These stand at the end: what lies between is not read, so that a long answer costs what a short one does.
+    """
+
+    def __init__(self, decoder: StreamDecoder, client: LLMClient) -> None:
         self._decoder = decoder
-        self._telling = telling
+        self._telling, self._last = client.telling, client.last
         self._parser = EventParser()
+        self._unread = b""
+        self._recent: deque[bytes] = deque()
+        self._recent_bytes = 0
         self._passing = False
-        self._tail = b""
-        self._size = 0
 
     def read(self, data: bytes) -> None:
         """Raises LLMError."""
-        if self._passing:
-            self._skim(data)
+        if not self._passing:
+            data = self._begin(data)
+        if not data:
             return
-        for event, content in self._parser.feed(data):
-            if not self._decoder.has_content or self._tells(content):
+        self._recent.append(data)
+        self._recent_bytes += len(data)
+        while self._recent_bytes - len(self._recent[0]) >= RECENT_BYTES:
+            self._recent_bytes -= len(self._recent.popleft())
+        if self._last in data[-LAST_WITHIN_BYTES:] or (len(data) < len(self._last) and self._last in self._joined()):
+            self.finish()
+
+    def _begin(self, data: bytes) -> bytes:
+        """Reads up to the first content; what lies behind it."""
+        data = self._unread + data.replace(b"\r\n", b"\n")
+        at = 0
+        while (end := data.find(b"\n\n", at)) >= 0:
+            for event, content in self._parser.feed(data[at : end + 2]):
                 for _ in self._decoder.feed(event, content):
                     pass
-        if self._decoder.has_content:
-            self._passing = True
-            self._tail = data[data.rfind(b"\n") + 1 :]
-
-    def _skim(self, data: bytes) -> None:
-        """Whole lines are searched for what tells; of the last one what there is of it is kept."""
-        data = self._tail + data if self._tail else data
-        end = data.rfind(b"\n") + 1
-        self._tail = data[end:]
-        if len(self._tail) > MAX_BODY_BYTES:
+            at = end + 2
+            if self._decoder.has_content:
+                self._passing = True
+                return data[at:]
+        self._unread = data[at:]
+        if len(self._unread) > MAX_EVENT_BYTES:
             raise BadProviderResponse("The provider sent an event without an end.")
-        if not any(mark in data for mark in self._telling):
-            return
-        for line in data[:end].splitlines():
-            if line[:5] == b"data:" and self._tells(line):
+        return b""
+
+    def finish(self) -> None:
+        """Reads what tells of the end in what came lately. Raises LLMError."""
+        data = self._joined() if self._passing else self._unread
+        self._recent.clear()
+        self._recent_bytes, self._unread = 0, b""
+        lines: dict[int, bytes] = {}
+        for mark in self._telling:
+            at = data.rfind(mark, max(0, len(data) - END_WITHIN_BYTES))
+            if at < 0 and not lines:
+                at = data.rfind(mark)
+            if at >= 0:
+                start = data.rfind(b"\n", 0, at) + 1
+                lines[start] = data[start : data.find(b"\n", at) if b"\n" in data[at:] else len(data)]
+        for _, line in sorted(lines.items()):
+            if line[:5] == b"data:":
                 for _ in self._decoder.feed("", line[5:].strip()):
                     pass
 
-    def _tells(self, content: bytes) -> bool:
-        return any(mark in content for mark in self._telling)
+    def _joined(self) -> bytes:
+        return b"".join(self._recent)
 
 
 def _response(decoder: StreamDecoder, passed: Sequence[Passed]) -> LLMResponse:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
 from asgiref.sync import sync_to_async
 from django.urls import NoReverseMatch, reverse
 
 from llm_credentials.audit.context import token_id
+from llm_credentials.ids import new_id
 from llm_credentials.ledger import estimate, prices, writer
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
@@ -124,7 +125,7 @@ class Piece(Protocol):
     @property
     def text(self) -> str: ...
     @property
-    def tool_call(self) -> Any: ...
+    def has_content(self) -> bool: ...
     @property
     def response(self) -> LLMResponse | None:
         """The whole answer, in the piece that is ``done``."""
@@ -174,7 +175,7 @@ class Chain:
         self.task = task
         self.opener = opener
         self.size = size
-        self.call_id: UUID = uuid4()
+        self.call_id: UUID = new_id()
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + deadline_s
         self.queue = list(route.candidates)
@@ -257,7 +258,7 @@ class Chain:
                 held.append(chunk)
                 if chunk.type == "done":
                     return held
-                if chunk.text or chunk.tool_call:
+                if chunk.has_content:
                     trial.ttft_ms = self._ms_since(trial.started)
                     return held
         raise BadProviderResponse(provider=trial.candidate.key.provider)

@@ -13,6 +13,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from llm_credentials import services
+from llm_credentials.ledger import writer
 from llm_credentials.models import LLMSettings, UsageRecord, UserCredential
 from llm_credentials.tests.factories import UserCredentialFactory
 from project.tests.servers import wait_until
@@ -39,6 +40,12 @@ def _key(user: User, sandbox_url: str, provider: str = "openai", **values: Any) 
     given = {"key": KEY, "model": "sandbox-vision", "base_url": address, **values}
     made: UserCredential = UserCredentialFactory(user=user, provider=provider, **given)
     return made
+
+
+def _record() -> UsageRecord:
+    """The one attempt that was made."""
+    writer.flush()
+    return UsageRecord.objects.get()
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ def test_chat_answers_with_the_users_own_key(provider: str, chat: openai.OpenAI,
     assert answer.usage is not None and answer.usage.total_tokens > 0
     assert raw.headers["x-keyswitch-provider"] == provider
     assert (raw.headers["x-keyswitch-key-owner"], raw.headers["x-keyswitch-attempts"]) == ("user", "1")
-    row = UsageRecord.objects.get()
+    row = _record()
     assert (row.user_id, row.task, row.credential_id, row.state) == (alice.pk, "gateway", key.pk, "settled")
     assert (row.input_tokens, row.output_tokens) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
 
@@ -89,7 +96,7 @@ def test_chat_streams(provider: str, chat: openai.OpenAI, alice: User, sandbox_u
     assert "391" in text
     assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["stop"]
     counted = [chunk.usage for chunk in chunks if chunk.usage]
-    row = UsageRecord.objects.get()
+    row = _record()
     assert (row.state, row.output_tokens) == ("settled", counted[-1].completion_tokens)
 
 
@@ -100,7 +107,7 @@ def test_chat_stream_has_no_usage_that_nobody_asked_for(
     _key(alice, sandbox_url, provider)
     chunks = list(chat.chat.completions.create(model="auto", messages=ASK, stream=True))
     assert all(chunk.choices for chunk in chunks)
-    assert UsageRecord.objects.get().state == "settled"
+    assert _record().state == "settled"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -158,7 +165,7 @@ def test_messages_answers_with_the_users_own_key(
     answer = claude.messages.create(model="auto", max_tokens=500, system="Be brief.", messages=ASK)
     assert "391" in "".join(block.text for block in answer.content if block.type == "text")
     assert answer.stop_reason == "end_turn"
-    row = UsageRecord.objects.get()
+    row = _record()
     assert (row.state, row.output_tokens) == ("settled", answer.usage.output_tokens)
 
 
@@ -178,6 +185,7 @@ def test_messages_streams_and_calls_tools(
     messages += [{"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
     with claude.messages.stream(model="auto", max_tokens=500, messages=messages, tools=tools) as stream:
         assert "Rain, 7 degrees" in stream.get_final_text()
+    writer.flush()
     assert {row.state for row in UsageRecord.objects.all()} == {"settled"}
 
 
@@ -264,7 +272,7 @@ def test_stream_that_breaks_off_says_so_and_goes_to_nobody_else(
     assert "[DONE]" not in answer.text
     last = [line for line in answer.text.splitlines() if line.startswith("data:")][-1]
     assert json.loads(last[5:])["error"]["code"] == "stream_interrupted"
-    row = UsageRecord.objects.get()
+    row = _record()
     assert (row.state, row.outcome) == ("estimated", "StreamInterrupted")
     assert row.output_tokens
 
@@ -281,8 +289,8 @@ def test_client_that_leaves_stops_the_upstream(raw: httpx2.Client, alice: User, 
         return journal["count"] == 1 and journal["items"][0]["client_gone"]
 
     wait_until(gone, "the sandbox sees that its client has gone")
-    wait_until(lambda: UsageRecord.objects.filter(state="estimated").exists(), "the ledger closes the row")
-    assert UsageRecord.objects.get().outcome == "cancelled"
+    wait_until(lambda: _record().state == "estimated", "the ledger closes the row")
+    assert _record().outcome == "cancelled"
 
 
 # Who may
@@ -396,7 +404,7 @@ def test_embeddings(encoding: Any, chat: openai.OpenAI, alice: User, sandbox_url
     assert [row.index for row in found.data] == [0, 1]
     if encoding == "float":
         assert all(isinstance(number, float) for number in found.data[0].embedding)
-    assert UsageRecord.objects.get().state == "settled"
+    assert _record().state == "settled"
 
 
 def test_embeddings_of_tokens_are_refused(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:

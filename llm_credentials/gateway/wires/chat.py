@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import time
 from typing import Annotated, Any, Literal, assert_never
-from uuid import uuid4
 
 import orjson
 from pydantic import Field
 
 from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, WireShape, read
+from llm_credentials.ids import new_id
 from llm_credentials.providers import (
     ImagePart,
     LLMMessage,
@@ -218,7 +218,7 @@ def _schema(wanted: _Format | None) -> Mapping[str, Any] | None:
 
 
 def answer_id() -> str:
-    return f"chatcmpl-{uuid4().hex}"
+    return f"chatcmpl-{new_id().hex}"
 
 
 def write_answer(response: LLMResponse) -> bytes:
@@ -333,11 +333,22 @@ def wants_usage(data: Mapping[str, Any]) -> bool:
     return isinstance(options, Mapping) and options.get("include_usage") is True
 
 
-def passed_line(line: bytes, data: Mapping[str, Any]) -> bytes:
-    """A line of a provider's stream as the program gets it.
+COUNT_WITHIN_BYTES = 4096
+"""The count of tokens stands so near to a stream's end."""
+
+
+def passed_events(events: bytes, data: Mapping[str, Any]) -> bytes:
+    """Whole events of a provider's stream as the program gets them.
 
     The count of tokens is asked for in any case. Programs that did not ask would trip over its empty choices.
     """
+    if wants_usage(data):
+        return events
+    from_end = max(0, len(events) - COUNT_WITHIN_BYTES)
+    at = max(events.rfind(b'"choices":[]', from_end), events.rfind(b'"choices": []', from_end))
+    if at < 0:
+        return events
+    start, end = events.rfind(b"\n", 0, at) + 1, events.find(b"\n", at) + 1
+    line = events[start:end]
     counts = b'"usage":{' in line or b'"usage": {' in line
-    empty = b'"choices":[]' in line or b'"choices": []' in line
-    return b"" if counts and empty and not wants_usage(data) else line
+    return events[:start] + events[end:].lstrip(b"\r\n") if counts else events

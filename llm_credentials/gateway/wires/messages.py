@@ -6,12 +6,12 @@ import base64
 import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, assert_never
-from uuid import uuid4
 
 import orjson
 from pydantic import Field
 
 from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, WireShape, read
+from llm_credentials.ids import new_id
 from llm_credentials.providers import (
     ImagePart,
     LLMMessage,
@@ -234,7 +234,7 @@ def _schema(config: _OutputConfig | None) -> Mapping[str, Any] | None:
 
 
 def answer_id() -> str:
-    return f"msg_{uuid4().hex}"
+    return f"msg_{new_id().hex}"
 
 
 def write_answer(response: LLMResponse) -> bytes:
@@ -390,5 +390,5 @@ def answer_events(data: Mapping[str, Any]) -> AnswerEvents:
     return AnswerEvents()
 
 
-def passed_line(line: bytes, data: Mapping[str, Any]) -> bytes:
-    return line
+def passed_events(events: bytes, data: Mapping[str, Any]) -> bytes:
+    return events

@@ -29,7 +29,11 @@ _FORCED = ("any", "tool")
 
 class MessagesClient(LLMClient):
     wire = "messages"
-    telling = (b'"type":"message_', b'"type": "message_', b'"type":"error"', b'"type": "error"')
+    telling = (
+        *(b'"type":"message_delta"', b'"type": "message_delta"', b'"type":"message_stop"', b'"type": "message_stop"'),
+        *(b'"type":"error"', b'"type": "error"'),
+    )
+    last = b"message_stop"
     """The messages wire. ``dialect`` names:
 
     ``schema_by_tool``: models whose only way to a schema is a tool that they must call.

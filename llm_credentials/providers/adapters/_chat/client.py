@@ -33,6 +33,7 @@ class ChatCompletionsClient(LLMClient):
 
     wire = "chat"
     telling = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'"usage":{', b'"usage": {', b'"error"')
+    last = b"[DONE]"
     _built: tuple[HttpClient, AsyncOpenAI] | None = None
 
     @property
