@@ -10,8 +10,10 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 
 from llm_credentials.audit.denials import note_program
+from llm_credentials.factory import RoutedClient, client_for
 from llm_credentials.gateway.errors import Refused
 from llm_credentials.gateway.http import Request
+from llm_credentials.gateway.naming import Named
 from llm_credentials.live import tokens
 from llm_credentials.models import PersonalAccessToken
 
@@ -40,6 +42,13 @@ async def authenticate(request: Request) -> Caller:
         await sync_to_async(note_program)(ip=_ip(request), view=VIEW, user_id=token.user_id)
         raise Refused(403, "scope_missing", "This token lacks the scope «gateway».")
     return Caller(user=token.user, token=token)
+
+
+def client_of(caller: Caller, named: Named) -> RoutedClient:
+    """What calls with the user's keys, within what the token allows. Does no I/O. Raises Refused."""
+    if named.provider and not caller.token.allows_provider(named.provider):
+        raise Refused(403, "provider_not_allowed", "This token may not reach this provider.", param="model")
+    return client_for(caller.user, task=named.task, provider=named.provider, model=named.model, token=caller.token)
 
 
 def _ip(request: Request) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 
 import orjson
 
-from llm_credentials.factory import client_for
 from llm_credentials.gateway import naming
-from llm_credentials.gateway.callers import Caller
+from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Refused
 from llm_credentials.gateway.http import Answer, Request
-from llm_credentials.gateway.naming import read_model
+from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.relay import Relay
 from llm_credentials.gateway.wires import chat, messages
 from llm_credentials.ledger import estimate
@@ -53,7 +52,7 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
         raise Refused(400, "invalid_request", "encoding_format: One of float and base64.", param="encoding_format")
     if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
         raise Refused(400, "invalid_request", "dimensions: A whole number above 0.", param="dimensions")
-    client = client_for(caller.user, task=named.task, provider=named.provider, model=named.model, token=caller.token)
+    client = client_of(caller, named)
     found = await client.embed(texts, dimensions=dimensions)
     vectors: Sequence[Any] = found.vectors if encoding != "base64" else [_packed(vector) for vector in found.vectors]
     rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
@@ -91,7 +90,7 @@ async def models(caller: Caller, request: Request) -> Answer:
 
     Each row has the fields of both wires.
     """
-    route = await client_for(caller.user, task=naming.TASK, token=caller.token).route()
+    route = await client_of(caller, Named()).route()
     rows = [_row(name, "keyswitch") for name in (naming.AUTO, *(f"task:{kind.slug}" for kind in kinds.all()))]
     names = dict.fromkeys(name for candidate in route.candidates for name in _names(candidate))
     rows += [_row(name, name.partition("/")[0]) for name in names]

@@ -54,7 +54,6 @@ _KINDS: Mapping[type[LLMError], tuple[int, str]] = {
     ProviderUnavailable: (503, "provider_unavailable"),
     BadProviderResponse: (502, "bad_provider_response"),
     StreamInterrupted: (502, "stream_interrupted"),
-    SiteUnavailable: (503, "database_unavailable"),
     LLMError: (502, "provider_error"),
 }
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 import orjson
 
-from llm_credentials.factory import RoutedClient, client_for
-from llm_credentials.gateway.callers import Caller
+from llm_credentials.factory import RoutedClient
+from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Problem, Refused, problem
 from llm_credentials.gateway.http import EVENTS, Answer
 from llm_credentials.gateway.naming import Named, read_model
@@ -169,9 +169,7 @@ class Relay:
 
     @cached_property
     def _client(self) -> RoutedClient:
-        named = self.named
-        caller = self.caller
-        return client_for(caller.user, task=named.task, provider=named.provider, model=named.model, token=caller.token)
+        return client_of(self.caller, self.named)
 
     def _begin(self, candidate: Candidate) -> None:
         self.candidate = candidate

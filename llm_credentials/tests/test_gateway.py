@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -329,6 +330,42 @@ def test_errors_have_anthropics_shape_on_its_wire(site: str) -> None:
     answer = httpx2.post(f"{site}/v1/messages", json={})
     assert answer.status_code == 401
     assert (answer.json()["type"], answer.json()["error"]["type"]) == ("error", "authentication_error")
+
+
+def test_token_reaches_its_providers_only(site: str, alice: User, sandbox_url: str) -> None:
+    _key(alice, sandbox_url, "openai", key="sbx-bad-0123456789", priority=1)
+    _key(alice, sandbox_url, "anthropic", priority=2)
+    secret = services.token_create(user=alice, scopes=["gateway"], providers=["openai"])[1]
+    with openai.OpenAI(base_url=f"{site}/v1", api_key=secret, max_retries=0) as client:
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.chat.completions.create(model="auto", messages=ASK)
+        assert caught.value.code == "key_refused"
+        with pytest.raises(openai.PermissionDeniedError):
+            client.chat.completions.create(model="anthropic/auto", messages=ASK)
+
+
+def test_token_has_a_budget_of_its_own(site: str, alice: User, sandbox_url: str) -> None:
+    _key(alice, sandbox_url, model="gpt-4o-mini")
+    secret = services.token_create(user=alice, scopes=["gateway"], budget_usd=Decimal("0"))[1]
+    client = openai.OpenAI(base_url=f"{site}/v1", api_key=secret, max_retries=0)
+    with client, pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model="auto", messages=ASK)
+    assert (caught.value.status_code, caught.value.code) == (402, "budget_exceeded")
+
+
+def test_stream_ends_when_its_token_is_revoked(site: str, alice: User, sandbox_url: str) -> None:
+    _key(alice, sandbox_url, "openai", model="sandbox-chat~chunks=5000~delay=20")
+    row, secret = services.token_create(user=alice, scopes=["gateway"])
+    headers = {"authorization": f"Bearer {secret}"}
+    body = {"model": "auto", "messages": ASK, "stream": True}
+    with httpx2.stream("POST", f"{site}/v1/chat/completions", json=body, headers=headers) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        services.token_revoke(user=alice, token_id=row.pk)
+        rest = list(lines)
+    assert "data: [DONE]" not in rest
+    assert json.loads([line for line in rest if line.startswith("data:")][-1][5:])["error"]["message"]
+    assert _record().state == "estimated"
 
 
 # Bad input
