@@ -20,8 +20,8 @@ SANDBOX = "llm_credentials/providers/sandbox/"
 TRANSPORT = "llm_credentials/providers/transport.py"
 CLIENT_MODULES = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "urllib.request", "http.client", "socket"}
 SDKS = ("openai", "anthropic", "google.genai")
-# Our own server's door, and whether it answers: nothing goes out, and no key is in sight.
-OWN_SERVER = {"project/supervisor.py", "project/serve.py"}
+# Our own servers' doors, and whether they answer: nothing goes out, and no key is in sight.
+OWN_SERVER = {"project/supervisor.py", "project/serve.py", "project/postgresql/answering.py"}
 NAMES_THE_DEFAULT_PROVIDER = {"llm_credentials/conf.py", "project/settings.py"}
 
 

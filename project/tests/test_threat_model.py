@@ -8,7 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from django.apps import apps
+from django.contrib.auth.models import User
+from django.core.management import get_commands, load_command_class
 
+from llm_credentials import services
+from llm_credentials.tests.factories import UserCredentialFactory
 from project.env import BASE_DIR
 
 TEXT = (BASE_DIR / "docs/threat-model.md").read_text(encoding="utf-8")
@@ -39,3 +44,30 @@ def test_threat_model_has_every_numbered_input() -> None:
 @pytest.mark.parametrize("path", ["README.md", "SECURITY.md"])
 def test_threat_model_can_be_found(path: str) -> None:
     assert "docs/threat-model.md" in (BASE_DIR / path).read_text(encoding="utf-8")
+
+
+# What to do when something was stolen
+
+ADVICE = "".join((BASE_DIR / path).read_text(encoding="utf-8") for path in ("SECURITY.md", "docs/backup.md"))
+SNIPPETS = re.findall(r'manage\.py shell -c "(.*)"', ADVICE)
+COMMANDS = re.findall(r"(?:manage\.py |`)((?:audit|rotate|token)_\w+)([^`\n]*)`?", ADVICE)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_advice_in_python_runs(alice: User, snippet: str) -> None:
+    UserCredentialFactory(user=alice)
+    token = services.token_create(user=alice)[1]
+    exec(snippet, {})
+    if "revoked_at" in snippet:
+        assert services.token_authenticate(token) is None
+
+
+def test_advice_names_commands_and_options_that_exist() -> None:
+    assert {name for name, _ in COMMANDS} >= {"audit_export", "audit_verify", "rotate_credential_keys"}
+    tables = {model._meta.db_table for model in apps.get_models()}
+    for name, rest in COMMANDS:
+        if name in tables:
+            continue
+        parser = load_command_class(get_commands()[name], name).create_parser("manage.py", name)
+        known = {option for action in parser._actions for option in action.option_strings}
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known, name
