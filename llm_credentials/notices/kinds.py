@@ -19,6 +19,8 @@ class Kind(StrEnum):
     FACTOR_ADDED = "factor_added"
     FACTOR_REMOVED = "factor_removed"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  (a name)
+    EMAIL_CHANGED = "email_changed"
+    """Goes to the address that it was before."""
     DATA_EXPORTED = "data_exported"
 
     # Found out by use or by the site itself; nobody did anything.

@@ -30,8 +30,9 @@ def notify(user_id: Any, kind: Kind, **facts: str) -> None:
     """Have the user told by mail that this happened to their key or account. Never raises.
 
     The mail leaves after commit, by a worker; by this process if the broker is away. ``facts`` are what the text of
-    ``kind`` shows, short and never secret: of a key ``provider`` (its label), ``name`` and ``last4`` at most. Who did
-    it, when and from where is known by itself. ``notify(row.user_id, Kind.KEY_NEEDS_REENTRY, **key_facts(row))``.
+    ``kind`` shows, short and never secret: of a key ``provider`` (its label), ``name`` and ``last4`` at most; ``to`` is
+    another address than the user's of now. Who did it, when and from where is known by itself.
+    ``notify(row.user_id, Kind.KEY_NEEDS_REENTRY, **key_facts(row))``.
     """
     told = {name: " ".join(str(value).split())[:200] for name, value in facts.items()}
     if kind.was_done_by_somebody:
@@ -70,7 +71,7 @@ def _hand_over(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> None:
 def deliver(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> bool:
     """Write the mail now; whether there was anybody to write to. Raises one of ``MAIL_FAILURES``."""
     user = get_user_model()._default_manager.filter(pk=user_id).first()
-    address = getattr(user, "email", "")
+    address = facts.get("to") or getattr(user, "email", "")
     if not address:
         return False
     subject, _, body = render_to_string(f"llm_credentials/mail/{kind.value}.txt", dict(facts)).strip().partition("\n")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import structlog
+from allauth.account.models import EmailAddress
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.contrib.auth.models import User
 from django.core import mail
@@ -15,6 +16,7 @@ from django.test import Client
 from llm_credentials import leaving, services
 from llm_credentials.audit import acting
 from llm_credentials.notices import Kind, deliver, notify, sending
+from llm_credentials.tests.proofs import prove
 from project.env import BASE_DIR
 from project.tests.servers import wait_until
 
@@ -63,7 +65,7 @@ def test_text_has_a_subject_of_one_line_and_says_what_to_do(alice: User, kind: K
     assert sent.subject.startswith("Keyswitch: ") and len(sent.subject) < 90
     assert "{" not in sent.subject + sent.body
     if kind.was_done_by_somebody:
-        for words in ("21 November 2026", "your account, in a browser", "203.0.113.7", "If it was not", "no links"):
+        for words in ("21 November 2026", "your account, in a browser", "203.0.113.7", "it was not", "no links"):
             assert words in sent.body, words
     else:
         assert re.search("Settings, (Providers|Usage|Alerts)", sent.body)
@@ -126,6 +128,21 @@ def test_owner_is_told_of_a_second_factor(alice: User, client: Client, no_broker
     client.post("/accounts/2fa/totp/deactivate/")
     assert "second factor was removed" in mail.outbox[0].subject
     assert "127.0.0.1" in mail.outbox[0].body
+
+
+def test_old_address_hears_of_a_new_one(alice: User, client: Client, no_broker: None) -> None:
+    EmailAddress.objects.create(user=alice, email=alice.email, primary=True)
+    new = EmailAddress.objects.create(user=alice, email="new@example.com")
+    client.force_login(alice)
+    client.post("/accounts/email/", {"action_primary": "", "email": new.email})
+    alice.refresh_from_db()
+    assert alice.email == "alice@example.com", "not without a proof"
+    prove(client, alice)
+    client.post("/accounts/email/", {"action_primary": "", "email": new.email})
+    alice.refresh_from_db()
+    assert alice.email == "new@example.com"
+    (sent,) = [each for each in mail.outbox if "address of your account" in each.subject]
+    assert sent.to == ["alice@example.com"]
 
 
 def test_mail_says_that_staff_did_it_and_not_from_where(alice: User, staff: User, no_broker: None) -> None:

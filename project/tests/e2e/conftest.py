@@ -50,13 +50,14 @@ def new_context(browser: Browser, site: str) -> Iterator[Callable[..., BrowserCo
             complaints.append(message.text)
 
     def make(**options: Any) -> BrowserContext:
-        context = browser.new_context(base_url=site, **options)
+        base_url: str = options.setdefault("base_url", site)
+        context = browser.new_context(**options)
         context.set_default_timeout(15_000)
         context.on("console", listen)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(
             "request",
-            lambda request: None if request.url.startswith((site, "data:")) else complaints.append(request.url),
+            lambda request: None if request.url.startswith((base_url, "data:")) else complaints.append(request.url),
         )
         contexts.append(context)
         return context

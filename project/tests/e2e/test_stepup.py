@@ -186,3 +186,34 @@ def test_pages_look_right(
     let_proof_grow_old(context)
     page.goto("/settings/llm/openai/")
     look(page, f"confirm-{scheme}-{width}")
+
+
+def test_passkey_is_proof_enough_for_who_has_no_password(
+    new_context: Callable[..., BrowserContext], alice: User, site: str, settings: Any, look: Callable[[Page, str], None]
+) -> None:
+    """Against a security key that the browser plays."""
+    settings.MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = True
+    # A passkey belongs to a name; an address of numbers is none.
+    named = site.replace("127.0.0.1", "localhost")
+    context = new_context(base_url=named)
+    log_in(context, alice, named)
+    page = context.new_page()
+    keys = context.new_cdp_session(page)
+    keys.send("WebAuthn.enable")
+    options = {"protocol": "ctap2", "transport": "internal", "hasResidentKey": True, "hasUserVerification": True}
+    keys.send(
+        "WebAuthn.addVirtualAuthenticator",
+        {"options": {**options, "isUserVerified": True, "automaticPresenceSimulation": True}},
+    )
+    page.goto("/accounts/2fa/webauthn/add/")
+    confirm(page)
+    page.get_by_label("Name").fill("Phone")
+    page.get_by_role("button", name="Add").last.click()
+    page.wait_for_url("**/recovery-codes/**")
+    alice.set_unusable_password()
+    alice.save()
+    log_in(context, alice, named)
+    page.goto("/settings/llm/sandbox/")
+    look(page, "confirm-passkey")
+    page.get_by_role("button", name="Use a security key").click()
+    expect(page.get_by_label("Key", exact=True)).to_be_visible()
