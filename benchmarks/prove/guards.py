@@ -317,9 +317,9 @@ AUDIT: Final = [
     ),
     Guard(
         "an archive is signed",
-        f"{LLM}/audit/archive.py",
-        "return hmac.compare_digest(wanted, seal)",
-        "return True",
+        f"{LLM}/audit/archived.py",
+        "if not hmac.compare_digest(archive_seal(key, count, digest), seal):",
+        "if False:",
         _tests("audit"),
     ),
     Guard(

@@ -43,6 +43,8 @@ BOTH = f"{NEW},{OLD}"
 PROCESSES = 2
 """For the writers, and as many again for the readers."""
 WRITER_PAUSE_S = (0.3, 1.5)
+CONNECTIONS = 15
+"""Of each process."""
 READER_PAUSE_S = (0.05, 0.3)
 LIMIT_S = 900.0
 PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "groq", "together", "mistral", "digitalocean")
@@ -173,11 +175,14 @@ def _fork(work: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
 
 def _live(work: Callable[..., Any], *args: Any, **kwargs: Any) -> NoReturn:
     code = 1
+    if connection.vendor == "postgresql":
+        # As the site has it: so many people share a few connections.
+        connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": CONNECTIONS, "timeout": 60}
     try:
         work(*args, **kwargs)
         code = 0
     except Exception:
-        traceback.print_exc()
+        traceback.print_exc(limit=-3, chain=False)
     finally:
         os._exit(code)
 
@@ -220,6 +225,7 @@ def _write(credentials: list[str], writers: int, part: int, directory: Path) -> 
             with lock:
                 out.write(json.dumps({"credential": credential, **said}) + "\n")
                 out.flush()
+            connection.close()
             time.sleep(chance.uniform(*WRITER_PAUSE_S))
 
     _in_threads(mine, go)
@@ -261,6 +267,7 @@ def _read(credentials: list[str], readers: int, part: int, directory: Path) -> N
             if fault:
                 with lock:
                     out.write(json.dumps({"failed": fault}) + "\n")
+            connection.close()
             time.sleep(chance.uniform(*READER_PAUSE_S))
         with lock:
             out.write(json.dumps({"reads": reads}) + "\n")

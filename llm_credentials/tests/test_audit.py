@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +20,8 @@ from django.utils import timezone
 
 from llm_credentials import audit, keyring
 from llm_credentials.audit import Action, AuditUnavailable, chain, guard, keys
-from llm_credentials.audit.archive import ArchiveRefused, archive, opens
+from llm_credentials.audit.archive import ArchiveRefused, archive
+from llm_credentials.audit.archived import fault_in
 from llm_credentials.audit.context import network
 from llm_credentials.audit.verify import verify
 from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
@@ -399,7 +401,7 @@ def test_archive_takes_old_rows_and_keeps_the_chain(db: None, tmp_path: Path) ->
     assert AuditEvent.objects.get(seq=6).action == Action.AUDIT_ARCHIVE
     assert verify().holds
     assert [json.loads(line).get("seq") for line in file.read_text().splitlines()] == [1, 2, None]
-    assert opens(file)
+    assert fault_in(file) == ""
     assert file.stat().st_mode & 0o777 == 0o600
     _record(1)
     assert verify().holds
@@ -444,13 +446,60 @@ def test_verify_finds_a_stretch_cut_off_under_a_forged_checkpoint(db: None) -> N
     assert "checkpoint" in broken.why
 
 
-def test_a_changed_archive_does_not_hold(db: None, tmp_path: Path) -> None:
-    _record(3)
+@pytest.fixture
+def archived(db: None, tmp_path: Path) -> Path:
+    """Four events, by line 1 to 4, and the signed last line."""
+    _record(4)
     file = tmp_path / "all"
     archive(before=timezone.now() + timedelta(days=1), path=file)
-    call_command("audit_verify", "--archive", str(file), stdout=io.StringIO())
-    file.write_text(file.read_text().replace("settings:1", "settings:9"))
-    with pytest.raises(SystemExit):
-        call_command("audit_verify", "--archive", str(file), stdout=io.StringIO())
-    file.write_text("")
-    assert not opens(file)
+    return file
+
+
+def _edited(file: Path, edit: str) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    match edit:
+        case "changed":
+            lines[1] = lines[1].replace("settings:1", "settings:9")
+        case "removed":
+            del lines[1]
+        case "put in":
+            lines.insert(1, lines[1].replace("settings:1", "settings:9"))
+        case "swapped":
+            lines[1], lines[2] = lines[2], lines[1]
+        case "cut":
+            del lines[3:]
+        case "last event removed":
+            del lines[3]
+        case "nonsense":
+            lines[1] = "nonsense\n"
+        case "seal":
+            lines[4] = lines[4].replace('"seal": "', '"seal": "0')
+    file.write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    "edit, says",
+    [
+        ("changed", "line 2, chain .*, row 2 .*: the row was changed or put in"),
+        ("removed", "line 2, chain .*, row 3 .*: a row before it is missing"),
+        ("put in", "line 2, chain .*, row 2 .*: the row was changed or put in"),
+        ("swapped", "line 2, chain .*, row 3 .*: a row before it is missing or has changed places"),
+        ("cut", "the signed last line is missing"),
+        ("last event removed", "3 events, where 4 were sealed"),
+        ("nonsense", "line 2 is no event"),
+        ("seal", "the signed last line was changed"),
+    ],
+)
+def test_an_edited_archive_names_its_first_broken_row(archived: Path, edit: str, says: str) -> None:
+    call_command("audit_verify", "--archive", str(archived), stdout=io.StringIO())
+    _edited(archived, edit)
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        call_command("audit_verify", "--archive", str(archived), stdout=out)
+    assert ended.value.code == 1
+    assert re.search(says, out.getvalue()), out.getvalue()
+
+
+def test_an_empty_archive_does_not_hold(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    assert "cut off" in fault_in(tmp_path / "empty")

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from llm_credentials import keyring
-from llm_credentials.audit.archive import opens
+from llm_credentials.audit.archived import fault_in
 from llm_credentials.audit.verify import verify
 from llm_credentials.management.moments import moment
 
@@ -42,10 +42,10 @@ class Command(BaseCommand):
 
     def _check_archive(self, path: Path) -> None:
         try:
-            holds = opens(path)
+            fault = fault_in(path)
         except OSError as error:
             raise CommandError(f"{path} cannot be read: {error.strerror}.") from None
-        if not holds:
-            self.stdout.write(f"BROKEN  {path} was changed, or another site sealed it.")
+        if fault:
+            self.stdout.write(f"BROKEN  {path}: {fault}")
             sys.exit(1)
         self.stdout.write("The archive holds.")
