@@ -19,6 +19,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
+from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
 from llm_credentials import bridge, limits, services
@@ -53,6 +54,7 @@ UNSAVED_KEY_TTL_S = 60
 ABANDONED_AFTER_S = 60
 """A test that is not finished by then has lost its worker."""
 MODELS_CACHE_S = 600
+_WAITING, _KEPT = ConnectionTest.Replacement.WAITING, ConnectionTest.Replacement.KEPT
 OUR_FAULT = "The test broke off through a fault of this site. Nothing was changed; its operator finds it in the log."
 
 
@@ -90,9 +92,16 @@ class ModelList:
 
 
 def test_start(
-    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Draft | None = None
+    *,
+    user: AbstractBaseUser,
+    provider: str,
+    name: str = "default",
+    unsaved: Draft | None = None,
+    replaces: UserCredential | None = None,
 ) -> ConnectionTest:
     """A queued test row. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
+
+    ``replaces``: the stored key whose place the unsaved one takes if it works (``replacement.py``).
 
     Raises ValidationError ({field: [text]}), UserCredential.DoesNotExist when there is nothing to test, TestBusy and
     TestLimited.
@@ -104,6 +113,9 @@ def test_start(
     _spend("test", user, spec)
     expire_abandoned(user)
     draft = _draft(user, spec, name, credential, unsaved)
+    if replaces is not None:
+        draft.replaces, draft.replaces_version = replaces, replaces.version
+        draft.replacement = ConnectionTest.Replacement.WAITING
     check_own_key(policy_of(user), spec, model=draft.model, base_url=draft.base_url)
     try:
         with transaction.atomic():
@@ -168,18 +180,23 @@ def _destroy_key(test_id: UUID) -> None:
 
 def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None = None) -> int:
     """Close tests that nobody finished and destroy the keys that waited in them; how many."""
-    tests = ConnectionTest.objects.unfinished().filter(
-        created_at__lte=timezone.now() - timedelta(seconds=ABANDONED_AFTER_S)
-    )
+    tests = ConnectionTest.objects.all()
     if user is not None:
         tests = tests.for_user(user)
     if test_id is not None:
         tests = tests.filter(pk=test_id)
-    return tests.update(
+    now = timezone.now()
+    # New keys that did not get their place are held for somebody who wants them all the same, and no longer.
+    tests.filter(api_key__isnull=False, finished_at__lte=now - timedelta(seconds=UNSAVED_KEY_TTL_S)).update(
+        api_key=None
+    )
+    abandoned = tests.unfinished().filter(created_at__lte=now - timedelta(seconds=ABANDONED_AFTER_S))
+    return abandoned.update(
+        replacement=Case(When(replacement=_WAITING, then=Value(_KEPT)), default=F("replacement")),
         state=ConnectionTest.State.EXPIRED,
         api_key=None,
         detail="No worker finished this test. Nothing was changed; try again.",
-        finished_at=timezone.now(),
+        finished_at=now,
     )
 
 
@@ -374,13 +391,34 @@ def _words(error: LLMError, spec: ProviderSpec, model: str) -> str:
 def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> None:
     now = timezone.now()
     with transaction.atomic():
-        finished = ConnectionTest.objects.filter(pk=test.pk, state=ConnectionTest.State.RUNNING).update(
-            state=outcome.state, detail=outcome.detail, steps=outcome.steps, finished_at=now, api_key=None
-        )
-        if finished and test.credential_id and version is not None and outcome.status:
+        row = ConnectionTest.objects.select_for_update().filter(pk=test.pk, state=ConnectionTest.State.RUNNING).first()
+        if row is None:
+            return
+        row.state, row.detail, row.steps, row.finished_at = outcome.state, outcome.detail, outcome.steps, now
+        if row.replacement:
+            row.replacement = _replaced(row)
+        if not row.can_be_saved:
+            row.api_key = None
+        row.save(update_fields=["state", "detail", "steps", "finished_at", "replacement", "api_key"])
+        if test.credential_id and version is not None and outcome.status:
             UserCredential.objects.filter(pk=test.credential_id, version=version).update(
                 status=outcome.status, status_detail=outcome.detail, tested_at=now
             )
+    if row.has_key:
+        _destroy_later(row.pk)
+
+
+def _replaced(test: ConnectionTest) -> ConnectionTest.Replacement:
+    """Swap the new key in if it works; what becomes of it."""
+    if test.state != ConnectionTest.State.VALID:
+        return ConnectionTest.Replacement.KEPT
+    try:
+        services.credential_swap(test, version=test.replaces_version)
+    except services.VersionConflict:
+        return ConnectionTest.Replacement.CONFLICT
+    except CredentialUnreadable:
+        return ConnectionTest.Replacement.KEPT
+    return ConnectionTest.Replacement.DONE
 
 
 # What a key may use

@@ -21,7 +21,7 @@ from llm_credentials import canary, keyring
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.live import tokens
 from llm_credentials.live.changes import site_changed, user_changed
-from llm_credentials.models import PersonalAccessToken, SystemConfig, SystemCredential, UserCredential
+from llm_credentials.models import ConnectionTest, PersonalAccessToken, SystemConfig, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.notices import Kind, notify
@@ -48,11 +48,13 @@ __all__ = [
     "CheckedCredential",
     "Draft",
     "SavedCredential",
+    "VersionConflict",
     "chain_order",
     "changes_key",
     "credential_check",
     "credential_delete",
     "credential_save",
+    "credential_swap",
     "settings_update",
     "site_allowance_set",
     "system_credential_delete",
@@ -66,6 +68,9 @@ __all__ = [
 ]
 
 NO_RING: Final = "Keys cannot be stored just now: this site's encryption keys are not in order. Tell its operator."
+
+_KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
+"""What changes with a key."""
 
 Row = TypeVar("Row", UserCredential, SystemCredential)
 
@@ -100,6 +105,13 @@ class SavedCredential:
     credential: UserCredential
     created: bool
     key_changed: bool
+
+
+class VersionConflict(Exception):
+    """The stored key is not the one any more that was to be changed; it stays as it is."""
+
+    def __init__(self) -> None:
+        super().__init__("The stored key was changed or removed meanwhile, so nothing was done. Look at it again.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -197,15 +209,18 @@ def credential_save(
     options: Mapping[str, Any] | None = None,
     is_active: bool | None = None,
     priority: int | None = None,
+    version: int | None = None,
 ) -> SavedCredential:
     """Create or change the user's credential of this provider and name; ``None`` leaves a field as it is.
+
+    ``version``: change it only if it is still this one; else VersionConflict is raised.
 
     A new key begins as unverified. A changed address without a new key is refused, and so is what the organisation's
     policy forbids; what is stored already can always be turned off or moved in the order. Raises ValidationError.
     """
     draft = Draft(api_key=api_key, model=model, base_url=base_url, options=options)
     row, created, key_changed = _save(
-        UserCredential, {"user_id": user.pk}, provider, name, draft, is_active, priority, policy_of(user)
+        UserCredential, {"user_id": user.pk}, provider, name, draft, is_active, priority, policy_of(user), version
     )
     return SavedCredential(credential=row, created=created, key_changed=key_changed)
 
@@ -238,6 +253,7 @@ def _save(
     is_active: bool | None,
     priority: int | None,
     policy: Policy | None = None,
+    version: int | None = None,
 ) -> tuple[Row, bool, bool]:
     """(row, created, key changed). Two first saves at once: the second becomes a change of what the first made."""
     provider = clean_provider(provider).slug
@@ -250,7 +266,8 @@ def _save(
     for _attempt in range(3):
         try:
             with transaction.atomic():
-                return _save_once(model, {**owner, "provider": provider, "name": name}, draft, plain, policy)
+                identity = {**owner, "provider": provider, "name": name}
+                return _save_once(model, identity, draft, plain, policy, version)
         except (IntegrityError, model.DoesNotExist):
             continue
     raise ValidationError({"name": ["This key was just changed somewhere else. Reload and try again."]})
@@ -258,11 +275,18 @@ def _save(
 
 @sensitive_variables()
 def _save_once(
-    model: type[Row], identity: Mapping[str, Any], draft: Draft, plain: Mapping[str, Any], policy: Policy | None
+    model: type[Row],
+    identity: Mapping[str, Any],
+    draft: Draft,
+    plain: Mapping[str, Any],
+    policy: Policy | None,
+    version: int | None,
 ) -> tuple[Row, bool, bool]:
-    """Raises IntegrityError or DoesNotExist when somebody else was faster."""
+    """Raises IntegrityError or DoesNotExist when somebody else was faster, VersionConflict."""
     rows: models.QuerySet[Row] = model._default_manager.filter(**identity)
     stored: Row | None = rows.select_for_update().first()
+    if version is not None and (stored is None or stored.version != version):
+        raise VersionConflict
     checked = credential_check(provider=identity["provider"], name=identity["name"], stored=stored, draft=draft)
     if policy is not None and (stored is None or draft != Draft()):
         check_own_key(policy, checked.spec, model=checked.model, base_url=checked.base_url)
@@ -282,6 +306,30 @@ def _save_once(
         _note_save(row, created=stored is None, key_changed=key_changed, changed=changes)
         _tell_saved(row, created=stored is None, key_changed=key_changed, address_changed="base_url" in changes)
     return row, stored is None, key_changed
+
+
+def credential_swap(test: ConnectionTest, *, version: int | None) -> UserCredential:
+    """Put the new key that this test holds, with its model, address and options, into the place of the stored one.
+
+    Inside the caller's transaction. ``version``: only if it is still this one; None: whatever is there. Raises
+    VersionConflict, CredentialUnreadable.
+    """
+    rows = UserCredential.objects.filter(user_id=test.user_id, pk__in=[test.replaces_id])
+    row = rows.select_for_update().first()
+    if row is None or (version is not None and row.version != version):
+        raise VersionConflict
+    wanted = {"model": test.model, "base_url": test.base_url, "options": dict(test.options)}
+    changes = {name: value for name, value in wanted.items() if getattr(row, name) != value}
+    for name, value in changes.items():
+        setattr(row, name, value)
+    test.hand_key_to(row)
+    works = test.state == ConnectionTest.State.VALID
+    row.status = LLMCredential.Status.VALID if works else LLMCredential.Status.UNVERIFIED
+    row.status_detail, row.tested_at = (test.detail, test.finished_at) if works else ("", None)
+    _write_changes(row, {**changes, **{name: getattr(row, name) for name in _KEY_COLUMNS}})
+    _note_save(row, created=False, key_changed=True, changed=changes)
+    _tell_saved(row, created=False, key_changed=True, address_changed="base_url" in changes)
+    return row
 
 
 def _note_save(row: LLMCredential, *, created: bool, key_changed: bool, changed: Collection[str]) -> None:
@@ -325,8 +373,7 @@ def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
     except keyring.KeyringError:
         raise ValidationError({"api_key": [NO_RING]}) from None
     row.status, row.status_detail, row.tested_at = LLMCredential.Status.UNVERIFIED, "", None
-    names = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
-    return {name: getattr(row, name) for name in names}
+    return {name: getattr(row, name) for name in _KEY_COLUMNS}
 
 
 def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:

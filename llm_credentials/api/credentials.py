@@ -13,9 +13,9 @@ from ninja import Router, Schema
 from ninja.responses import Status
 from pydantic import ConfigDict, Field
 
-from llm_credentials import connection_tests, removal, services
+from llm_credentials import connection_tests, removal, replacement, services
 from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
-from llm_credentials.api.errors import ErrorOut
+from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
@@ -59,6 +59,17 @@ class CredentialIn(CredentialFields):
     priority: Whole | None = Field(None, ge=0, le=10_000)
 
 
+class CredentialChange(CredentialFields):
+    is_active: Flag | None = None
+    priority: Whole | None = Field(None, ge=0, le=10_000)
+    version: Whole | None = Field(None, description="Change it only if it is still this version; else 409.")
+    test_first: Flag = Field(
+        False,
+        description="With a new `api_key`: test it, and put it with model, address and options into the place of the "
+        "stored one only if it works. The answer is 202; `replacement` at its `status_url` says what became of it.",
+    )
+
+
 class CredentialOut(Schema):
     provider: str
     name: str
@@ -91,6 +102,13 @@ class TestOut(Schema):
     created_at: datetime
     finished_at: datetime | None
     status_url: str
+    replacement: str = Field(
+        description="Of a new key for a stored one: `waiting`; `done`: it is in use; `kept`: it did not work, the old "
+        "one stays; `conflict`: it works, but the stored key was changed meanwhile. Else empty."
+    )
+    save_url: str | None = Field(
+        None, description="POST here to use the new key all the same, within 60 seconds after the test."
+    )
 
 
 class CredentialSaved(CredentialOut):
@@ -120,9 +138,11 @@ def credential_out(credential: UserCredential, default: UserCredential | None) -
 
 
 def connection_test_out(test: ConnectionTest) -> dict[str, Any]:
-    names = [name for name in TestOut.model_fields if name != "status_url"]
+    names = [name for name in TestOut.model_fields if not name.endswith("_url")]
+    where = {"test_id": test.pk}
     return {name: getattr(test, name) for name in names} | {
-        "status_url": reverse("api:connection_test_get", kwargs={"test_id": test.pk})
+        "status_url": reverse("api:connection_test_get", kwargs=where),
+        "save_url": reverse("api:replacement_save", kwargs=where) if test.can_be_saved else None,
     }
 
 
@@ -204,6 +224,21 @@ def connection_test_get(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
     return connection_test_out(test)
 
 
+@router.post(
+    "/tests/{uuid:test_id}/save",
+    response={200: CredentialOut, **REFUSALS, 409: ErrorOut},
+    url_name="replacement_save",
+)
+def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
+    """Use a new key that did not pass its test, or was overtaken by another change, all the same."""
+    require_scope(request, "credentials")
+    if not ConnectionTest.objects.for_user(request.user).filter(pk=test_id).exists():
+        raise Http404
+    require_proof(request)
+    saved = replacement.replacement_save(user=request.user, test_id=test_id)
+    return credential_out(saved, _default_of(request))
+
+
 @router.post("/{provider}/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start")
 def connection_test_start(
     request: ApiRequest, provider: str, payload: CredentialFields | None = None, name: str = "default"
@@ -220,6 +255,32 @@ def connection_test_start(
 def credential_get(request: ApiRequest, provider: str, name: str = "default") -> dict[str, Any]:
     require_scope(request, "read")
     return credential_out(_owned(request, provider, name), _default_of(request))
+
+
+@router.patch(
+    "/{provider}",
+    response={200: CredentialSaved, 202: TestOut, **REFUSALS, **QUEUED},
+    url_name="credential_change",
+)
+def credential_change(request: ApiRequest, provider: str, payload: CredentialChange, name: str = "default") -> Any:
+    """Change what is said of a stored key, or replace the key: at once, or with `test_first` only if it works."""
+    require_scope(request, "credentials")
+    _owned(request, provider, name)
+    draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
+    if services.changes_key(user=request.user, provider=provider, name=name, draft=draft):
+        require_proof(request)
+    if payload.test_first:
+        if payload.is_active is not None or payload.priority is not None:
+            raise ApiError(422, "invalid_value", "Change these by themselves, without test_first.", "body.test_first")
+        test = replacement.replacement_start(
+            user=request.user, provider=provider, name=name, unsaved=draft, version=payload.version
+        )
+        enqueue_connection_test(test)
+        return Status(202, connection_test_out(test))
+    changes = payload.dict(exclude={"test_first"})
+    saved = services.credential_save(user=request.user, provider=provider, name=name, **changes)
+    started = _start_test(request, saved.credential) if saved.key_changed else None
+    return Status(200, credential_out(saved.credential, _default_of(request)) | {"test": started})
 
 
 @router.delete("/{provider}", response={204: None, **REFUSALS}, url_name="credential_delete")

@@ -18,6 +18,7 @@ from llm_credentials.audit import AuditUnavailable
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import UserCredential
+from llm_credentials.replacement import ReplacementOver, VersionConflict
 
 _SHAPES = {
     "missing": "This field is needed.",
@@ -114,6 +115,14 @@ def install_error_handlers(api: NinjaAPI) -> None:
     def too_often(request: HttpRequest, error: LimitReached) -> HttpResponse:
         headers = {"Retry-After": str(error.retry_after_s), **error.usage.headers}
         return answer(request, ApiError(429, "rate_limited", str(error), headers=headers))
+
+    @api.exception_handler(VersionConflict)
+    def overtaken(request: HttpRequest, error: VersionConflict) -> HttpResponse:
+        return answer(request, ApiError(409, "version_conflict", str(error)))
+
+    @api.exception_handler(ReplacementOver)
+    def gone(request: HttpRequest, error: ReplacementOver) -> HttpResponse:
+        return answer(request, ApiError(409, "replacement_over", str(error)))
 
     @api.exception_handler(TestBusy)
     def busy(request: HttpRequest, error: TestBusy) -> HttpResponse:

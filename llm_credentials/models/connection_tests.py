@@ -35,11 +35,23 @@ class ConnectionTest(KeyHolder):
         ERROR = "error", "Could not be tested"
         EXPIRED = "expired", "Not finished"
 
+    class Replacement(models.TextChoices):
+        """What becomes of a new key that is to take the place of a stored one."""
+
+        WAITING = "waiting", "Being tested"
+        DONE = "done", "In use"
+        KEPT = "kept", "Did not work: the old key stays"
+        CONFLICT = "conflict", "Worked, but the stored key was changed meanwhile"
+
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="connection_tests")
     name = models.CharField(max_length=40, default="default")
     credential = models.ForeignKey(
         UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="connection_tests"
     )
+    replaces = models.ForeignKey(UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    """The stored key whose place the one in ``api_key`` takes if it works and ``replaces_version`` is still there."""
+    replaces_version = models.PositiveIntegerField(null=True, blank=True)
+    replacement = models.CharField(max_length=8, choices=Replacement, blank=True, default="")
     state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
     steps = models.JSONField(blank=True, default=list)
     """``{"name": "address"|"key"|"model"|"reply", "state": "ok"|"failed"|"skipped", "text": …}``, in order."""
@@ -64,6 +76,12 @@ class ConnectionTest(KeyHolder):
 
     def owner_ref(self) -> str:
         return str(self.user_id)
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Whether a new key that is not in use is still held, for a moment, for somebody who wants it all the same."""
+        waits = self.replacement in (self.Replacement.KEPT, self.Replacement.CONFLICT)
+        return waits and self.has_key and self.replaces_id is not None
 
     @property
     def is_finished(self) -> bool:

@@ -67,6 +67,17 @@ class KeyHolder(models.Model):
             self.seal(self._opened(self.api_key))
 
     @sensitive_variables()
+    def hand_key_to(self, other: KeyHolder) -> None:
+        """Seal the same key into another row of the same owner and destination. Not saved.
+
+        Raises CredentialUnreadable.
+        """
+        destination = (other.owner_ref(), other.provider, other.base_url)
+        if self.api_key is None or destination != (self.owner_ref(), self.provider, self.base_url):
+            raise CredentialUnreadable(provider=self.provider)
+        other.seal(self._opened(self.api_key))
+
+    @sensitive_variables()
     def check_readable(self) -> None:
         """Raises CredentialUnreadable unless the key opens; the key itself is not handed out."""
         if self.api_key is not None:

@@ -69,6 +69,22 @@ class TestView:
         return self.test.credential_id is None
 
     @property
+    def fate(self) -> str:
+        """What became of the key that was tested, where it was not the stored one."""
+        kinds = ConnectionTest.Replacement
+        match self.test.replacement:
+            case kinds.DONE:
+                return _("The new key is in use.")
+            case kinds.KEPT:
+                return _("The old key stays in use.")
+            case kinds.CONFLICT:
+                return _("The stored key was changed meanwhile, so it stays.")
+            case _ if self.of_unsaved_key and self.test.state == ConnectionTest.State.VALID:
+                return _("It is not saved yet.")
+            case _:
+                return ""
+
+    @property
     def steps(self) -> list[Step]:
         told = {row["name"]: row["state"] for row in self.test.steps}
         running = self.test.state == ConnectionTest.State.RUNNING
@@ -87,6 +103,8 @@ class TestView:
     def meaning(self) -> str:
         """The look of its note."""
         match self.test.state:
+            case ConnectionTest.State.VALID if self.test.replacement == ConnectionTest.Replacement.CONFLICT:
+                return "attention"
             case ConnectionTest.State.VALID:
                 return "valid"
             case ConnectionTest.State.INVALID:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from llm_credentials.views.answers import (
     find_card,
     find_spec,
     refuse,
+    show_card,
     too_many,
     unavailable,
 )
@@ -44,8 +45,20 @@ def credential_test(request: UserRequest, provider: str) -> HttpResponse:
     if not form.is_valid():
         return refuse(request, card, form)
     unsaved = form.draft if form.differs else None
+    return begin_test(
+        request,
+        card,
+        form,
+        lambda: test_start(user=request.user, provider=spec.slug, name=card.name, unsaved=unsaved),
+    )
+
+
+def begin_test(
+    request: UserRequest, card: Card, form: CredentialForm, start: Callable[[], ConnectionTest]
+) -> HttpResponse:
+    """Hand the test that ``start`` makes to a worker and show it, or say why there is none."""
     try:
-        test = test_start(user=request.user, provider=spec.slug, name=card.name, unsaved=unsaved)
+        test = start()
         enqueue_connection_test(test)
     except ValidationError as error:
         form.take_errors(error)
@@ -76,7 +89,16 @@ def connection_test_detail(request: UserRequest, test_id: UUID) -> HttpResponse:
         return redirect(card_url(card))
     if card.test is not None and card.test.id == test.pk and request.GET.get("seen") == card.test.seen:
         return HttpResponse(status=204)
+    if test.replacement == ConnectionTest.Replacement.DONE:
+        return _show_replaced(request, card)
     return _show(request, card, test)
+
+
+def _show_replaced(request: UserRequest, card: Card) -> HttpResponse:
+    """The whole card, closed: what its form said of the stored key is another key's by now."""
+    response = show_card(request, providers_page(request.user), card, changed=True, focus=True)
+    response["HX-Retarget"], response["HX-Reswap"] = f"#card-{card.id}", "outerHTML"
+    return response
 
 
 def _show(
