@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TypeVar
+from typing import TypeVar, get_args
 from uuid import UUID
 
-from llm_credentials.providers.spec import ModelFacts, ProviderSpec, Speed
+from llm_credentials.providers.spec import Cost, ModelFacts, ProviderSpec, Speed
 from llm_credentials.routing.policy import NO_OWN_KEYS, NO_SYSTEM_KEYS
 from llm_credentials.routing.values import (
     Candidate,
@@ -274,17 +274,29 @@ class _Plan:
         return self._usual_model(key)
 
     def _usual_model(self, key: Key) -> str:
-        """What the key uses when nobody names a model; for light tasks of the thrifty, the provider's cheapest."""
+        """What the key uses when nobody names a model; the thrifty get one that fits the weight of the task."""
         spec = self.snapshot.specs.get(key.provider)
         if spec is None:
             return key.model
         if self.embeds:
             return spec.default_embedding_model
-        if self.strategy == "cheapest" and self.request.weight == "light" and key.owner == "user":
-            cheapest = spec.cheapest_model
-            if cheapest and not self._missing(key, cheapest) and self._allowed(key, cheapest):
-                return cheapest
-        return key.model or spec.default_model
+        usual = key.model or spec.default_model
+        if self.strategy == "cheapest" and key.owner == "user":
+            fitting = self._fitting(spec, usual)
+            if fitting and not self._missing(key, fitting) and self._allowed(key, fitting):
+                return fitting
+        return usual
+
+    def _fitting(self, spec: ProviderSpec, usual: str) -> str:
+        """The provider's cheapest model for a light task; for a heavy one its capable one, where the usual is less."""
+        match self.request.weight:
+            case "light":
+                return spec.cheapest_model
+            case "heavy":
+                capable, known = spec.model_facts(spec.default_model), spec.model_facts(usual)
+                return spec.default_model if capable and known and _class(known) < _class(capable) else ""
+            case _:
+                return ""
 
     def _plausible(self, key: Key, model: str) -> bool:
         """A chat model that an override names is no answer where embeddings are asked for."""
@@ -383,6 +395,11 @@ class _Plan:
             facts=self._facts(key.provider, model),
             position=position,
         )
+
+
+def _class(facts: ModelFacts) -> int:
+    """How dear a model is, by the catalogue's words."""
+    return get_args(Cost).index(facts.cost)
 
 
 def first(values: Iterable[T | None]) -> T | None:

@@ -561,6 +561,27 @@ def test_strategy_cheapest_gives_light_tasks_the_cheap_model_and_heavy_ones_the_
     assert resolve(snapshot, Request(weight="light", model="apple-eyes")).candidates[0].model == "apple-eyes"
 
 
+def test_strategy_cheapest_lifts_a_heavy_task_to_the_capable_model() -> None:
+    small = ModelFacts(id="apple-mini", label="", cost="very_low")
+    apple = replace(SPECS["apple"], cheapest_model="apple-mini", models=(*SPECS["apple"].models, small))
+    snapshot = replace(_strategy("cheapest", _key("apple", model="apple-mini")), specs=SPECS | {"apple": apple})
+    models = {
+        weight: resolve(snapshot, Request(weight=weight)).candidates[0].model for weight in ("light", "normal", "heavy")
+    }
+    assert models == {"light": "apple-mini", "normal": "apple-mini", "heavy": "apple-chat"}
+    as_chosen = replace(snapshot, preferences=Preferences(strategy="priority"))
+    assert resolve(as_chosen, Request(weight="heavy")).candidates[0].model == "apple-mini"
+    forbidden = replace(snapshot, policy=Policy(models=(("apple/apple-mini",),)))
+    assert resolve(forbidden, Request(weight="heavy")).candidates[0].model == "apple-mini"
+
+
+def test_strategy_cheapest_takes_no_cheap_model_that_the_policy_forbids() -> None:
+    specs_ = SPECS | {"apple": replace(SPECS["apple"], cheapest_model="apple-eyes")}
+    policy = Policy(models=(("apple/apple-chat",),))
+    snapshot = replace(_strategy("cheapest", _key("apple"), policy=policy), specs=specs_)
+    assert resolve(snapshot, Request(weight="light")).candidates[0].model == "apple-chat"
+
+
 def test_strategy_cheapest_takes_no_cheap_model_that_cannot_do_it() -> None:
     specs_ = SPECS | {"apple": replace(SPECS["apple"], cheapest_model="apple-embed")}
     snapshot = replace(_strategy("cheapest", _key("apple")), specs=specs_)
@@ -579,6 +600,30 @@ def test_strategy_balanced_gives_each_key_of_a_provider_its_turn() -> None:
     snapshot = _strategy("balanced", *keys, _key("apple", "off", is_active=False, priority=0))
     orders = [_order(resolve(snapshot, Request(turn=turn))) for turn in range(4)]
     assert orders == [["apple:a", "birch", "apple:b"], ["apple:b", "birch", "apple:a"]] * 2
+
+
+@given(st.integers(1, 5), st.integers(0, 40))
+def test_strategy_balanced_is_fair_over_every_round(count: int, begin: int) -> None:
+    keys = tuple(_key("apple", f"k{number}", priority=number) for number in range(count))
+    snapshot = _strategy("balanced", *keys, _key("birch", priority=99))
+    snapshot = replace(snapshot, preferences=replace(snapshot.preferences, default_provider="apple"))
+    firsts = [_order(resolve(snapshot, Request(turn=begin + turn)))[0] for turn in range(2 * count)]
+    assert sorted(firsts) == sorted([f"apple:k{number}" for number in range(count)] * 2)
+
+
+@given(_situations(), st.sampled_from(["fastest", "balanced"]))
+def test_strategy_changes_the_order_and_never_who_may(situation: tuple[Any, Any, Any], name: str) -> None:
+    snapshot, request, cooling = situation
+    # Whose model a bare name is, and where a call without fallback stays, hang on who comes first.
+    request = replace(request, model=None, fallback=True)
+    snapshot = replace(snapshot, overrides={"mail": replace(snapshot.overrides["mail"], model="")})
+
+    def may(strategy: str) -> set[str]:
+        preferences = replace(snapshot.preferences, strategy=strategy)
+        found = resolve(replace(snapshot, preferences=preferences), request, cooling)
+        return {each.key.ref for each in found.candidates}
+
+    assert may(name) == may("priority")
 
 
 def test_strategy_leaves_the_default_provider_in_front() -> None:
