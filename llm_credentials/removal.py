@@ -90,6 +90,7 @@ def undo(*, user: AbstractBaseUser, credential_id: UUID) -> UserCredential:
         if row.removed_at <= _destroyed_up_to():
             raise TooLate
         _bring_back(row)
+        user_changed(user.pk, noted=True)
         note(action=Action.CREDENTIAL_RESTORE, subject=row.owner_ref(), target=services.credential_target(row))
         notify(row.user_id, Kind.KEY_RESTORED, **key_facts(row))
     return row

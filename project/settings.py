@@ -176,8 +176,9 @@ REQUIRE_SECOND_FACTOR = env.flag("REQUIRE_SECOND_FACTOR")
 REQUIRE_STAFF_MFA = env.flag("REQUIRE_STAFF_MFA", default=not LOCAL)
 USERSESSIONS_TRACK_ACTIVITY = False
 
-EMAIL_BACKEND = (
-    "django.core.mail.backends.console.EmailBackend" if DEBUG else "django.core.mail.backends.smtp.EmailBackend"
+# A site for one's own machine writes mail to its log, unless it was given a server.
+EMAIL_BACKEND = "django.core.mail.backends." + (
+    "console.EmailBackend" if LOCAL and not env.text("EMAIL_HOST") else "smtp.EmailBackend"
 )
 EMAIL_HOST = env.text("EMAIL_HOST", "localhost")
 EMAIL_PORT = env.whole("EMAIL_PORT", default=25)

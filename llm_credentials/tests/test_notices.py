@@ -20,7 +20,7 @@ from llm_credentials.tests.proofs import prove
 from project.env import BASE_DIR
 from project.tests.servers import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 KEY = "sk-canary-notices-0123456789-4f2a"
 OTHER_KEY = "sk-canary-notices-9876543210-77aa"
@@ -35,11 +35,17 @@ FACTS = {
 
 
 @pytest.fixture
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+def broker_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: Any, **options: Any) -> None:
         raise sending.OperationalError("no broker")
 
     monkeypatch.setattr(sending.current_app, "send_task", away)
+
+
+@pytest.fixture
+def no_broker(broker_away: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And every change counts as committed at once, so that the mail is there when it returns."""
+    monkeypatch.setattr(sending.transaction, "on_commit", lambda told, robust=False: told())
 
 
 def _last() -> Any:
@@ -153,7 +159,18 @@ def test_mail_says_that_staff_did_it_and_not_from_where(alice: User, staff: User
     assert "203.0.113" not in body and "staff@example.com" not in body
 
 
-def test_nothing_is_sent_for_what_was_rolled_back(alice: User, no_broker: None) -> None:
+def test_owner_is_told_when_staff_remove_a_key(alice: User, staff: User, client: Client, no_broker: None) -> None:
+    row = services.credential_save(user=alice, provider="openai", api_key=KEY).credential
+    mail.outbox.clear()
+    client.force_login(staff)
+    client.post(f"/admin/llm_credentials/usercredential/{row.pk}/delete/", {"post": "yes"})
+    sent = _last()
+    assert sent.to == [alice.email] and "OpenAI key was removed" in sent.subject
+    assert "ending 4f2a" in sent.body and "the site's staff" in sent.body and "127.0.0.1" not in sent.body
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_sent_for_what_was_rolled_back(alice: User, broker_away: None) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         services.credential_save(user=alice, provider="openai", api_key=KEY)
         raise RuntimeError
@@ -166,7 +183,8 @@ def test_user_without_an_address_gets_none(no_broker: None) -> None:
     assert mail.outbox == []
 
 
-def test_mail_server_that_fails_breaks_nothing(alice: User, no_broker: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.django_db(transaction=True)
+def test_mail_server_that_fails_breaks_nothing(alice: User, broker_away: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> None:
         raise smtplib.SMTPServerDisconnected("the server went away")
 
@@ -177,6 +195,7 @@ def test_mail_server_that_fails_breaks_nothing(alice: User, no_broker: None, mon
     assert "canary" not in str(logs)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_mail_goes_through_a_worker(alice: User, celery_worker_thread: Any) -> None:
     services.credential_save(user=alice, provider="openai", api_key=KEY)
     wait_until(lambda: mail.outbox, "the mail")

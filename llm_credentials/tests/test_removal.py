@@ -25,7 +25,7 @@ from llm_credentials.providers import LLMMessage, NotConfigured
 from llm_credentials.tests.factories import UserCredentialFactory
 from project.tests.servers import wait_until
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db
 
 KEY = "sbx-good-removal-0001"
 HTMX = {"HX-Request": "true"}
@@ -83,6 +83,7 @@ def _actions(user: User) -> list[str]:
 # Out of use
 
 
+@pytest.mark.django_db(transaction=True)
 def test_removed_key_is_met_by_nobody(alice: User, key: UserCredential) -> None:
     TaskOverride.objects.create(user=alice, task="chat", credential=key)
     _remove(alice)
@@ -114,6 +115,7 @@ def test_removal_is_of_ones_own_keys(bob: User, key: UserCredential) -> None:
 # Undo
 
 
+@pytest.mark.django_db(transaction=True)
 def test_undo_brings_everything_back(alice: User, key: UserCredential) -> None:
     override = TaskOverride.objects.create(user=alice, task="chat", credential=key)
     services.settings_update(user=alice, default_provider="sandbox")
@@ -187,6 +189,7 @@ def test_whoever_comes_next_destroys_what_is_due(visitor: Client, alice: User, k
     assert verify().holds
 
 
+@pytest.mark.django_db(transaction=True)
 def test_process_sets_its_own_clock(alice: User, key: UserCredential, no_clock: list[float]) -> None:
     _remove(alice)
     assert no_clock == [removal.UNDO_S]
@@ -195,6 +198,7 @@ def test_process_sets_its_own_clock(alice: User, key: UserCredential, no_clock: 
     assert _sealed_rows(key) == 0
 
 
+@pytest.mark.django_db(transaction=True)
 def test_worker_destroys_though_nobody_looks(
     alice: User, key: UserCredential, celery_worker_thread: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +207,7 @@ def test_worker_destroys_though_nobody_looks(
     wait_until(lambda: _sealed_rows(key) == 0, "the worker to destroy the key", limit_s=15)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_removal_without_a_broker_is_a_removal(
     alice: User, key: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +255,7 @@ def _together(*calls: Any) -> list[Any]:
     return found
 
 
+@pytest.mark.django_db(transaction=True)
 def test_undo_and_sweep_agree_on_who_was_first(alice: User, key: UserCredential) -> None:
     """Whatever undo says holds: back for good, or gone for good."""
     for _ in range(6):
@@ -269,6 +275,7 @@ def test_undo_and_sweep_agree_on_who_was_first(alice: User, key: UserCredential)
             UserCredentialFactory(user=alice, provider="sandbox", key=KEY)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_undo_and_a_new_key_of_the_same_name_leave_one(alice: User, key: UserCredential) -> None:
     _remove(alice)
     new = "sbx-good-removal-0003"
@@ -283,6 +290,7 @@ def test_undo_and_a_new_key_of_the_same_name_leave_one(alice: User, key: UserCre
     assert row.pk == key.pk if isinstance(undone, UserCredential) else isinstance(undone, removal.NameTaken)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_two_undos_make_one_event(alice: User, key: UserCredential) -> None:
     _remove(alice)
     both = _together(*[lambda: removal.undo(user=alice, credential_id=key.pk)] * 2)

@@ -16,6 +16,7 @@ from llm_credentials import services, stepup
 from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential, UserCredential
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 from llm_credentials.tests.proofs import enrol, enrol_passkey, make_stale, prove
+from project.checks import staff_need_a_second_factor
 from project.tests.test_accounts import code_for
 
 pytestmark = pytest.mark.django_db
@@ -363,3 +364,10 @@ def test_others_are_not_led_into_the_admin_by_a_second_factor(client: Client, al
     enrol(alice)
     client.force_login(alice)
     assert client.get("/admin/login/").status_code == 403
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_deployment_check_says_that_staff_need_no_second_factor(settings: Any, required: bool) -> None:
+    settings.REQUIRE_STAFF_MFA = required
+    found = {message.id for message in staff_need_a_second_factor(None)}
+    assert ("project.W001" in found) is not required

@@ -23,6 +23,8 @@ NAMES = [
     "CSRF_COOKIE_SECURE",
     "SECURE_SSL_REDIRECT",
     "SECURE_HSTS_SECONDS",
+    "REQUIRE_STAFF_MFA",
+    "EMAIL_BACKEND",
 ]
 SHOW = f"import json; from django.conf import settings; print(json.dumps({{n: getattr(settings, n) for n in {NAMES}}}))"
 
