@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as site_settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
@@ -20,11 +20,13 @@ from llm_credentials.checks import changes_are_noted
 from llm_credentials.live import changes, listener, watched
 from llm_credentials.models import (
     Change,
+    GroupPolicy,
     LLMSettings,
     PersonalAccessToken,
     SystemConfig,
     SystemCredential,
     TaskOverride,
+    UserAllowance,
     UserCredential,
 )
 from llm_credentials.routing import kept
@@ -70,6 +72,9 @@ CHANGES: dict[str, Callable[[User], Any]] = {
     "account": lambda user: User.objects.filter(pk=user.pk).update(is_active=False),
     "token": lambda user: PersonalAccessToken.objects.update(name="another"),
     "site key": lambda user: SystemCredential.objects.update(is_active=False),
+    "policy": lambda user: GroupPolicy.objects.bulk_create([GroupPolicy(own_keys=False)]),
+    "group": lambda user: Group.objects.create(name="Interns").user_set.add(user),
+    "allowance": lambda user: UserAllowance.objects.bulk_create([UserAllowance(user=user, daily_usd=1)]),
     "site config": lambda user: SystemConfig.objects.update(value={"provider": "sandbox"}),
 }
 

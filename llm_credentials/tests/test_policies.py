@@ -163,10 +163,10 @@ def _members(group: Group, user: User) -> dict[str, Any]:
     }
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("live_as_in_production")
 @pytest.mark.parametrize("how", ["user joins", "group takes in"])
-def test_policy_holds_at_once_where_it_was_changed(alice: User, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    monkeypatch.setattr(kept, "KEPT_S", 60.0)
+def test_policy_holds_at_once_where_it_was_changed(alice: User, how: str) -> None:
     UserCredentialFactory(user=alice)
     group = Group.objects.create(name="Interns")
     policy = GroupPolicy.objects.create(group=group, own_keys=False)
