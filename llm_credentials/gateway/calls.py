@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
+from asgiref.sync import sync_to_async
 
 from llm_credentials.gateway import naming
 from llm_credentials.gateway.callers import Caller, client_of
@@ -19,7 +20,8 @@ from llm_credentials.gateway.relay import Relay
 from llm_credentials.gateway.wires import chat, messages
 from llm_credentials.ledger import estimate
 from llm_credentials.providers import get_spec
-from llm_credentials.routing import kinds
+from llm_credentials.routing import kept, kinds
+from llm_credentials.routing.policy import Policy
 from llm_credentials.routing.values import Candidate
 
 MAX_TEXTS = 2048
@@ -91,18 +93,20 @@ async def models(caller: Caller, request: Request) -> Answer:
     Each row has the fields of both wires.
     """
     route = await client_of(caller, Named()).route()
+    loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
     rows = [_row(name, "keyswitch") for name in (naming.AUTO, *(f"task:{kind.slug}" for kind in kinds.all()))]
-    names = dict.fromkeys(name for candidate in route.candidates for name in _names(candidate))
+    names = dict.fromkeys(name for candidate in route.candidates for name in _names(candidate, loaded.snapshot.policy))
     rows += [_row(name, name.partition("/")[0]) for name in names]
     listed = {"object": "list", "data": rows, "has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
     return Answer(orjson.dumps(listed))
 
 
-def _names(candidate: Candidate) -> Iterator[str]:
+def _names(candidate: Candidate, policy: Policy) -> Iterator[str]:
     key = candidate.key
     yield f"{key.provider}/{candidate.model}"
     for facts in get_spec(key.provider, address=key.base_url or None).models:
-        yield f"{key.provider}/{facts.id}"
+        if policy.allows_model(key.provider, facts.id):
+            yield f"{key.provider}/{facts.id}"
 
 
 def _row(name: str, owner: str) -> dict[str, Any]:

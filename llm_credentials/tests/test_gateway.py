@@ -15,7 +15,7 @@ from django.contrib.auth.models import User
 
 from llm_credentials import services
 from llm_credentials.ledger import writer
-from llm_credentials.models import LLMSettings, UsageRecord, UserCredential
+from llm_credentials.models import GroupPolicy, LLMSettings, UsageRecord, UserCredential
 from llm_credentials.tests.factories import UserCredentialFactory
 from project.tests.servers import wait_until
 
@@ -235,6 +235,17 @@ def test_models_lists_what_may_be_said(chat: openai.OpenAI, alice: User, sandbox
     names = [model.id for model in chat.models.list()]
     assert names[0] == "auto"
     assert {"openai/sandbox-chat", "task:conversation"} <= set(names)
+
+
+def test_models_and_calls_keep_to_what_the_policy_allows(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
+    _key(alice, sandbox_url, "openai", model="sandbox-chat")
+    GroupPolicy.objects.create(allowed_models=["openai/sandbox-*"])
+    names = [model.id for model in chat.models.list() if model.id.startswith("openai/")]
+    assert "openai/sandbox-chat" in names and all(name.startswith("openai/sandbox-") for name in names)
+    with pytest.raises(openai.APIStatusError) as refused:
+        chat.chat.completions.create(model="openai/gpt-5", messages=ASK)
+    assert "organisation's policy" in refused.value.message
+    assert not UsageRecord.objects.exists()
 
 
 def test_models_of_a_stranger_do_not_show(chat: openai.OpenAI, bob: User, sandbox_url: str) -> None:
