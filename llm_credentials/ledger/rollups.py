@@ -1,7 +1,7 @@
 """Makes the sums of days. A day is made as a whole, so that making it again, once more or at the same time, is no harm.
 
-A day counts as closed an hour after its end, when no call of it is under way any more. What is settled later still
-makes its day be summed anew: at the next run where the ledger says so (``reopen``); the last two days at every run.
+A day counts as closed an hour after its end. Should a row of it still be open then, the day waits for it; should one be
+corrected later, it is seen because the last two days are summed anew at every run, far longer than a call can take.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from django.utils import timezone
 from llm_credentials.ledger import sums
 from llm_credentials.models import UsageRecord
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
+from llm_credentials.models.usage import UsageRecordQuerySet
 
 CLOSED_AFTER = timedelta(hours=1)
 AGAIN_DAYS = 2
@@ -56,23 +57,19 @@ def day_roll(day: date) -> None:
     RolledDay.objects.get_or_create(day=day)
     with transaction.atomic():
         state = RolledDay.objects.select_for_update().get(day=day)
-        rows = of_day(day)
+        rows = ended(_rows_of(day))
         UsageDay.objects.filter(day=day).delete()
         SiteUsageDay.objects.filter(day=day).delete()
         _insert(UsageDay, day, rows, "user_id", *sums.DIMENSIONS)
         _insert(SiteUsageDay, day, rows.annotate(**SITE_KEY), *_SITE_DIMENSIONS)
-        state.rolled_at = timezone.now()
+        # A row that nobody has closed yet will have a cost: its day goes on being read from the rows.
+        state.rolled_at = None if _rows_of(day).reserved().exists() else timezone.now()
         state.save(update_fields=["rolled_at"])
 
 
-def reopen(at: datetime) -> None:
-    """A row of that moment was changed: should its day be summed already, it is summed anew at the next run."""
-    RolledDay.objects.filter(day=at.astimezone(UTC).date()).update(rolled_at=None)
-
-
-def of_day(day: date) -> QuerySet[UsageRecord]:
+def _rows_of(day: date) -> UsageRecordQuerySet:
     begin = datetime.combine(day, time(), UTC)
-    return ended(UsageRecord.objects.filter(at__gte=begin, at__lt=begin + timedelta(days=1)))
+    return UsageRecord.objects.filter(at__gte=begin, at__lt=begin + timedelta(days=1))
 
 
 def ended(rows: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:

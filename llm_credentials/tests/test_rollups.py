@@ -164,16 +164,17 @@ def test_late_settlement_is_in_the_report_after_the_next_run(alice: User) -> Non
     assert (total.cost_usd, total.errors, total.estimated) == (Decimal("0.5"), 0, 0)
 
 
-def test_reopened_day_is_read_from_its_rows_until_it_is_summed_anew(alice: User) -> None:
+def test_day_with_an_open_row_is_read_from_its_rows_until_that_is_closed(alice: User) -> None:
     at = _noon(TODAY - 8 * DAY)
-    row = UsageRecordFactory(user=alice, at=at, cost_usd=Decimal(3))
+    UsageRecordFactory(user=alice, at=at, cost_usd=Decimal(1))
+    row = UsageRecordFactory(user=alice, at=at, state="reserved", cost_usd=None)
     rollups.roll_up()
-    UsageRecord.objects.filter(pk=row.pk).update(cost_usd=Decimal("0.5"))
-    assert Report(SPAN, alice.pk).total().cost_usd == 3
-    rollups.reopen(at)
-    assert Report(SPAN, alice.pk).total().cost_usd == Report(SPAN).total().cost_usd == Decimal("0.5")
+    assert Report(SPAN, alice.pk).total().cost_usd == 1
+    UsageRecord.objects.filter(pk=row.pk).update(state="estimated", outcome="lost", cost_usd=Decimal("0.5"))
+    assert Report(SPAN, alice.pk).total().cost_usd == Report(SPAN).total().cost_usd == Decimal("1.5")
     assert TODAY - 8 * DAY in rollups.roll_up()
-    assert UsageDay.objects.get().cost_usd_e8 == 50_000_000
+    assert TODAY - 8 * DAY not in rollups.roll_up()
+    assert UsageDay.objects.get().cost_usd_e8 == 150_000_000
 
 
 def test_roll_up_keeps_the_sums_of_who_left_without_saying_whose(alice: User, bob: User) -> None:

@@ -1,0 +1,138 @@
+"""How long usage takes to show: ``python benchmarks/usage.py [rows] [users]``, by default a million rows of a year.
+
+Fills the database of ``DATABASE_URL`` for good: point it at one of its own. One user has a tenth of the rows, the
+others share the rest; all days but today are summed, as Celery beat does it.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from project.env import use_settings
+
+use_settings("project.settings")
+
+import django  # noqa: E402
+
+django.setup()
+
+from django.contrib.auth.models import User  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+from django.db import connection  # noqa: E402
+from django.test import Client  # noqa: E402
+from django.utils import timezone  # noqa: E402
+
+from llm_credentials.ledger import rollups  # noqa: E402
+from llm_credentials.ledger.reports import Span, today  # noqa: E402
+from llm_credentials.models import RolledDay, SiteUsageDay, UsageDay, UsageRecord  # noqa: E402
+
+LIMIT_MS = 200
+SITE = "/admin/llm_credentials/usagerecord/summary/"
+MODELS = (
+    ("openai", "gpt-6-luna"),
+    ("openai", "gpt-6.1-terra"),
+    ("anthropic", "claude-haiku-5-5"),
+    ("mistral", "small"),
+)
+TASKS = ("conversation", "code", "research", "gateway")
+
+
+def rows(count: int, users: list[User]) -> Iterator[UsageRecord]:
+    chance = random.Random(1)
+    now = timezone.now()
+    for number in range(count):
+        user = users[0] if number % 10 == 0 else chance.choice(users)
+        place = chance.randrange(len(MODELS))
+        provider, model = MODELS[place]
+        ok = chance.random() > 0.05
+        yield UsageRecord(
+            user=user,
+            provider=provider,
+            model=model,
+            task=chance.choice(TASKS),
+            credential_id=UUID(int=user.pk * 10 + place),
+            key_owner="user" if place else "system",
+            state="settled" if ok else "void",
+            input_tokens=chance.randrange(5000),
+            output_tokens=chance.randrange(900),
+            cost_usd=Decimal(chance.randrange(10**6)).scaleb(-8),
+            latency_ms=chance.randrange(200, 9000),
+            outcome="ok" if ok else "RateLimited",
+            at=now - timedelta(seconds=chance.randrange(365 * 86400)),
+        )
+
+
+def fill(count: int, users: list[User]) -> None:
+    for table in (UsageRecord, UsageDay, SiteUsageDay, RolledDay):
+        table.objects.all()._raw_delete(table.objects.db)
+    batch: list[UsageRecord] = []
+    for row in rows(count, users):
+        batch.append(row)
+        if len(batch) == 5000:
+            UsageRecord.objects.bulk_create(batch)
+            batch.clear()
+    UsageRecord.objects.bulk_create(batch)
+
+
+def timed(name: str, ask: Callable[[], Any], times: int = 9) -> float:
+    ask()
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        ask()
+        took.append((time.perf_counter() - began) * 1000)
+    middle = statistics.median(took)
+    print(f"  {name}: {middle:.0f} ms (of {times}, the slowest {max(took):.0f} ms)")
+    return middle
+
+
+def main(count: int = 1_000_000, user_count: int = 200) -> None:
+    call_command("migrate", verbosity=0)
+    User.objects.filter(username__startswith="bench-").delete()
+    users = [User.objects.create_user(f"bench-{number}") for number in range(user_count)]
+    staff = User.objects.create_superuser("bench-staff")
+    fill(count, users)
+    began = time.perf_counter()
+    days = rollups.roll_up()
+    took_s = time.perf_counter() - began
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+    sums = UsageDay.objects.count(), SiteUsageDay.objects.count()
+    print(f"{connection.vendor}: {count} rows of {user_count} users, {sums[0]} and {sums[1]} sums")
+    print(f"  rolling up: {took_s:.1f} s, {took_s / max(1, len(days)) * 1000:.0f} ms a day")
+    client, boss = Client(), Client()
+    client.force_login(users[0])
+    boss.force_login(staff)
+    span = Span(today() - timedelta(days=364), today())
+    limits = [
+        timed("a year of the busiest user, the page", lambda: client.get("/settings/llm/usage/?range=12m&by=model")),
+        timed("a year of all users, the page", lambda: boss.get(f"{SITE}?range=12m")),
+        timed("a year of the busiest user, the API by day", lambda: client.get(f"/api/usage?from={span.first}")),
+        timed("providers side by side", lambda: client.get("/providers/compare/")),
+    ]
+    timed("the same year from its rows", lambda: _from_rows(users[0], span), times=3)
+    print(f"  all within {LIMIT_MS} ms: {all(took < LIMIT_MS for took in limits)}")
+
+
+def _from_rows(user: User, span: Span) -> None:
+    """What the page would cost without sums."""
+    from llm_credentials.ledger import sums
+
+    found = rollups.ended(UsageRecord.objects.filter(user=user)).values("provider", "model")
+    list(found.annotate(**sums.of_records()))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
