@@ -19,7 +19,7 @@ def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Receipt | 
     """Of one answer, all its model calls together; the last one names provider and model. None without any call.
 
     ``{"provider", "model", "key_owner", "finish_reason", "steps", "usage": {"input_tokens", …}, "cost_usd": str|None,
-    "price_source", "reason", "attempts": [{"provider", "model", "credential_id", "key_owner", "outcome",
+    "price_source", "reason", "estimated", "attempts": [{"provider", "model", "credential_id", "key_owner", "outcome",
     "latency_ms"}]}``
     """
     known = [receipt for receipt in receipts if receipt is not None]
@@ -37,6 +37,7 @@ def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Receipt | 
         "cost_usd": _total_cost(known) if len(known) == len(responses) else None,
         "price_source": known[-1].price_source if known else None,
         "reason": known[-1].reason if known else "",
+        "estimated": any(receipt.estimated for receipt in known),
         "attempts": attempts[-MAX_ATTEMPTS:],
     }
 

@@ -48,8 +48,8 @@ MODELS = (
 TASKS = ("conversation", "code", "research", "gateway")
 
 
-def rows(count: int, users: list[User]) -> Iterator[UsageRecord]:
-    chance = random.Random(1)
+def rows(begin: int, count: int, users: list[User]) -> Iterator[UsageRecord]:
+    chance = random.Random(begin)
     now = timezone.now()
     for number in range(count):
         user = users[0] if number % 10 == 0 else chance.choice(users)
@@ -74,15 +74,29 @@ def rows(count: int, users: list[User]) -> Iterator[UsageRecord]:
 
 
 def fill(count: int, users: list[User]) -> None:
+    """A part of the rows one by one, the rest as copies of these at other moments, made within the database."""
     for table in (UsageRecord, UsageDay, SiteUsageDay, RolledDay):
         table.objects.all()._raw_delete(table.objects.db)
-    batch: list[UsageRecord] = []
-    for row in rows(count, users):
-        batch.append(row)
-        if len(batch) == 5000:
-            UsageRecord.objects.bulk_create(batch)
-            batch.clear()
-    UsageRecord.objects.bulk_create(batch)
+    made = 0
+    for begin in range(0, min(count, 20_000), 5000):
+        made += len(UsageRecord.objects.bulk_create(rows(begin, min(5000, count - begin), users)))
+    while made < count:
+        made += _copy(min(made, count - made))
+
+
+def _copy(count: int) -> int:
+    names = [field.column for field in UsageRecord._meta.concrete_fields]
+    if connection.vendor == "postgresql":
+        fresh = {"id": "gen_random_uuid()", "at": "now() - random() * interval '365 days'"}
+    else:
+        moment = "strftime('%Y-%m-%d %H:%M:%S', 'now', '-' || (abs(random()) % 31536000) || ' seconds')"
+        fresh = {"id": "lower(hex(randomblob(16)))", "at": moment}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO llm_usage_records ({', '.join(names)}) "
+            f"SELECT {', '.join(fresh.get(name, name) for name in names)} FROM llm_usage_records LIMIT {count}"
+        )
+        return cursor.rowcount
 
 
 def timed(name: str, ask: Callable[[], Any], times: int = 9) -> float:

@@ -46,6 +46,8 @@ class Receipt:
     price_source: str | None = None
     reason: str = ""
     """Why this candidate, in words."""
+    estimated: bool = False
+    """Whether a provider gave no numbers, so that tokens and cost are an estimate."""
 
     @property
     def answered_by(self) -> Attempt | None:
@@ -58,6 +60,7 @@ class Receipt:
             "cost_usd": None if self.cost_usd is None else str(self.cost_usd),
             "price_source": self.price_source,
             "reason": self.reason,
+            "estimated": self.estimated,
         }
 
 

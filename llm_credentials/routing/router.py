@@ -183,6 +183,7 @@ class Chain:
         self.attempts = self._unopened()
         self.prices: list[Price] = []
         """Of the attempts that may have been charged."""
+        self.estimated = False
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
         self.call = Call(Right(loaded.user_id, token_id=token_id()), self._ended)
@@ -245,6 +246,7 @@ class Chain:
             cost_usd=sum(known, Decimal(0)) if known and len(known) == len(self.prices) else None,
             price_source=self.prices[-1].source or None if self.prices else None,
             reason=_reason(candidate, self.route.dropped),
+            estimated=self.estimated,
         )
 
     # Streams
@@ -469,6 +471,7 @@ class Chain:
         )
         if state != State.VOID:
             self.prices.append(price)
+        self.estimated = self.estimated or state == State.ESTIMATED
         sent = trial.opened and not _stayed_here(error)
         settlement = Settlement(
             outcome=ended, reservation=trial.reservation, key=marks.key_of(trial.row) if sent else None

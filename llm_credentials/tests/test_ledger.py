@@ -314,9 +314,10 @@ def test_call_without_a_usage_block_is_estimated(alice: User, sandbox_url: str) 
     UserCredentialFactory(
         user=alice, provider="sandbox", model="sandbox-chat+fault:usage-missing", key="sbx-good-0123456789"
     )
-    async_to_sync(client_for(alice).complete)(ASK)
+    receipt = async_to_sync(client_for(alice).complete)(ASK).receipt
     row = UsageRecord.objects.get()
-    assert (row.state, row.outcome) == ("estimated", "ok")
+    assert (row.state, row.outcome, receipt.estimated) == ("estimated", "ok", True)
+    assert receipt.as_json()["estimated"] is True
     assert row.input_tokens and row.output_tokens
 
 
