@@ -628,14 +628,6 @@ SILENCE: Final = [
         ("project/tests/test_logging.py", "project/tests/test_leaks.py"),
     ),
     Guard(
-        "key pages are kept by no cache",
-        f"{LLM}/views/providers.py",
-        "@never_cache\n",
-        "",
-        (*_tests("views_providers"), MATRIX),
-        nth=2,
-    ),
-    Guard(
         "no answer is kept by a cache",
         "project/middleware.py",
         '    headers.setdefault("Cache-Control", "no-store, private")\n',
@@ -655,13 +647,6 @@ SILENCE: Final = [
         " or not listener.is_sure(kept.read_at):",
         ":",
         _tests("live_tokens"),
-    ),
-    Guard(
-        "an answer's stream is kept by no cache",
-        "agents/sse.py",
-        '"Cache-Control": "no-store", ',
-        "",
-        ("agents/tests/test_stream.py", "agents/tests/test_sse.py"),
     ),
     Guard(
         "pages run no script but ours",
@@ -797,7 +782,7 @@ USE: Final = [
         "project/settings.py",
         'CELERY_ACCEPT_CONTENT = ["json"]',
         'CELERY_ACCEPT_CONTENT = ["json", "pickle"]',
-        ("project/tests/test_worker.py", "project/tests/test_settings.py"),
+        ("project/tests/test_queue.py",),
     ),
 ]
 

@@ -45,6 +45,21 @@ def test_record_chains_events_without_gaps(db: None) -> None:
     assert verify().events == 3
 
 
+def test_a_writer_that_read_an_older_end_does_not_move_it(db: None) -> None:
+    """Where no lock keeps two apart, one of them begins anew."""
+    _record()
+    older = AuditHead.objects.get(seq=1)
+    _record()
+    key_id, key = keys.signing()
+    drafted = chain.draft(
+        action="x", actor="", subject="", target="", result="", ip="", request_id="", channel="python"
+    )
+    events = chain._chained([drafted], older, key_id, key)
+    assert not chain._move_head(older, events[-1], key)
+    assert AuditHead.objects.get(pk=older.pk).seq == 2
+    assert verify().holds
+
+
 def test_record_takes_part_in_the_transaction(db: None) -> None:
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         _record()

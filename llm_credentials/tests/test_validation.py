@@ -240,3 +240,13 @@ def test_config_nested_without_end_is_refused() -> None:
 def test_config_without_a_key_passes() -> None:
     value = {"provider": "openai", "model": "gpt-4o", "max_tokens": 4096, "temperature": 0.7, "endpoint": None}
     assert validation.clean_config(value) == value
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://10.0.0.1/v1", "https://169.254.169.254/v1", "https://redis/v1", "https://alice:pw@models.example/v1"],
+)
+def test_address_that_may_not_be_called_is_not_stored(address: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        validation.validate_destination("openai_compatible", address)
+    assert set(caught.value.message_dict) == {"base_url"}

@@ -40,6 +40,7 @@ class Served:
         self.port = port
         self.connections = 0
         self.requests = 0
+        self.heads: list[bytes] = []
         self.asked = asyncio.Event()
         self.closed = asyncio.Event()
         """Set when a client has gone."""
@@ -63,7 +64,8 @@ async def serving(
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served.connections += 1
         try:
-            while await reader.readuntil(b"\r\n\r\n"):
+            while asked := await reader.readuntil(b"\r\n\r\n"):
+                served.heads.append(asked)
                 served.requests += 1
                 served.asked.set()
                 for piece in pieces:
@@ -287,6 +289,17 @@ async def test_proxy_and_netrc_of_the_environment_are_not_used(monkeypatch: pyte
         assert await transport.read_json(response) == {"direct": True}
         assert "authorization" not in response.request.headers
         assert proxy.connections == 0
+
+
+async def test_cookies_are_not_kept() -> None:
+    """One key's would go along with another's calls. By name: of bare addresses nobody keeps them anyway."""
+    async with serving(sized(b"{}", b"set-cookie: whose=alice; Path=/"), again=True) as served:
+        client = transport.http_client(EgressPolicy(allow=[f"localhost:{served.port}"]))
+        for _ in range(2):
+            request = client.build_request("GET", f"http://localhost:{served.port}/")
+            await transport.read_json(await client.send(request, stream=True))
+        assert served.requests == 2
+        assert [head for head in served.heads if b"alice" in head] == []
 
 
 async def test_refused_connection_is_a_failed_connection() -> None:
