@@ -40,7 +40,7 @@ class EgressAllowanceAdmin(ProvenChanges):
 
     form = EgressAllowanceForm
     change_list_template = "admin/llm_credentials/egressallowance/change_list.html"
-    list_display = ("__str__", "for_providers", "for_tools", "note", "who", "created_at")
+    list_display = ("__str__", "for_providers", "for_tools", "note", "who")
     search_fields = ("host", "note")
     ordering = ("host", "port")
     fields = ("host", "port", "for_providers", "for_tools", "note", "who", "created_at", "updated_at")

@@ -133,6 +133,13 @@ async def test_fetch_reads_to_its_limit_alone() -> None:
         assert not (await site.fetch(max_bytes=100_000)).truncated
 
 
+async def test_fetch_leaves_a_page_without_end_at_its_limit() -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n\r\n"
+    async with serving(lambda path: head + b"x" * 5000, stay=True) as site:
+        found = await site.fetch(max_bytes=1000, timeout_s=10)
+    assert (len(found.body), found.truncated) == (1000, True)
+
+
 @pytest.mark.parametrize(("encoding", "bits"), [(b"gzip", 31), (b"deflate", 15)])
 async def test_fetch_unfolds_a_bomb_to_its_limit_alone(encoding: bytes, bits: int) -> None:
     maker = zlib.compressobj(9, wbits=bits)
