@@ -424,13 +424,6 @@ EGRESS: Final = [
         (f"{PROVIDER_TESTS}/test_egress.py",),
     ),
     Guard(
-        "no user name in an address",
-        f"{LLM}/providers/egress.py",
-        'if any(sign in rest for sign in "@\\\\"):',
-        "if False:",
-        (f"{PROVIDER_TESTS}/test_egress.py",),
-    ),
-    Guard(
         "metadata addresses are never dialled, whatever is allowed",
         f"{LLM}/providers/egress.py",
         "if plain != _LOOPBACK_IPV6 and _within(plain, NEVER):",

@@ -246,7 +246,7 @@ def test_config_without_a_key_passes() -> None:
     "address",
     ["http://10.0.0.1/v1", "https://169.254.169.254/v1", "https://redis/v1", "https://alice:pw@models.example/v1"],
 )
-def test_address_that_may_not_be_called_is_not_stored(address: str) -> None:
+def test_address_that_may_not_be_called_is_not_stored(db: None, address: str) -> None:
     with pytest.raises(ValidationError) as caught:
         validation.validate_destination("openai_compatible", address)
     assert set(caught.value.message_dict) == {"base_url"}
