@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from django.db import connection
 from hypothesis import settings as hypothesis_settings
 
 from project.tests import servers
+from project.tests.servers import nothing_open
 
 # A busy machine is no failure.
 hypothesis_settings.register_profile("here", deadline=None)
@@ -114,8 +116,31 @@ def ledger_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         monkeypatch.setattr(writer, "inline", True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wall_open_to_tests() -> Iterator[None]:
+    """What a test does itself, in its thread or those that it starts, sees every row; requests and jobs say whose."""
+    from llm_credentials.wall import open_for, standing
+
+    start = threading.Thread.start
+
+    def start_as_open(thread: threading.Thread) -> None:
+        if standing.whose() == standing.EVERYBODY:
+            run = thread.run
+
+            def open_run() -> None:
+                with open_for("a test"):
+                    run()
+
+            thread.run = open_run  # type: ignore[method-assign]
+        start(thread)
+
+    with open_for("a test"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start_as_open)
+        yield
+
+
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def django_db_setup(wall_open_to_tests: None, django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     from llm_credentials.live import listener
 
     _let_flush_empty_the_audit_trail()
@@ -180,7 +205,8 @@ def staff(db: Any) -> User:
 @pytest.fixture(scope="session")
 def _live_server(valkey_url: str, django_db_setup: None) -> Iterator[servers.LiveServer]:
     server = servers.LiveServer()
-    server.start()
+    with nothing_open():
+        server.start()
     yield server
     server.stop()
 
@@ -200,7 +226,9 @@ def celery_worker_thread(transactional_db: Any, valkey_url: str) -> Iterator[Any
     from project.celery import app
 
     options: dict[str, Any] = {"perform_ping_check": False, "shutdown_timeout": 20, "without_heartbeat": False}
-    with start_worker(app, pool="threads", concurrency=2, **options) as worker:
+    with ExitStack() as stack:
+        with nothing_open():
+            worker = stack.enter_context(start_worker(app, pool="threads", concurrency=2, **options))
         yield worker
 
 

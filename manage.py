@@ -12,8 +12,12 @@ def main() -> None:
     use_settings("project.settings")
     from django.core.management import execute_from_command_line
 
+    from llm_credentials.wall import open_for
+
     try:
-        execute_from_command_line(sys.argv)
+        # Of whoever operates the site; servers that a command starts answer in threads and processes of their own.
+        with open_for("manage.py"):
+            execute_from_command_line(sys.argv)
     except ImproperlyConfigured as problem:
         sys.exit(f"manage.py: {problem}")
 

@@ -10,6 +10,7 @@ class AgentsConfig(AppConfig):
         from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
         from llm_credentials.audit.denials import know_owner
+        from llm_credentials.wall import owned
 
         register_task_kinds()
         know_owner("run_id", lambda pk: AgentRun.objects.filter(pk=pk).values_list("user_id", flat=True))
@@ -17,3 +18,6 @@ class AgentsConfig(AppConfig):
         messages = StoredMessage.objects.all()
         know_owner("message_id", lambda pk: messages.filter(pk=pk).values_list("conversation__user_id", flat=True))
         leaving.register()
+        owned(Conversation, by="user")
+        owned(StoredMessage, by="conversation")
+        owned(AgentRun, by="user")

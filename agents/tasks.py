@@ -17,6 +17,7 @@ from agents.models import STALE_AFTER, AgentRun
 from agents.receipts import site_error
 from agents.running import Outcome
 from llm_credentials import bridge
+from llm_credentials.wall import acting_for, open_for, owner_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,13 @@ def run_agent(self: Any, run_id: str) -> None:
     except (ValueError, AttributeError, TypeError):
         logger.error("a run was queued under something that is no id")
         return
+    user_id = owner_of(AgentRun.objects.filter(pk=key).values_list("user_id", flat=True))
     try:
-        outcome = bridge.run(running.run_execute, key)
+        with acting_for(user_id):
+            outcome = bridge.run(running.run_execute, key)
     except SoftTimeLimitExceeded:
-        services.run_give_up(key, error=TOOK_TOO_LONG)
+        with acting_for(user_id):
+            services.run_give_up(key, error=TOOK_TOO_LONG)
         return
     if outcome is Outcome.HELD_BY_ANOTHER:
         # Given out again while its worker seemed alive: look again once a dead one would have been noticed.
@@ -53,7 +57,9 @@ def run_agent(self: Any, run_id: str) -> None:
 def resume_runs() -> None:
     """Queue again what a dead worker or a lost queue left behind; a run that has its message still is done once all the
     same."""
-    for run in AgentRun.objects.orphaned().order_by("created_at"):
+    with open_for("queueing again what nobody works on"):
+        orphans = list(AgentRun.objects.orphaned().order_by("created_at"))
+    for run in orphans:
         run_agent.apply_async(args=(str(run.pk),))
 
 

@@ -32,6 +32,7 @@ from agents.models import HEARTBEAT_S, AgentRun, RunState, StoredMessage
 from agents.models import MessageState as State
 from llm_credentials.live import access
 from llm_credentials.live.calls import Call, under_way
+from llm_credentials.wall import open_for
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -204,12 +205,17 @@ def _look(watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:
     """Which watches are to end, and why. On a thread of its own."""
     close_old_connections()
     try:
-        ended: dict[UUID, Reason] = {}
-        for model in (StoredMessage, AgentRun):
-            ended |= _look_at_rows(model, [watch for watch in watches if watch.model is model], beat=beat)
-        return ended
+        with open_for("looking at all rows that are being written"):
+            return _looked(watches, beat=beat)
     finally:
         close_old_connections()
+
+
+def _looked(watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:
+    ended: dict[UUID, Reason] = {}
+    for model in (StoredMessage, AgentRun):
+        ended |= _look_at_rows(model, [watch for watch in watches if watch.model is model], beat=beat)
+    return dict.fromkeys((watch.id for watch in _without_access(watches)), ACCESS) | ended
 
 
 def _look_at_rows(model: type[Any], watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:

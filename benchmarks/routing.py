@@ -42,6 +42,7 @@ from llm_credentials.providers import LLMMessage  # noqa: E402
 from llm_credentials.routing import health, kept  # noqa: E402
 from llm_credentials.routing.resolve import resolve  # noqa: E402
 from llm_credentials.routing.values import Request  # noqa: E402
+from llm_credentials.wall import open_for  # noqa: E402
 from project.tests import servers  # noqa: E402
 
 ASK = [LLMMessage.user("What is 17 * 23?")]
@@ -183,7 +184,7 @@ def main() -> None:
     )
     assert sandbox.stdout is not None
     try:
-        with servers.running_valkey() as settings.REDIS_URL:
+        with servers.running_valkey() as settings.REDIS_URL, open_for("a benchmark"):
             url = settings.SANDBOX_URL = sandbox.stdout.readline().strip()
             settings.LLM_EGRESS_ALLOW = [url.removeprefix("http://")]
             _give_a_price()

@@ -34,8 +34,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREAD_NAME = "llm-bridge"
-_KEPT_CONTEXT = ("structlog_", "audit_")
-"""How the context variables begin that go along: a request's id on its log lines, who acts in the audit trail."""
+_KEPT_CONTEXT = ("structlog_", "audit_", "wall_")
+"""How the context variables begin that go along: a request's id on its log lines, who acts, whose rows are open."""
 
 
 class _Bridge:

@@ -8,6 +8,7 @@ from django.db import IntegrityError, connection, transaction
 from llm_credentials import keyring, second_factors
 from llm_credentials.models import KeyringCanary
 from llm_credentials.sealed_columns import sealed_columns
+from llm_credentials.wall import open_for
 
 _TEXT = b"keyswitch keyring canary"
 
@@ -60,6 +61,7 @@ def tables_exist() -> bool:
     return needed <= set(connection.introspection.table_names())
 
 
+@open_for("whether anything is sealed here")
 def holds_sealed_rows() -> bool:
     """Whether anything in this database was ever sealed, so that a ring made anew could not open it."""
     tables = set(connection.introspection.table_names())
@@ -71,6 +73,7 @@ def holds_sealed_rows() -> bool:
     return any(column.rows().exists() for column in sealed_columns() if column.model._meta.db_table in tables)
 
 
+@open_for("what is sealed under keys that are gone")
 def stranded_rows() -> dict[str, int]:
     """Key id → rows and second factors sealed under it, for ids that are not on the ring. Raises KeyringError."""
     ring = keyring.ring()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connection
 
 from llm_credentials import conf, keyring
 from llm_credentials.providers import EgressPolicy
@@ -47,7 +47,8 @@ def deployed_key_ring_fits_database(
         asked = [DEFAULT_DB_ALIAS]
         fits = key_ring_fits_database(app_configs, databases=asked)
         trail = audit_trail_is_guarded(app_configs, databases=asked)
-        return [*fits, *trail, *changes_are_noted(app_configs, databases=asked)]
+        live = changes_are_noted(app_configs, databases=asked)
+        return [*fits, *trail, *live, *wall_holds(app_configs, databases=asked)]
     except DatabaseError:
         text = "The database could not be asked whether the key ring fits it."
         return [Warning(text, hint="Run manage.py check --database default.", id="llm_credentials.W002")]
@@ -126,3 +127,33 @@ def changes_are_noted(app_configs: Any, databases: Sequence[str] | None = None, 
         return []
     text = "The database does not note changes of keys and settings: triggers are missing or off."
     return [Warning(text, hint="Run manage.py migrate; it puts them up.", id="llm_credentials.W010")]
+
+
+@register(Tags.database)
+def wall_holds(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """W020: a role that row-level security does not hold for. W021: tables without their policy."""
+    from llm_credentials.wall import policies
+
+    if not databases or DEFAULT_DB_ALIAS not in databases or connection.vendor != "postgresql":
+        return []
+    if not conf.row_security():
+        return []
+    messages: list[CheckMessage] = []
+    if policies.role_passes_through(connection):
+        messages.append(
+            Warning(
+                "The database role is a superuser or has BYPASSRLS: row-level security does not hold for it.",
+                hint="Let the site connect with a role of its own that owns its database and nothing else: "
+                "CREATE ROLE keyswitch LOGIN; ALTER DATABASE … OWNER TO keyswitch.",
+                id="llm_credentials.W020",
+            )
+        )
+    if open_tables := policies.missing(connection):
+        messages.append(
+            Warning(
+                f"Row-level security is not in place on {', '.join(open_tables)}.",
+                hint="Run manage.py migrate, which puts it in place.",
+                id="llm_credentials.W021",
+            )
+        )
+    return messages

@@ -58,3 +58,8 @@ async def aegress_policy(surface: Surface = "providers") -> EgressPolicy:
 def system_keys() -> Mapping[str, Mapping[str, Any]]:
     """Provider slug → ``{"api_key", "model", "base_url"}`` of the keys in the environment."""
     return cast("Mapping[str, Mapping[str, Any]]", getattr(settings, "LLM_SYSTEM_KEYS", {}))
+
+
+def row_security() -> bool:
+    """Whether PostgreSQL itself keeps users' rows apart."""
+    return bool(getattr(settings, "DATABASE_ROW_SECURITY", True))

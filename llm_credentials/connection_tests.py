@@ -46,6 +46,7 @@ from llm_credentials.providers import (
 )
 from llm_credentials.services import Draft
 from llm_credentials.validation import clean_provider
+from llm_credentials.wall import acting_for, open_for, owner_of
 
 log = structlog.get_logger(__name__)
 
@@ -170,7 +171,8 @@ def _destroy_later(test_id: UUID) -> None:
 
 def _destroy_key(test_id: UUID) -> None:
     try:
-        expire_abandoned(test_id=test_id)
+        with open_for("destroying a key that nobody took up"):
+            expire_abandoned(test_id=test_id)
     except Exception as error:
         # The next poll or worker does it; a thread of the clock has nobody to tell but the log.
         log.warning("unsaved_key_not_destroyed", test=str(test_id), error=type(error).__name__)
@@ -205,7 +207,13 @@ def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None 
 
 def test_run(test_id: UUID | str) -> None:
     """Run a queued test to its end, in a worker. Twice the same id, an unknown or an expired one: nothing happens."""
-    expire_abandoned()
+    with open_for("closing tests that nobody finished"):
+        expire_abandoned()
+    with acting_for(owner_of(ConnectionTest.objects.filter(pk=test_id).values_list("user_id", flat=True))):
+        _test_run(test_id)
+
+
+def _test_run(test_id: UUID | str) -> None:
     claimed = ConnectionTest.objects.filter(pk=test_id, state=ConnectionTest.State.QUEUED).update(
         state=ConnectionTest.State.RUNNING, started_at=timezone.now()
     )

@@ -35,6 +35,7 @@ from llm_credentials.models import (
     WebhookDelivery,
 )
 from llm_credentials.notices import Kind, notify
+from llm_credentials.wall import open_for
 
 Part = Callable[[User], Any]
 _parts: dict[str, Part] = {}
@@ -99,7 +100,8 @@ def account_delete(*, user: User) -> None:
     """
     user_id = str(user.pk)
     sessions = list(UserSession.objects.filter(user=user).values_list("session_key", flat=True))
-    with transaction.atomic():
+    # Rows of the ledger stay and are nobody's from then on, which their owner may not make them.
+    with open_for("deleting an account"), transaction.atomic():
         LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(User), object_id=user_id).delete()
         user.delete()
         note(action=Action.ACCOUNT_DELETE, actor=user_id, subject=user_id)

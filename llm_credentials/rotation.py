@@ -23,6 +23,7 @@ from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
 from llm_credentials.patience import patiently
 from llm_credentials.sealed_columns import SealedColumn, sealed_columns
+from llm_credentials.wall import open_for
 
 QUARANTINED = "The site can no longer open this key. Enter it again."
 MAX_PASSES = 5
@@ -62,6 +63,7 @@ class Moved:
         return self.resealed + self.changed_meanwhile + self.held
 
 
+@open_for("rotation")
 def figures() -> Figures:
     """Counted from the key ids that the stored texts name; nothing is opened. Raises KeyringError."""
     ring = keyring.ring()
@@ -83,6 +85,7 @@ def figures() -> Figures:
     return found
 
 
+@open_for("rotation")
 def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Moved:
     """Re-seal what is not under the first key. ``tell`` hears of rows as they are done.
 
@@ -107,6 +110,7 @@ def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Mo
     return moved
 
 
+@open_for("rotation")
 def verify(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> int:
     """Open every row and quarantine what does not open; how many those are. Raises KeyringError."""
     keyring.ring()

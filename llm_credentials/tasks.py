@@ -13,11 +13,12 @@ from llm_credentials import audit, connection_tests, removal, webhooks
 from llm_credentials.connection_tests import QueueUnavailable
 from llm_credentials.ledger import books, rollups, writer
 from llm_credentials.live import changes
-from llm_credentials.models import ConnectionTest
+from llm_credentials.models import Alert, ConnectionTest, WebhookDelivery
 from llm_credentials.notices import Kind, alerts, deliver
 from llm_credentials.notices import budget_watch as budget_watching
 from llm_credentials.notices.sending import MAIL_FAILURES
 from llm_credentials.notices.sending import TASK as NOTICE
+from llm_credentials.wall import acting_for, owner_of
 
 
 @task_prerun.connect
@@ -59,7 +60,8 @@ def changes_prune() -> None:
 
 @shared_task(name=alerts.TASK, soft_time_limit=30, time_limit=35)
 def alert(alert_id: str) -> None:
-    alerts.tell(alert_id)
+    with acting_for(owner_of(Alert.objects.filter(pk=alert_id).values_list("user_id", flat=True))):
+        alerts.tell(alert_id)
 
 
 @shared_task(name="llm_credentials.budget_watch", soft_time_limit=100, time_limit=110)
@@ -69,9 +71,11 @@ def budget_watch() -> None:
 
 @shared_task(name=webhooks.TASK, soft_time_limit=30, time_limit=35)
 def webhook_delivery(delivery_id: str) -> None:
-    webhook = webhooks.attempt(delivery_id)
-    if webhook is not None:
-        alerts.webhook_off(webhook.user_id, f"{webhook.failures} messages in a row could not be delivered.")
+    owner = owner_of(WebhookDelivery.objects.filter(pk=delivery_id).values_list("webhook__user_id", flat=True))
+    with acting_for(owner):
+        webhook = webhooks.attempt(delivery_id)
+        if webhook is not None:
+            alerts.webhook_off(webhook.user_id, f"{webhook.failures} messages in a row could not be delivered.")
 
 
 @shared_task(
@@ -85,7 +89,8 @@ def webhook_delivery(delivery_id: str) -> None:
 )
 def notice(user_id: Any, kind: str, facts: dict[str, str]) -> None:
     """The mail server may be away for some minutes; then the mail is late, not lost."""
-    deliver(user_id, Kind(kind), facts)
+    with acting_for(user_id):
+        deliver(user_id, Kind(kind), facts)
 
 
 def enqueue_connection_test(test: ConnectionTest) -> None:

@@ -14,6 +14,7 @@ from llm_credentials.audit.chain import AuditUnavailable
 from llm_credentials.audit.context import acting, network, network_of
 from llm_credentials.audit.recording import note
 from llm_credentials.audit.words import Action, target_of
+from llm_credentials.wall import owner_of
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +69,7 @@ def _note(request: HttpRequest, status: int) -> None:
 
 def _note_reached_for_others(caller: str, arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
-        owner = _owners[name](value).first() if name in _owners else None
+        owner = owner_of(_owners[name](value)) if name in _owners else None
         if owner is None or str(owner) == caller or not _within_limit(caller):
             continue
         target = target_of(name.removesuffix("_id"), str(value))

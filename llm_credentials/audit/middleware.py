@@ -7,6 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
@@ -41,7 +42,9 @@ def AuditMiddleware(  # noqa: N802  (stands in a setting, beside classes)
             if response.status_code in REFUSALS:
                 note_refusal(request, response.status_code)
         finally:
-            end_request(token)
+            # Under ASGI, where one synchronous middleware makes all before it so, a stream still comes after this.
+            if not isinstance(request, ASGIRequest):
+                end_request(token)
         return response
 
     return serve

@@ -16,6 +16,7 @@ from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import LOST, Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
 from llm_credentials.models import UsageRecord
+from llm_credentials.wall import open_for
 
 __all__ = ["LOST", "LOST_AFTER_S", "Entry", "Outcome", "Reservation", "State", "reserve", "settle", "sweep"]
 
@@ -37,6 +38,7 @@ def settle(reserved: Reservation, outcome: Outcome) -> bool:
     return pen.write([], [Settlement(outcome=outcome, reservation=reserved)]) == 1
 
 
+@open_for("closing what a crash left reserved")
 def sweep(older_than_s: float = LOST_AFTER_S) -> int:
     """Close what a crash left reserved, at its worst case; how many rows. Looks after the budgets' counters too."""
     lost = UsageRecord.objects.reserved().filter(at__lt=timezone.now() - timedelta(seconds=older_than_s))

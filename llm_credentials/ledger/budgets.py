@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -28,6 +29,7 @@ from llm_credentials.ledger.hand import Hand, Statement
 from llm_credentials.models import BudgetCounter, UsageRecord
 from llm_credentials.providers import BudgetExceeded
 from llm_credentials.routing.receipt import KeyOwner
+from llm_credentials.wall import open_for
 
 WARN_FROM = Decimal("0.8")
 _State = UsageRecord.State
@@ -196,6 +198,11 @@ def spent_usd(name: Name, user_id: Any) -> Decimal:
 
     Added up from the rows. What lies a while back is added up once in this process and then remembered.
     """
+    with open_for("what all users have spent") if name == "total" else nullcontext():
+        return _spent_usd(name, user_id)
+
+
+def _spent_usd(name: str, user_id: Any) -> Decimal:
     now = timezone.now()
     rows, start = _rows_of(name, user_id, now)
     settled_until = max(start, _closed_until(now))

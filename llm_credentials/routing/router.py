@@ -61,6 +61,7 @@ from llm_credentials.routing import health, kept, marks
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse
 from llm_credentials.routing.snapshot import Loaded, Row
 from llm_credentials.routing.values import Candidate, Dropped, Route
+from llm_credentials.wall import acting_for
 
 log = structlog.get_logger(__name__)
 

@@ -33,6 +33,7 @@ from llm_credentials.providers import ProviderSpec, specs
 from llm_credentials.routing.policy import Policy, combined
 from llm_credentials.routing.resolve import targets
 from llm_credentials.routing.values import Key, Override, Preferences, Snapshot, SystemChoice
+from llm_credentials.wall import acting_for
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
 EVERYBODY = 0
@@ -89,6 +90,11 @@ def load_site() -> Site:
 
 def load(user: Person, site: Site) -> Loaded:
     """Synchronous: three queries, each by an index; one more for those whose strategy measures."""
+    with acting_for(user.pk):
+        return _load(user, site)
+
+
+def _load(user: Person, site: Site) -> Loaded:
     user_id: Any = user.pk
     person, group_ids = _active(user_id)
     settings = getattr(person, "llm_settings", None) or LLMSettings(user_id=user_id)

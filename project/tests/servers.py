@@ -24,6 +24,7 @@ from project import env
 from project.embedded import valkey_command
 
 START_LIMIT_S = 20.0
+TESTS_ROLE = "keyswitch_tests"
 
 
 def wait_until(true: Callable[[], Any], what: str, limit_s: float = START_LIMIT_S) -> Any:
@@ -83,7 +84,16 @@ def _embedded_postgres_url() -> str:
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
         connection.execute("SELECT pg_reload_conf()")
         _drop_left_databases(connection)
-    return f"postgresql://postgres@/postgres?host={socket_directory}"
+        _make_tests_role(connection)
+    return f"postgresql://{TESTS_ROLE}@/postgres?host={socket_directory}"
+
+
+def _make_tests_role(connection: Any) -> None:
+    """A role as sites use: it owns its tables and is above nothing, so that row-level security holds for it."""
+    found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [TESTS_ROLE]).fetchone()
+    if found is None:
+        with suppress(Exception):  # another test process was faster
+            connection.execute(f"CREATE ROLE {TESTS_ROLE} LOGIN CREATEDB")
 
 
 def _drop_left_databases(connection: Any) -> None:
@@ -93,6 +103,18 @@ def _drop_left_databases(connection: Any) -> None:
         owner = name.removeprefix("test_keyswitch_").partition("_")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def nothing_open() -> Iterator[None]:
+    """As threads and processes of the site begin: nobody has said whose rows they mean."""
+    from llm_credentials.wall import standing
+
+    token = standing.nothing()
+    try:
+        yield
+    finally:
+        standing.end_request(token)
 
 
 def valkey_answers(path: Path) -> bool:

@@ -1,0 +1,104 @@
+"""Whose rows are open in this context: one user's, everybody's for a stated purpose, or nobody's.
+
+A context variable, so it follows a call through ``await``, ``sync_to_async`` and the bridge, and no thread, task or
+request sees another's. New threads begin with nothing open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import Any, Final, TypeAlias
+
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+EVERYBODY: Final = "*"
+NOBODY: Final = ""
+"""Somebody who owns nothing, such as an anonymous caller who is asked for all the same."""
+_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+class WallClosed(RuntimeError):
+    """A statement about users' rows where nobody has said whose: a fault of this site, never of its users."""
+
+
+class _OfRequest:
+    """Asked when a statement is made: by then it is known who calls, be it by session or by token."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.request = request
+
+    def whose(self) -> str | None:
+        # An asynchronous view that knows its user need not have it looked up again.
+        user: Any = getattr(self.request, "_acached_user", None) or getattr(self.request, "user", None)
+        if user is None or not user.is_authenticated:
+            return None
+        match = self.request.resolver_match
+        if match is not None and "admin" in match.app_names and user.is_active and user.is_staff:
+            return EVERYBODY
+        return str(user.pk)
+
+
+_Standing: TypeAlias = str | _OfRequest | None
+# The bridge hands variables of this name on to its own loop.
+_standing: ContextVar[_Standing] = ContextVar("wall_standing", default=None)
+
+
+def whose() -> str | None:
+    """The id of the user whose rows are open, EVERYBODY, NOBODY, or None when nobody has said."""
+    standing = _standing.get()
+    return standing.whose() if isinstance(standing, _OfRequest) else standing
+
+
+@contextmanager
+def acting_for(user_id: Any) -> Iterator[None]:
+    """Open this user's rows (None: nobody's). Raises WallClosed where another user's are open: they stay apart.
+
+    Not around a ``yield`` to a caller: an asynchronous generator shares its caller's context.
+    """
+    wanted = NOBODY if user_id is None else str(user_id)
+    if wanted and not _ID.fullmatch(wanted):
+        raise ValueError("This is no user's id.")
+    now = whose()
+    if now not in (None, EVERYBODY, wanted) and wanted != NOBODY:
+        raise WallClosed("What is done for one user cannot reach another's rows.")
+    token = _standing.set(wanted)
+    try:
+        yield
+    finally:
+        _standing.reset(token)
+
+
+@contextmanager
+def open_for(purpose: str) -> Iterator[None]:
+    """Open everybody's rows: for sweeps, rotation, staff and whoever must find out first whose a row is."""
+    assert purpose, "say what for"
+    token = _standing.set(EVERYBODY)
+    try:
+        yield
+    finally:
+        _standing.reset(token)
+
+
+def owner_of(user_ids: QuerySet[Any, Any]) -> Any:
+    """The first of these ``values_list("user_id", flat=True)``, whoever's row it is; None without one. For jobs, which
+    are handed the id of a row and go on ``acting_for`` its owner.
+    """
+    with open_for("whose row it is"):
+        return user_ids.first()
+
+
+def nothing() -> Token[_Standing]:
+    """As in a new thread: for whoever leaves a context behind and begins anew."""
+    return _standing.set(None)
+
+
+def begin_request(request: HttpRequest) -> Token[_Standing]:
+    return _standing.set(_OfRequest(request))
+
+
+def end_request(token: Token[_Standing]) -> None:
+    _standing.reset(token)

@@ -1,0 +1,57 @@
+"""Stands at every statement of every connection: refuses those about users' rows when nobody has said whose, and tells
+PostgreSQL otherwise, in the same message as the statement.
+
+``SET LOCAL`` and the statement are one simple query, which the server runs as one transaction (or inside the one that
+is open): no round trip more, and nothing outlives the transaction, so a pooler may hand the connection to anybody next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.db import transaction
+from django.db.backends.signals import connection_created
+
+from llm_credentials import conf
+from llm_credentials.wall.standing import WallClosed, whose
+from llm_credentials.wall.tables import named_in
+
+SETTING = "keyswitch.user_id"
+_ABOUT_ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "EXPLAIN", "MERGE", "(SELECT", "DECLARE", "COPY")
+
+Execute = Callable[[str, Any, bool, Mapping[str, Any]], Any]
+
+
+def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mapping[str, Any]) -> Any:
+    """A Django execute wrapper. Raises WallClosed."""
+    table = named_in(sql)
+    if table is None or not sql.lstrip()[:8].upper().startswith(_ABOUT_ROWS):
+        return execute(sql, params, many, context)
+    owner = whose()
+    if owner is None:
+        raise WallClosed(
+            f"Nobody has said whose rows of {table} are meant. Work for a user inside wall.acting_for(user_id); what "
+            "is for all users, inside wall.open_for('why')."
+        )
+    connection = context["connection"]
+    if connection.vendor != "postgresql" or not conf.row_security():
+        return execute(sql, params, many, context)
+    opening = f"SET LOCAL {SETTING} = '{owner}'"
+    if many or getattr(context["cursor"].cursor, "name", None):
+        # Server-side cursors and many rows at once cannot take a second statement into their message.
+        with transaction.atomic(using=connection.alias, savepoint=False), connection.cursor() as cursor:
+            cursor.execute(opening)
+            return execute(sql, params, many, context)
+    result = execute(f"{opening}; {sql}", params, many, context)
+    context["cursor"].nextset()
+    return result
+
+
+def _stand_at(connection: Any, **kwargs: Any) -> None:
+    if guarded not in connection.execute_wrappers:
+        connection.execute_wrappers.append(guarded)
+
+
+def install() -> None:
+    connection_created.connect(_stand_at, dispatch_uid="wall")
