@@ -18,7 +18,7 @@ from celery import current_app
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, connections, transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -28,6 +28,7 @@ from llm_credentials.live.changes import user_changed
 from llm_credentials.models import AuditEvent, ConnectionTest, UserCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
+from llm_credentials.wall import open_for
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +120,13 @@ def _destroyed_up_to() -> datetime:
 
 def destroy_due(user: AbstractBaseUser | AnonymousUser | None = None) -> int:
     """Destroy the removed keys (of one user) whose time is over; how many."""
-    keys = UserCredential.with_removed.all() if user is None else UserCredential.with_removed.for_user(user)
+    if user is None:
+        with open_for("destroying removed keys"):
+            return _destroy_due(UserCredential.with_removed.all())
+    return _destroy_due(UserCredential.with_removed.for_user(user))
+
+
+def _destroy_due(keys: QuerySet[UserCredential]) -> int:
     due = keys.filter(removed_at__lte=_destroyed_up_to())
     if not due.exists():
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cached_property
@@ -16,6 +17,7 @@ from llm_credentials.ledger import rollups, sums
 from llm_credentials.ledger.sums import NAMES, Sums
 from llm_credentials.models import UsageRecord
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
+from llm_credentials.wall import open_for
 
 DIMENSIONS: Final = ("day", *sums.DIMENSIONS)
 MAX_DAYS: Final = 3 * 366
@@ -84,8 +86,10 @@ class Report:
         async for row in rolled.aiterator(chunk_size=500):
             yield {name: row[name] for name in DIMENSIONS}, Sums({name: row[name] for name in NAMES})
         if self._days.unrolled:
-            live = self._live_rows(self._days.unrolled)
-            async for row in live.order_by("day", "provider", "model", "task").aiterator(chunk_size=500):
+            live = self._live_rows(self._days.unrolled).order_by("day", "provider", "model", "task")
+            with self._whose():
+                rows = [row async for row in live.aiterator(chunk_size=500)]
+            for row in rows:
                 yield self._key(row), Sums.of_row(row)
 
     @cached_property
@@ -113,7 +117,12 @@ class Report:
     @cached_property
     def _live(self) -> list[tuple[dict[str, Any], Sums]]:
         days = self._days.unrolled
-        return [(self._key(row), Sums.of_row(row)) for row in self._live_rows(days)] if days else []
+        with self._whose():
+            return [(self._key(row), Sums.of_row(row)) for row in self._live_rows(days)] if days else []
+
+    def _whose(self) -> AbstractContextManager[None]:
+        """Days that are not summed yet are added up from the rows themselves, for the site from everybody's."""
+        return open_for("the site's usage") if self.user_id is None else nullcontext()
 
     def _live_rows(self, days: Sequence[date]) -> QuerySet[Any, dict[str, Any]]:
         rows: QuerySet[Any] = rollups.ended(UsageRecord.objects.filter(_within(days)))

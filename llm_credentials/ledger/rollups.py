@@ -17,6 +17,7 @@ from llm_credentials.ledger import sums
 from llm_credentials.models import UsageRecord
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.usage import UsageRecordQuerySet
+from llm_credentials.wall import open_for
 
 CLOSED_AFTER = timedelta(hours=1)
 AGAIN_DAYS = 2
@@ -24,6 +25,7 @@ AGAIN_DAYS = 2
 KeyOwner = UsageRecord.KeyOwner
 
 
+@open_for("summing the ledger by days")
 def roll_up(*, since: date | None = None, now: datetime | None = None) -> list[date]:
     """Sum the days that are due, the oldest first, each in a transaction of its own; which ones these were.
 
@@ -52,6 +54,7 @@ def _due(since: date | None, now: datetime) -> Iterator[date]:
             yield day
 
 
+@open_for("summing the ledger by days")
 def day_roll(day: date) -> None:
     """Sum one day anew from its rows. Whoever does the same meanwhile waits."""
     RolledDay.objects.get_or_create(day=day)

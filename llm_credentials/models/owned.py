@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from llm_credentials.models.connection_tests import ConnectionTest
 from llm_credentials.models.credentials import UserCredential
+from llm_credentials.models.policies import UserAllowance
+from llm_credentials.models.rollups import UsageDay
 from llm_credentials.models.settings import LLMSettings, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
 from llm_credentials.models.usage import UsageRecord
@@ -11,8 +13,10 @@ from llm_credentials.wall import leave_out, owned
 
 
 def register() -> None:
-    for model in (UserCredential, LLMSettings, TaskOverride, UsageRecord, PersonalAccessToken, ConnectionTest):
+    for model in (UserCredential, LLMSettings, TaskOverride, PersonalAccessToken, ConnectionTest):
         owned(model, by="user")
+    for summed in (UsageRecord, UsageDay, UserAllowance):
+        owned(summed, by="user")
     accounts = "who is calling is found out from it, so it is read before anybody is known"
     for label in (
         "account.EmailAddress",

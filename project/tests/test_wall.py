@@ -23,6 +23,7 @@ from llm_credentials.models import (
     PersonalAccessToken,
     TaskOverride,
     UsageRecord,
+    UserAllowance,
     UserCredential,
 )
 from llm_credentials.tests.factories import (
@@ -45,6 +46,7 @@ MODELS: tuple[type[models.Model], ...] = (
     LLMSettings,
     TaskOverride,
     UsageRecord,
+    UserAllowance,
     PersonalAccessToken,
     ConnectionTest,
     Conversation,
@@ -62,6 +64,7 @@ def alices(alice: User) -> dict[type[models.Model], Any]:
         LLMSettings: LLMSettingsFactory(user=alice, default_provider="anthropic"),
         TaskOverride: TaskOverride.objects.create(user=alice, task="mail"),
         UsageRecord: UsageRecordFactory(user=alice),
+        UserAllowance: UserAllowance.objects.create(user=alice, daily_usd=5),
         PersonalAccessToken: TokenFactory(user=alice, name="alices-token"),
         ConnectionTest: ConnectionTestFactory(user=alice),
         Conversation: conversation,
