@@ -25,6 +25,7 @@ from llm_credentials.live import changes, listener
 from llm_credentials.live.changes import Holder
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.models.tokens import TOKEN_PREFIX
+from llm_credentials.wall import open_for
 
 KEPT_S = 60.0
 TOKENS_MAX = 10_000
@@ -113,7 +114,12 @@ def _drop(hashed: str) -> None:
 
 @sensitive_variables()
 def _ask(secret: str) -> PersonalAccessToken | None:
-    random_part = secret.removeprefix(TOKEN_PREFIX)
+    with open_for("who calls with this token"):
+        return _found(secret.removeprefix(TOKEN_PREFIX))
+
+
+@sensitive_variables()
+def _found(random_part: str) -> PersonalAccessToken | None:
     wanted = token_hash(random_part)
     candidates = PersonalAccessToken.objects.usable().filter(prefix=random_part[:PREFIX_LENGTH])
     for token in candidates.select_related("user"):
