@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from agents import context
-from agents.loop import ChatClient, Done, Event, Limits, StepReceipt, Stopped, StopReason, joined_text, run_loop
+from agents.loop import (
+    ChatClient,
+    Done,
+    Event,
+    Guard,
+    Guarded,
+    Limits,
+    StepReceipt,
+    Stopped,
+    StopReason,
+    joined_text,
+    run_loop,
+)
 from agents.tools import Tool
 from llm_credentials.providers import ContextLengthExceeded, LLMMessage, LLMResponse
 from llm_credentials.routing.kinds import Weight
@@ -125,12 +137,13 @@ class Agent:
         """
         turn = as_message(prompt)
         client = self._client or self._routed_client()
+        guard = await client.tripwire() if isinstance(client, Guarded) else None
         room = self.history_tokens
         while True:
             kept = context.trim(history or (), max_tokens=room)
             began = False
             try:
-                async with aclosing(self._loop(client, (*kept, turn))) as events:
+                async with aclosing(self._loop(client, (*kept, turn), guard)) as events:
                     async for event in events:
                         began = True
                         yield event
@@ -141,9 +154,11 @@ class Agent:
                     raise
                 room = context.size(kept) // 2
 
-    def _loop(self, client: ChatClient, conversation: Sequence[LLMMessage]) -> AsyncGenerator[Event, None]:
+    def _loop(
+        self, client: ChatClient, conversation: Sequence[LLMMessage], guard: Guard | None
+    ) -> AsyncGenerator[Event, None]:
         messages = (LLMMessage.system(self.system_prompt()), *conversation)
-        return run_loop(client, messages, tools=self.tools, limits=self.limits)
+        return run_loop(client, messages, tools=self.tools, limits=self.limits, guard=guard)
 
     def _routed_client(self) -> ChatClient:
         from llm_credentials.factory import client_for  # agents are listed before the apps' models are ready

@@ -7,10 +7,11 @@ everywhere. Closing the generator, or cancelling the task that reads it, closes 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, assert_never
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, assert_never, runtime_checkable
 
 from agents.tools import Tool, ToolError
 from llm_credentials.providers import (
@@ -105,12 +106,30 @@ class ChatClient(Protocol):
     ) -> AsyncGenerator[LLMStreamChunk, None]: ...
 
 
+class Guard(Protocol):
+    """Knows secrets that tools must neither be given nor give to a model."""
+
+    def name_in(self, text: str) -> str | None:
+        """What the first secret in it is called; None when there is none."""
+        ...
+
+    def redacted(self, text: str) -> str: ...
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """A client that knows its user's secrets."""
+
+    async def tripwire(self) -> Guard: ...
+
+
 @dataclass
 class _Progress:
     """What is known while the loop runs."""
 
     deadline: float
     limits: Limits
+    guard: Guard | None = None
     added: list[LLMMessage] = field(default_factory=list)
     tokens: int = 0
     text: list[str] = field(default_factory=list)
@@ -125,11 +144,16 @@ class _Progress:
 
 
 async def run_loop(
-    client: ChatClient, messages: Sequence[LLMMessage], *, tools: Sequence[Tool] = (), limits: Limits = Limits()
+    client: ChatClient,
+    messages: Sequence[LLMMessage],
+    *,
+    tools: Sequence[Tool] = (),
+    limits: Limits = Limits(),
+    guard: Guard | None = None,
 ) -> AsyncGenerator[Event, None]:
     """Ends with Done or Stopped. Raises LLMError when the model cannot be asked or its answer breaks off."""
     clock = asyncio.get_running_loop().time
-    progress = _Progress(deadline=clock() + limits.max_seconds, limits=limits)
+    progress = _Progress(deadline=clock() + limits.max_seconds, limits=limits, guard=guard)
     by_name = {tool.name: tool for tool in tools}
     for step in range(1, limits.max_steps + 1):
         conversation = (*messages, *progress.added)
@@ -216,7 +240,7 @@ async def _tool_turn(
     try:
         for index, call in enumerate(calls):
             yield ToolStart(call=call)
-            tasks[asyncio.create_task(_run_tool(call, tools, progress.deadline))] = index
+            tasks[asyncio.create_task(_run_tool(call, tools, progress))] = index
         waiting = set(tasks)
         while waiting:
             finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -229,17 +253,21 @@ async def _tool_turn(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _run_tool(call: ToolCall, tools: dict[str, Tool], deadline: float) -> ToolResult:
+async def _run_tool(call: ToolCall, tools: dict[str, Tool], progress: _Progress) -> ToolResult:
     """The tool's answer, or what went wrong, in words for the model. Never raises but for cancellation."""
+    guard = progress.guard
     try:
-        return ToolResult(call_id=call.id, name=call.name, content=await _tool_answer(call, tools, deadline))
+        if guard and (secret := guard.name_in(json.dumps(call.arguments, default=str, ensure_ascii=False))):
+            raise ToolError(f"The arguments contain {secret}; the tool was not called. Call it without that.")
+        answer = await _tool_answer(call, tools, progress.deadline)
+        return ToolResult(call_id=call.id, name=call.name, content=guard.redacted(answer) if guard else answer)
     except ToolError as error:
         text = str(error)
     except TimeoutError:
         text = "The tool did not finish in the time that was left."
     except Exception as error:  # its text may hold secrets; its class does not
         text = f"The tool failed ({type(error).__name__})."
-    return ToolResult(call_id=call.id, name=call.name, content=text, is_error=True)
+    return ToolResult(call_id=call.id, name=call.name, content=guard.redacted(text) if guard else text, is_error=True)
 
 
 async def _tool_answer(call: ToolCall, tools: dict[str, Tool], deadline: float) -> str:

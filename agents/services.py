@@ -26,6 +26,7 @@ from agents.models import (
 )
 from agents.receipts import site_error
 from agents.registry import UnknownAgent, get_agent
+from llm_credentials.factory import tripwire_for
 from llm_credentials.policies import check_choice, policy_of
 from llm_credentials.providers import LLMMessage, TextPart, UnknownProvider, get_spec
 from llm_credentials.providers.client import model_id_fault
@@ -89,7 +90,7 @@ def message_send(
 
     Raises ConversationBusy while another answer is open.
     """
-    text = _checked_text(text, field="text")
+    text = _checked_text(text, field="text", user=user)
     with transaction.atomic():
         conversation = _locked(user, conversation_id)
         if provider is not None and model is not None:
@@ -215,7 +216,7 @@ def run_create(*, user: User, agent: str, text: str, provider: str = "", model: 
     _check_agent(agent)
     _check_choice(user, provider, model)
     return AgentRun.objects.create(
-        user=user, agent=agent, input=_checked_text(text, field="text"), provider=provider, model=model
+        user=user, agent=agent, input=_checked_text(text, field="text", user=user), provider=provider, model=model
     )
 
 
@@ -305,13 +306,17 @@ def _text_parts(text: str) -> tuple[Part, ...]:
     return (TextPart(text=text),) if text else ()
 
 
-def _checked_text(text: str, *, field: str) -> str:
+def _checked_text(text: str, *, field: str, user: User) -> str:
     text = text.replace("\x00", "").replace("\r\n", "\n").strip()
     if not text:
         raise ValidationError({field: ["Write a message first."]})
     if len(text) > MAX_MESSAGE_CHARS:
         raise ValidationError(
             {field: [f"This message has {len(text):,} characters; at most {MAX_MESSAGE_CHARS:,} fit. Shorten it."]}
+        )
+    if secret := tripwire_for(user).name_in(text):
+        raise ValidationError(
+            {field: [f"Your message contains {secret}; it was not sent. Remove it and send the message again."]}
         )
     return text
 

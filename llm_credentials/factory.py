@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -33,6 +33,7 @@ from llm_credentials.providers import (
     LLMStreamChunk,
     ModelInfo,
     RequestRejected,
+    SecretInRequest,
     SiteUnavailable,
     ToolDefinition,
     build_client,
@@ -44,6 +45,7 @@ from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, resolve
 from llm_credentials.routing.router import Chain, Piece, Size, routed
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.values import Candidate, Request, Route
+from llm_credentials.tripwire import Tripwire, texts_of
 
 __all__ = [
     "Attempt",
@@ -56,6 +58,7 @@ __all__ = [
     "explain_route",
     "explain_routes",
     "open_client",
+    "tripwire_for",
 ]
 
 T = TypeVar("T")
@@ -110,6 +113,11 @@ def explain_routes(user: Person, tasks: Sequence[str | None]) -> tuple[Loaded, d
     cooling = health.cooling(loaded.targets)
     requests = {task: _request(task, None, None, None, (), True) for task in tasks}
     return loaded, {task: resolve(loaded.snapshot, request, cooling) for task, request in requests.items()}
+
+
+def tripwire_for(user: Person) -> Tripwire:
+    """Finds this user's keys, and the site's, where they must not be. Synchronous; opens nothing."""
+    return kept.load(user).tripwire
 
 
 def _request(
@@ -302,7 +310,8 @@ class RoutedClient:
             stop=stop,
             seed=seed,
         )
-        chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked, max_tokens))
+        size = self._size(asked, max_tokens)
+        chain = await self._chain(asked.needs(), model, timeout_s, size, texts_of(messages, tools or ()))
         response, receipt = await chain.ask(
             lambda client, candidate, limit_s: client.complete(
                 asked.messages,
@@ -342,7 +351,8 @@ class RoutedClient:
             stop=stop,
             seed=seed,
         )
-        chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked, max_tokens))
+        size = self._size(asked, max_tokens)
+        chain = await self._chain(asked.needs(), model, timeout_s, size, texts_of(messages, tools or ()))
         chunks = chain.stream(
             lambda client, candidate, limit_s: client.stream(
                 asked.messages,
@@ -359,7 +369,7 @@ class RoutedClient:
         self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
     ) -> RoutedEmbeddings:
         size = Size(lambda: sum(estimate.text_tokens(text) for text in texts), lambda _: 0)
-        chain = await self._chain(frozenset({"embeddings"}), model, None, size)
+        chain = await self._chain(frozenset({"embeddings"}), model, None, size, texts)
         found, receipt = await chain.ask(
             lambda client, candidate, _: client.embed(texts, model=candidate.model, dimensions=dimensions)
         )
@@ -378,13 +388,15 @@ class RoutedClient:
         *,
         needs: frozenset[str] = frozenset(),
         size: Size,
+        leaving: Iterable[str | bytes],
         timeout_s: float | None = None,
     ) -> tuple[T, Receipt]:
         """What ``work(client, candidate, limit_s)`` gives, of the first candidate for which it raises no LLMError.
 
-        For callers with a wire of their own; everything else calls ``complete``. Raises LLMError.
+        For callers with a wire of their own; everything else calls ``complete``. ``leaving``: what goes to the
+        provider, in which no key may stand. Raises LLMError.
         """
-        return await (await self._chain(needs, None, timeout_s, size)).ask(work)
+        return await (await self._chain(needs, None, timeout_s, size, leaving)).ask(work)
 
     async def relay_stream(
         self,
@@ -392,20 +404,32 @@ class RoutedClient:
         *,
         needs: frozenset[str] = frozenset(),
         size: Size,
+        leaving: Iterable[str | bytes],
         timeout_s: float | None = None,
     ) -> AsyncGenerator[P, None]:
         """The same, piece by piece, as ``stream`` does it; the last piece's response is a RoutedResponse."""
-        chain = await self._chain(needs, None, timeout_s, size)
+        chain = await self._chain(needs, None, timeout_s, size, leaving)
         async with aclosing(chain.stream(work)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def tripwire(self) -> Tripwire:
+        """Finds this user's keys, and the site's, in what comes back from tools."""
+        loaded, _ = await _alook(self._user, self._request)
+        return loaded.tripwire
 
     async def aclose(self) -> None:
         """Nothing to close: clients and connections are shared and kept by the process."""
 
     async def _chain(
-        self, needs: frozenset[str], model: str | None, timeout_s: float | None, size: Size | None
+        self,
+        needs: frozenset[str],
+        model: str | None,
+        timeout_s: float | None,
+        size: Size | None,
+        leaving: Iterable[str | bytes] = (),
     ) -> Chain:
+        """``leaving``: the texts that go to the provider. Raises SecretInRequest when a key stands in them."""
         model = model or self._request.model
         if model and (fault := model_id_fault(model)):
             error = RequestRejected(fault, provider=self._request.provider)
@@ -418,6 +442,11 @@ class RoutedClient:
             turn=next(_turns),
         )
         loaded, route = await _alook(self._user, request)
+        try:
+            loaded.tripwire.refuse(leaving)
+        except SecretInRequest as error:
+            error.receipt = Receipt()
+            raise
         return Chain(
             loaded=self._within_token(loaded),
             route=route,

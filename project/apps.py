@@ -6,7 +6,9 @@ class ProjectConfig(AppConfig):
     verbose_name = "Site"
 
     def ready(self) -> None:
-        from project import checks  # noqa: F401
+        from llm_credentials.routing import kept
+        from project import checks, logging  # noqa: F401
         from project.celery import app
 
+        logging.also_redact(kept.redacted)
         app.set_default()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, ItemsView, Mapping, MutableMapping
+from collections.abc import Callable, Collection, ItemsView, Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -14,6 +14,7 @@ from django.views.debug import SafeExceptionReporterFilter
 from project.middleware import request_id
 
 REDACTED = "[redacted]"
+_further: list[Callable[[str], str]] = []
 
 _SECRET_FIELD = re.compile(
     r"(?i)^(?:.*[_-])?(api[_-]?keys?|authorization|cookie|credential[_-]keys|passw(?:or)?d\d?|secret(?:[_-]key)?|token)$"
@@ -42,8 +43,15 @@ def know_secrets(*, prefixes: Collection[str], values: Collection[str]) -> None:
     _exact = re.compile("|".join(map(re.escape, long_enough))) if long_enough else None
 
 
+def also_redact(redacted: Callable[[str], str]) -> None:
+    """Let every line pass this first. It does no I/O and raises nothing."""
+    _further.append(redacted)
+
+
 def redact(text: str) -> str:
     """The text without what looks like a key, a token, a password or a ciphertext."""
+    for redacted in _further:
+        text = redacted(text)
     if _exact:
         text = _exact.sub(REDACTED, text)
     for shape in _SHAPES:

@@ -106,7 +106,7 @@ class Relay:
 
     async def _whole(self) -> Answer:
         response, receipt = await self._client.relay(
-            self._ask, needs=self._needs(), size=self._size(), timeout_s=TIMEOUT_S
+            self._ask, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
         )
         body = response.data if isinstance(response, PassedAnswer) else self.wire.write_answer(response)
         return Answer(body, headers=self._headers(receipt))
@@ -120,7 +120,9 @@ class Relay:
     # Streams
 
     async def _streamed(self) -> Answer:
-        pieces = self._client.relay_stream(self._follow, needs=self._needs(), size=self._size(), timeout_s=TIMEOUT_S)
+        pieces = self._client.relay_stream(
+            self._follow, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
+        )
         first = await anext(pieces)
         return Answer(self._events(first, pieces), content_type=EVENTS, headers=self._headers(None))
 
@@ -186,6 +188,9 @@ class Relay:
     def _limit(self) -> int | None:
         limits = (self.data.get("max_completion_tokens"), self.data.get("max_tokens"))
         return next((limit for limit in limits if type(limit) is int and limit > 0), None)
+
+    def _leaving(self) -> tuple[bytes]:
+        return (orjson.dumps(self.data),)
 
     def _size(self) -> Size:
         return Size(self._prompt_tokens, self._answer_tokens)

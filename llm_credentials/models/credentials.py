@@ -136,6 +136,9 @@ class EnvironmentCredential:
             raise CredentialUnreadable(provider=self.provider)
         return self._key
 
+    def is_key(self, plain: str) -> bool:
+        return bool(self._key) and hmac.compare_digest(self._key.encode(), plain.encode("utf-8", "replace"))
+
     @property
     def has_key(self) -> bool:
         return bool(self._key)
@@ -143,6 +146,10 @@ class EnvironmentCredential:
     @property
     def spec(self) -> ProviderSpec:
         return get_spec(self.provider)
+
+    @property
+    def spec_or_none(self) -> ProviderSpec:
+        return self.spec
 
     @property
     def provider_label(self) -> str:

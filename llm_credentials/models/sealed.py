@@ -187,6 +187,15 @@ class LLMCredential(KeyHolder):
         assert self.api_key is not None
         return keyring.same_fingerprint(plain, self.fingerprint, key_id=self.api_key.key_id)
 
+    @sensitive_variables()
+    def is_key(self, plain: str) -> bool:
+        """Whether this is the stored key, by its fingerprint; nothing is opened."""
+        if self.api_key is None or not self.fingerprint:
+            return False
+        with suppress(keyring.KeyringError):
+            return keyring.same_fingerprint(plain, self.fingerprint, key_id=self.api_key.key_id)
+        return False
+
     @property
     def masked(self) -> str:
         """``•••• 4f2a``; empty when there is no key."""

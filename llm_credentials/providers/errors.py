@@ -8,6 +8,7 @@
     ├── BudgetExceeded
     ├── RequestRejected          400 404 413 422
     │   ├── ModelNotFound  ContextLengthExceeded  ContentFiltered  UnsupportedContent
+    │   └── SecretInRequest      a stored key stands in it; never sent
     ├── AuthenticationFailed     bad or revoked key
     ├── PermissionDenied         403: says nothing about the key
     ├── QuotaExhausted           402, spent credit
@@ -109,6 +110,10 @@ class ContentFiltered(RequestRejected):
 
 class UnsupportedContent(RequestRejected):
     user_message = "This provider or model cannot take this kind of content."
+
+
+class SecretInRequest(RequestRejected):
+    user_message = "The request contains a stored key; it was not sent."
 
 
 class AuthenticationFailed(LLMError):

@@ -15,10 +15,11 @@ from django.db import connection, models
 from django.utils.functional import LazyObject, empty
 
 from llm_credentials.live import changes, listener
-from llm_credentials.live.changes import Holder
+from llm_credentials.live.changes import Holder, subject_of
 from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
 from llm_credentials.routing import snapshot
 from llm_credentials.routing.snapshot import Loaded, Person, Row, Site
+from llm_credentials.wall.standing import known_user
 
 KEPT_S = 45.0
 """At most; what is measured and not changed (latencies) is that old at times."""
@@ -51,6 +52,18 @@ def is_current(loaded: Loaded) -> bool:
     """Whether this very snapshot still holds, as far as may be known without asking."""
     kept = _kept.get(loaded.user_id)
     return kept is not None and kept.loaded is loaded and listener.is_sure(kept.read_at)
+
+
+def redacted(text: str) -> str:
+    """The text without the keys of whoever it is written for, and of the site, as far as they are known here just now.
+
+    For lines of the log: asks nobody and opens nothing.
+    """
+    user_id = known_user()
+    kept = _kept.get(subject_of(user_id)) if user_id else None
+    if kept is not None:
+        return kept.loaded.tripwire.redacted(text)
+    return _site[0].tripwire.redacted(text) if _site is not None else text
 
 
 def load(user: Person) -> Loaded:

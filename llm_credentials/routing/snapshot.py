@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, TypeAlias, TypeGuard
 from uuid import UUID
 
@@ -33,6 +34,7 @@ from llm_credentials.providers import ProviderSpec, specs
 from llm_credentials.routing.policy import Policy, combined
 from llm_credentials.routing.resolve import targets
 from llm_credentials.routing.values import Key, Override, Preferences, Snapshot, SystemChoice
+from llm_credentials.tripwire import Tripwire
 from llm_credentials.wall import acting_for
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
@@ -53,6 +55,11 @@ class Loaded:
     targets: Collection[str]
     """Everything in it that may be cooling down."""
 
+    @cached_property
+    def tripwire(self) -> Tripwire:
+        """Finds these keys in what is about to leave."""
+        return Tripwire(self.rows.values())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -64,6 +71,10 @@ class Site:
     """By the id of the group; those for everybody under ``EVERYBODY``."""
     allowances_set_at: datetime | None = None
     """When staff last changed what may be spent on the site's keys: the system config or a policy."""
+
+    @cached_property
+    def tripwire(self) -> Tripwire:
+        return Tripwire(self.rows)
 
     def policy_of(self, group_ids: Set[int]) -> Policy:
         groups = sorted(group_ids & self.policies.keys())

@@ -500,6 +500,7 @@ def test_rules_cover_every_error() -> None:
         "EgressBlocked",
         "BudgetExceeded",
         "RequestRejected",
+        "SecretInRequest",
         "ContentFiltered",
         "StreamInterrupted",
         "AccessWithdrawn",

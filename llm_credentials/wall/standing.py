@@ -53,6 +53,16 @@ def whose() -> str | None:
     return standing.whose() if isinstance(standing, _OfRequest) else standing
 
 
+def known_user() -> str | None:
+    """The id of the user whose rows are open, as far as that is known without asking anybody."""
+    standing = _standing.get()
+    if isinstance(standing, _OfRequest):
+        request = standing.request
+        user = getattr(request, "_cached_user", None) or getattr(request, "_acached_user", None)
+        return str(user.pk) if user is not None and user.pk is not None else None
+    return standing if standing not in (EVERYBODY, NOBODY) else None
+
+
 @contextmanager
 def acting_for(user_id: Any) -> Iterator[None]:
     """Open this user's rows (None: nobody's). Raises WallClosed where another user's are open: they stay apart.

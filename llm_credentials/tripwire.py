@@ -1,0 +1,278 @@
+"""Finds the user's own stored keys, and the site's, where a key must never be: in what is about to leave.
+
+Nothing is opened for it. Of each key the database knows the last four characters and a keyed fingerprint: whatever ends
+in those four and begins where a key can begin is put through the HMAC, and only the very key has that fingerprint.
+
+Found: the key in prose, code, JSON, URLs and headers, wrapped over lines, and inside base64. Not found: a key that is
+shorter than twelve characters, cut short, spelled out with blanks, encrypted, compressed, or escaped character by
+character; and keys of other users, whose fingerprints are not asked (the answer would tell whose key a text is).
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Final, TypeAlias, assert_never
+
+import orjson
+
+from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
+from llm_credentials.models.tokens import TOKEN_PREFIX
+from llm_credentials.providers import (
+    ImagePart,
+    LLMMessage,
+    ReasoningPart,
+    SecretInRequest,
+    TextPart,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+)
+from llm_credentials.providers.messages import Part
+
+Row: TypeAlias = UserCredential | SystemCredential | EnvironmentCredential
+
+KEY_MIN: Final = 12
+"""Of shorter keys no last characters are stored."""
+KEY_MAX: Final = 512
+STARTS_MAX: Final = 64
+"""Places at which one key may begin before one ending: so many are tried."""
+BASE64_MIN: Final = 20
+BASE64_LONG: Final = 4096
+WRAP_MAX: Final = 80
+"""Of a line end and the indentation after it."""
+CLEAN_MAX: Final = 4096
+"""Texts that are remembered to hold nothing."""
+
+# What stands unbroken in a key. Blanks, quotes, brackets, commas and backslashes end one.
+_BREAKS = b" \t\r\n\"'`\\()[]{}<>,;|"
+_MASK = bytes(32 if byte in _BREAKS or byte < 33 or byte > 126 else 97 for byte in range(256))
+_BLANKS = b" \t\r\n\\"
+_WRAP = re.compile(rb"\\?\r?\n[ \t]*")
+_START = re.compile(rb"(?<![A-Za-z0-9_-])(?=[\x21-\x7e])")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{%d,}" % BASE64_MIN)
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_TOKEN = re.compile(re.escape(TOKEN_PREFIX.encode()) + rb"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """One key that is looked for."""
+
+    words: str
+    """What it is called when it is found: "your OpenAI key ending in 4f2a"."""
+    ending: bytes
+    prefixes: tuple[bytes, ...]
+    is_key: Callable[[str], bool] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    words: str
+    start: int
+    end: int
+
+
+class Tripwire:
+    """The traps of one user and of the site; cheap to keep, useless without the key ring."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self.traps = tuple(trap for row in rows if (trap := _trap(row)) is not None)
+        self._clean: OrderedDict[tuple[int, int], None] = OrderedDict()
+
+    def find(self, text: str | bytes) -> Found | None:
+        """The first key, or access token, in it."""
+        place = (hash(text), len(text))
+        if place in self._clean:
+            return None
+        found = next(self.find_all(text), None)
+        if found is None:
+            # By its hash, so that nobody's words stay in memory.
+            self._clean[place] = None
+            if len(self._clean) > CLEAN_MAX:
+                self._clean.popitem(last=False)
+        return found
+
+    def find_all(self, text: str | bytes) -> Iterator[Found]:
+        """In the order of their kinds, not of their places. Positions are those of ``text``."""
+        raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+        for token in _TOKEN.finditer(raw):
+            yield Found("an access token of this site", token.start(), token.end())
+        # Most texts end here: none of the endings is in them, whatever line ends come between.
+        squeezed = raw.translate(None, _BLANKS)
+        near = [trap for trap in self.traps if trap.ending in squeezed]
+        for run in _runs(raw, KEY_MIN) if near else ():
+            for trap in near:
+                for start, end in _stretches(run.text, run.heads, trap):
+                    yield Found(trap.words, run.place(start), run.place(end - 1) + 1)
+        for run in _runs(raw, BASE64_MIN) if self.traps else ():
+            # What is in one case alone, as most names in programs are, is no base64 of a text.
+            if not run.text.islower() and not run.text.isupper():
+                yield from self._in_base64(run)
+
+    def name_in(self, text: str) -> str | None:
+        """What the first key in it is called; None when there is none."""
+        found = self.find(text)
+        return found.words if found else None
+
+    def refuse(self, texts: Iterable[str | bytes]) -> None:
+        """Raises SecretInRequest when a key stands in what is about to be sent."""
+        for text in texts:
+            if text and (found := self.find(text)):
+                raise SecretInRequest(
+                    f"This request contains {found.words}; it was not sent. Remove it from the message, file, tool or "
+                    "history that goes along, and try again."
+                )
+
+    def redacted(self, text: str) -> str:
+        """The text with each key replaced by what it is."""
+        for found in sorted(self.find_all(text), key=lambda found: found.start, reverse=True):
+            text = f"{text[: found.start]}[{found.words} was removed here]{text[found.end :]}"
+        return text
+
+    def _in_base64(self, run: _Run) -> Iterator[Found]:
+        for match in _BASE64.finditer(run.text):
+            letters = match[0].translate(_URL_SAFE)
+            # What is long begins where it is told to, such as behind the comma of a data URL.
+            shifts = range(4 if len(letters) <= BASE64_LONG else 1)
+            # A blank between them: no key goes from one to the next.
+            data = b" ".join(_decoded(letters[shift:]) for shift in shifts)
+            for trap in self.traps:
+                if trap.ending in data and any(_is_in(piece, trap) for piece in data.split(b" ")):
+                    yield Found(trap.words, run.place(match.start()), run.place(match.end() - 1) + 1)
+
+
+def _decoded(letters: bytes) -> bytes:
+    """As far as it goes: what is cut off is left out."""
+    over = len(letters) % 4
+    if over == 1:
+        letters = letters[:-1]
+    return base64.b64decode(letters + b"==" if over in (2, 3) else letters)
+
+
+def _is_in(data: bytes, trap: Trap) -> bool:
+    return next(_stretches(data, lambda: (0,), trap), None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A stretch without breaks, with what goes on over line ends joined."""
+
+    text: bytes
+    pieces: Sequence[tuple[int, int]]
+    """Begin and end in the whole of each line of it."""
+
+    def place(self, index: int) -> int:
+        """Where in the whole this byte stands."""
+        for start, end in self.pieces:
+            if index < end - start:
+                return start + index
+            index -= end - start
+        raise IndexError(index)
+
+    def heads(self) -> list[int]:
+        """Where its lines begin. 1, because the backslash of "\\nsk-…" in JSON may have left its letter behind."""
+        return [1, *accumulate((end - start for start, end in self.pieces[:-1]), initial=0)]
+
+
+def _runs(raw: bytes, size: int) -> Iterator[_Run]:
+    """Those with at least one line of this size."""
+    mask, wanted = raw.translate(_MASK), b"a" * size
+    at = mask.find(wanted)
+    while at >= 0:
+        start, end = at, _end(mask, at)
+        if (start and raw[start - 1] in b"\n \t") or raw[end : end + 2].startswith((b"\n", b"\r\n", b"\\\n")):
+            run, end = _wrapped(raw, mask, start, end)
+            yield run
+        else:
+            yield _Run(raw[start:end], [(start, end)])
+        at = mask.find(wanted, end)
+
+
+def _end(mask: bytes, start: int) -> int:
+    end = mask.find(b" ", start)
+    return len(mask) if end < 0 else end
+
+
+def _wrapped(raw: bytes, mask: bytes, start: int, end: int) -> tuple[_Run, int]:
+    """The run joined with its neighbours over line ends, a short one before it too; and where it ends."""
+    pieces = [(start, end)]
+    before = mask.rfind(b"a", max(0, start - WRAP_MAX), start)
+    if before >= 0 and _WRAP.fullmatch(raw, before + 1, start):
+        pieces.insert(0, (mask.rfind(b" ", 0, before) + 1, before + 1))
+    while (gap := _WRAP.match(raw, end)) and mask[gap.end() : gap.end() + 1] == b"a":
+        start, end = gap.end(), _end(mask, gap.end())
+        pieces.append((start, end))
+    return _Run(b"".join(raw[start:end] for start, end in pieces), pieces), end
+
+
+def _stretches(text: bytes, heads: Callable[[], Collection[int]], trap: Trap) -> Iterator[tuple[int, int]]:
+    """Where the key stands in it."""
+    ending = text.find(trap.ending)
+    while ending >= 0:
+        end = ending + len(trap.ending)
+        for start in _starts(text, end, heads(), trap.prefixes):
+            if trap.is_key(text[start:end].decode("latin-1")):
+                yield start, end
+                break
+        ending = text.find(trap.ending, ending + 1)
+
+
+def _starts(text: bytes, end: int, heads: Collection[int], prefixes: tuple[bytes, ...]) -> list[int]:
+    """Where a key that ends there may begin, the nearest first."""
+    begin = max(0, end - KEY_MAX)
+    starts = {head for head in heads if begin <= head}
+    starts.update(match.start() for match in _START.finditer(text, begin, end))
+    for prefix in prefixes:
+        place = text.rfind(prefix, begin, end)
+        if place >= 0:
+            starts.add(place)
+    return sorted((start for start in starts if end - start >= KEY_MIN), reverse=True)[:STARTS_MAX]
+
+
+def _trap(row: Row) -> Trap | None:
+    """None for a row without a key, with a short one, or one whose encryption key is not on the ring."""
+    if not row.last4 or not row.has_key or row.is_lost:
+        return None
+    whose = "your own" if isinstance(row, UserCredential) else "this site's"
+    spec = row.spec_or_none
+    prefixes = tuple(prefix.encode() for prefix in spec.key_prefixes) if spec else ()
+    return Trap(f"{whose} {row.provider_label} key ending in {row.last4}", row.last4.encode(), prefixes, row.is_key)
+
+
+def texts_of(messages: Iterable[LLMMessage], tools: Iterable[ToolDefinition] = ()) -> Iterator[str | bytes]:
+    """Everything of a request in which a key may stand."""
+    for message in messages:
+        # Joined, because a key may be split between neighbouring parts.
+        yield "\n".join(part.text for part in message.parts if isinstance(part, TextPart | ReasoningPart))
+        for part in message.parts:
+            yield from _other_texts(part)
+    for tool in tools:
+        yield f"{tool.name}\n{tool.description}\n{_json(tool.parameters)}"
+
+
+def _other_texts(part: Part) -> Iterator[str | bytes]:
+    match part:
+        case TextPart() | ReasoningPart():
+            if part.details:
+                yield _json(part.details)
+        case ImagePart():
+            yield part.data or part.url or ""
+        case ToolCall():
+            yield f"{part.name}\n{part.invalid_arguments or ''}\n{_json(part.arguments)}"
+        case ToolResult():
+            yield part.content
+        case _:
+            assert_never(part)
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
+    except TypeError:
+        # Numbers past 64 bits, halves of characters, and what else models write into arguments.
+        return str(value)
