@@ -202,7 +202,7 @@ def spent_usd(name: Name, user_id: Any) -> Decimal:
         return _spent_usd(name, user_id)
 
 
-def _spent_usd(name: str, user_id: Any) -> Decimal:
+def _spent_usd(name: Name, user_id: Any) -> Decimal:
     now = timezone.now()
     rows, start = _rows_of(name, user_id, now)
     settled_until = max(start, _closed_until(now))

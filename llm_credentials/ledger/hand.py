@@ -18,6 +18,8 @@ import orjson
 from django.db import connection
 from django.db import transaction as django_transaction
 
+from llm_credentials.wall.statements import opening_statement
+
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 """SQL with ``%s`` for each value."""
 
@@ -96,10 +98,16 @@ class _Joined:
             return []
         sql = "; ".join(sql for sql, _ in statements)
         values = [value for _, given in statements for value in given]
-        self.cursor.execute(sql if self.begun else f"BEGIN; {sql}", values)
-        if not self.begun:
+        if self.begun:
+            self.cursor.execute(sql, values)
+        else:
+            # Past Django's cursors, so the wall is told here whose rows are meant.
+            opening = opening_statement()
+            self.cursor.execute(f"BEGIN; {opening}; {sql}" if opening else f"BEGIN; {sql}", values)
             self.begun = True
             self.cursor.nextset()
+            if opening:
+                self.cursor.nextset()
         counts = [self.cursor.rowcount]
         while self.cursor.nextset():
             counts.append(self.cursor.rowcount)

@@ -21,6 +21,7 @@ from llm_credentials.ledger.entries import LOST, Entry, Reservation, Settlement,
 from llm_credentials.ledger.hand import Column, Statement
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import RequestRejected
+from llm_credentials.wall import open_for
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,7 @@ ROWS_MAX = 200
 """At once: a statement takes only so many values."""
 
 
+@open_for("the ledger writes for all who wait")
 def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
     """Durable when it returns. Each reservation says by its ``refusal`` whether it was admitted; how many settled.
 

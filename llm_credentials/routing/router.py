@@ -638,7 +638,8 @@ def _take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: _Trial) -> None
     """Each of them, whatever becomes of the others."""
     for name, step in steps:
         try:
-            step()
+            with acting_for(trial.entry.user_id):
+                step()
         except Exception as problem:
             log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
 

@@ -37,7 +37,7 @@ def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mappin
     connection = context["connection"]
     if connection.vendor != "postgresql" or not conf.row_security():
         return execute(sql, params, many, context)
-    opening = f"SET LOCAL {SETTING} = '{owner}'"
+    opening = opening_statement()
     if many or getattr(context["cursor"].cursor, "name", None):
         # Server-side cursors and many rows at once cannot take a second statement into their message.
         with transaction.atomic(using=connection.alias, savepoint=False), connection.cursor() as cursor:
@@ -46,6 +46,16 @@ def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mappin
     result = execute(f"{opening}; {sql}", params, many, context)
     context["cursor"].nextset()
     return result
+
+
+def opening_statement() -> str:
+    """For whoever talks to PostgreSQL past Django's cursors: to go before the statements of a transaction. Empty where
+    nothing is to be said. Raises WallClosed.
+    """
+    owner = whose()
+    if owner is None:
+        raise WallClosed("Nobody has said whose rows are meant: see wall.acting_for and wall.open_for.")
+    return f"SET LOCAL {SETTING} = '{owner}'" if conf.row_security() else ""
 
 
 def _stand_at(connection: Any, **kwargs: Any) -> None:
