@@ -459,3 +459,17 @@ def test_embeddings_of_tokens_are_refused(chat: openai.OpenAI, alice: User, sand
     _key(alice, sandbox_url)
     with pytest.raises(openai.BadRequestError):
         chat.embeddings.create(model="auto", input=[[1, 2, 3]])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_body_with_the_callers_own_key_is_not_sent(
+    raw: httpx2.Client, alice: User, sandbox_url: str, stream: bool
+) -> None:
+    _key(alice, sandbox_url)
+    body = {"model": "auto", "stream": stream, "messages": [{"role": "user", "content": f"Is {KEY} right?"}]}
+    answer = raw.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "secret_in_request"
+    assert "your own OpenAI key ending in 6789" in answer.json()["error"]["message"]
+    assert KEY not in answer.text
+    assert not UsageRecord.objects.exists()
