@@ -215,7 +215,7 @@ def _looked(watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:
     ended: dict[UUID, Reason] = {}
     for model in (StoredMessage, AgentRun):
         ended |= _look_at_rows(model, [watch for watch in watches if watch.model is model], beat=beat)
-    return dict.fromkeys((watch.id for watch in _without_access(watches)), ACCESS) | ended
+    return ended
 
 
 def _look_at_rows(model: type[Any], watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:

@@ -21,6 +21,7 @@ from llm_credentials.live import changes, listener
 from llm_credentials.live.changes import Holder
 from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
 from llm_credentials.providers import LLMClient
+from llm_credentials.wall import open_for
 
 CLIENT_KEPT_S = 300.0
 CLIENTS_MAX = 1000
@@ -104,6 +105,7 @@ def _is_holding() -> bool:
     return holds
 
 
+@open_for("which kept keys are in use still")
 def _look() -> None:
     """Drop clients whose key is not in use as they have it."""
     with changes.lock:

@@ -13,6 +13,7 @@ from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user_model
 from django.utils.crypto import constant_time_compare
 
 from llm_credentials.models import PersonalAccessToken, SystemCredential, UserCredential
+from llm_credentials.wall import open_for
 
 Reason: TypeAlias = Literal["user", "session", "token", "key"]
 
@@ -34,6 +35,7 @@ class Right:
     session_key: str | None = None
 
 
+@open_for("what may go on of all that is under way")
 def lost(rights: Collection[Right]) -> dict[Right, Reason]:
     """Those that hold no longer, and why. A key that was replaced is still one; synchronous, some queries in all."""
     users = get_user_model()._default_manager.filter(is_active=True).in_bulk({right.user_id for right in rights})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llm_credentials.models.alerts import Alert, Webhook, WebhookDelivery
 from llm_credentials.models.connection_tests import ConnectionTest
 from llm_credentials.models.credentials import UserCredential
 from llm_credentials.models.policies import UserAllowance
@@ -15,6 +16,9 @@ from llm_credentials.wall import leave_out, owned
 def register() -> None:
     for model in (UserCredential, LLMSettings, TaskOverride, PersonalAccessToken, ConnectionTest):
         owned(model, by="user")
+    for told in (Alert, Webhook):
+        owned(told, by="user")
+    owned(WebhookDelivery, by="webhook")
     for summed in (UsageRecord, UsageDay, UserAllowance):
         owned(summed, by="user")
     accounts = "who is calling is found out from it, so it is read before anybody is known"

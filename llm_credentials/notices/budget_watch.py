@@ -13,11 +13,13 @@ from llm_credentials.ledger.reports import Report, Span, today
 from llm_credentials.models import LLMSettings, UsageRecord
 from llm_credentials.notices import alerts
 from llm_credentials.notices.kinds import Kind
+from llm_credentials.wall import open_for
 
 AT_WORK: Final = timedelta(minutes=30)
 """Longer than a call takes and than beat may be late."""
 
 
+@open_for("budgets of all who are at work")
 def watch_budgets() -> int:
     """Tell users whose own keys have cost 80 or 100 % of the budget, once a month each; how many were told."""
     now = timezone.now()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from llm_credentials.live.changes import Holder, subject_of
 from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
 from llm_credentials.routing import snapshot
 from llm_credentials.routing.snapshot import Loaded, Person, Row, Site
+from llm_credentials.wall import acting_for
 from llm_credentials.wall.standing import known_user
 
 KEPT_S = 45.0
@@ -91,7 +93,8 @@ def row_now(row: Row) -> Row | None:
     if isinstance(row, EnvironmentCredential):
         return row
     rows: models.QuerySet[Any] = type(row)._default_manager.filter(pk=row.pk, is_active=True)
-    now: UserCredential | SystemCredential | None = rows.first()
+    with acting_for(row.user_id) if isinstance(row, UserCredential) else nullcontext():
+        now: UserCredential | SystemCredential | None = rows.first()
     if now is None or (now.provider, now.base_url) != (row.provider, row.base_url) or now.needs_reentry:
         return None
     return now
