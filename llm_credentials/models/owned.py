@@ -9,7 +9,7 @@ from llm_credentials.models.policies import UserAllowance
 from llm_credentials.models.rollups import UsageDay
 from llm_credentials.models.settings import LLMSettings, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
-from llm_credentials.models.usage import UsageRecord
+from llm_credentials.models.usage import BudgetCounter, UsageRecord
 from llm_credentials.wall import leave_out, owned
 
 
@@ -19,7 +19,7 @@ def register() -> None:
     for told in (Alert, Webhook):
         owned(told, by="user")
     owned(WebhookDelivery, by="webhook")
-    for summed in (UsageRecord, UsageDay, UserAllowance):
+    for summed in (UsageRecord, UsageDay, BudgetCounter, UserAllowance):
         owned(summed, by="user")
     accounts = "who is calling is found out from it, so it is read before anybody is known"
     for label in (
