@@ -171,7 +171,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
     }
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),
-        *("UsageDay", "Alert", "Webhook"),
+        *("UsageDay", "UserAllowance", "Alert", "Webhook"),
         *("Conversation", "AgentRun"),
     }
     related: set[str] = {
