@@ -269,3 +269,20 @@ def test_never_holds_for_first_and_last_address_of_each_network(network: ipaddre
 def test_zone_does_not_hide_an_address() -> None:
     assert address_fault(ipaddress.ip_address("fe80::1%eth0"), 443, rules_of(NOWHERE))
     assert address_fault(ipaddress.ip_address("::1%eth0"), 443, rules_of(NOWHERE))
+
+
+@pytest.mark.parametrize(
+    "url, says",
+    [
+        ("https://models.example/v1?api_key=sk-1", "Leave out what follows a ? or #"),
+        ("https://models.example/v1#sk-1", "Leave out what follows a ? or #"),
+        ("https://models.example?api_key=sk-1", "Leave out what follows a ? or #"),
+        ("https://alice:sk-1@models.example/v1", "no user name, password or backslash"),
+        ("https://models.example\\@other.example/", "no user name, password or backslash"),
+    ],
+)
+def test_check_url_says_what_to_leave_out_and_quotes_nothing(url: str, says: str) -> None:
+    with pytest.raises(EgressBlocked) as caught:
+        check_url(url, EgressPolicy())
+    assert says in str(caught.value)
+    assert "sk-1" not in str(caught.value)
