@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils.functional import SimpleLazyObject
 
@@ -134,3 +135,21 @@ def test_kept_snapshots_are_bounded(alice: User, bob: User, charlie: User, monke
 def test_kept_snapshot_does_not_look_into_a_user_not_loaded_yet(alice: User) -> None:
     kept.load(alice)
     assert kept.find(SimpleLazyObject(lambda: alice)) is None  # type: ignore[arg-type]
+
+
+def test_snapshot_is_read_at_login_and_let_go_at_logout(client: Client, alice: User, bob: User) -> None:
+    kept.load(bob)
+    client.force_login(alice)
+    assert kept.find(alice) is not None
+    client.logout()
+    assert kept.find(alice) is None
+    assert bob.pk in kept._kept
+
+
+def test_login_goes_on_when_nothing_can_be_read(client: Client, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: Any) -> None:
+        raise OperationalError
+
+    monkeypatch.setattr(snapshot, "load", away)
+    client.force_login(alice)
+    assert kept.find(alice) is None
