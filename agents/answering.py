@@ -23,6 +23,7 @@ from agents.watching import Interrupted, Watch, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
 from llm_credentials.providers import LLMError, LLMMessage
+from llm_credentials.routing.receipt import left_behind
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
     if claim is None:
         return
     draft, ending = Draft(), _Ending()
+    left_behind.set(draft.left_behind)
     try:
         async with aclosing(_written(message_id, claim, draft, session_key)) as events:
             async for event in events:

@@ -10,7 +10,7 @@ from typing import Any, assert_never
 from agents.loop import Done, Event, Reasoning, StepReceipt, Stopped, StopReason, Text, ToolEnd, ToolStart
 from agents.receipts import receipt_json, usage_json
 from llm_credentials.providers import LLMError, LLMMessage, LLMResponse, TextPart
-from llm_credentials.routing.receipt import Receipt
+from llm_credentials.routing.receipt import Receipt, RoutedResponse
 
 KEEP_EVERY_S = 1.0
 
@@ -24,6 +24,8 @@ class Draft:
     messages: tuple[LLMMessage, ...] | None = None
     """What the loop added, once it has ended by itself."""
     stopped: StopReason | None = None
+    left_behind: list[RoutedResponse] = field(default_factory=list)
+    """Model calls that were ended before their end."""
     _kept_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -84,6 +86,7 @@ class Draft:
         return (LLMMessage.assistant((TextPart(text=text),) if text else ()),)
 
     def receipt(self, error: LLMError | None = None) -> dict[str, Any] | None:
-        """Of all model calls, a failed last one included."""
+        """Of all model calls, one that failed or was ended included."""
         failed = [error.receipt] if error is not None and error.receipt is not None else []
-        return receipt_json(self.responses, [*self.receipts, *failed])
+        ended = [answer.receipt for answer in self.left_behind]
+        return receipt_json([*self.responses, *self.left_behind], [*self.receipts, *ended, *failed])

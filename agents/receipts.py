@@ -10,7 +10,7 @@ from agents.loop import StopReason
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.providers import LLMError, LLMResponse, Usage
 from llm_credentials.providers.usage import add
-from llm_credentials.routing.receipt import Receipt
+from llm_credentials.routing.receipt import CANCELLED, OK, Receipt
 
 MAX_ATTEMPTS = 50
 
@@ -30,7 +30,7 @@ def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Receipt | 
     return {
         "provider": last.provider,
         "model": last.model,
-        "key_owner": next((a["key_owner"] for a in reversed(attempts) if a["outcome"] == "ok"), None),
+        "key_owner": next((a["key_owner"] for a in reversed(attempts) if a["outcome"] in (OK, CANCELLED)), None),
         "finish_reason": last.finish_reason,
         "steps": len(responses),
         "usage": usage_json(response.usage for response in responses),

@@ -19,6 +19,7 @@ from agents.watching import Interrupted, Watch, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
 from llm_credentials.providers import LLMError
+from llm_credentials.routing.receipt import left_behind
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ async def run_execute(run_id: UUID) -> Outcome:
         running = await in_database(AgentRun.objects.filter(pk=run_id, state=RunState.RUNNING).exists)
         return Outcome.HELD_BY_ANOTHER if running else Outcome.NOTHING_TO_DO
     draft = Draft()
+    left_behind.set(draft.left_behind)
     error: dict[str, Any] | None = None
     llm_error: LLMError | None = None
     state = RunState.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from agents import services
 from agents.models import MessageState, StoredMessage
 from agents.tests.live import SandboxJournal, Visitor, sandbox_key
 from agents.watching import CHANNEL
+from llm_credentials.models import UsageRecord
 from project.tests.servers import wait_until
 
 STOPPED_WITHIN_S = 2.0
@@ -80,9 +82,16 @@ def test_stream_stop_ends_the_call_upstream(visitor: Visitor, alice: User, journ
     kind, data = stream.last()
     assert (kind, data["state"]) == ("done", "stopped")
     assert "Stopped here." in data["html"]
+    assert "(estimated)" in data["html"]
     answer.refresh_from_db()
     assert "10" in answer.text
-    assert answer.receipt is None or answer.receipt["attempts"]
+    row = UsageRecord.objects.get(user=alice)
+    assert answer.receipt is not None
+    assert (answer.receipt["provider"], answer.receipt["key_owner"]) == ("sandbox", "user")
+    assert (answer.receipt["estimated"], answer.receipt["attempts"][0]["outcome"]) == (True, "cancelled")
+    assert (row.state, row.outcome) == ("estimated", "cancelled")
+    assert answer.receipt["usage"]["output_tokens"] == row.output_tokens
+    assert Decimal(answer.receipt["cost_usd"]) == row.cost_usd
 
 
 @pytest.mark.parametrize("channel", ["published", "noted in the row only"])

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from llm_credentials.ledger import budgets, pen
 from llm_credentials.ledger.budgets import Limits
-from llm_credentials.ledger.entries import LOST, Entry, Outcome, Reservation, Settlement, State, reservation
+from llm_credentials.ledger.entries import LOST, Entry, Outcome, Reservation, Settlement, State, UsedKey, reservation
 from llm_credentials.ledger.prices import Price
 from llm_credentials.models import UsageRecord
 from llm_credentials.wall import open_for
@@ -33,9 +33,9 @@ def reserve(entry: Entry, limits: Limits, worst: Price, prompt_tokens: int) -> R
     return asked
 
 
-def settle(reserved: Reservation, outcome: Outcome) -> bool:
+def settle(reserved: Reservation, outcome: Outcome, key: UsedKey | None = None) -> bool:
     """Close the attempt's row by what it came to; False if it was closed before. One given up as lost is corrected."""
-    return pen.write([], [Settlement(outcome=outcome, reservation=reserved)]) == 1
+    return pen.write([], [Settlement(outcome=outcome, reservation=reserved, key=key)]) == 1
 
 
 @open_for("closing what a crash left reserved")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from django.utils import timezone
@@ -20,6 +20,7 @@ from llm_credentials.providers import LLMError, Usage
 from llm_credentials.routing.receipt import KeyOwner
 
 State = UsageRecord.State
+UsedKey: TypeAlias = tuple[type[LLMCredential], UUID]
 
 LOST = "lost"
 """The outcome of an attempt whose end nobody wrote down."""
@@ -78,7 +79,7 @@ class Settlement:
     outcome: Outcome
     reservation: Reservation | None
     """None: it was in no ledger, and only the key's counters move."""
-    key: tuple[type[LLMCredential], UUID] | None = None
+    key: UsedKey | None = None
     """The stored key that it was sent with, to be counted; None when nothing left."""
     at: datetime = field(default_factory=timezone.now)
 

@@ -138,7 +138,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Statement
     if connection.vendor == "postgresql":
         names = [f"column{number}" for number in range(1, len(columns) + 1)]
         objects = [dict(zip(names, row, strict=True)) for row in rows]
-        return _recordset(tuple(kind for _, kind in columns)), [orjson.dumps(objects, default=str).decode()]
+        return _recordset(tuple(kind for _, kind in columns), len(rows)), [orjson.dumps(objects, default=str).decode()]
     return _values(len(rows), len(columns)), [_as_text(value) for row in rows for value in row]
 
 
@@ -147,10 +147,11 @@ def value(plain: UUID | datetime) -> Any:
     return plain if connection.vendor == "postgresql" else _as_text(plain)
 
 
-@lru_cache(maxsize=8)
-def _recordset(kinds: tuple[str, ...]) -> str:
+@lru_cache(maxsize=1000)
+def _recordset(kinds: tuple[str, ...], rows: int) -> str:
+    """The limit tells the planner how few they are; it would take them for a hundred, and read whole tables."""
     columns = ", ".join(f"column{number} {kind}" for number, kind in enumerate(kinds, start=1))
-    return f"json_to_recordset(%s::json) AS v ({columns})"
+    return f"(SELECT * FROM json_to_recordset(%s::json) AS r ({columns}) LIMIT {rows}) AS v"  # noqa: S608 (our names)
 
 
 @lru_cache(maxsize=1000)

@@ -35,7 +35,7 @@ class UsageRecord(models.Model):
         SYSTEM = "system", "System key"
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
-    call_id = models.UUIDField(default=uuid4, db_index=True)
+    call_id = models.UUIDField(default=uuid4)
     """The attempts of one call share it."""
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="llm_usage"
@@ -73,6 +73,7 @@ class UsageRecord(models.Model):
         indexes = [
             models.Index(fields=["user", "at"], name="usage_by_user_and_time"),
             models.Index(fields=["at"], name="usage_by_time"),
+            models.Index(fields=["at"], condition=models.Q(key_owner="system"), name="usage_of_the_site_by_time"),
             models.Index(fields=["at"], condition=models.Q(state="reserved"), name="usage_still_reserved"),
             models.Index(
                 fields=["token_id", "at"], condition=models.Q(token_id__isnull=False), name="usage_by_token_and_time"

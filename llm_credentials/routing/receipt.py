@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
@@ -72,3 +73,10 @@ class RoutedResponse(LLMResponse):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoutedEmbeddings(Embeddings):
     receipt: Receipt
+
+
+left_behind: ContextVar[list[RoutedResponse] | None] = ContextVar("left_behind", default=None)
+"""A list of the caller's, into which go answers whose reader left before their end: what had come, and the receipt.
+
+Nobody is there any more whom they could be handed to.
+"""

@@ -58,7 +58,7 @@ from llm_credentials.providers import (
     Usage,
 )
 from llm_credentials.routing import health, kept, marks
-from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse
+from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
 from llm_credentials.routing.snapshot import Loaded, Row
 from llm_credentials.routing.values import Candidate, Dropped, Route
 from llm_credentials.wall import acting_for
@@ -185,6 +185,7 @@ class Chain:
         self.prices: list[Price] = []
         """Of the attempts that may have been charged."""
         self.estimated = False
+        """Whether one of them is our own count."""
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
         self.call = Call(Right(loaded.user_id, token_id=token_id()), self._ended)
@@ -441,12 +442,18 @@ class Chain:
     async def _left(self, trial: _Trial, error: BaseException) -> None:
         """The caller went away, or something broke that is no failure of the provider."""
         leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
-        await self._book(trial, None, CANCELLED if leaving else type(error).__name__, None)
+        counted = await self._book(trial, None, CANCELLED if leaving else type(error).__name__, None)
+        if counted is not None and (answers := left_behind.get()) is not None:
+            partial_answer = replace(_partial(trial), usage=counted)
+            answers.append(routed(partial_answer, self.receipt(trial.candidate)))
 
-    async def _book(self, trial: _Trial, error: LLMError | None, outcome: str, answer: object) -> None:
-        """Write the attempt down, once, also when the caller is being cancelled. Never fails the call."""
+    async def _book(self, trial: _Trial, error: LLMError | None, outcome: str, answer: object) -> Usage | None:
+        """Write the attempt down, once, also when the caller is being cancelled. Never fails the call.
+
+        The usage that was written; None where nothing was used, or it had been written before.
+        """
         if trial.closed:
-            return
+            return None
         trial.closed = True
         key = trial.candidate.key
         latency_ms = self._ms_since(trial.started)
@@ -484,6 +491,7 @@ class Chain:
             steps.append(("marks", partial(marks.note, trial.row, verdict)))
         if steps:
             await _to_the_end(sync_to_async(_take)(steps, trial))
+        return None if state == State.VOID else counted
 
     def _counted(self, trial: _Trial, error: LLMError | None, answer: object) -> tuple[UsageRecord.State, Usage]:
         """The usage, made up for where the provider did not say, and how far it can be trusted."""

@@ -1,0 +1,91 @@
+"""The queries that every call makes, with a million users: their plans, beside those of a small database, and time.
+
+    TEST_DATABASE=postgres python benchmarks/tables.py [--users 1000000] [--credentials 5000000] [--usage 1000000]
+
+Ends with 1 if a large table is read from end to end, or if size changes how the database goes about a query.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import statistics
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from project import env  # noqa: E402
+
+env.use_settings("project.settings_test")
+
+import django  # noqa: E402
+
+django.setup()
+
+from django.contrib.auth.models import User  # noqa: E402
+from django.db import connection, connections  # noqa: E402
+
+from llm_credentials.routing import snapshot  # noqa: E402
+from llm_credentials.tests.big_tables import Plans, explained, fill, hot_queries  # noqa: E402
+
+_FIGURES = re.compile(r"\s*\(cost=[^)]*\)|\bn = \d+|'[^']*'|\b\d+\b")
+
+
+def shapes(plans: Plans) -> dict[str, str]:
+    """Without what depends on the rows."""
+    return {sql: _FIGURES.sub("", plan) for sql, plan in plans.seen.items()}
+
+
+def measured(*, users: int, credentials: int, usage: int) -> tuple[Plans, float]:
+    """The plans, and how long reading one user's snapshot takes, in milliseconds."""
+    name = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, serialize=False)
+    try:
+        began = time.monotonic()
+        user = fill(users=users, credentials=credentials, usage=usage)
+        took = time.monotonic() - began
+        print(f"{users:,} users, {credentials:,} credentials, {usage:,} usage rows: made in {took:.0f} s", flush=True)
+        with explained() as plans:
+            hot_queries(user)
+        return plans, _snapshot_ms(user)
+    finally:
+        connections.close_all()
+        connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def _snapshot_ms(user: User) -> float:
+    site, figures = snapshot.load_site(), []
+    for _ in range(50):
+        before = time.perf_counter()
+        snapshot.load(user, site)
+        figures.append((time.perf_counter() - before) * 1e3)
+    return statistics.median(figures)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=1_000_000)
+    parser.add_argument("--credentials", type=int, default=5_000_000)
+    parser.add_argument("--usage", type=int, default=1_000_000)
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    print(connection.vendor)
+    small, small_ms = measured(users=4_000, credentials=20_000, usage=20_000)
+    large, large_ms = measured(users=options.users, credentials=options.credentials, usage=options.usage)
+    for sql, plan in large.seen.items():
+        print(f"\n{sql[:150]}\n  " + plan.replace("\n", "\n  "))
+    changed = [sql for sql, shape in shapes(large).items() if shapes(small).get(sql, shape) != shape]
+    print(f"\nsnapshot of one user: {small_ms:.2f} ms small, {large_ms:.2f} ms large")
+    print(f"plans: {len(large.seen)}, reading a large table from end to end: {len(large.scans())}")
+    print(f"plans that size changes: {len(changed)}")
+    for sql in (*large.scans(), *changed):
+        print(f"  {sql[:200]}")
+    return 1 if large.scans() or changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
