@@ -124,7 +124,8 @@ def test_usage_chart_says_in_words_what_it_draws(visitor: Client, alice: User, m
 def test_usage_chart_has_a_bar_for_what_fits(visitor: Client, alice: User, march: None, days: int, unit: str) -> None:
     UsageRecordFactory(user=alice, at=NOW)
     first = (NOW - (days - 1) * DAY).date()
-    assert f"Cost per {unit}" in html(visitor.get(PAGE, {"from": first, "to": NOW.date()}))
+    text = html(visitor.get(PAGE, {"from": first, "to": NOW.date()}))
+    assert f"Cost per {unit}" in text and f"Figures by {unit}" in text
 
 
 @pytest.mark.parametrize(

@@ -268,15 +268,28 @@ class UsagePage:
         }
 
     @cached_property
-    def day_rows(self) -> list[tuple[date, Sums]]:
-        """Days on which something happened, the last one first."""
+    def rows(self) -> list[tuple[str, Sums]]:
+        """What each bar stands for in figures, the last one first; those without any request are left out."""
         found = []
-        for day, one in sorted(self.days.items(), reverse=True):
+        for bar in reversed(self.chart.bars):
             added = Sums.nothing()
-            for sums in one.values():
-                added.add(sums)
-            found.append((day, added))
+            for day, one in self.days.items():
+                if bar.first <= day <= bar.last:
+                    for sums in one.values():
+                        added.add(sums)
+            if added.requests:
+                found.append((self._when(bar), added))
         return found
+
+    @property
+    def rows_title(self) -> str:
+        return {"day": _("Figures by day"), "week": _("Figures by week"), "month": _("Figures by month")}[
+            self.chart.unit
+        ]
+
+    @property
+    def row_label(self) -> str:
+        return {"day": _("Day (UTC)"), "week": _("Week (UTC)"), "month": _("Month (UTC)")}[self.chart.unit]
 
     # The choices
 
