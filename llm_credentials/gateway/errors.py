@@ -9,6 +9,7 @@ from django.db import DatabaseError
 
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.providers import (
+    AccessWithdrawn,
     AuthenticationFailed,
     BadProviderResponse,
     BudgetExceeded,
@@ -55,6 +56,8 @@ _KINDS: Mapping[type[LLMError], tuple[int, str]] = {
     ConnectionFailed: (502, "connection_failed"),
     ProviderUnavailable: (503, "provider_unavailable"),
     BadProviderResponse: (502, "bad_provider_response"),
+    # Not to be tried again, as clients do with a 502.
+    AccessWithdrawn: (403, "access_withdrawn"),
     StreamInterrupted: (502, "stream_interrupted"),
     LLMError: (502, "provider_error"),
 }

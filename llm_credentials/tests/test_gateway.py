@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 
 from llm_credentials import services
 from llm_credentials.ledger import writer
+from llm_credentials.live import access
 from llm_credentials.models import GroupPolicy, LLMSettings, UsageRecord, UserCredential
 from llm_credentials.tests.factories import UserCredentialFactory
 from project.tests.servers import wait_until
@@ -375,7 +376,8 @@ def test_stream_ends_when_its_token_is_revoked(site: str, alice: User, sandbox_u
         services.token_revoke(user=alice, token_id=row.pk)
         rest = list(lines)
     assert "data: [DONE]" not in rest
-    assert json.loads([line for line in rest if line.startswith("data:")][-1][5:])["error"]["message"]
+    error = json.loads([line for line in rest if line.startswith("data:")][-1][5:])["error"]
+    assert (error["code"], error["message"]) == ("access_withdrawn", access.WORDS["token"])
     assert _record().state == "estimated"
 
 
