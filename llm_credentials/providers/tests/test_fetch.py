@@ -106,6 +106,7 @@ async def test_fetch_follows_to_what_it_may_call(status: bytes) -> None:
             b"http://metadata.google.internal/",
             b"https://[::1",
         ),
+        b"/" + b"a" * 3000,
         *(b"https://good.example@127.0.0.1/", b"http://example.com/", "https://①②⑦.0.0.1/".encode(), b"https://a b/"),
     ],
 )
