@@ -63,6 +63,7 @@ _PREPARE = """
 import json, sys
 import django
 django.setup()
+from llm_credentials.wall import open_process_for; open_process_for("a proof")
 from django.contrib.auth.models import User
 from llm_credentials import services
 keys = json.loads(sys.stdin.read())
@@ -81,6 +82,7 @@ print(json.dumps(found))
 _SESSIONS = """
 import django
 django.setup()
+from llm_credentials.wall import open_process_for; open_process_for("a proof")
 from django.contrib.sessions.models import Session
 for session in Session.objects.all():
     print(repr(session.get_decoded()))
@@ -414,7 +416,9 @@ def _look_around(site: Site, heard: Heard) -> None:
     heard.hear(
         "dumpdata",
         _in_site(
-            site, "from django.core.management import *; import django; django.setup(); call_command('dumpdata')"
+            site,
+            "from django.core.management import *; import django; django.setup(); "
+            "from llm_credentials.wall import open_process_for; open_process_for('a proof'); call_command('dumpdata')",
         ).encode(),
     )
     heard.hear("sessions", _in_site(site, _SESSIONS).encode())

@@ -45,6 +45,7 @@ serve_until_signal(0, "127.0.0.1", SandboxOptions(), lambda url: print(url, flus
 """
 _PREPARE = """
 import django; django.setup()
+from llm_credentials.wall import open_process_for; open_process_for("a proof")
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -61,6 +62,7 @@ call_command("token_create", "outage")
 """
 _ROWS = """
 import django; django.setup()
+from llm_credentials.wall import open_process_for; open_process_for("a proof")
 from llm_credentials.ledger import books
 from llm_credentials.models import UsageRecord
 books.sweep(older_than_s=0)

@@ -29,6 +29,7 @@ from django.db import connection, connections  # noqa: E402
 from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
 
 from llm_credentials import bridge  # noqa: E402
+from llm_credentials.wall import open_process_for  # noqa: E402
 from project.celery import app  # noqa: E402
 from project.tests import servers  # noqa: E402
 
@@ -37,6 +38,7 @@ from project.tests import servers  # noqa: E402
 def stage() -> Iterator[None]:
     """One after the other, never one within another."""
     logging.disable(logging.CRITICAL)
+    open_process_for("a proof")
     setup_test_environment()
     name = connection.settings_dict["NAME"]
     connection.creation.create_test_db(verbosity=0, serialize=False)

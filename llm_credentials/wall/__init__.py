@@ -5,7 +5,7 @@ user's table is refused unless somebody's rows are open (``acting_for``, a reque
 for a stated purpose (``open_for``). On PostgreSQL row-level security then leaves out every other row.
 """
 
-from llm_credentials.wall.standing import WallClosed, acting_for, open_for, owner_of
+from llm_credentials.wall.standing import WallClosed, acting_for, open_for, open_process_for, owner_of
 from llm_credentials.wall.tables import leave_out, owned
 
-__all__ = ["WallClosed", "acting_for", "leave_out", "open_for", "owned", "owner_of"]
+__all__ = ["WallClosed", "acting_for", "leave_out", "open_for", "open_process_for", "owned", "owner_of"]

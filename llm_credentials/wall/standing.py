@@ -45,11 +45,15 @@ class _OfRequest:
 _Standing: TypeAlias = str | _OfRequest | None
 # The bridge hands variables of this name on to its own loop.
 _standing: ContextVar[_Standing] = ContextVar("wall_standing", default=None)
+_unsaid: str | None = None
+"""What holds in this process where nobody has said."""
 
 
 def whose() -> str | None:
     """The id of the user whose rows are open, EVERYBODY, NOBODY, or None when nobody has said."""
     standing = _standing.get()
+    if standing is None:
+        return _unsaid
     return standing.whose() if isinstance(standing, _OfRequest) else standing
 
 
@@ -91,6 +95,15 @@ def open_for(purpose: str) -> Iterator[None]:
         yield
     finally:
         _standing.reset(token)
+
+
+def open_process_for(purpose: str) -> None:
+    """Open everybody's rows in all threads of this process where nothing else is said: for scripts of its operator,
+    never for one that serves users.
+    """
+    global _unsaid
+    assert purpose, "say what for"
+    _unsaid = EVERYBODY
 
 
 def owner_of(user_ids: QuerySet[Any, Any]) -> Any:

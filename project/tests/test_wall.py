@@ -396,3 +396,14 @@ def test_request_opens_its_users_rows_and_leaves_nothing_open(
         assert set(seen_by_view()) == {str(alice.pk)}
         with pytest.raises(WallClosed):
             UserCredential.objects.count()
+
+
+def test_process_of_an_operator_may_be_open_where_nothing_is_said(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_credentials.wall import open_process_for, standing
+
+    monkeypatch.setattr(standing, "_unsaid", None)
+    with nothing_open():
+        open_process_for("a proof")
+        assert UserCredential.objects.count() == 0
+        with acting_for(alice.pk):
+            assert standing.whose() == str(alice.pk)
