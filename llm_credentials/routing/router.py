@@ -189,6 +189,8 @@ class Chain:
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
         self.call = Call(Right(loaded.user_id, token_id=token_id()), self._ended)
+        self.renewed: dict[str, Row] = {}
+        """Keys that were replaced since the snapshot was read."""
         self.looked_at = self.loop.time()
         """When what the snapshot says was last known to hold."""
         self.flowing: tuple[_Trial, AsyncGenerator[Any, None]] | None = None
@@ -370,7 +372,8 @@ class Chain:
 
     async def _row(self, candidate: Candidate) -> Row | None:
         """The candidate's key, and the call resting on it; None if it went out of use since the call began."""
-        key, row = candidate.key, self.loaded.rows[candidate.key.ref]
+        key = candidate.key
+        row = self.renewed.get(key.ref) or self.loaded.rows[key.ref]
         right = self.call.right = replace(self.call.right, key=None if key.id is None else (key.owner, key.id))
         gone = self.call.reason
         if gone is None and self.loop.time() - self.looked_at >= LOOK_AGAIN_S and not kept.is_current(self.loaded):
@@ -411,6 +414,9 @@ class Chain:
         candidate = trial.candidate
         if self.first is None or self.first[0] is candidate:
             self.first = (candidate, error)
+        if isinstance(error, AuthenticationFailed) and trial.number == 1 and await self._was_replaced(trial):
+            self.again = candidate
+            return
         verdict = rule(error)
         pause_s = _pause_s(verdict, error) if trial.number == 1 else None
         if pause_s is not None and pause_s < self._remaining():
@@ -421,6 +427,14 @@ class Chain:
         else:
             error.receipt = self.receipt(candidate)
             raise error
+
+    async def _was_replaced(self, trial: _Trial) -> bool:
+        """Whether the refused key has a successor that this call has not heard of yet."""
+        now = await sync_to_async(kept.row_now)(trial.row)
+        if now is None or now.version == trial.row.version or now.fingerprint == trial.row.fingerprint:
+            return False
+        self.renewed[trial.candidate.key.ref] = now
+        return True
 
     def _nobody(self) -> LLMError:
         """The error of a call that nobody answered."""

@@ -20,6 +20,7 @@ from llm_credentials.factory import client_for, open_client
 from llm_credentials.live import access, calls
 from llm_credentials.models import PersonalAccessToken, SystemConfig, UsageRecord, UserCredential
 from llm_credentials.providers import AccessWithdrawn, LLMMessage, StreamInterrupted
+from llm_credentials.routing import kept
 from llm_credentials.services import credential_save, token_create
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 from llm_credentials.tests.test_live_changes import elsewhere
@@ -246,6 +247,20 @@ def test_chain_does_not_go_on_to_a_key_that_was_removed_meanwhile(
     elsewhere(lambda: UserCredential.objects.filter(pk=second.pk).update(is_active=False))
     assert reader.ended() is not None
     assert asked(sandbox_url, NEW_KEY) == []
+
+
+def test_key_that_was_replaced_and_revoked_a_moment_ago_fails_no_call(
+    alice: User, credential: UserCredential, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider refuses the old key before this process has heard of the new one."""
+    UserCredential.objects.update(model="sandbox-instant")
+    elsewhere(lambda: credential_save(user=alice, provider="sandbox", api_key="sbx-bad-live-00000001"))
+    stale = kept.load(alice)
+    monkeypatch.setattr(kept, "find", lambda user: stale)
+    elsewhere(lambda: credential_save(user=alice, provider="sandbox", api_key=NEW_KEY))
+    answer = bridge.run(client_for(alice).complete, [LLMMessage.user("What is 6 * 7?")])
+    assert [attempt.outcome for attempt in answer.receipt.attempts] == ["AuthenticationFailed", "ok"]
+    wait_until(lambda: UserCredential.objects.get().status == "valid", "the new key's status")
 
 
 # Clients
