@@ -20,6 +20,7 @@ from llm_credentials.factory import client_for
 from llm_credentials.models import ConnectionTest, UserCredential
 from llm_credentials.providers import LLMError, LLMMessage
 from llm_credentials.providers.sandbox.running import start_sandbox_thread
+from project.tests.servers import wait_until
 
 WORDS = AuditUnavailable.user_message
 
@@ -127,5 +128,5 @@ def test_void_reservation_is_left_behind(owner: User, no_trail: None) -> None:
 
     with pytest.raises(AuditUnavailable):
         bridge.run(client_for(owner).complete, [LLMMessage.user("Hello")])
-    row = UsageRecord.objects.get(user=owner)
+    row = wait_until(lambda: UsageRecord.objects.filter(user=owner).exclude(state="reserved").first(), "its settlement")
     assert (row.state, row.outcome, row.cost_usd) == ("void", "AuditUnavailable", 0)

@@ -42,6 +42,7 @@ from allauth.mfa.utils import decrypt
 from llm_credentials.models import PersonalAccessToken, UserCredential
 from llm_credentials.providers import CredentialUnreadable
 
+from llm_credentials.wall import open_for
 def said(*command):
     out = io.StringIO()
     try:
@@ -62,9 +63,11 @@ def secret(factor):
     except Exception as error:
         return None
 
+everybody = open_for("a drill")
 visitor = Client(SERVER_NAME="localhost")
 visitor.force_login(User.objects.get(username="alice"))
 page = visitor.get("/settings/llm/")
+everybody.__enter__()
 print(json.dumps({
     "checks": [str(found.id) for found in run_checks(databases=["default"], include_deployment_checks=True)],
     "keys": {f"{row.user.username} {row.provider}": opened(row) for row in UserCredential.objects.all()},
