@@ -29,6 +29,7 @@ django.setup()
 from django.contrib.auth.models import User  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 
+from llm_credentials import wall  # noqa: E402
 from llm_credentials.routing import snapshot  # noqa: E402
 from llm_credentials.tests.big_tables import Plans, explained, fill, hot_queries  # noqa: E402
 
@@ -88,4 +89,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with wall.open_for("a benchmark"):
+        sys.exit(main())

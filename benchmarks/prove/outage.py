@@ -50,7 +50,9 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
+from llm_credentials import wall
 from llm_credentials.models import UserCredential
+wall.open_for("a proof").__enter__()
 user = User.objects.create_user("outage", "outage@example.com", "outage-password")
 row = UserCredential(user=user, provider="sandbox", model="sandbox-instant")
 row.seal("sbx-good-outage-0123456789")
@@ -64,7 +66,9 @@ _ROWS = """
 import django; django.setup()
 from llm_credentials.wall import open_process_for; open_process_for("a proof")
 from llm_credentials.ledger import books
+from llm_credentials import wall
 from llm_credentials.models import UsageRecord
+wall.open_for("a proof").__enter__()
 books.sweep(older_than_s=0)
 print(UsageRecord.objects.exclude(state="void").count(), UsageRecord.objects.filter(outcome="ok").count())
 """

@@ -45,7 +45,7 @@ from django.contrib.auth.models import User  # noqa: E402
 from django.db import connection, connections  # noqa: E402
 
 from benchmarks.prove.report import Line, print_lines  # noqa: E402
-from llm_credentials import bridge  # noqa: E402
+from llm_credentials import bridge, wall  # noqa: E402
 from llm_credentials.factory import client_for  # noqa: E402
 from llm_credentials.ledger import books, budgets, prices, writer  # noqa: E402
 from llm_credentials.ledger.budgets import Limits  # noqa: E402
@@ -356,7 +356,7 @@ PARTS: dict[str, Callable[..., Iterator[Line]]] = {
 
 
 def lines(only: str | None = None, **sizes: int) -> Iterator[Line]:
-    with _stage() as url:
+    with wall.open_for("a proof"), _stage() as url:
         for name, part in PARTS.items():
             if only in (None, name):
                 yield from part(url, **(sizes if part is ledger else {}))
