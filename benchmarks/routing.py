@@ -31,7 +31,7 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.test.utils import CaptureQueriesContext  # noqa: E402
 
 from llm_credentials import bridge, wall  # noqa: E402
@@ -209,8 +209,8 @@ def main() -> None:
         sandbox.terminate()
         sandbox.wait(10)
         bridge.close()
-        connections.close_all()
-        connection.creation.destroy_test_db(name, verbosity=0)
+        writer.close()
+        servers.drop_database(name)
 
 
 if __name__ == "__main__":

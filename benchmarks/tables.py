@@ -27,11 +27,12 @@ import django  # noqa: E402
 django.setup()
 
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connection  # noqa: E402
 
 from llm_credentials import wall  # noqa: E402
 from llm_credentials.routing import snapshot  # noqa: E402
 from llm_credentials.tests.big_tables import Plans, explained, fill, hot_queries  # noqa: E402
+from project.tests import servers  # noqa: E402
 
 _FIGURES = re.compile(r"\s*\(cost=[^)]*\)|\bn = \d+|'[^']*'|\b\d+\b")
 
@@ -54,8 +55,7 @@ def measured(*, users: int, credentials: int, usage: int) -> tuple[Plans, float]
             hot_queries(user)
         return plans, _snapshot_ms(user)
     finally:
-        connections.close_all()
-        connection.creation.destroy_test_db(name, verbosity=0)
+        servers.drop_database(name)
 
 
 def _snapshot_ms(user: User) -> float:

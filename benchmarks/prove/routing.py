@@ -78,9 +78,8 @@ def _figure(name: str, value: object, good: bool, must: str) -> Line:
 @contextmanager
 def _stage() -> Iterator[str]:
     """A fresh database, Valkey and a sandbox in a process of its own; yields the sandbox's address."""
-    creation = connection.creation
     name = connection.settings_dict["NAME"]
-    creation.create_test_db(verbosity=0, serialize=False)
+    connection.creation.create_test_db(verbosity=0, serialize=False)
     sandbox = subprocess.Popen([sys.executable, "-c", _SANDBOX], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert sandbox.stdout is not None
     try:
@@ -94,8 +93,7 @@ def _stage() -> Iterator[str]:
         sandbox.wait(10)
         bridge.close()
         writer.close()
-        connections.close_all()
-        creation.destroy_test_db(name, verbosity=0)
+        servers.drop_database(name)
 
 
 @contextmanager

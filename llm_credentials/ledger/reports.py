@@ -13,7 +13,7 @@ from django.db.models import DateField, Q, QuerySet, Value
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from llm_credentials.ledger import rollups, sums
+from llm_credentials.ledger import rollups, sums, writer
 from llm_credentials.ledger.sums import NAMES, Sums
 from llm_credentials.models import UsageRecord
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
@@ -117,6 +117,7 @@ class Report:
     @cached_property
     def _live(self) -> list[tuple[dict[str, Any], Sums]]:
         days = self._days.unrolled
+        writer.flush()  # what was just called is in it
         with self._whose():
             return [(self._key(row), Sums.of_row(row)) for row in self._live_rows(days)] if days else []
 

@@ -117,6 +117,20 @@ def nothing_open() -> Iterator[None]:
         standing.end_request(token)
 
 
+def drop_database(name: str) -> None:
+    """Remove the test database that this process made, whoever of its threads still holds a connection to it."""
+    from django.db import connection, connections
+
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+    connections.close_all()
+    connection.creation.destroy_test_db(name, verbosity=0)
+
+
 def valkey_answers(path: Path) -> bool:
     """The socket is there a moment before anybody listens to it."""
     try:
