@@ -27,7 +27,7 @@ import django  # noqa: E402
 django.setup()
 
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection  # noqa: E402
+from django.db import connection, transaction  # noqa: E402
 
 from llm_credentials import wall  # noqa: E402
 from llm_credentials.routing import snapshot  # noqa: E402
@@ -51,7 +51,8 @@ def measured(*, users: int, credentials: int, usage: int) -> tuple[Plans, float]
         user = fill(users=users, credentials=credentials, usage=usage)
         took = time.monotonic() - began
         print(f"{users:,} users, {credentials:,} credentials, {usage:,} usage rows: made in {took:.0f} s", flush=True)
-        with explained() as plans:
+        # Within a transaction the ledger's pen goes through Django, where its statements are seen.
+        with transaction.atomic(), explained() as plans:
             hot_queries(user)
         return plans, _snapshot_ms(user)
     finally:

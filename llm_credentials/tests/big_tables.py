@@ -116,12 +116,14 @@ def explained() -> Iterator[Plans]:
 
     def explain(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
         nonlocal explaining
-        if not explaining and sql.startswith(("SELECT", "UPDATE")):
+        # What the wall says first is said again when the plan is asked for.
+        asked = sql.partition("; ")[2] if sql.startswith("SET LOCAL") else sql
+        if not explaining and asked.startswith(("SELECT", "UPDATE")):
             explaining = True
             try:
                 with connection.cursor() as cursor:
-                    cursor.execute(f"EXPLAIN {'' if _on_postgresql() else 'QUERY PLAN '}{sql}", params)
-                    plans.seen[sql] = "\n".join(str(row[-1]) for row in cursor.fetchall())
+                    cursor.execute(f"EXPLAIN {'' if _on_postgresql() else 'QUERY PLAN '}{asked}", params)
+                    plans.seen[asked] = "\n".join(str(row[-1]) for row in cursor.fetchall())
             finally:
                 explaining = False
         return execute(sql, params, many, context)
