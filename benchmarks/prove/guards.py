@@ -894,4 +894,42 @@ INPUT: Final = [
     ),
 ]
 
-GUARDS: Final = [*OWN_ROWS, *SEALING, *ROTATION, *AUDIT, *EGRESS, *ACCESS, *SILENCE, *USE, *INPUT]
+SECOND: Final = [
+    Guard(
+        "no statement about users' rows unless somebody said whose",
+        f"{LLM}/wall/statements.py",
+        "    table = named_in(sql)\n",
+        "    table = None\n",
+        ("project/tests/test_wall.py",),
+    ),
+    Guard(
+        "work for one user stays with that user",
+        f"{LLM}/wall/standing.py",
+        "    if now not in (None, EVERYBODY, wanted) and wanted != NOBODY:\n",
+        "    if False:\n",
+        ("project/tests/test_wall.py",),
+    ),
+    Guard(
+        "no stored key in a request",
+        f"{LLM}/factory.py",
+        "            loaded.tripwire.refuse(leaving)\n",
+        "            pass\n",
+        ("agents/tests/test_tripwire.py",),
+    ),
+    Guard(
+        "no stored key in a message",
+        "agents/services.py",
+        "    if secret := tripwire_for(user).name_in(text):\n",
+        "    if secret := None:\n",
+        ("agents/tests/test_tripwire.py",),
+    ),
+    Guard(
+        "no stored key in a tool's answer",
+        "agents/loop.py",
+        "content=guard.redacted(answer) if guard else answer",
+        "content=answer",
+        ("agents/tests/test_tripwire.py",),
+    ),
+]
+
+GUARDS: Final = [*SECOND, *OWN_ROWS, *SEALING, *ROTATION, *AUDIT, *EGRESS, *ACCESS, *SILENCE, *USE, *INPUT]
