@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 else:
     _UserAdmin = UserAdmin
 
+admin.site.site_header = admin.site.site_title = f"{settings.SITE_NAME} administration"
+admin.site.index_title = "Everything of this site"
 admin.site.unregister(User)
 
 

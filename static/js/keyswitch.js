@@ -38,6 +38,9 @@ function reveal(button, visible) {
   button.querySelector("[data-when=visible]").hidden = !visible;
 }
 
+// On a narrow screen the row of tabs is longer than the screen.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 document.addEventListener("click", (event) => {
   const target = event.target instanceof Element ? event.target : null;
   if (!target) return;
