@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.http import Http404, HttpResponse
 from django.urls import reverse
-from ninja import Router, Schema
+from ninja import Body, Router, Schema
 from ninja.responses import Status
 from pydantic import ConfigDict, Field
 
@@ -50,6 +50,10 @@ class CredentialFields(StrictSchema):
     model: str | None = None
     base_url: str | None = None
     options: dict[str, str] | None = None
+
+
+NOTHING = CredentialFields.model_construct()
+"""Of a request without a body."""
 
 
 class CredentialIn(CredentialFields):
@@ -241,11 +245,11 @@ def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
 
 @router.post("/{provider}/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start")
 def connection_test_start(
-    request: ApiRequest, provider: str, payload: CredentialFields | None = None, name: str = "default"
+    request: ApiRequest, provider: str, payload: Annotated[CredentialFields, Body()] = NOTHING, name: str = "default"
 ) -> Any:
     """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``."""
     require_scope(request, "credentials")
-    unsaved = Draft(**payload.dict()) if payload is not None and payload.dict(exclude_none=True) else None
+    unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
     test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
     enqueue_connection_test(test)
     return Status(202, connection_test_out(test))

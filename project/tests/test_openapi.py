@@ -1,0 +1,101 @@
+"""The whole OpenAPI document, held against what the API really answers, as two users at once: every check there is."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import schemathesis
+from django.contrib.auth.models import User
+from django.contrib.staticfiles.finders import find
+from django.core.wsgi import get_wsgi_application
+from django.test import Client
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.core.failures import FailureGroup
+from schemathesis.generation import GenerationMode
+
+from llm_credentials import services
+
+EXAMPLES = 6
+"""Of each kind (good and bad input), operation and run."""
+MANY_EXAMPLES = 200
+GOOD_INPUT_GETS = ["2xx", "401", "403", "404", "409", "412", "422", "429"]
+"""422 where only what is stored, the organisation's policy or two fields together say that something cannot be."""
+
+
+@pytest.fixture
+def unlimited(settings: Any) -> None:
+    """Or all but the first answers would be the same."""
+    settings.LLM_RATES = {kind: {} for kind in settings.LLM_RATES}
+
+
+@pytest.fixture
+def document(unlimited: None, sandbox_url: str, alice: User, bob: User) -> Any:
+    services.credential_save(user=alice, provider="sandbox", api_key="sbx-good-CANARY-0123456789")
+    found = schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
+    found.config.checks.positive_data_acceptance.expected_statuses = GOOD_INPUT_GETS
+    return found
+
+
+def _hold(document: Any, users: list[User], examples: int) -> None:
+    headers = [{"Authorization": f"Bearer {services.token_create(user=user)[1]}"} for user in users]
+    failures = []
+    for result in document.get_all_operations():
+        operation = result.ok()
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            try:
+                _hold_operation(operation, mode, headers, examples)
+            except FailureGroup as found:
+                failures += [f"{operation.label}: {each}" for each in found.exceptions]
+    assert not failures, "\n\n".join(failures)
+
+
+def _hold_operation(operation: Any, mode: GenerationMode, headers: list[dict[str, str]], examples: int) -> None:
+    @given(case=operation.as_strategy(generation_mode=mode), who=st.sampled_from(headers))
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    def hold(case: Any, who: dict[str, str]) -> None:
+        case.call_and_validate(headers=who)
+
+    hold()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_api_answers_as_its_document_says(document: Any, alice: User, bob: User) -> None:
+    _hold(document, [alice, bob], EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_api_answers_many_requests_as_its_document_says(document: Any, alice: User, bob: User) -> None:
+    _hold(document, [alice, bob], MANY_EXAMPLES)
+
+
+def test_docs_page_asks_nobody_else(client: Client) -> None:
+    page = client.get("/api/docs").content.decode()
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', page)) >= {"/static/ninja/swagger-ui-bundle.js"}
+    assert not re.search(r'(?:src|href)="(?!/static/)', page)
+    assert not re.search(r"<script(?![^>]*(?:src=|application/json))|\sstyle=|\son\w+=", page)
+    for path in re.findall(r'(?:src|href)="/static/([^"]*)"', page):
+        assert find(path), path
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+def test_unknown_address_answers_in_the_shape_of_errors(client: Client, method: str) -> None:
+    for path in ("/api/nowhere", "/api/user/nowhere", "/api/user/tokens/no-uuid"):
+        response = getattr(client, method)(path)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_wrong_method_answers_in_the_shape_of_errors(client: Client) -> None:
+    response = client.put("/api/user/llm-credentials")
+    assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert "GET" in response.headers["Allow"]
