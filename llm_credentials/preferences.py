@@ -67,7 +67,7 @@ def _flag(value: object) -> bool:
     return clean_flag(value, "value")
 
 
-def _temperature(value: object) -> float | None:
+def clean_temperature(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -77,7 +77,7 @@ def _temperature(value: object) -> float | None:
     return float(value)
 
 
-def _max_tokens(value: object) -> int | None:
+def clean_max_tokens(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
@@ -112,8 +112,8 @@ def _muted(value: object) -> list[str]:
 _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "default_provider": lambda value: clean_provider(value).slug if value else "",
     "fallback_to_system": _flag,
-    "temperature": _temperature,
-    "max_tokens": _max_tokens,
+    "temperature": clean_temperature,
+    "max_tokens": clean_max_tokens,
     "strategy": _strategy,
     "monthly_budget_usd": clean_budget,
     "budget_stops": _flag,
@@ -201,8 +201,8 @@ def _override(
     cleaned: dict[str, Any] = {}
     cleaners: Mapping[str, Callable[[], Any]] = {
         "model": lambda: clean_model(model),
-        "temperature": lambda: _temperature(temperature),
-        "max_tokens": lambda: _max_tokens(max_tokens),
+        "temperature": lambda: clean_temperature(temperature),
+        "max_tokens": lambda: clean_max_tokens(max_tokens),
         "fallback_to_system": lambda: None if fallback_to_system is None else _flag(fallback_to_system),
     }
     for name, clean in cleaners.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -21,7 +21,14 @@ from llm_credentials import canary, keyring
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.live import tokens
 from llm_credentials.live.changes import site_changed, user_changed
-from llm_credentials.models import ConnectionTest, PersonalAccessToken, SystemConfig, SystemCredential, UserCredential
+from llm_credentials.models import (
+    ConnectionTest,
+    EnvironmentCredential,
+    PersonalAccessToken,
+    SystemConfig,
+    SystemCredential,
+    UserCredential,
+)
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.notices import Kind, notify
@@ -40,6 +47,7 @@ from llm_credentials.validation import (
     clean_options,
     clean_priority,
     clean_provider,
+    collect,
     validate_destination,
 )
 
@@ -73,6 +81,7 @@ _KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_deta
 """What changes with a key."""
 
 Row = TypeVar("Row", UserCredential, SystemCredential)
+StoredKey: TypeAlias = LLMCredential | EnvironmentCredential
 
 
 # Credentials
@@ -125,7 +134,7 @@ class SavedSystemCredential:
 def credential_check(
     *,
     provider: str,
-    stored: LLMCredential | None,
+    stored: StoredKey | None,
     draft: Draft | None,
     name: str = "default",
 ) -> CheckedCredential:
@@ -136,12 +145,12 @@ def credential_check(
     errors: dict[str, list[str]] = {}
     has_key = stored is not None and stored.has_key
     stored_model = stored.model if stored is not None else ""
-    api_key = _collect(errors, lambda: clean_api_key(typed.api_key, spec, stored=has_key))
-    model = _collect(errors, lambda: clean_model(typed.model) if typed.model is not None else stored_model) or ""
-    base_url = _collect(errors, lambda: _address(spec, typed.base_url, stored)) or ""
-    options = _collect(errors, lambda: _options(spec, typed.options, stored)) or {}
+    api_key = collect(errors, lambda: clean_api_key(typed.api_key, spec, stored=has_key))
+    model = collect(errors, lambda: clean_model(typed.model) if typed.model is not None else stored_model) or ""
+    base_url = collect(errors, lambda: _address(spec, typed.base_url, stored)) or ""
+    options = collect(errors, lambda: _options(spec, typed.options, stored)) or {}
     if api_key is not None:
-        _collect(errors, _require_ring)
+        collect(errors, _require_ring)
     elif "api_key" not in errors and "base_url" not in errors:
         if has_key and stored is not None and base_url != stored.base_url:
             errors["api_key"] = [REENTER]
@@ -166,18 +175,6 @@ def changes_key(*, user: AbstractBaseUser, provider: str, name: str, draft: Draf
     return any(checked.options.get(each) != stored.options.get(each) for each in secret)
 
 
-Value = TypeVar("Value")
-
-
-def _collect(errors: dict[str, list[str]], clean: Callable[[], Value]) -> Value | None:
-    """The cleaned value; its errors join the others, so that a form can show them all at once."""
-    try:
-        return clean()
-    except ValidationError as error:
-        errors.update(error.message_dict)
-        return None
-
-
 def _require_ring() -> None:
     try:
         keyring.ring()
@@ -185,13 +182,13 @@ def _require_ring() -> None:
         raise ValidationError({"api_key": [NO_RING]}) from None
 
 
-def _address(spec: ProviderSpec, typed: str | None, stored: LLMCredential | None) -> str:
+def _address(spec: ProviderSpec, typed: str | None, stored: StoredKey | None) -> str:
     if typed is None and stored is not None:
         return stored.base_url
     return validate_destination(spec.slug, typed or "")
 
 
-def _options(spec: ProviderSpec, typed: Mapping[str, Any] | None, stored: LLMCredential | None) -> dict[str, str]:
+def _options(spec: ProviderSpec, typed: Mapping[str, Any] | None, stored: StoredKey | None) -> dict[str, str]:
     if typed is None and stored is not None:
         return dict(stored.options)
     return clean_options(typed or {}, spec)

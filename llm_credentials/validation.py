@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.views.decorators.debug import sensitive_variables
@@ -28,6 +28,18 @@ _VISIBLE_ASCII = frozenset(string.printable) - frozenset(string.whitespace)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 _MASK = re.compile(r"(?:•+|\*{3,})\s*[\x21-\x7e]{0,8}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0080-\u009f\u2028\u2029\ud800-\udfff]")
+
+
+Value = TypeVar("Value")
+
+
+def collect(errors: dict[str, list[str]], clean: Callable[[], Value]) -> Value | None:
+    """The cleaned value; its errors join the others, so that a form can show them all at once."""
+    try:
+        return clean()
+    except ValidationError as error:
+        errors.update(error.message_dict)
+        return None
 
 
 def clean_provider(slug: object) -> ProviderSpec:

@@ -129,8 +129,8 @@ def _load(user: Person, site: Site) -> Loaded:
         keys=tuple(_key(row) for row in own),
         system_keys=tuple(_key(row) for row in site.rows),
         overrides={override.task: _override(override) for override in TaskOverride.objects.for_user(user)},
-        completions=_choice(config.get("completions_config")),
-        embeddings=_choice(config.get("embeddings_config")),
+        completions=system_choice(config.get("completions_config")),
+        embeddings=system_choice(config.get("embeddings_config")),
         default_provider=conf.default_provider(),
         policy=policy,
         system_unpriced=limits.system_unpriced,
@@ -217,7 +217,7 @@ def _override(row: TaskOverride) -> Override:
     )
 
 
-def _choice(value: object) -> SystemChoice:
+def system_choice(value: object) -> SystemChoice:
     """Staff may write anything into a JSON field: what does not fit counts as not set."""
     if not isinstance(value, Mapping):
         return SystemChoice()
