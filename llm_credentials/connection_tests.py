@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import structlog
@@ -26,8 +27,10 @@ from llm_credentials import bridge, limits, services
 from llm_credentials.audit import Action, AuditUnavailable, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
-from llm_credentials.models import ConnectionTest, UserCredential
-from llm_credentials.policies import allows_own_key, check_own_key, policy_of
+from llm_credentials.models import ConnectionTest, SystemCredential, UserCredential
+from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
+from llm_credentials.models.sealed import KeyHolder, LLMCredential
+from llm_credentials.policies import allows_own_key, check_own_key, may_change_site, policy_of
 from llm_credentials.providers import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -56,7 +59,13 @@ ABANDONED_AFTER_S = 60
 """A test that is not finished by then has lost its worker."""
 MODELS_CACHE_S = 600
 _WAITING, _KEPT = ConnectionTest.Replacement.WAITING, ConnectionTest.Replacement.KEPT
+REMOVED = "The key was removed before it could be tested."
+EMBEDDINGS_ROLE = "embeddings"
+"""The name of a test of the site's embeddings: asked for a vector, not for an answer."""
 OUR_FAULT = "The test broke off through a fault of this site. Nothing was changed; its operator finds it in the log."
+
+
+SiteKey: TypeAlias = SystemCredential | EnvironmentCredential
 
 
 class TestBusy(Exception):
@@ -118,20 +127,38 @@ def test_start(
         draft.replaces, draft.replaces_version = replaces, replaces.version
         draft.replacement = ConnectionTest.Replacement.WAITING
     check_own_key(policy_of(user), spec, model=draft.model, base_url=draft.base_url)
-    try:
-        with transaction.atomic():
-            draft.save(force_insert=True)
-            target = target_of("test", spec.slug, draft.pk)
-            note(action=Action.TEST_START, subject=str(user.pk), target=target)
-    except IntegrityError:
-        running = ConnectionTest.objects.for_user(user).filter(provider=provider, name=name).unfinished().first()
-        raise TestBusy(running) from None
-    if draft.has_key:
-        _destroy_later(draft.pk)
-    return draft
+    return _queued(draft)
 
 
 test_start.__test__ = False  # type: ignore[attr-defined]
+
+
+def site_test_start(
+    *, user: AbstractBaseUser, provider: str, role: str, stored: SiteKey | None, unsaved: Draft | None
+) -> ConnectionTest:
+    """As ``test_start``, of a key of the site, for somebody of whom the caller has checked that they may.
+
+    ``role``: the test's name, by which two of one role are not run at once. Raises ValidationError, TestBusy and
+    TestLimited.
+    """
+    spec = clean_provider(provider)
+    _spend("test", user, spec)
+    expire_abandoned(user)
+    return _queued(_draft(user, spec, role, stored, unsaved, for_site=True))
+
+
+def _queued(draft: ConnectionTest) -> ConnectionTest:
+    try:
+        with transaction.atomic():
+            draft.save(force_insert=True)
+            subject = "system" if draft.for_site else str(draft.user_id)
+            note(action=Action.TEST_START, subject=subject, target=target_of("test", draft.provider, draft.pk))
+    except IntegrityError:
+        same = ConnectionTest.objects.filter(user_id=draft.user_id, provider=draft.provider, name=draft.name)
+        raise TestBusy(same.filter(for_site=draft.for_site).unfinished().first()) from None
+    if draft.has_key:
+        _destroy_later(draft.pk)
+    return draft
 
 
 def _spend(kind: str, user: AbstractBaseUser, spec: ProviderSpec) -> None:
@@ -142,13 +169,22 @@ def _spend(kind: str, user: AbstractBaseUser, spec: ProviderSpec) -> None:
 
 
 def _draft(
-    user: AbstractBaseUser, spec: ProviderSpec, name: str, credential: UserCredential | None, unsaved: Draft | None
+    user: AbstractBaseUser,
+    spec: ProviderSpec,
+    name: str,
+    credential: UserCredential | SiteKey | None,
+    unsaved: Draft | None,
+    *,
+    for_site: bool = False,
 ) -> ConnectionTest:
     """The row for this test: the stored key as it is, or the typed one sealed beside its typed destination."""
     given = services.credential_check(provider=spec.slug, name=name, stored=credential, draft=unsaved)
+    stored = credential if given.api_key is None else None
     test = ConnectionTest(
         user_id=user.pk,
-        credential=credential if given.api_key is None else None,
+        credential=stored if isinstance(stored, UserCredential) else None,
+        for_site=for_site,
+        system_credential_id=stored.pk if isinstance(stored, SystemCredential) else None,
         provider=spec.slug,
         name=name,
         base_url=given.base_url,
@@ -220,18 +256,23 @@ def _test_run(test_id: UUID | str) -> None:
     if not claimed:
         return
     test = ConnectionTest.objects.select_related("credential", "user").get(pk=test_id)
-    stored = test.credential
+    subject = _subject(test)
+    if subject is None:
+        _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=REMOVED, status=None, steps=[]), None)
+        return
+    stored = subject if isinstance(subject, LLMCredential) else None
     # What was tried with another model or other options says nothing about the key as it is stored.
-    as_stored = stored is not None and (stored.model, stored.options) == (test.model, test.options)
-    version = stored.version if stored is not None and as_stored else None
+    same_model = stored is not None and stored.model == test.model
+    about_key = stored is not None and stored.options == test.options and (same_model or test.for_site)
+    version = stored.version if stored is not None and about_key else None
     try:
-        check_own_key(policy_of(test.user), test.spec, model=test.model, base_url=test.base_url)
+        _check_allowed(test)
     except ValidationError as refusal:
         detail = " ".join(refusal.messages)
         _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=detail, status=None, steps=[]), None)
         return
     try:
-        outcome = bridge.run(_examine, test)
+        outcome = bridge.run(_examine, test, subject)
     except AuditUnavailable as error:
         _finish(
             test, _Outcome(state=ConnectionTest.State.ERROR, detail=error.user_message, status=None, steps=[]), None
@@ -240,10 +281,30 @@ def _test_run(test_id: UUID | str) -> None:
     except Exception:
         _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=OUR_FAULT, status=None, steps=[]), None)
         raise
+    if outcome.status == "error" and not same_model:
+        outcome.status = None
     _finish(test, outcome, version)
 
 
 test_run.__test__ = False  # type: ignore[attr-defined]
+
+
+def _subject(test: ConnectionTest) -> KeyHolder | EnvironmentCredential | None:
+    """What holds the key under test; None: it was removed meanwhile."""
+    if test.system_credential_id is not None:
+        return SystemCredential.objects.filter(pk=test.system_credential_id).first()
+    if test.for_site and not test.has_key:
+        place = (test.provider, test.base_url)
+        return next((each for each in environment_credentials() if (each.provider, each.base_url) == place), test)
+    return test.credential or test
+
+
+def _check_allowed(test: ConnectionTest) -> None:
+    """Still, when the worker takes it up. Raises ValidationError."""
+    if not test.for_site:
+        check_own_key(policy_of(test.user), test.spec, model=test.model, base_url=test.base_url)
+    elif not may_change_site(test.user):
+        raise ValidationError("You may not test the keys of the site any more.")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -255,15 +316,13 @@ class _Outcome:
     steps: list[dict[str, str]]
 
 
-async def _examine(test: ConnectionTest) -> _Outcome:
+async def _examine(test: ConnectionTest, subject: KeyHolder | EnvironmentCredential) -> _Outcome:
     """All steps within the cap of ``LLM_TEST_TIMEOUT_S``; whatever happens is an outcome."""
     steps = _Steps(test)
     model = test.model
     try:
         async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
-            client = await open_client(
-                test.credential or test, model=test.model or None, options=test.options, user_id=test.user_id
-            )
+            client = await open_client(subject, model=test.model or None, options=test.options, user_id=test.user_id)
             model = client.model
             await _ask(client, steps)
     except LLMError as error:
@@ -280,7 +339,10 @@ async def _ask(client: LLMClient, steps: _Steps) -> None:
         await steps.passed("key", "Key accepted.")
         await steps.passed("model", _about_model(client.model, listed))
     started = time.monotonic()
-    await client.complete([LLMMessage.user("Reply with the word OK.")], max_tokens=16)
+    if steps.test.for_site and steps.test.name == EMBEDDINGS_ROLE:
+        await client.embed(["OK"], model=client.model)
+    else:
+        await client.complete([LLMMessage.user("Reply with the word OK.")], max_tokens=16)
     seconds = time.monotonic() - started
     if listed is None:
         await steps.passed("address", "The provider answered.")
@@ -408,10 +470,12 @@ def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> Non
         if not row.can_be_saved:
             row.api_key = None
         row.save(update_fields=["state", "detail", "steps", "finished_at", "replacement", "api_key"])
-        if test.credential_id and version is not None and outcome.status:
-            UserCredential.objects.filter(pk=test.credential_id, version=version).update(
-                status=outcome.status, status_detail=outcome.detail, tested_at=now
-            )
+        if version is not None and outcome.status:
+            found = {"status": outcome.status, "status_detail": outcome.detail, "tested_at": now}
+            if test.system_credential_id is not None:
+                SystemCredential.objects.filter(pk=test.system_credential_id, version=version).update(**found)
+            elif test.credential_id:
+                UserCredential.objects.filter(pk=test.credential_id, version=version).update(**found)
     if row.has_key:
         _destroy_later(row.pk)
 
@@ -454,6 +518,17 @@ def models_available(
     return replace(found, models=tuple(info for info in found.models if policy.allows_model(spec.slug, info.id)))
 
 
+def site_models_available(
+    *, user: AbstractBaseUser, provider: str, role: str, stored: SiteKey | None, unsaved: Draft | None
+) -> ModelList:
+    """As ``models_available``, with a key of the site or a typed one; of neither, what the catalogue knows."""
+    spec = clean_provider(provider)
+    if stored is None and (unsaved is None or not (unsaved.api_key or unsaved.base_url)):
+        return from_catalogue(spec)
+    subject = _draft(user, spec, role, stored, unsaved, for_site=True)
+    return _asked(user, spec, subject if subject.has_key or stored is None else stored)
+
+
 def _models_of(user: AbstractBaseUser, spec: ProviderSpec, credential: UserCredential) -> ModelList:
     key = f"llm-models:{user.pk}:{credential.pk}:{credential.version}"
     kept: ModelList | None = cache.get(key)
@@ -464,18 +539,18 @@ def _models_of(user: AbstractBaseUser, spec: ProviderSpec, credential: UserCrede
     return kept
 
 
-def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential | ConnectionTest) -> ModelList:
+def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential | ConnectionTest | SiteKey) -> ModelList:
     _spend("models", user, spec)
     try:
-        models = bridge.run(_list_models, subject)
+        models = bridge.run(_list_models, subject, user.pk)
     except (LLMError, TimeoutError):
         return from_catalogue(spec)
     return ModelList(models=tuple(models), source="provider") if models else from_catalogue(spec)
 
 
-async def _list_models(subject: UserCredential | ConnectionTest) -> list[ModelInfo]:
+async def _list_models(subject: UserCredential | ConnectionTest | SiteKey, user_id: Any) -> list[ModelInfo]:
     async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
-        client: LLMClient = await open_client(subject, user_id=subject.user_id)
+        client: LLMClient = await open_client(subject, user_id=user_id)
         return await client.list_models()
 
 

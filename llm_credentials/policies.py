@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.core.exceptions import ValidationError
 
 from llm_credentials.models import GroupPolicy
@@ -54,6 +54,24 @@ def check_choice(policy: Policy, spec: ProviderSpec | None, model: str) -> None:
         raise ValidationError({"provider": [refusal]})
     if refusal := policy.refusal_of_model(spec.slug, model):
         raise ValidationError({"model": [refusal]})
+
+
+def may_see_site(user: AbstractBaseUser) -> bool:
+    """Whether somebody may look at what the site itself uses; of keys no more than that they are there."""
+    return may_change_site(user) or _is_staff_with(user, "llm_credentials.view_systemconfig")
+
+
+def may_change_site(user: AbstractBaseUser) -> bool:
+    """Whether somebody may settle the site's models and keys, and test those keys."""
+    return _is_staff_with(user, "llm_credentials.change_systemconfig")
+
+
+def _is_staff_with(user: AbstractBaseUser, permission: str) -> bool:
+    return (
+        bool(getattr(user, "is_staff", False))
+        and user.is_active
+        and cast("PermissionsMixin", user).has_perm(permission)
+    )
 
 
 # What staff type

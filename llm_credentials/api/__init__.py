@@ -11,6 +11,7 @@ from llm_credentials.api.catalogue import router as catalogue
 from llm_credentials.api.credentials import router as credentials
 from llm_credentials.api.errors import install_error_handlers
 from llm_credentials.api.preferences import router as preferences
+from llm_credentials.api.site import router as site
 from llm_credentials.api.tokens import router as tokens
 from llm_credentials.api.usage import router as usage
 
@@ -29,4 +30,5 @@ api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])
 api.add_router("/user", preferences, tags=["settings"])
 api.add_router("/providers", catalogue, tags=["providers"])
+api.add_router("/settings/ai", site, tags=["site"])
 api.add_router("/usage", usage, tags=["usage"])

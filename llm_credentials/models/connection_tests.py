@@ -25,7 +25,11 @@ class ConnectionTestQuerySet(models.QuerySet["ConnectionTest"]):
 
 
 class ConnectionTest(KeyHolder):
-    """A stored key under test (``credential``), or a typed one that waits sealed in ``api_key`` until it is tested."""
+    """A stored key under test (``credential``), or a typed one that waits sealed in ``api_key`` until it is tested.
+
+    ``for_site``: staff test a key of the site: the stored one of ``system_credential_id``, the environment's, or a
+    typed one; ``user`` is who asked.
+    """
 
     class State(models.TextChoices):
         QUEUED = "queued", "Waiting"
@@ -48,6 +52,9 @@ class ConnectionTest(KeyHolder):
     credential = models.ForeignKey(
         UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="connection_tests"
     )
+    for_site = models.BooleanField(default=False)
+    system_credential_id = models.UUIDField(null=True, blank=True)
+    """A reference without a constraint: who removes a key of the site does not see the tests of others."""
     replaces = models.ForeignKey(UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     """The stored key whose place the one in ``api_key`` takes if it works and ``replaces_version`` is still there."""
     replaces_version = models.PositiveIntegerField(null=True, blank=True)
@@ -66,7 +73,9 @@ class ConnectionTest(KeyHolder):
         db_table = "llm_connection_tests"
         constraints = [
             models.UniqueConstraint(
-                fields=["user", "provider", "name"], condition=Q(state__in=UNFINISHED), name="one_test_at_a_time"
+                fields=["user", "provider", "name", "for_site"],
+                condition=Q(state__in=UNFINISHED),
+                name="one_test_at_a_time",
             )
         ]
         indexes = [models.Index(fields=["user", "-created_at"], name="tests_by_user_and_time")]

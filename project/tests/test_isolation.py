@@ -54,6 +54,7 @@ class Kind(Enum):
     OWN = "shows whoever asks their own things"
     OWNED = "names a thing of one user"
     API = "for tokens and sessions, each its own things"
+    SITE_API = "for tokens and sessions of staff with the permission"
     STAFF = "for staff of every kind"
     ADMIN = "for staff with the permission"
 
@@ -75,6 +76,10 @@ STAFF = Rule(kind=Kind.STAFF)
 
 def api(method: str, scope: str) -> Rule:
     return Rule(kind=Kind.API, method=method, scope=scope)
+
+
+def site_api(method: str, scope: str, auditor: int = 403) -> Rule:
+    return Rule(kind=Kind.SITE_API, method=method, scope=scope, auditor=auditor)
 
 
 def names(prefix: str, rule: Rule, *rest: str) -> dict[str, Rule]:
@@ -144,6 +149,11 @@ ROUTES: dict[str, Rule] = {
     "api:route_list": api("GET", "read"),
     "api:provider_list": api("GET", "read"),
     "api:usage_list": api("GET", "read"),
+    "api:site_get": site_api("GET", "read", auditor=200),
+    "api:site_completions_set": site_api("PUT", "credentials"),
+    "api:site_embeddings_set": site_api("PUT", "credentials"),
+    "api:site_models": site_api("POST", "credentials"),
+    "api:site_test": site_api("POST", "credentials"),
     # the admin
     **names("admin:", PUBLIC, "login"),
     **names("admin:", STAFF, "index", "logout", "password_change", "password_change_done", "jsi18n"),
@@ -341,13 +351,17 @@ def _staff(*apps: str) -> User:
 
 def _ask(client: Client, method: str, path: str, **headers: str) -> Any:
     if path.startswith("/api/") and method == "POST":
-        body: dict[str, Any] = {} if path.endswith("/test") else {"provider": "openai"}
+        stored = path.endswith("/test") and not path.startswith("/api/settings/")
+        body: dict[str, Any] = {} if stored else {"provider": "openai"}
+        if path == "/api/settings/ai/models":
+            body = {"provider": "groq"}  # of a stored key the provider would be asked
         if path.endswith("/tokens"):
             body = {"scopes": ["read"]}
         return client.post(path, json.dumps(body), content_type="application/json", headers=headers)
     send: Callable[..., Any] = getattr(client, method.lower())
     if method in ("PUT", "PATCH"):
-        return send(path, "{}", content_type="application/json", headers=headers)
+        named = json.dumps({"provider": "openai"} if path.startswith("/api/settings/") else {})
+        return send(path, named, content_type="application/json", headers=headers)
     return send(path, headers=headers)
 
 
@@ -471,7 +485,7 @@ def _of_a_deactivated_user() -> str:
     return secret
 
 
-@pytest.mark.parametrize("route", _of(Kind.API), ids=str)
+@pytest.mark.parametrize("route", _of(Kind.API, Kind.SITE_API), ids=str)
 def test_api_refuses_whoever_has_no_valid_token(world: World, route: Route) -> None:
     path, method = _path(route, world), TABLE[route.name].method
     _, good = services.token_create(user=world.alice)
@@ -526,13 +540,34 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
         assert world.state() == before
 
 
-@pytest.mark.parametrize("route", [each for each in _of(Kind.API) if TABLE[each.name].method != "GET"], ids=str)
+@pytest.mark.parametrize(
+    "route", [each for each in _of(Kind.API, Kind.SITE_API) if TABLE[each.name].method != "GET"], ids=str
+)
 def test_api_wants_a_csrf_token_of_sessions(world: World, route: Route) -> None:
     client = _logged_in(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
     assert _ask(client, TABLE[route.name].method, _path(route, world)).status_code == 403
     assert world.state() == before
+
+
+@pytest.mark.parametrize("route", _of(Kind.SITE_API), ids=str)
+def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staff: User, route: Route) -> None:
+    """By token and by session: nobody else, whatever the scope, and of auditors those who may look."""
+    rule, path = TABLE[route.name], _path(route, world)
+    for user, status in ((bob, 403), (world.alice, 403), (_staff(), 403), (_staff("llm_credentials"), rule.auditor)):
+        _, secret = services.token_create(user=user, name="of who asks")
+        asked = (
+            _ask(Client(), rule.method, path, Authorization=f"Bearer {secret}"),
+            _ask(_logged_in(user), rule.method, path),
+        )
+        for response in asked:
+            _check_empty(response, user.username)
+            assert response.status_code == status, user.username
+    for scope in services.ALL_SCOPES:
+        _, secret = services.token_create(user=staff, scopes=[scope])
+        response = _ask(Client(), rule.method, path, Authorization=f"Bearer {secret}")
+        assert (response.status_code == 403) == (scope != rule.scope), scope
 
 
 # The admin

@@ -1,0 +1,148 @@
+"""``/api/settings/ai``: the models and keys that the site itself offers. For staff who may change the site's config."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from ninja import Router, Schema
+from ninja.responses import Status
+from pydantic import Field
+
+from llm_credentials import site_settings
+from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
+from llm_credentials.api.credentials import QUEUED, REFUSALS, Flag, StrictSchema, TestOut, connection_test_out
+from llm_credentials.api.errors import ApiError
+from llm_credentials.policies import may_change_site, may_see_site
+from llm_credentials.preferences import MAX_TEMPERATURE, MAX_TOKENS
+from llm_credentials.site_settings import SiteChoice, SiteSettings, Use
+from llm_credentials.tasks import enqueue_connection_test
+
+router = Router()
+
+Temperature = Annotated[float, Field(strict=True, ge=0, le=MAX_TEMPERATURE)]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)]
+
+
+class ChoiceOut(Schema):
+    provider: str | None = Field(description="Null: nothing is settled.")
+    api_key_set: bool
+    model: str = Field(description="Empty: the provider's default.")
+    endpoint: str | None = Field(description="The address of the provider; null: its own.")
+
+
+class CompletionsOut(ChoiceOut):
+    max_tokens: int | None = Field(description="For calls that say nothing else; null: not settled here.")
+    temperature: float | None
+
+
+class EmbeddingsOut(ChoiceOut):
+    same_key_as_completions: bool
+
+
+class SiteOut(Schema):
+    completions: CompletionsOut
+    embeddings: EmbeddingsOut
+
+
+class KeyIn(StrictSchema):
+    api_key: str | None = Field(None, description="Left out, null or empty: the stored key is meant.")
+    endpoint: str | None = Field(None, description="Null or empty: the provider's own. A new one needs the key again.")
+
+
+class CompletionsIn(KeyIn):
+    provider: str
+    model: str | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
+    max_tokens: Tokens | None = None
+    temperature: Temperature | None = None
+
+
+class EmbeddingsIn(KeyIn):
+    provider: str | None = Field(None, description="Left out: as it is.")
+    model: str | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
+    same_key_as_completions: Flag | None = Field(None, description="Left out: the key that is in use stays.")
+
+
+class ModelsIn(KeyIn):
+    provider: str
+    embeddings: Flag = Field(False, description="Only models that make embeddings.")
+
+
+class TestIn(KeyIn):
+    provider: str | None = Field(None, description="Left out: the one that is settled.")
+    model: str | None = None
+    embeddings: Flag = Field(False, description="Ask for an embedding instead of an answer.")
+
+
+class ModelChoice(Schema):
+    id: str
+    display_name: str
+
+
+def _may_see(request: ApiRequest) -> None:
+    require_scope(request, "read")
+    if not may_see_site(request.user):
+        raise _forbidden()
+
+
+def _may_change(request: ApiRequest) -> None:
+    require_scope(request, "credentials")
+    if not may_change_site(request.user):
+        raise _forbidden()
+
+
+def _forbidden() -> ApiError:
+    return ApiError(403, "not_allowed", "This is for staff who may change the site's configuration.")
+
+
+def _site_out(found: SiteSettings) -> dict[str, Any]:
+    embeddings = _choice_out(found.embeddings) | {"same_key_as_completions": found.same_key}
+    return {"completions": _choice_out(found.completions), "embeddings": embeddings}
+
+
+def _choice_out(choice: SiteChoice) -> dict[str, Any]:
+    return asdict(choice) | {"provider": choice.provider or None, "endpoint": choice.endpoint or None}
+
+
+@router.get("", response={200: SiteOut, **REFUSALS}, url_name="site_get")
+def site_get(request: ApiRequest) -> dict[str, Any]:
+    """What the site's completions and embeddings go with. Of keys only whether they are there."""
+    _may_see(request)
+    return _site_out(site_settings.read())
+
+
+@router.put("/completions", response={200: SiteOut, **REFUSALS}, url_name="site_completions_set")
+def site_completions_set(request: ApiRequest, payload: CompletionsIn) -> dict[str, Any]:
+    """Settle what answers on the site's key. What is left out stays; another provider clears the model."""
+    _may_change(request)
+    require_proof(request)
+    return _site_out(site_settings.completions_set(**payload.dict(exclude_unset=True)))
+
+
+@router.put("/embeddings", response={200: SiteOut, **REFUSALS}, url_name="site_embeddings_set")
+def site_embeddings_set(request: ApiRequest, payload: EmbeddingsIn) -> dict[str, Any]:
+    """Settle what makes embeddings, with a key of their own or the completions'."""
+    _may_change(request)
+    require_proof(request)
+    return _site_out(site_settings.embeddings_set(**payload.dict(exclude_unset=True)))
+
+
+@router.post("/models", response={200: list[ModelChoice], **REFUSALS}, url_name="site_models")
+def site_models(request: ApiRequest, payload: ModelsIn) -> list[dict[str, str]]:
+    """What may be chosen with the site's key or an unsaved one; empty where the provider cannot list its models."""
+    _may_change(request)
+    found = site_settings.models_for(user=request.user, use=_use(payload), **payload.dict(exclude={"embeddings"}))
+    return [{"id": info.id, "display_name": info.label} for info in found]
+
+
+@router.post("/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="site_test")
+def site_test(request: ApiRequest, payload: TestIn) -> Any:
+    """Test the site's key, or one that is not saved. The answer comes at ``status_url``, for whoever asked."""
+    _may_change(request)
+    test = site_settings.test_begin(user=request.user, use=_use(payload), **payload.dict(exclude={"embeddings"}))
+    enqueue_connection_test(test)
+    return Status(202, connection_test_out(test))
+
+
+def _use(payload: ModelsIn | TestIn) -> Use:
+    return "embeddings" if payload.embeddings else "completions"

@@ -1,0 +1,391 @@
+"""Which models and keys the site itself offers: completions, embeddings, and the one that picks agents.
+
+The choice is SystemConfig ``llm/…`` in the form that ``routing.snapshot`` reads; its key is a SystemCredential that the
+choice names, or one of the environment, which has no id and is meant by its provider. Whoever calls what is here has
+checked that this is staff (``policies.may_change_site``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.views.decorators.debug import sensitive_variables
+
+from llm_credentials import conf, services
+from llm_credentials.audit import Action, note, target_of
+from llm_credentials.connection_tests import EMBEDDINGS_ROLE, SiteKey, site_models_available, site_test_start
+from llm_credentials.models import ConnectionTest, SystemConfig, SystemCredential
+from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
+from llm_credentials.preferences import clean_max_tokens, clean_temperature
+from llm_credentials.providers import ModelInfo, ProviderSpec, specs
+from llm_credentials.routing.snapshot import system_choice
+from llm_credentials.routing.values import SystemChoice
+from llm_credentials.services import Draft
+from llm_credentials.validation import clean_model, clean_provider, collect
+
+COMPLETIONS_ROLE: Final = "default"
+"""Name of the completions' SystemCredential, as ``EMBEDDINGS_ROLE`` is of the embeddings' own."""
+FIRST_MAX_TOKENS: Final = 4096
+FIRST_TEMPERATURE: Final = 0.7
+TURNED_OFF: Final = "The site's key of this provider is turned off. Turn it on among the system credentials."
+
+Use: TypeAlias = Literal["completions", "embeddings"]
+
+
+class Keep(Enum):
+    """Where ``None`` means something else than "as it is"."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteChoice:
+    """``provider`` empty: nothing is settled. ``model`` empty: the provider's default."""
+
+    provider: str
+    api_key_set: bool
+    masked_key: str
+    model: str
+    endpoint: str
+    """Empty: the provider's own address."""
+    max_tokens: int | None
+    temperature: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteSettings:
+    completions: SiteChoice
+    embeddings: SiteChoice
+    same_key: bool
+    """Whether embeddings go with the very key that completions go with."""
+    supervisor: SystemChoice
+
+
+def read() -> SiteSettings:
+    """Opens no key."""
+    values = dict(SystemConfig.objects.filter(category="llm").values_list("key", "value"))
+    completions, embeddings = (system_choice(values.get(f"{use}_config")) for use in ("completions", "embeddings"))
+    keys = _key_of(completions), _key_of(embeddings)
+    return SiteSettings(
+        completions=_shown(completions, keys[0]),
+        embeddings=_shown(embeddings, keys[1]),
+        same_key=_is_same(*keys),
+        supervisor=system_choice(values.get("supervisor")),
+    )
+
+
+def _shown(choice: SystemChoice, key: SiteKey | None) -> SiteChoice:
+    return SiteChoice(
+        provider=choice.provider,
+        api_key_set=key is not None and key.has_key,
+        masked_key=key.masked if key else "",
+        model=choice.model,
+        endpoint=key.base_url if key else "",
+        max_tokens=choice.max_tokens,
+        temperature=choice.temperature,
+    )
+
+
+def _is_same(one: SiteKey | None, other: SiteKey | None) -> bool:
+    return one is not None and other is not None and (one.pk, one.provider) == (other.pk, other.provider)
+
+
+def _key_of(choice: SystemChoice) -> SiteKey | None:
+    if choice.credential is not None:
+        return SystemCredential.objects.filter(pk=choice.credential).first()
+    return stored_key(choice.provider, COMPLETIONS_ROLE) if choice.provider else None
+
+
+def stored_key(provider: str, role: str) -> SiteKey | None:
+    """The key that staff stored under this name, else the provider's in the environment."""
+    row = SystemCredential.objects.filter(provider=provider, name=role).first()
+    return row or next((each for each in environment_credentials() if each.provider == provider), None)
+
+
+def embedding_providers() -> list[ProviderSpec]:
+    return [spec for spec in specs() if "embeddings" in spec.capabilities]
+
+
+def default_embedding_provider() -> str:
+    """The site's default provider where it has embeddings, else the first that knows a model for them."""
+    able = [spec.slug for spec in embedding_providers() if spec.default_embedding_model]
+    preferred = conf.default_provider()
+    return preferred if preferred in able else next(iter(able), "")
+
+
+# Settling it
+
+
+@sensitive_variables()
+def completions_set(
+    *,
+    provider: str,
+    api_key: str | None = None,
+    model: str | None = None,
+    endpoint: str | Keep | None = KEEP,
+    max_tokens: int | Keep | None = KEEP,
+    temperature: float | Keep | None = KEEP,
+) -> SiteSettings:
+    """What answers on the site's key. Raises ValidationError by field.
+
+    A left out ``api_key`` stays; a left out ``model`` stays too unless the provider changes, which clears it.
+    """
+    spec = clean_provider(provider)
+    with transaction.atomic():
+        row = _locked("completions_config")
+        before = system_choice(row.value)
+        errors: dict[str, list[str]] = {}
+        chosen = collect(errors, lambda: _model(spec, before, model, "completions"))
+        tokens = _first(max_tokens, before, before.max_tokens, FIRST_MAX_TOKENS)
+        warmth = _first(temperature, before, before.temperature, FIRST_TEMPERATURE)
+        for field, clean, value in (
+            ("max_tokens", clean_max_tokens, tokens),
+            ("temperature", clean_temperature, warmth),
+        ):
+            try:
+                clean(value)
+            except ValidationError as error:
+                errors[field] = error.messages
+        key = collect(
+            errors, lambda: _key_set(spec, COMPLETIONS_ROLE, Draft(api_key=api_key, base_url=_text(endpoint)))
+        )
+        if errors or key is None:
+            raise ValidationError(errors)
+        _write(row, spec, key.pk, chosen or "", tokens, warmth)
+    return read()
+
+
+def _first(typed: Any, before: SystemChoice, stored: Any, first: Any) -> Any:
+    """What was typed, else what is settled; where nothing was ever settled, what one begins with."""
+    if typed is not KEEP:
+        return typed
+    return stored if before.provider else first
+
+
+def _text(endpoint: str | Keep | None) -> str | None:
+    """As a draft has it: None for "as stored", empty for the provider's own."""
+    return None if endpoint is KEEP else endpoint or ""
+
+
+@sensitive_variables()
+def embeddings_set(
+    *,
+    provider: str | None = None,
+    api_key: str | None = None,
+    model: str | None = None,
+    endpoint: str | Keep | None = KEEP,
+    same_key_as_completions: bool | None = None,
+) -> SiteSettings:
+    """What makes the site's embeddings, with a key of their own or the completions'. Raises ValidationError by field.
+
+    Without a ``provider`` it stays, or is the completions' with their key. The key stays with embeddings when
+    completions move on to another.
+    """
+    with transaction.atomic():
+        row = _locked("embeddings_config")
+        before = system_choice(row.value)
+        config = SystemConfig.objects.filter(category="llm", key="completions_config").first()
+        completions = system_choice(config.value if config else None)
+        shared = completions.provider if same_key_as_completions else ""
+        spec = clean_provider(provider or shared or before.provider or default_embedding_provider())
+        if "embeddings" not in spec.capabilities:
+            raise ValidationError({"provider": [f"{spec.label} has no embeddings. Choose another provider."]})
+        errors: dict[str, list[str]] = {}
+        chosen = collect(errors, lambda: _model(spec, before, model, "embeddings"))
+        draft = Draft(api_key=api_key, base_url=_text(endpoint))
+        key = collect(errors, lambda: _embedding_key(spec, before, completions, draft, same_key_as_completions))
+        if errors or key is None:
+            raise ValidationError(errors)
+        _write(row, spec, key.pk, chosen or "", None, None)
+    return read()
+
+
+@sensitive_variables()
+def _embedding_key(
+    spec: ProviderSpec, before: SystemChoice, completions: SystemChoice, draft: Draft, same: bool | None
+) -> SiteKey:
+    theirs, present = _key_of(completions), _key_of(before) if before.provider == spec.slug else None
+    typed = bool((draft.api_key or "").strip("•* \t\r\n"))
+    if same is None and not before.provider and not typed:
+        same = completions.provider == spec.slug
+    if same:
+        if typed:
+            raise ValidationError({"api_key": ["Either a key, or the same as for completions."]})
+        if theirs is None or theirs.provider != spec.slug:
+            text = f"Completions have no key for {spec.label}. Enter one for embeddings."
+            raise ValidationError({"same_key_as_completions": [text]})
+        present = theirs
+    elif typed or present is None or (same is False and _is_same(present, theirs)):
+        return _key_set(spec, EMBEDDINGS_ROLE, draft)
+    if isinstance(present, SystemCredential) and present.name == EMBEDDINGS_ROLE:
+        return _key_set(spec, EMBEDDINGS_ROLE, draft)
+    if draft.base_url is not None and draft.base_url.rstrip("/") != present.base_url.rstrip("/"):
+        raise ValidationError({"endpoint": ["Another address needs a key of its own for embeddings."]})
+    return present
+
+
+def supervisor_set(*, provider: str, model: str = "") -> SiteSettings:
+    """Which model picks the agent for a message; without a provider that is left to the program.
+
+    Raises ValidationError by field.
+    """
+    with transaction.atomic():
+        row = _locked("supervisor")
+        if provider:
+            spec = clean_provider(provider)
+            _write(row, spec, None, _model(spec, system_choice(row.value), model or None, "completions"), None, None)
+        else:
+            row.delete()
+            _note("supervisor", "removed")
+    return read()
+
+
+@sensitive_variables()
+def _key_set(spec: ProviderSpec, role: str, draft: Draft) -> SiteKey:
+    """The site's key under this name, with what was typed of it. Raises ValidationError."""
+    stored = stored_key(spec.slug, role)
+    try:
+        checked = services.credential_check(provider=spec.slug, name=role, stored=stored, draft=draft)
+        if checked.api_key is None and isinstance(stored, EnvironmentCredential):
+            return stored
+        if checked.api_key is None and stored is not None and not stored.is_active:
+            raise ValidationError({"api_key": [TURNED_OFF]})
+        return services.system_credential_save(
+            provider=spec.slug,
+            name=role,
+            api_key=checked.api_key,
+            base_url=checked.base_url,
+            options=checked.options,
+            is_active=True if checked.api_key else None,
+        ).credential
+    except ValidationError as error:
+        raise as_endpoint(error) from None
+
+
+def as_endpoint(error: ValidationError) -> ValidationError:
+    """With the address under the name that it has here."""
+    return ValidationError(
+        {"endpoint" if name == "base_url" else name: texts for name, texts in error.message_dict.items()}
+    )
+
+
+def _model(spec: ProviderSpec, before: SystemChoice, typed: str | None, use: Use) -> str:
+    """The model to store; empty for the provider's default. Raises ValidationError."""
+    moved = before.provider != spec.slug
+    model = clean_model(typed) if typed is not None else "" if moved else before.model
+    facts = spec.model_facts(model)
+    if moved and model == before.model and facts is None:
+        model = ""  # a form that still held the other provider's
+    capability = "embeddings" if use == "embeddings" else "chat"
+    if facts is not None and capability not in facts.capabilities:
+        words = "makes no embeddings" if use == "embeddings" else "answers no chats"
+        raise ValidationError({"model": [f"{model} {words}. Choose another model."]})
+    if not model and not _default_model(spec, use):
+        raise ValidationError({"model": [f"Name a model: {spec.label} has none of its own choice."]})
+    return model
+
+
+def _default_model(spec: ProviderSpec, use: Use) -> str:
+    return spec.default_embedding_model if use == "embeddings" else spec.default_model
+
+
+def _locked(key: str) -> SystemConfig:
+    """The row, nobody else's until the transaction ends."""
+    return SystemConfig.objects.select_for_update().get_or_create(category="llm", key=key, defaults={"value": {}})[0]
+
+
+def _write(
+    row: SystemConfig,
+    spec: ProviderSpec,
+    credential: UUID | None,
+    model: str,
+    max_tokens: int | None,
+    temperature: float | None,
+) -> None:
+    value = {
+        "credential": None if credential is None else str(credential),
+        "provider": spec.slug,
+        "model": model,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+    }
+    if row.value != value:
+        row.value = value
+        row.save(update_fields=["value", "updated_at"])
+        _note(row.key)
+
+
+def _note(key: str, result: str = "ok") -> None:
+    note(action=Action.CONFIG_CHANGE, subject="system", target=target_of("config", "llm", key), result=result)
+
+
+# Asking the provider
+
+
+def role_of(use: Use) -> str:
+    return EMBEDDINGS_ROLE if use == "embeddings" else COMPLETIONS_ROLE
+
+
+def _key_for(provider: str, use: Use) -> SiteKey | None:
+    """The key that is in use for this, else the one that saving would find."""
+    value = SystemConfig.objects.filter(category="llm", key=f"{use}_config").values_list("value", flat=True).first()
+    choice = system_choice(value)
+    return (_key_of(choice) if choice.provider == provider else None) or stored_key(provider, role_of(use))
+
+
+@sensitive_variables()
+def models_for(
+    *, user: AbstractBaseUser, provider: str, use: Use, api_key: str | None = None, endpoint: str | None = None
+) -> Sequence[ModelInfo]:
+    """The models that may be chosen for this use; none where the provider cannot list them.
+
+    Raises ValidationError and TestLimited.
+    """
+    stored = _key_for(clean_provider(provider).slug, use)
+    unsaved = Draft(api_key=api_key, base_url=endpoint)
+    try:
+        found = site_models_available(user=user, provider=provider, role=role_of(use), stored=stored, unsaved=unsaved)
+    except ValidationError as error:
+        raise as_endpoint(error) from None
+    wanted = {"embeddings"} if use == "embeddings" else {"chat"}
+    return [info for info in found.models if wanted <= info.capabilities]
+
+
+@sensitive_variables()
+def test_begin(
+    *,
+    user: AbstractBaseUser,
+    provider: str | None,
+    use: Use,
+    api_key: str | None = None,
+    model: str | None = None,
+    endpoint: str | None = None,
+) -> ConnectionTest:
+    """A queued test of the site's key, or of one that is not saved; the caller enqueues it after commit.
+
+    What is left out is as it is settled. Raises ValidationError, TestBusy and TestLimited.
+    """
+    settled: SiteChoice = getattr(read(), use)
+    spec = clean_provider(provider or settled.provider)
+    if model is None:
+        model = settled.model if settled.provider == spec.slug else ""
+    draft = Draft(api_key=api_key, model=model or _default_model(spec, use), base_url=endpoint)
+    try:
+        return site_test_start(
+            user=user, provider=spec.slug, role=role_of(use), stored=_key_for(spec.slug, use), unsaved=draft
+        )
+    except ValidationError as error:
+        raise as_endpoint(error) from None
+
+
+test_begin.__test__ = False  # type: ignore[attr-defined]
