@@ -172,6 +172,7 @@ def test_environment_without_a_key_counts_only_for_a_keyless_provider_with_an_ad
     assert environment_credentials() == []
 
 
+@pytest.mark.django_db
 def test_settings_of_the_app_are_read_at_each_call(settings: Any) -> None:
     settings.LLM_EGRESS_ALLOW = ["127.0.0.1:1"]
     settings.LLM_DEFAULT_PROVIDER = "groq"
