@@ -1,8 +1,8 @@
 """LLMClient: one async client per (key, model), safe to share between tasks.
 
-The official SDK of a provider knows its authentication, addresses and errors: it builds and sends each request. The
-bytes of the answer are read here, once, straight into our vocabulary, by the mapping of the wire (a subclass in
-``adapters/``). ``complete`` and ``stream`` share that mapping.
+The official SDK of a provider knows its authentication, addresses and errors: it builds the requests. The bytes of the
+answer are read here, once, straight into our vocabulary, by the mapping of the wire (a subclass in ``adapters/``).
+``complete`` and ``stream`` share that mapping.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from llm_credentials.providers.messages import (
     ToolDefinition,
 )
 from llm_credentials.providers.schema import restore_text
-from llm_credentials.providers.transport import EgressPolicy, Forwarded, RawResponse
+from llm_credentials.providers.transport import Answer, EgressPolicy, Forwarded, RawResponse
 
 if TYPE_CHECKING:
     from llm_credentials.providers.spec import ProviderSpec
@@ -121,8 +121,11 @@ class LLMClient(ABC):
     def decoder(self, call: Call, headers: Mapping[str, str]) -> StreamDecoder: ...
 
     @abstractmethod
-    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
-        """Post through the SDK over our transport; the response's body is not yet read. Raises what the SDK raises."""
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse | Answer:
+        """Post as the SDK does, over our transport; the response's body is not yet read.
+
+        Raises LLMError, or what the SDK raises.
+        """
 
     @abstractmethod
     def sdk_error(self, error: Exception) -> LLMError | None:

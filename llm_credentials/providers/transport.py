@@ -53,9 +53,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WHOLE_BODY",
+    "Answer",
     "EgressPolicy",
     "Forwarded",
     "HttpClient",
+    "Pattern",
     "RawResponse",
     "check_url",
     "close_connections",
@@ -65,10 +67,12 @@ __all__ = [
     "load_json",
     "network_error",
     "post",
+    "read_error",
     "read_events",
     "read_json",
     "refusal",
     "retry_after_s",
+    "send_like",
 ]
 
 WHOLE_BODY = "whole body"
@@ -123,6 +127,31 @@ class Forwarded:
         self.close()
 
 
+class Pattern:
+    """A request that an SDK has built and sent, to be sent again with other bodies; it holds the key.
+
+    Building one costs an SDK more than all the rest of a call, and nothing but the body differs from call to call.
+    """
+
+    __slots__ = ("headers", "method", "url")
+
+    def __init__(self, sent: httpx2.Request) -> None:
+        self.method = sent.method
+        self.url = URL(str(sent.url), encoded=True)
+        self.headers = _headers_sent(sent)
+
+
+class Answer:
+    """The head of an answer to ``send_like``, whose body is read here."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, raw: aiohttp.ClientResponse, body: _Body) -> None:
+        self.status = raw.status
+        self.headers: Mapping[str, str] = raw.headers
+        self.body = body
+
+
 # What callers use
 
 
@@ -131,13 +160,35 @@ def http_client(policy: EgressPolicy) -> httpx2.AsyncClient:
     return _door(policy).client
 
 
-async def read_json(response: httpx2.Response) -> Any:
+async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> Answer:
+    """The pattern's request with this body; whatever the status of its answer. Raises LLMError."""
+    try:
+        raw = await _door(policy).request(pattern.method, pattern.url, pattern.headers, content)
+    except Exception as error:
+        failure = _failure(error)
+        if failure is None:
+            raise
+        raise failure from None
+    try:
+        _refuse_unusable(raw)
+        return Answer(raw, _Body(raw))
+    except BaseException:
+        raw.close()
+        raise
+
+
+async def read_error(answer: Answer) -> bytes:
+    """As much of an error's body as is of interest, or came."""
+    return b"".join([piece async for piece in answer.body])
+
+
+async def read_json(response: httpx2.Response | Answer) -> Any:
     """The body as parsed JSON. Raises BadProviderResponse, ConnectionFailed."""
     return load_json(await _body(response).read(MAX_BODY_BYTES))
 
 
 async def read_events(
-    response: httpx2.Response,
+    response: httpx2.Response | Answer,
     deadline: float,
     complete: Callable[[], bool] = lambda: False,
     ended: Callable[[], bool] = lambda: False,
@@ -398,9 +449,9 @@ class _Door:
         self.client = _Client(self)
 
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+        self, method: str, url: str | URL, headers: Mapping[str, str], body: bytes | None
     ) -> aiohttp.ClientResponse:
-        target = URL(url, encoded=True)
+        target = url if isinstance(url, URL) else URL(url, encoded=True)
         self._check(target)
         while True:
             try:
@@ -490,14 +541,8 @@ class _Transport(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         content = await request.aread()
-        headers = {
-            name.decode("ascii"): value.decode("latin-1")
-            for name, value in request.headers.raw
-            if name.lower() not in _REQUEST_HEADERS_NOT_SENT and name[:12].lower() != b"x-stainless-"
-        }
-        headers["accept-encoding"] = "gzip, deflate"
         try:
-            raw = await self._door.request(request.method, str(request.url), headers, content or None)
+            raw = await self._door.request(request.method, str(request.url), _headers_sent(request), content or None)
         except Exception as error:
             _raise_for_httpx2(error, request)
         try:
@@ -514,6 +559,16 @@ class _Transport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             raw.status, headers=response_headers, stream=body, request=request, extensions={_BODY: body}
         )
+
+
+def _headers_sent(request: httpx2.Request) -> dict[str, str]:
+    headers = {
+        name.decode("ascii"): value.decode("latin-1")
+        for name, value in request.headers.raw
+        if name.lower() not in _REQUEST_HEADERS_NOT_SENT and name[:12].lower() != b"x-stainless-"
+    }
+    headers["accept-encoding"] = "gzip, deflate"
+    return headers
 
 
 def _refuse_unusable(raw: aiohttp.ClientResponse) -> None:
@@ -601,7 +656,9 @@ class _Body(httpx2.AsyncByteStream):
         self.close()
 
 
-def _body(response: httpx2.Response) -> _Body:
+def _body(response: httpx2.Response | Answer) -> _Body:
+    if isinstance(response, Answer):
+        return response.body
     body = response.extensions.get(_BODY)
     if not isinstance(body, _Body):
         raise TypeError("this response did not come through the outbound door")

@@ -17,13 +17,16 @@ from llm_credentials.providers.adapters._chat.errors import body_error, request_
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, RequestRejected, UnsupportedContent
 from llm_credentials.providers.messages import Call, Embeddings, LLMResponse, ModelInfo
-from llm_credentials.providers.transport import HttpClient, RawResponse
+from llm_credentials.providers.transport import Answer as RawAnswer
+from llm_credentials.providers.transport import HttpClient, Pattern, RawResponse
 from llm_credentials.providers.usage import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _PASTED_ENDINGS = ("/chat/completions", "/embeddings", "/models")
+PATTERNS_MAX = 16
+"""A client has few paths, unless its models stand in them."""
 _WINDOW_NAMES = ("context_window", "context_length", "max_context_length", "max_model_len")
 _LABEL_NAMES = ("display_name", "name")
 
@@ -35,6 +38,8 @@ class ChatCompletionsClient(LLMClient):
     telling = (b"[DONE]", b'"finish_reason":"', b'"finish_reason": "', b'"usage":{', b'"usage": {', b'"error"')
     last = b"[DONE]"
     _built: tuple[HttpClient, AsyncOpenAI] | None = None
+    _patterns: Mapping[str, Pattern] = {}
+    """By the path, the request as the SDK in ``_built`` has sent it."""
 
     @property
     def dialect(self) -> Dialect:
@@ -58,12 +63,26 @@ class ChatCompletionsClient(LLMClient):
         """An endpoint's path for this model, behind the SDK's base address."""
         return path
 
-    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
+    async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse | RawAnswer:
+        sdk, content = await self._sdk(), wire.encode_json(body)
+        pattern = self._patterns.get(path)
+        if pattern is None:
+            return await self._send_first(sdk, path, content)
+        answer = await transport.send_like(self.egress, pattern, content)
+        if answer.status < 400:
+            return answer
+        raise self.passed_error(answer.status, answer.headers, await transport.read_error(answer))
+
+    async def _send_first(self, sdk: AsyncOpenAI, path: str, content: bytes) -> RawResponse:
+        """Through the SDK. Those after it are like it but for their bodies."""
         # Always a stream to the SDK: the bytes are read by us, not by it.
-        sdk = await self._sdk()
-        return await sdk.post(
-            path, content=wire.encode_json(body), cast_to=RawResponse, stream=True, options=self._options()
+        response: RawResponse = await sdk.post(
+            path, content=content, cast_to=RawResponse, stream=True, options=self._options()
         )
+        if self._built is not None and self._built[1] is sdk:  # neither closed nor on another loop meanwhile
+            others = self._patterns if len(self._patterns) < PATTERNS_MAX else {}
+            self._patterns = {**others, path: Pattern(response.request)}
+        return response
 
     async def _get(self, path: str) -> Any:
         sdk = await self._sdk()
@@ -89,7 +108,7 @@ class ChatCompletionsClient(LLMClient):
             sdk._custom_headers = {}
             # Else the first request of each client asks the operating system for its name, in a thread.
             sdk._platform = "Unknown"
-            self._built = (http, sdk)
+            self._built, self._patterns = (http, sdk), {}
         return self._built[1]
 
     def build_sdk(self, http: HttpClient) -> AsyncOpenAI:
@@ -203,7 +222,7 @@ class ChatCompletionsClient(LLMClient):
 
     async def aclose(self) -> None:
         await super().aclose()
-        self._built = None
+        self._built, self._patterns = None, {}
 
 
 def _vectors(rows: object, expected: int) -> list[list[float]]:
