@@ -23,7 +23,7 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
 
-from llm_credentials import bridge, limits, services
+from llm_credentials import bridge, limits, services, waiting
 from llm_credentials.audit import Action, AuditUnavailable, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
@@ -476,6 +476,7 @@ def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> Non
                 SystemCredential.objects.filter(pk=test.system_credential_id, version=version).update(**found)
             elif test.credential_id:
                 UserCredential.objects.filter(pk=test.credential_id, version=version).update(**found)
+    waiting.announce(row.pk)
     if row.has_key:
         _destroy_later(row.pk)
 

@@ -386,9 +386,14 @@ def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
         site_changed(noted=True)
 
 
-def credential_delete(*, user: AbstractBaseUser, provider: str, name: str = "default") -> None:
-    """Destroy it at once; ``removal.remove`` leaves some seconds for second thoughts. Raises DoesNotExist."""
-    _delete(UserCredential, {"user_id": user.pk}, provider, name)
+def credential_delete(
+    *, user: AbstractBaseUser, provider: str, name: str = "default", version: int | None = None
+) -> None:
+    """Destroy it at once; ``removal.remove`` leaves some seconds for second thoughts. Raises DoesNotExist.
+
+    ``version``: only if it is still this one; else VersionConflict is raised.
+    """
+    _delete(UserCredential, {"user_id": user.pk}, provider, name, version)
 
 
 def system_credential_delete(*, provider: str, name: str = "default") -> None:
@@ -396,13 +401,16 @@ def system_credential_delete(*, provider: str, name: str = "default") -> None:
     _delete(SystemCredential, {}, provider, name)
 
 
-def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str) -> None:
+def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str, version: int | None = None) -> None:
     """Also a row of a provider that this site no longer has."""
     # A NUL is in no row, but a database may refuse to look for it.
     if "\0" in provider + name:
         raise model.DoesNotExist
     with transaction.atomic():
-        row: Row | None = model._default_manager.filter(**owner, provider=provider, name=name).first()
+        rows: models.QuerySet[Row] = model._default_manager.filter(**owner, provider=provider, name=name)
+        row: Row | None = rows.select_for_update().first()
+        if row is not None and version is not None and row.version != version:
+            raise VersionConflict
         if row is None or not model._default_manager.filter(pk=row.pk).delete()[0]:
             raise model.DoesNotExist
         _note(Action.CREDENTIAL_DELETE, row)

@@ -9,17 +9,18 @@ from uuid import UUID
 
 from django.http import Http404, HttpResponse
 from django.urls import reverse
-from ninja import Body, Router, Schema
+from ninja import Body, Query, Router, Schema
 from ninja.responses import Status
 from pydantic import ConfigDict, Field
 
-from llm_credentials import connection_tests, removal, replacement, services
+from llm_credentials import connection_tests, removal, replacement, services, waiting
 from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
 from llm_credentials.api.errors import ApiError, ErrorOut
-from llm_credentials.connection_tests import QueueUnavailable, TestBusy
+from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
+from llm_credentials.connection_tests import ModelList, QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
-from llm_credentials.services import Draft
+from llm_credentials.services import Draft, VersionConflict
 from llm_credentials.tasks import enqueue_connection_test
 
 router = Router()
@@ -33,12 +34,18 @@ REFUSALS: dict[int, Any] = {
     422: ErrorOut,
     429: ErrorOut,
 }
+EDITED: dict[int, Any] = {409: ErrorOut, 412: ErrorOut}
 QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
 
 
 Whole = Annotated[int, Field(strict=True)]
 """A number that was sent as one: neither "5" nor true."""
 Flag = Annotated[bool, Field(strict=True)]
+
+
+WaitS = Annotated[
+    float, Query(ge=0, le=10, description="Seconds to wait for its end; 503 if no worker has taken it by then.")
+]
 
 
 class StrictSchema(Schema):
@@ -150,8 +157,14 @@ def connection_test_out(test: ConnectionTest) -> dict[str, Any]:
     }
 
 
+def _stored(request: ApiRequest, provider: str, name: str) -> UserCredential | None:
+    if "\0" in provider + name:
+        return None
+    return UserCredential.objects.for_user(request.user).filter(provider=provider, name=name).first()
+
+
 def _owned(request: ApiRequest, provider: str, name: str) -> UserCredential:
-    credential = UserCredential.objects.for_user(request.user).filter(provider=provider, name=name).first()
+    credential = _stored(request, provider, name)
     if credential is None:
         raise Http404
     return credential
@@ -177,14 +190,21 @@ def credential_list(request: ApiRequest) -> dict[str, Any]:
     return {"items": [credential_out(row, default) for row in rows], "count": len(rows)}
 
 
-@router.post("", response={200: CredentialSaved, 201: CredentialSaved, **REFUSALS}, url_name="credential_save")
-def credential_save(request: ApiRequest, payload: CredentialIn) -> Any:
+@router.post(
+    "", response={200: CredentialSaved, 201: CredentialSaved, **REFUSALS, **EDITED}, url_name="credential_save"
+)
+def credential_save(
+    request: ApiRequest, payload: CredentialIn, response: HttpResponse, if_match: IfMatch = None
+) -> Any:
     """Add a key, or change what is said of a stored one. A new key is tested at once."""
     require_scope(request, "credentials")
+    version = matched_version(if_match, _stored(request, payload.provider, payload.name))
     draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
     if services.changes_key(user=request.user, provider=payload.provider, name=payload.name, draft=draft):
         require_proof(request)
-    saved = services.credential_save(user=request.user, **payload.dict())
+    with held(if_match):
+        saved = services.credential_save(user=request.user, version=version, **payload.dict())
+    tell_etag(response, saved.credential)
     test = _start_test(request, saved.credential) if saved.key_changed else None
     body = credential_out(saved.credential, _default_of(request)) | {"test": test}
     return Status(201 if saved.created else 200, body)
@@ -204,7 +224,23 @@ def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, An
 def model_list(request: ApiRequest, provider: str, name: str = "default") -> dict[str, Any]:
     """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
     require_scope(request, "read")
-    found = connection_tests.models_available(user=request.user, provider=provider, name=name)
+    return _models_out(connection_tests.models_available(user=request.user, provider=provider, name=name))
+
+
+@router.post("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list_unsaved")
+def model_list_unsaved(
+    request: ApiRequest, provider: str, payload: CredentialFields, name: str = "default"
+) -> dict[str, Any]:
+    """The same for a key that is not saved: it goes in the body, for no address holds a key, and is kept nowhere."""
+    require_scope(request, "credentials")
+    return _models_out(
+        connection_tests.models_available(
+            user=request.user, provider=provider, name=name, unsaved=Draft(**payload.dict())
+        )
+    )
+
+
+def _models_out(found: ModelList) -> dict[str, Any]:
     items = [
         {
             "id": info.id,
@@ -243,55 +279,88 @@ def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
     return credential_out(saved, _default_of(request))
 
 
-@router.post("/{provider}/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start")
+@router.post(
+    "/{provider}/test", response={200: TestOut, 202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start"
+)
 def connection_test_start(
-    request: ApiRequest, provider: str, payload: Annotated[CredentialFields, Body()] = NOTHING, name: str = "default"
+    request: ApiRequest,
+    provider: str,
+    payload: Annotated[CredentialFields, Body()] = NOTHING,
+    name: str = "default",
+    wait: WaitS = 0.0,
 ) -> Any:
-    """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``."""
+    """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``; with ``wait``
+    it is the answer to this, 200, if the test ends in time.
+    """
     require_scope(request, "credentials")
     unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
     test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
     enqueue_connection_test(test)
-    return Status(202, connection_test_out(test))
+    if wait:
+        waiting.wait_finished(test, wait)
+    return Status(200 if test.is_finished else 202, connection_test_out(test))
 
 
 @router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get")
-def credential_get(request: ApiRequest, provider: str, name: str = "default") -> dict[str, Any]:
+def credential_get(request: ApiRequest, provider: str, response: HttpResponse, name: str = "default") -> dict[str, Any]:
+    """With an `ETag`, which a later change may send as `If-Match`."""
     require_scope(request, "read")
-    return credential_out(_owned(request, provider, name), _default_of(request))
+    credential = _owned(request, provider, name)
+    tell_etag(response, credential)
+    return credential_out(credential, _default_of(request))
 
 
 @router.patch(
     "/{provider}",
-    response={200: CredentialSaved, 202: TestOut, **REFUSALS, **QUEUED},
+    response={200: CredentialSaved, 202: TestOut, **REFUSALS, **QUEUED, **EDITED},
     url_name="credential_change",
 )
-def credential_change(request: ApiRequest, provider: str, payload: CredentialChange, name: str = "default") -> Any:
+def credential_change(
+    request: ApiRequest,
+    provider: str,
+    payload: CredentialChange,
+    response: HttpResponse,
+    name: str = "default",
+    if_match: IfMatch = None,
+) -> Any:
     """Change what is said of a stored key, or replace the key: at once, or with `test_first` only if it works."""
     require_scope(request, "credentials")
-    _owned(request, provider, name)
+    matched = matched_version(if_match, _owned(request, provider, name))
+    if matched is not None and payload.version not in (None, matched):
+        raise VersionConflict
+    version = payload.version if matched is None else matched
     draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
     if services.changes_key(user=request.user, provider=provider, name=name, draft=draft):
         require_proof(request)
-    if payload.test_first:
-        if payload.is_active is not None or payload.priority is not None:
-            raise ApiError(422, "invalid_value", "Change these by themselves, without test_first.", "body.test_first")
-        test = replacement.replacement_start(
-            user=request.user, provider=provider, name=name, unsaved=draft, version=payload.version
-        )
-        enqueue_connection_test(test)
-        return Status(202, connection_test_out(test))
-    changes = payload.dict(exclude={"test_first"})
-    saved = services.credential_save(user=request.user, provider=provider, name=name, **changes)
+    with held(if_match):
+        if payload.test_first:
+            return _replace_if_it_works(request, provider, name, payload, version)
+        changes = payload.dict(exclude={"test_first", "version"})
+        saved = services.credential_save(user=request.user, provider=provider, name=name, version=version, **changes)
+    tell_etag(response, saved.credential)
     started = _start_test(request, saved.credential) if saved.key_changed else None
     return Status(200, credential_out(saved.credential, _default_of(request)) | {"test": started})
 
 
-@router.delete("/{provider}", response={204: None, **REFUSALS}, url_name="credential_delete")
-def credential_delete(request: ApiRequest, provider: str, name: str = "default") -> Any:
+def _replace_if_it_works(
+    request: ApiRequest, provider: str, name: str, payload: CredentialChange, version: int | None
+) -> Any:
+    if payload.is_active is not None or payload.priority is not None:
+        raise ApiError(422, "invalid_value", "Change these by themselves, without test_first.", "body.test_first")
+    unsaved = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
+    test = replacement.replacement_start(
+        user=request.user, provider=provider, name=name, unsaved=unsaved, version=version
+    )
+    enqueue_connection_test(test)
+    return Status(202, connection_test_out(test))
+
+
+@router.delete("/{provider}", response={204: None, **REFUSALS, 412: ErrorOut}, url_name="credential_delete")
+def credential_delete(request: ApiRequest, provider: str, name: str = "default", if_match: IfMatch = None) -> Any:
     """Remove the key. Its sealed text is gone at once."""
     require_scope(request, "credentials")
-    _owned(request, provider, name)
+    version = matched_version(if_match, _owned(request, provider, name))
     require_proof(request)
-    services.credential_delete(user=request.user, provider=provider, name=name)
+    with held(if_match):
+        services.credential_delete(user=request.user, provider=provider, name=name, version=version)
     return HttpResponse(status=204)

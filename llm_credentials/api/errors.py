@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError, HttpError
 from ninja.errors import ValidationError as SchemaError
@@ -19,6 +20,7 @@ from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import UserCredential
 from llm_credentials.replacement import ReplacementOver, VersionConflict
+from llm_credentials.waiting import NoWorker
 
 _SHAPES = {
     "missing": "This field is needed.",
@@ -136,3 +138,8 @@ def install_error_handlers(api: NinjaAPI) -> None:
     @api.exception_handler(QueueUnavailable)
     def no_queue(request: HttpRequest, error: QueueUnavailable) -> HttpResponse:
         return answer(request, ApiError(503, "queue_unavailable", str(error), headers={"Retry-After": "5"}))
+
+    @api.exception_handler(NoWorker)
+    def no_worker(request: HttpRequest, error: NoWorker) -> HttpResponse:
+        where = reverse("api:connection_test_get", kwargs={"test_id": error.test.pk})
+        return answer(request, ApiError(503, "no_worker", str(error), where, headers={"Retry-After": "5"}))

@@ -40,6 +40,7 @@ CALLS = {
     "api:model_list": "models",
     "api:site_models": "models",
     "api:site_test": "test",
+    "api:model_list_unsaved": "models",
 }
 """Route → the kind of limit that holds for it."""
 SAVES_WITHOUT_A_TEST = {"llm_credentials:credential-save", "api:credential_save"}
