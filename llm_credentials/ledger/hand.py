@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import orjson
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import transaction as django_transaction
 
 from llm_credentials.wall.statements import opening_statement
@@ -36,13 +36,14 @@ class Hand(Protocol):
 @contextmanager
 def transaction() -> Iterator[Hand]:
     """What is executed inside is committed together, or not at all. Raises Django's database errors."""
+    connection = connections[DEFAULT_DB_ALIAS]  # looked up once: ``django.db.connection`` does so for every name
     connection.ensure_connection()
     if connection.in_atomic_block:
         with django_transaction.atomic(), connection.cursor() as cursor:
             yield _One(cursor)
         return
     with connection.wrap_database_errors:
-        hand = _Joined(connection.connection) if connection.vendor == "postgresql" else _One(connection.connection)
+        hand = _Joined(connection.connection) if _on_postgresql() else _One(connection.connection)
         hand.begin()
         try:
             yield hand
@@ -135,8 +136,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Statement
 
     PostgreSQL gets all of them as one value: quoting each by itself would cost more than everything else here.
     """
-    if connection.vendor == "postgresql":
-        names = [f"column{number}" for number in range(1, len(columns) + 1)]
+    if _on_postgresql():
+        names = _names(len(columns))
         objects = [dict(zip(names, row, strict=True)) for row in rows]
         return _recordset(tuple(kind for _, kind in columns), len(rows)), [orjson.dumps(objects, default=str).decode()]
     return _values(len(rows), len(columns)), [_as_text(value) for row in rows for value in row]
@@ -144,7 +145,17 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Statement
 
 def value(plain: UUID | datetime) -> Any:
     """A single value as this database wants it."""
-    return plain if connection.vendor == "postgresql" else _as_text(plain)
+    return plain if _on_postgresql() else _as_text(plain)
+
+
+@cache
+def _on_postgresql() -> bool:
+    return connections[DEFAULT_DB_ALIAS].vendor == "postgresql"
+
+
+@cache
+def _names(columns: int) -> tuple[str, ...]:
+    return tuple(f"column{number}" for number in range(1, columns + 1))
 
 
 @lru_cache(maxsize=1000)

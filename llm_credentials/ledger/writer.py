@@ -248,7 +248,7 @@ class _Writer:
 
     def _try(self, reservations: list[Reservation], settlements: list[Settlement]) -> None:
         now = time.monotonic()
-        if connection.connection is not None and now - self.written_at > STALE_S and not connection.is_usable():
+        if now - self.written_at > STALE_S and connection.connection is not None and not connection.is_usable():
             connection.close()  # the server went and may be back
         try:
             pen.write(reservations, settlements)
