@@ -2,7 +2,7 @@
 
     TEST_DATABASE=postgres python benchmarks/tables.py [--users 1000000] [--credentials 5000000] [--usage 1000000]
 
-Ends with 1 if a large table is read from end to end, or if size changes how the database goes about a query.
+Ends with 1 if a large table is read from end to end, or if size changes what a query reads or by which condition.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def shapes(plans: Plans) -> dict[str, list[str]]:
     """What is read and by which condition, without what depends on the rows.
 
     Two indexes that begin with the same column give the same rows for a condition on it, with or without a bitmap
-    between; which of them PostgreSQL takes hangs on a hundredth of their price. A filter reads nothing more.
+    between; which of them PostgreSQL takes hangs on a few hundredths of their price. A filter reads nothing more.
     """
     return {sql: sorted(_steps(plan)) for sql, plan in plans.seen.items()}
 
