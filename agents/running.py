@@ -18,7 +18,7 @@ from agents.registry import UnknownAgent, get_agent
 from agents.watching import Interrupted, Watch, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
-from llm_credentials.providers import LLMError
+from llm_credentials.providers import AccessWithdrawn, LLMError
 from llm_credentials.routing.receipt import left_behind
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ async def run_execute(run_id: UUID) -> Outcome:
             error = site_error("AccessWithdrawn", interrupted.withdrawn)
     except LLMError as caught:
         llm_error, error = caught, error_json(caught)
+        if isinstance(caught, AccessWithdrawn) and caught.what != "key":
+            state = RunState.CANCELLED  # the call heard of it before the run did
     except AgentRun.DoesNotExist:
         return Outcome.NOTHING_TO_DO
     except AuditUnavailable:

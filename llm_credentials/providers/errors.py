@@ -163,3 +163,8 @@ class StreamInterrupted(LLMError):
 
 class AccessWithdrawn(StreamInterrupted):
     user_message = "This was ended: the key, the access token or the account that it rested on is out of use."
+
+    def __init__(self, message: str = "", *, what: str = "", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.what = what
+        """``user``, ``session``, ``token`` or ``key``: what is gone."""

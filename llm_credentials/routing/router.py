@@ -383,7 +383,7 @@ class Chain:
                 self.looked_at = self.loop.time()
                 return now
         if gone is not None:
-            error = AccessWithdrawn(WORDS[gone], provider=key.provider)
+            error = AccessWithdrawn(WORDS[gone], what=gone, provider=key.provider)
             error.receipt = self.receipt(None)
             raise error
         return row
@@ -557,7 +557,12 @@ def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
 
 def _ours(error: LLMError | TimeoutError | Ended, trial: _Trial) -> LLMError:
     if isinstance(error, Ended):
-        return AccessWithdrawn(WORDS[error.reason], provider=trial.candidate.key.provider, partial=_partial(trial))
+        return AccessWithdrawn(
+            WORDS[error.reason],
+            what=error.reason,
+            provider=trial.candidate.key.provider,
+            partial=_partial(trial),
+        )
     return error if isinstance(error, LLMError) else DeadlineExceeded(provider=trial.candidate.key.provider)
 
 

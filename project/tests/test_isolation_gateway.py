@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
@@ -51,7 +52,8 @@ def _ask(call: tuple[str, str], **headers: str) -> Any:
             content = None if BODIES[call] is None else json.dumps(BODIES[call])
             return await client.request(*call, content=content, headers={"content-type": "application/json", **headers})
 
-    return async_to_sync(ask)()
+    # In a context of its own, as a server has for each request.
+    return copy_context().run(async_to_sync(ask))
 
 
 def _bearer(secret: str) -> dict[str, str]:

@@ -16,8 +16,8 @@ Shape = TypeVar("Shape", bound="WireShape")
 class InvalidRequest(RequestRejected):
     """The program's request is malformed. ``param`` is the path of what is wrong in it, such as ``messages.0.role``."""
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message, code="invalid_request")
+    def __init__(self, message: str = "", *, param: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
         self.param = param
 
 
