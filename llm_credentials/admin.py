@@ -16,6 +16,7 @@ from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 
 from llm_credentials import keyring, rotation, services, stepup
+from llm_credentials.admin_site_models import site_model_urls
 from llm_credentials.admin_usage import usage_urls
 from llm_credentials.audit import Action, note, record, target_of
 from llm_credentials.audit.export import Format, lines
@@ -334,9 +335,13 @@ class SystemConfigForm(_ConfigForm):
 @admin.register(SystemConfig)
 class SystemConfigAdmin(KeylessLookups):
     form = SystemConfigForm
+    change_list_template = "admin/llm_credentials/systemconfig/change_list.html"
     list_display = ("category", "key", "updated_at")
     list_filter = ("category",)
     ordering = ("category", "key")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [*site_model_urls(self), *super().get_urls()]
 
     def save_model(self, request: HttpRequest, obj: SystemConfig, form: Any, change: bool) -> None:
         with transaction.atomic():

@@ -163,6 +163,9 @@ ROUTES: dict[str, Rule] = {
     "admin:llm_credentials_key_ring": Rule(kind=Kind.ADMIN, auditor=200),
     "admin:llm_credentials_audit_verify": Rule(kind=Kind.ADMIN, method="POST", auditor=200),
     "admin:llm_credentials_site_allowance": Rule(kind=Kind.ADMIN, auditor=403),
+    "admin:llm_credentials_site_models": Rule(kind=Kind.ADMIN, auditor=200),
+    **names("admin:llm_credentials_site_", Rule(kind=Kind.ADMIN, method="POST"), "models_save", "models_load"),
+    **names("admin:llm_credentials_site_", Rule(kind=Kind.ADMIN, method="POST"), "models_test", "supervisor"),
     "admin:auth_user_password_change": Rule(kind=Kind.ADMIN),
 }
 """By the name of the route, with its namespace."""
@@ -293,6 +296,7 @@ def world(alice: User) -> World:
         "agent": "conversation",
         "task": "code",
         "key": "no-key",
+        "use": "completions",
         "uidb36": "1",
         "content_type_id": ContentType.objects.get_for_model(User).pk,
         "app_label": "llm_credentials",

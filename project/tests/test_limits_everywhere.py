@@ -41,6 +41,8 @@ CALLS = {
     "api:site_models": "models",
     "api:site_test": "test",
     "api:model_list_unsaved": "models",
+    "admin:llm_credentials_site_models_load": "models",
+    "admin:llm_credentials_site_models_test": "test",
 }
 """Route → the kind of limit that holds for it."""
 SAVES_WITHOUT_A_TEST = {"llm_credentials:credential-save", "api:credential_save"}
@@ -53,6 +55,8 @@ TYPED = {
     "agents:run-create": {"text": "Hello", "agent": "conversation"},
     "llm_credentials:credential-save": {"api_key": KEY + "x", "model": "m"},
     "llm_credentials:credential-test": {"api_key": KEY + "x", "model": "m"},
+    "admin:llm_credentials_site_models_load": {"provider": "openai"},
+    "admin:llm_credentials_site_models_test": {"provider": "openai", "model": "m"},
     "llm_credentials:model-list-load": {"api_key": KEY + "x", "model": "m"},
 }
 
