@@ -12,11 +12,11 @@ from pydantic import Field
 
 from llm_credentials.api.auth import ApiRequest, require_scope
 from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.audit.history import seen_by
 from llm_credentials.models import AuditEvent
 
 router = Router()
-MAX_PAGE = 10_000
 
 
 class AuditEventOut(Schema):
@@ -31,16 +31,8 @@ class AuditEventOut(Schema):
     ip: str = Field(description="The network that it came from, not the very address.")
 
 
-class AuditEventList(Schema):
+class AuditEventList(PageOut):
     items: list[AuditEventOut]
-    count: int = Field(description="Of all pages.")
-    page: int
-    page_size: int
-
-
-class PageIn(Schema):
-    page: int = Field(1, ge=1, le=MAX_PAGE)
-    page_size: int = Field(50, ge=1, le=200)
 
 
 @router.get("", response={200: AuditEventList, **REFUSALS}, url_name="audit_event_list")
@@ -48,10 +40,4 @@ def audit_event_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any
     """Newest first."""
     require_scope(request, "read")
     events = AuditEvent.objects.for_user(request.user).recent_first()
-    begin = (where.page - 1) * where.page_size
-    return {
-        "items": [asdict(seen_by(request.user, event)) for event in events[begin : begin + where.page_size]],
-        "count": events.count(),
-        "page": where.page,
-        "page_size": where.page_size,
-    }
+    return page_of(events, where, lambda event: asdict(seen_by(request.user, event)))

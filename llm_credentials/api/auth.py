@@ -68,10 +68,11 @@ class SessionUser(SessionAuth):
         return user
 
 
-def require_scope(request: ApiRequest, scope: str) -> None:
-    """Raises 403 if the caller's token lacks the scope; a session has all."""
-    if request.token is not None and not request.token.allows(scope):
-        raise ApiError(403, "scope_missing", f"This token lacks the scope «{scope}».")
+def require_scope(request: ApiRequest, *scopes: str) -> None:
+    """Raises 403 if the caller's token has none of the scopes; a session has all."""
+    if request.token is not None and not any(request.token.allows(scope) for scope in scopes):
+        wanted = " or ".join(f"«{scope}»" for scope in scopes)
+        raise ApiError(403, "scope_missing", f"This token lacks the scope {wanted}.")
 
 
 def require_proof(request: ApiRequest) -> None:

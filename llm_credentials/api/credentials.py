@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from llm_credentials import connection_tests, removal, replacement, services, waiting
 from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
 from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
 from llm_credentials.connection_tests import ModelList, QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
@@ -285,20 +286,26 @@ def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
 def connection_test_start(
     request: ApiRequest,
     provider: str,
+    response: HttpResponse,
     payload: Annotated[CredentialFields, Body()] = NOTHING,
     name: str = "default",
     wait: WaitS = 0.0,
+    idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``; with ``wait``
     it is the answer to this, 200, if the test ends in time.
     """
     require_scope(request, "credentials")
-    unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
-    test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
-    enqueue_connection_test(test)
-    if wait:
-        waiting.wait_finished(test, wait)
-    return Status(200 if test.is_finished else 202, connection_test_out(test))
+
+    def start() -> tuple[int, TestOut]:
+        unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
+        test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
+        enqueue_connection_test(test)
+        if wait:
+            waiting.wait_finished(test, wait)
+        return 200 if test.is_finished else 202, TestOut(**connection_test_out(test))
+
+    return once(request, idempotency_key, response, start)
 
 
 @router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get")

@@ -12,13 +12,13 @@ from pydantic import Field, StringConstraints
 from llm_credentials.api.auth import ApiRequest, require_scope
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.errors import ApiError
+from llm_credentials.api.pages import MAX_PAGE, PageOut
 from llm_credentials.ledger import exports, spans
 from llm_credentials.ledger.labels import Labels
 from llm_credentials.ledger.reports import Report, Span
 from llm_credentials.ledger.sums import Sums
 
 router = Router()
-MAX_PAGE: Final = 10_000
 DIMENSIONS: Final = {
     "day": ("day",),
     "provider": ("provider",),
@@ -57,12 +57,9 @@ class UsageGroup(UsageFigures):
     key_owner: str | None = Field(None, description="`user` or `system`: who paid.")
 
 
-class UsageList(Schema):
+class UsageList(PageOut):
     items: list[UsageGroup] = Field(description="Only the fields of the asked-for groups are set.")
     total: UsageFigures
-    count: int = Field(description="Of all pages.")
-    page: int
-    page_size: int
     first: date = Field(alias="from", description="Days are in UTC.")
     last: date = Field(alias="to")
     group_by: list[str]
