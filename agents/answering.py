@@ -19,7 +19,7 @@ from agents.models import MessageState, StoredMessage
 from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, site_error
 from agents.registry import get_agent
 from agents.services import TURN
-from agents.watching import Interrupted, Watch, watching
+from agents.watching import Interrupted, Watch, usable_token, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
 from llm_credentials.providers import LLMError, LLMMessage
@@ -45,6 +45,7 @@ class _Work:
     agent: Agent
     prompt: LLMMessage
     user_id: int
+    token_id: UUID | None
     history: list[LLMMessage] = field(default_factory=list)
 
 
@@ -91,7 +92,14 @@ async def finish_answer(message_id: UUID, *, session_key: str | None = None) -> 
 
 async def _written(message_id: UUID, claim: UUID, draft: Draft, session_key: str | None) -> AsyncGenerator[Event, None]:
     work = await in_database(_work, message_id)
-    watch = Watch(model=StoredMessage, id=message_id, claim=claim, user_id=work.user_id, session_key=session_key)
+    watch = Watch(
+        model=StoredMessage,
+        id=message_id,
+        claim=claim,
+        user_id=work.user_id,
+        session_key=session_key,
+        token_id=work.token_id,
+    )
     async with watching(watch), aclosing(work.agent.stream(work.prompt, history=work.history)) as events:
         while True:
             try:
@@ -110,9 +118,18 @@ def _work(message_id: UUID) -> _Work:
     near = conversation.messages.filter(position__lt=answer.position, position__gte=answer.position - MAX_TURNS * TURN)
     earlier = [row.message for row in near.in_order() if row.parts]
     agent = get_agent(conversation.agent)(
-        conversation.user, provider=conversation.provider or None, model=conversation.model or None
+        conversation.user,
+        provider=conversation.provider or None,
+        model=conversation.model or None,
+        token=usable_token(answer.token_id, conversation.user_id),
     )
-    return _Work(agent=agent, prompt=earlier[-1], user_id=conversation.user_id, history=earlier[:-1])
+    return _Work(
+        agent=agent,
+        prompt=earlier[-1],
+        user_id=conversation.user_id,
+        token_id=answer.token_id,
+        history=earlier[:-1],
+    )
 
 
 def _end_by_itself(draft: Draft, ending: _Ending) -> None:

@@ -104,6 +104,8 @@ class StoredMessage(models.Model):
     """What went wrong, with the fields of LLMError; see ``agents.receipts``."""
     claim = models.UUIDField(null=True, blank=True)
     """Of the one writer of this answer; nobody else may change it while it is being written."""
+    token_id = models.UUIDField(null=True, blank=True, editable=False)
+    """Of the access token that asked for this answer; without it, or past what it allows, the answer ends."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -194,6 +196,8 @@ class AgentRun(models.Model):
     attempts = models.PositiveIntegerField(default=0)
     """How often a worker began it; more than once only after a worker died."""
     claim = models.UUIDField(null=True, blank=True)
+    token_id = models.UUIDField(null=True, blank=True, editable=False)
+    """Of the access token that started it; without it, or past what it allows, the run ends."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

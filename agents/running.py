@@ -15,10 +15,11 @@ from agents.drafts import Draft
 from agents.models import AgentRun, RunState
 from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, site_error
 from agents.registry import UnknownAgent, get_agent
-from agents.watching import Interrupted, Watch, watching
+from agents.watching import Interrupted, Watch, usable_token, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
-from llm_credentials.providers import AccessWithdrawn, LLMError
+from llm_credentials.models import PersonalAccessToken
+from llm_credentials.providers import AccessWithdrawn, LLMError, LLMMessage
 from llm_credentials.routing.receipt import left_behind
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ async def run_execute(run_id: UUID) -> Outcome:
     state = RunState.FAILED
     watch: Watch | None = None
     try:
-        run = await in_database(AgentRun.objects.select_related("user").get, pk=run_id)
-        watch = Watch(model=AgentRun, id=run_id, claim=claim, user_id=run.user_id)
+        run = await in_database(AgentRun.objects.select_related("user", "conversation").get, pk=run_id)
+        watch = Watch(model=AgentRun, id=run_id, claim=claim, user_id=run.user_id, token_id=run.token_id)
         await _work(run, watch, draft)
         state = RunState.DONE
         if draft.stopped:
@@ -83,7 +84,9 @@ async def run_execute(run_id: UUID) -> Outcome:
 async def _work(run: AgentRun, watch: Watch, draft: Draft) -> None:
     if not run.user.is_active:
         raise Interrupted
-    async with watching(watch), aclosing(_agent(run).stream(run.input)) as events:
+    token = await in_database(usable_token, run.token_id, run.user_id)
+    history = await in_database(_history, run)
+    async with watching(watch), aclosing(_agent(run, token).stream(run.input, history=history)) as events:
         while True:
             try:
                 event = await watch.next(events)
@@ -96,8 +99,15 @@ async def _work(run: AgentRun, watch: Watch, draft: Draft) -> None:
                 raise Interrupted
 
 
-def _agent(run: AgentRun) -> Agent:
+def _agent(run: AgentRun, token: PersonalAccessToken | None) -> Agent:
     try:
-        return get_agent(run.agent)(run.user, provider=run.provider or None, model=run.model or None)
+        return get_agent(run.agent)(run.user, provider=run.provider or None, model=run.model or None, token=token)
     except UnknownAgent:
         raise Interrupted from None
+
+
+def _history(run: AgentRun) -> list[LLMMessage]:
+    """What was said in its conversation before; the run reads it and adds nothing."""
+    if run.conversation is None:
+        return []
+    return services.whole_messages(run.conversation)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_MESSAGE_CHARS = 100_000
 TITLE_CHARS = 70
+HISTORY_ROWS = 400
 TURN = 1000
 """Positions per turn: the question stands on a whole multiple, the answer on the last one, tool traffic between."""
 
@@ -84,9 +85,16 @@ def conversation_delete(*, user: User, conversation_id: UUID) -> None:
 
 
 def message_send(
-    *, user: User, conversation_id: UUID, text: str, provider: str | None = None, model: str | None = None
+    *,
+    user: User,
+    conversation_id: UUID,
+    text: str,
+    provider: str | None = None,
+    model: str | None = None,
+    token_id: UUID | None = None,
 ) -> Turn:
     """The user's message and the answer that waits to be written. ``provider`` and ``model``: None = as before.
+    ``token_id``: of the access token on which the answer rests.
 
     Raises ConversationBusy while another answer is open.
     """
@@ -105,7 +113,7 @@ def message_send(
         begin = 0 if last is None else (last // TURN + 1) * TURN
         question = conversation.messages.create(position=begin, role="user", parts=(TextPart(text=text),))
         answer = conversation.messages.create(
-            position=begin + TURN - 1, role="assistant", parts=(), state=MessageState.WAITING
+            position=begin + TURN - 1, role="assistant", parts=(), state=MessageState.WAITING, token_id=token_id
         )
     return Turn(question=question, answer=answer)
 
@@ -128,7 +136,7 @@ def message_retry(*, user: User, message_id: UUID) -> StoredMessage:
             )
         answer.state = MessageState.WAITING
         answer.parts, answer.receipt, answer.error = (), None, None
-        answer.claim = answer.heartbeat_at = answer.stop_requested_at = None
+        answer.claim = answer.heartbeat_at = answer.stop_requested_at = answer.token_id = None
         answer.save()
     return answer
 
@@ -195,6 +203,17 @@ def messages_settle(conversation: Conversation) -> None:
         stale.update(state=MessageState.INCOMPLETE, claim=None, heartbeat_at=None, error=WRITER_DIED)
 
 
+def whole_messages(conversation: Conversation) -> list[LLMMessage]:
+    """Its newest turns that have an answer, as a model reads them."""
+    rows = conversation.messages.order_by("-position")
+    newest = [row for row in rows[:HISTORY_ROWS] if not row.is_open][::-1]
+    while newest and newest[0].role != "user":
+        newest.pop(0)
+    while newest and newest[-1].role == "user":
+        newest.pop()
+    return [row.message for row in newest if row.parts]
+
+
 def _claimed(message_id: UUID, claim: UUID) -> Any:
     return StoredMessage.objects.filter(pk=message_id, claim=claim, state=MessageState.STREAMING)
 
@@ -211,12 +230,32 @@ WRITER_DIED = site_error(
 # Runs
 
 
-def run_create(*, user: User, agent: str, text: str, provider: str = "", model: str = "") -> AgentRun:
-    """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``)."""
+def run_create(
+    *,
+    user: User,
+    agent: str,
+    text: str,
+    provider: str = "",
+    model: str = "",
+    conversation_id: UUID | None = None,
+    token_id: UUID | None = None,
+) -> AgentRun:
+    """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``).
+
+    ``conversation_id``: what was said there goes along. ``token_id``: of the access token on which the run rests.
+    """
     _check_agent(agent)
     _check_choice(user, provider, model)
+    if conversation_id is not None and not Conversation.objects.for_user(user).filter(pk=conversation_id).exists():
+        raise ValidationError({"conversation": ["There is no such conversation."]})
     return AgentRun.objects.create(
-        user=user, agent=agent, input=_checked_text(text, field="text", user=user), provider=provider, model=model
+        user=user,
+        agent=agent,
+        input=_checked_text(text, field="text", user=user),
+        provider=provider,
+        model=model,
+        conversation_id=conversation_id,
+        token_id=token_id,
     )
 
 

@@ -96,7 +96,7 @@ class LiveText:
         return SHOW_EVERY_S * max(1.0, len(self.open) / SLOW_TAIL_CHARS)
 
 
-class _Feed:
+class Feed:
     """What an answer's writer said since somebody last looked. The writer runs on; it never waits for a slow line."""
 
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
@@ -133,7 +133,7 @@ class _Feed:
 
 
 async def _live(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
-    feed = _Feed(events)
+    feed = Feed(events)
     text = LiveText()
     try:
         while (taken := await feed.take()) is not None:

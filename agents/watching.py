@@ -32,6 +32,7 @@ from agents.models import HEARTBEAT_S, AgentRun, RunState, StoredMessage
 from agents.models import MessageState as State
 from llm_credentials.live import access
 from llm_credentials.live.calls import Call, under_way
+from llm_credentials.models import PersonalAccessToken
 from llm_credentials.wall import open_for
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Watch:
     user_id: int
     session_key: str | None = None
     """Of the browser that reads along; None for work that goes on without one."""
+    token_id: UUID | None = None
+    """Of the access token with which a program asked for it."""
     reason: Reason | None = None
     _scope: asyncio.Timeout | None = field(default=None, repr=False)
 
@@ -94,12 +97,24 @@ class Watch:
                 self._scope.reschedule(0)
 
 
+def usable_token(token_id: UUID | None, user_id: int) -> PersonalAccessToken | None:
+    """The token on which the work rests; None where it rests on none. Raises Interrupted if it is gone."""
+    if token_id is None:
+        return None
+    token = PersonalAccessToken.objects.usable().filter(pk=token_id, user_id=user_id).first()
+    if token is None:
+        raise Interrupted(access.WORDS["token"])
+    return token
+
+
 @asynccontextmanager
 async def watching(watch: Watch) -> AsyncIterator[Watch]:
     watchers = _of_this_loop()
     watchers.add(watch)
     try:
-        with under_way(Call(access.Right(watch.user_id, session_key=watch.session_key), watch.end)):
+        with under_way(
+            Call(access.Right(watch.user_id, token_id=watch.token_id, session_key=watch.session_key), watch.end)
+        ):
             yield watch
     finally:
         watchers.remove(watch)

@@ -3,9 +3,13 @@
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 
+from agents.api import add_to
 from llm_credentials.api import api
 from llm_credentials.views import site
 from project import health
+
+# The API lies beneath the agents and knows nothing of them.
+add_to(api)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", site.home, name="home"),

@@ -19,7 +19,7 @@ from django.test import Client
 from agents.models import Conversation, MessageState
 from llm_credentials import factory
 from llm_credentials.models import ConnectionTest
-from llm_credentials.providers import ProviderUnavailable, TextPart
+from llm_credentials.providers import RequestRejected, TextPart
 from project.tests.test_isolation import ALL, KEY, TABLE, Route, World, _ask, _logged_in, _path, world
 
 __all__ = ["world"]
@@ -43,6 +43,9 @@ CALLS = {
     "api:model_list_unsaved": "models",
     "admin:llm_credentials_site_models_load": "models",
     "admin:llm_credentials_site_models_test": "test",
+    "api:run_create": "run",
+    "api:run_retry": "run",
+    "api:message_create": "chat",
 }
 """Route → the kind of limit that holds for it."""
 SAVES_WITHOUT_A_TEST = {"llm_credentials:credential-save", "api:credential_save"}
@@ -70,7 +73,7 @@ class Calls:
 
     def refuse(self, provider: str, **_: Any) -> Any:
         self.opened += 1
-        raise ProviderUnavailable(provider=provider)
+        raise RequestRejected(provider=provider)
 
     @property
     def count(self) -> int:

@@ -1,0 +1,15 @@
+"""Agents, runs and conversations for programs; ``project.urls`` adds them to the API."""
+
+from __future__ import annotations
+
+from ninja import NinjaAPI
+
+from agents.api.agents import router as agents
+from agents.api.conversations import router as conversations
+from agents.api.runs import router as runs
+
+
+def add_to(api: NinjaAPI) -> None:
+    api.add_router("/agents", agents, tags=["agents"])
+    api.add_router("/runs", runs, tags=["agents"])
+    api.add_router("/conversations", conversations, tags=["agents"])

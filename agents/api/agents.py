@@ -1,0 +1,75 @@
+"""``/api/agents``: what there is, and a run of one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import Http404, HttpResponse
+from ninja import Router, Schema
+from pydantic import Field
+
+from agents import services
+from agents.api.runs import begin
+from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out, token_id_of
+from agents.base import Agent
+from agents.registry import UnknownAgent, agents, get_agent
+from agents.views.answers import admit_run
+from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.idempotency import IdempotencyKey, once
+
+router = Router()
+
+
+class AgentOut(Schema):
+    slug: str
+    title: str
+    description: str
+    examples: list[str]
+    needs: list[str] = Field(description="What a model must be able to do.")
+    weight: str
+
+
+class AgentList(Schema):
+    items: list[AgentOut]
+    count: int
+
+
+@router.get("", response={200: AgentList, **REFUSALS}, url_name="agent_list")
+def agent_list(request: ApiRequest) -> dict[str, Any]:
+    require_reading(request)
+    items = [_agent_out(agent) for agent in agents()]
+    return {"items": items, "count": len(items)}
+
+
+def _agent_out(agent: type[Agent]) -> AgentOut:
+    plain = {name: getattr(agent, name) for name in ("slug", "title", "description", "weight")}
+    return AgentOut(**plain, examples=list(agent.examples), needs=sorted(agent.all_needs()))
+
+
+@router.post("/{agent}/runs", response={202: RunOut, **WORKING}, url_name="run_create")
+def run_create(
+    request: ApiRequest, agent: str, payload: RunIn, response: HttpResponse, idempotency_key: IdempotencyKey = None
+) -> Any:
+    """Start it in the background. A token's budget and providers hold for the run, and it ends with the token."""
+    require_scope(request, "agents")
+    try:
+        get_agent(agent)
+    except UnknownAgent:
+        raise Http404 from None
+
+    def start() -> tuple[int, RunOut]:
+        admit_run(caller(request), agent, payload.provider, payload.model)
+        run = services.run_create(
+            user=caller(request),
+            agent=agent,
+            text=payload.input,
+            provider=payload.provider,
+            model=payload.model,
+            conversation_id=payload.conversation,
+            token_id=token_id_of(request),
+        )
+        return 202, run_out(begin(run, is_new=True))
+
+    with in_words():
+        return once(request, idempotency_key, response, start)

@@ -1,0 +1,138 @@
+"""``/api/conversations``: talk with an agent, answer by answer."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import async_to_sync
+from django.http import HttpResponse
+from ninja import Query, Router
+from ninja.responses import Status
+
+from agents import answering, services
+from agents.api.events import answer_events
+from agents.api.shared import (
+    EVENTS,
+    WORKING,
+    ConversationOut,
+    MessageIn,
+    MessageOut,
+    Said,
+    caller,
+    conversation_out,
+    in_words,
+    message_out,
+    require_reading,
+    right_of,
+    token_id_of,
+)
+from agents.models import Conversation, StoredMessage
+from agents.sse import EventStreamResponse
+from agents.views.answers import admit_message, find_conversation
+from agents.watching import announce_stop
+from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.errors import ApiError
+from llm_credentials.api.idempotency import IdempotencyKey, once
+from llm_credentials.api.pages import PageIn, PageOut, page_of
+
+router = Router()
+STREAM = "text/event-stream"
+
+
+class ConversationIn(Said):
+    agent: str
+
+
+class ConversationList(PageOut):
+    items: list[ConversationOut]
+
+
+class MessageList(PageOut):
+    items: list[MessageOut]
+
+
+class ConversationWhole(ConversationOut):
+    messages: MessageList
+
+
+@router.get("", response={200: ConversationList, **REFUSALS}, url_name="conversation_list")
+def conversation_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
+    """The one with the newest message first."""
+    require_reading(request)
+    return page_of(Conversation.objects.for_user(caller(request)).recent_first(), where, conversation_out)
+
+
+@router.post("", response={201: ConversationOut, **REFUSALS}, url_name="conversation_create")
+def conversation_create(request: ApiRequest, payload: ConversationIn) -> Any:
+    """An empty one; one of this agent that is empty still is given again. It costs nothing."""
+    require_scope(request, "agents")
+    found = services.conversation_start(user=caller(request), **payload.dict())
+    return Status(201, conversation_out(found))
+
+
+@router.get("/{uuid:conversation_id}", response={200: ConversationWhole, **REFUSALS}, url_name="conversation_get")
+def conversation_get(request: ApiRequest, conversation_id: UUID, where: Query[PageIn]) -> dict[str, Any]:
+    """With its messages, oldest first; the pages are theirs."""
+    require_reading(request)
+    conversation = find_conversation(caller(request), conversation_id)
+    services.messages_settle(conversation)
+    messages = page_of(conversation.messages.in_order(), where, message_out)
+    return conversation_out(conversation).dict() | {"messages": messages}
+
+
+@router.delete("/{uuid:conversation_id}", response={204: None, **REFUSALS}, url_name="conversation_delete")
+def conversation_delete(request: ApiRequest, conversation_id: UUID) -> Any:
+    """With all its messages; an answer that is being written ends."""
+    require_scope(request, "agents")
+    conversation = find_conversation(caller(request), conversation_id)
+    writing = list(conversation.messages.open())
+    services.conversation_delete(user=caller(request), conversation_id=conversation.pk)
+    for answer in writing:
+        announce_stop(answer.pk)
+    return HttpResponse(status=204)
+
+
+@router.post(
+    "/{uuid:conversation_id}/messages",
+    response={200: MessageOut, **WORKING},
+    url_name="message_create",
+    openapi_extra=EVENTS,
+)
+def message_create(
+    request: ApiRequest,
+    conversation_id: UUID,
+    payload: MessageIn,
+    response: HttpResponse,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """The answer once it is whole, or with `Accept: text/event-stream` as it is written: `text`, `reasoning` and `tool`
+    events, at the end `done` or `error` (the answer). `state` and `error` say how it ended.
+    """
+    require_scope(request, "agents")
+    conversation = find_conversation(caller(request), conversation_id)
+    streamed = request.get_preferred_type(["application/json", STREAM]) == STREAM
+    if streamed and idempotency_key is not None:
+        words = "A stream cannot be given twice: leave out the key, or ask for the whole answer."
+        raise ApiError(422, "invalid_request", words, "header.Idempotency-Key")
+
+    def send() -> StoredMessage:
+        if (payload.provider is None) != (payload.model is None):
+            raise ApiError(422, "invalid_request", "Name provider and model together.", "body.model")
+        admit_message(caller(request), conversation, payload.provider)
+        turn = services.message_send(
+            user=caller(request), conversation_id=conversation_id, token_id=token_id_of(request), **payload.dict()
+        )
+        return turn.answer
+
+    def answered() -> tuple[int, MessageOut]:
+        answer = send()
+        async_to_sync(answering.finish_answer)(answer.pk, session_key=right_of(request).session_key)
+        answer.refresh_from_db()
+        return 200, message_out(answer)
+
+    with in_words():
+        if streamed:
+            return EventStreamResponse(answer_events(send().pk, right_of(request)))
+        return once(request, idempotency_key, response, answered)

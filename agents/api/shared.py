@@ -1,0 +1,126 @@
+"""What the addresses of agents share: who may, in which words they refuse, and how rows look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final, cast
+from uuid import UUID
+
+from django.contrib.auth.models import User
+from django.urls import reverse
+from ninja import Schema
+from pydantic import Field
+
+from agents.models import AgentRun, Conversation, StoredMessage
+from agents.services import MAX_MESSAGE_CHARS, ConversationBusy
+from agents.tasks import QueueUnavailable
+from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.live.access import Right
+
+WORKING: Final = {**REFUSALS, 409: ErrorOut, 503: ErrorOut}
+"""Answers of posts that start work, beside the good one."""
+EVENTS: Final[dict[str, Any]] = {"responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}}
+
+
+class Said(StrictSchema):
+    provider: str = Field("", max_length=50, description="Empty: as otherwise settled.")
+    model: str = Field("", max_length=200)
+
+
+class RunIn(Said):
+    input: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    conversation: UUID | None = Field(None, description="What was said there goes along; nothing is added to it.")
+
+
+class MessageIn(StrictSchema):
+    text: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    provider: str | None = Field(None, max_length=50, description="Left out: as before in this conversation.")
+    model: str | None = Field(None, max_length=200)
+
+
+class RunOut(Schema):
+    id: UUID
+    agent: str
+    conversation: UUID | None
+    provider: str
+    model: str
+    state: str = Field(description="`queued`, `running`, `done`, `failed` or `cancelled`.")
+    input: str
+    output: str
+    steps: list[dict[str, Any]] = Field(description="Calls of models and tools, oldest first.")
+    receipt: dict[str, Any] | None = Field(description="Who answered, and what it took and cost.")
+    error: dict[str, Any] | None
+    attempts: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    events_url: str
+
+
+class MessageOut(Schema):
+    id: UUID
+    role: str
+    text: str
+    state: str = Field(description="`complete`; of an answer also `waiting`, `streaming`, `incomplete`, `stopped`, …")
+    receipt: dict[str, Any] | None
+    error: dict[str, Any] | None
+    created_at: datetime
+
+
+class ConversationOut(Schema):
+    id: UUID
+    agent: str
+    title: str
+    provider: str
+    model: str
+    created_at: datetime
+    updated_at: datetime
+
+
+def run_out(run: AgentRun) -> RunOut:
+    computed = {"conversation", "events_url"}
+    plain = {name: getattr(run, name) for name in RunOut.model_fields if name not in computed}
+    events_url = reverse("api:run_events", kwargs={"run_id": run.pk})
+    return RunOut(**plain, conversation=run.conversation_id, events_url=events_url)
+
+
+def message_out(message: StoredMessage) -> MessageOut:
+    return MessageOut(**{name: getattr(message, name) for name in MessageOut.model_fields})
+
+
+def conversation_out(conversation: Conversation) -> ConversationOut:
+    return ConversationOut(**{name: getattr(conversation, name) for name in ConversationOut.model_fields})
+
+
+def require_reading(request: ApiRequest) -> None:
+    require_scope(request, "read", "agents")
+
+
+def caller(request: ApiRequest) -> User:
+    return cast("User", request.user)
+
+
+def token_id_of(request: ApiRequest) -> UUID | None:
+    return request.token.pk if request.token is not None else None
+
+
+def right_of(request: ApiRequest) -> Right:
+    """On what it rests that this caller may read along."""
+    session_key = None if request.token is not None else request.session.session_key
+    return Right(request.user.pk, token_id=token_id_of(request), session_key=session_key)
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """The refusals of this app in the shape of the API's errors."""
+    try:
+        yield
+    except ConversationBusy:
+        words = "An answer is still being written in this conversation. Wait for its end, then send again."
+        raise ApiError(409, "answer_running", words) from None
+    except QueueUnavailable as error:
+        raise ApiError(503, "queue_unavailable", error.user_message, headers={"Retry-After": "5"}) from None
