@@ -104,8 +104,9 @@ class _Joined:
         else:
             # Past Django's cursors, so the wall is told here whose rows are meant.
             opening = opening_statement()
-            self.cursor.execute(f"BEGIN; {opening}; {sql}" if opening else f"BEGIN; {sql}", values)
+            # Also when one of them fails: the transaction that began with them is to be ended all the same.
             self.begun = True
+            self.cursor.execute(f"BEGIN; {opening}; {sql}" if opening else f"BEGIN; {sql}", values)
             self.cursor.nextset()
             if opening:
                 self.cursor.nextset()

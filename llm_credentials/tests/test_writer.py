@@ -20,7 +20,7 @@ from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
 from llm_credentials.models import BudgetCounter, UsageRecord, UserCredential
-from llm_credentials.providers import BudgetExceeded, SiteUnavailable, Usage
+from llm_credentials.providers import BudgetExceeded, RequestRejected, SiteUnavailable, Usage
 from llm_credentials.tests.factories import UserCredentialFactory
 from project.tests.servers import wait_until
 
@@ -204,3 +204,17 @@ def test_sweep_adds_up_again_what_was_under_way_when_a_counter_began(alice: User
     books.sweep()
     assert BudgetCounter.objects.get().used_e8 == 15_000_000
     assert budgets.spent_usd("own", alice.pk) == Decimal("0.15")
+
+
+def test_row_that_no_database_takes_harms_no_other(alice: User) -> None:
+    """Alone in its group, so that it is the very statement with which the transaction begins."""
+
+    async def one_after_the_other() -> list[Any]:
+        return [*await _all([_asked(alice, model="m" * 500, limits=Limits())]), *await _all([_asked(alice)])]
+
+    refused, written = async_to_sync(one_after_the_other)()
+    if connection.vendor == "postgresql":  # SQLite knows no lengths
+        assert isinstance(refused, RequestRejected)
+    assert written is None
+    nul = async_to_sync(_all)([_asked(alice, task="a\0b", limits=Limits())])
+    assert async_to_sync(_all)([_asked(alice)]) == [None], nul
