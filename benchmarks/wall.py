@@ -9,6 +9,7 @@ together, which a busy machine does not change.
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import sys
 import time
@@ -31,15 +32,16 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection, transaction  # noqa: E402
+from django.db import connection, connections  # noqa: E402
 from django.test.utils import CaptureQueriesContext  # noqa: E402
 
 from agents.models import Conversation, StoredMessage  # noqa: E402
 from llm_credentials import services  # noqa: E402
 from llm_credentials.ledger import books  # noqa: E402
-from llm_credentials.ledger.books import Entry, Outcome, State  # noqa: E402
 from llm_credentials.ledger.budgets import Limits  # noqa: E402
+from llm_credentials.ledger.entries import Entry, Outcome, State  # noqa: E402
 from llm_credentials.ledger.prices import Price  # noqa: E402
+from llm_credentials.live import listener  # noqa: E402
 from llm_credentials.models import UsageRecord, UserCredential  # noqa: E402
 from llm_credentials.providers import TextPart, Usage  # noqa: E402
 from llm_credentials.routing import snapshot  # noqa: E402
@@ -89,22 +91,14 @@ def _paths(me: User) -> dict[str, Callable[[], Any]]:
             credential_id=None,
             key_owner="user",
         )
-        books.reserve(entry, Limits(), Price(Decimal("0.01"), "test"), 100)
+        reserved = books.reserve(entry, limits, Price(Decimal("0.01"), "test"), 100)
         outcome = Outcome(state=State.SETTLED, outcome="ok", latency_ms=1, usage=Usage(), price=Price(Decimal(0)))
-        with transaction.atomic():
-            books.settle(entry, outcome)
-
-    def admitted() -> None:
-        from llm_credentials.ledger import budgets
-
-        with budgets.admitted(me.pk, "user", limits, Decimal("0.01")):
-            pass
+        books.settle(reserved, outcome)
 
     return {
         "one key by its id": lambda: UserCredential.objects.for_user(me).first(),
         "snapshot of a route (3 statements)": lambda: snapshot.load(me, site),
-        "ledger: reserve, settle": call,
-        "budget: queue up, add up": admitted,
+        "ledger: reserve on a budget, settle": call,
         "messages of a conversation (40)": lambda: list(conversation.messages.in_order()),
     }
 
@@ -132,6 +126,7 @@ def main(times: int) -> int:
     if connection.vendor != "postgresql":
         print("row-level security is PostgreSQL's: TEST_DATABASE=postgres measures it")
         return 0
+    logging.disable(logging.CRITICAL)
     made = connection.creation
     name = connection.settings_dict["NAME"]
     with open_for("a benchmark"):
@@ -139,6 +134,8 @@ def main(times: int) -> int:
     try:
         return _measured(times)
     finally:
+        listener.close()
+        connections.close_all()
         made.destroy_test_db(name, verbosity=0)
 
 
