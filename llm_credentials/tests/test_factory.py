@@ -26,6 +26,7 @@ from llm_credentials.models import (
 from llm_credentials.providers import CredentialUnreadable, LLMClient, LLMMessage, NotConfigured
 from llm_credentials.routing import kinds
 from llm_credentials.routing.kinds import TaskKind
+from llm_credentials.tests.clocks import move_on
 from llm_credentials.tests.factories import (
     ConnectionTestFactory,
     SystemCredentialFactory,
@@ -399,8 +400,7 @@ def test_open_client_keeps_clients_by_version(credential: UserCredential) -> Non
 def test_open_client_keeps_no_client_for_long(credential: UserCredential, monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
         first = await open_client(credential)
-        now = opened.time.monotonic()
-        monkeypatch.setattr(opened.time, "monotonic", lambda: now + opened.CLIENT_KEPT_S + 1)
+        move_on(monkeypatch, opened, opened.CLIENT_KEPT_S + 1)
         assert await open_client(credential) is not first
 
     async_to_sync(go)()

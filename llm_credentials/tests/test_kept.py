@@ -15,6 +15,7 @@ from llm_credentials.live import listener
 from llm_credentials.models import LLMSettings, SystemConfig, TaskOverride, UserCredential
 from llm_credentials.providers import LLMMessage, NotConfigured
 from llm_credentials.routing import kept, snapshot
+from llm_credentials.tests.clocks import move_on
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("live_as_in_production")]
@@ -54,8 +55,7 @@ def test_kept_snapshot_is_read_again_after_its_time(
 ) -> None:
     explain_route(alice)
     assert kept.find(alice) is not None
-    now = kept.time.monotonic()
-    monkeypatch.setattr(kept.time, "monotonic", lambda: now + 601.0)
+    move_on(monkeypatch, kept, 601.0)
     monkeypatch.setattr(listener, "is_sure", lambda read_at: True)
     assert kept.find(alice) is None
 

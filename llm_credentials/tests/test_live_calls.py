@@ -17,7 +17,7 @@ from django.utils import timezone
 from llm_credentials import bridge, opened
 from llm_credentials.audit.context import begin_call
 from llm_credentials.factory import client_for, open_client
-from llm_credentials.live import access
+from llm_credentials.live import access, calls
 from llm_credentials.models import PersonalAccessToken, SystemConfig, UsageRecord, UserCredential
 from llm_credentials.providers import AccessWithdrawn, LLMMessage, StreamInterrupted
 from llm_credentials.routing import kept
@@ -215,6 +215,23 @@ def test_other_users_calls_go_on(alice: User, bob: User, credential: UserCredent
     elsewhere(lambda: deactivate(alice, credential))
     assert isinstance(mine.ended(), AccessWithdrawn)
     assert theirs.ended() is None and "500" in theirs.text
+
+
+def test_change_that_was_noted_nowhere_still_ends_calls(
+    alice: User, credential: UserCredential, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are asked about now and then, whatever the triggers say."""
+    from llm_credentials.live import watched
+
+    monkeypatch.setattr(calls, "ASKED_EVERY_S", 0.2)
+    watched.remove()
+    try:
+        reader = Reader(alice)
+        reader.until_under_way(sandbox_url)
+        elsewhere(lambda: turn_off(alice, credential))
+        assert isinstance(reader.ended(), AccessWithdrawn)
+    finally:
+        watched.install()
 
 
 # The next key of a chain that has been under way for a while

@@ -12,6 +12,7 @@ from django.utils import timezone
 from llm_credentials.live import tokens
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.services import token_create, token_revoke
+from llm_credentials.tests.clocks import move_on
 from llm_credentials.tests.test_live_changes import elsewhere
 from project.tests.servers import wait_until
 
@@ -85,9 +86,8 @@ def test_use_of_a_known_token_is_noted_once_a_minute(secret: str, monkeypatch: p
     tokens.authenticate(secret)
     again = PersonalAccessToken.objects.get().last_used_at
     assert again is not None and again >= first
-    now = tokens.time.monotonic()
     monkeypatch.setattr(tokens.listener, "is_sure", lambda read_at: True)
-    monkeypatch.setattr(tokens.time, "monotonic", lambda: now + tokens.MARKED_EVERY_S)
+    move_on(monkeypatch, tokens, tokens.MARKED_EVERY_S)
     assert not known(secret), "the next use after a minute asks, and notes it"
 
 
