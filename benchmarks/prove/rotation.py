@@ -46,7 +46,6 @@ WRITER_PAUSE_S = (0.3, 1.5)
 CONNECTIONS = 15
 """Of each process."""
 READER_PAUSE_S = (0.05, 0.3)
-LIMIT_S = 900.0
 PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "groq", "together", "mistral", "digitalocean")
 
 
@@ -136,7 +135,7 @@ def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> t
     children += [_fork(_read, credentials, size.readers, number, directory) for number in range(PROCESSES)]
     began = time.monotonic()
     try:
-        hits = sum(_kill_one(share / (size.kills + 1), size.batch) for share in range(1, size.kills + 1))
+        hits = sum(_killed_at_work(share / (size.kills + 1), size.batch) for share in range(1, size.kills + 1))
         _wait_for(_fork(rotation.rotate, batch=size.batch))
     finally:
         took_s = time.monotonic() - began
@@ -148,21 +147,24 @@ def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> t
     return hits, took_s
 
 
-def _kill_one(share: float, batch: int) -> bool:
-    """Start a rotation, kill it when about this share of the rows is moved, at no particular instruction."""
-    total = rotation.figures().total
-    child = _fork(rotation.rotate, batch=batch)
-    end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end:
-        if os.waitpid(child, os.WNOHANG) != (0, 0):
-            return False
-        if sum(rotation.figures().old.values()) <= total * (1 - share):
-            break
-        time.sleep(0.02)
-    time.sleep(random.uniform(0, 0.05) if batch >= 100 else 0)
-    os.kill(child, signal.SIGKILL)
+def _killed_at_work(share: float, batch: int) -> bool:
+    """A rotation that is killed when about this share of the rows is moved, at no particular instruction."""
+    child = _fork(_rotate_to_be_killed, round(rotation.figures().total * (1 - share)), batch)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
+
+
+def _rotate_to_be_killed(left: int, batch: int) -> None:
+    """Its end comes within a batch of the time when so many rows wait: before the next one begins, it waits for it."""
+    end = threading.Timer(random.uniform(0, 0.05), os.kill, (os.getpid(), signal.SIGKILL))
+
+    def tell(_: int) -> None:
+        if end.ident:
+            end.join()
+        elif sum(rotation.figures().old.values()) <= left:
+            end.start()
+
+    rotation.rotate(batch=batch, tell=tell)
 
 
 def _fork(work: Callable[..., Any], *args: Any, **kwargs: Any) -> int:

@@ -11,7 +11,7 @@ from django.http import Http404, HttpResponse
 from django.urls import reverse
 from ninja import Body, Query, Router, Schema
 from ninja.responses import Status
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from llm_credentials import connection_tests, removal, replacement, services, waiting
 from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
@@ -42,6 +42,8 @@ QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
 Whole = Annotated[int, Field(strict=True)]
 """A number that was sent as one: neither "5" nor true."""
 Flag = Annotated[bool, Field(strict=True)]
+KeyName = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[^\x00]*$"})]
+"""Of a key, in an address: no address takes a NUL."""
 
 
 WaitS = Annotated[
@@ -222,7 +224,7 @@ def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, An
 
 
 @router.get("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list")
-def model_list(request: ApiRequest, provider: str, name: str = "default") -> dict[str, Any]:
+def model_list(request: ApiRequest, provider: str, name: KeyName = "default") -> dict[str, Any]:
     """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
     require_scope(request, "read")
     return _models_out(connection_tests.models_available(user=request.user, provider=provider, name=name))
@@ -230,7 +232,7 @@ def model_list(request: ApiRequest, provider: str, name: str = "default") -> dic
 
 @router.post("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list_unsaved")
 def model_list_unsaved(
-    request: ApiRequest, provider: str, payload: CredentialFields, name: str = "default"
+    request: ApiRequest, provider: str, payload: CredentialFields, name: KeyName = "default"
 ) -> dict[str, Any]:
     """The same for a key that is not saved: it goes in the body, for no address holds a key, and is kept nowhere."""
     require_scope(request, "credentials")
@@ -288,7 +290,7 @@ def connection_test_start(
     provider: str,
     response: HttpResponse,
     payload: Annotated[CredentialFields, Body()] = NOTHING,
-    name: str = "default",
+    name: KeyName = "default",
     wait: WaitS = 0.0,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
@@ -309,7 +311,9 @@ def connection_test_start(
 
 
 @router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get")
-def credential_get(request: ApiRequest, provider: str, response: HttpResponse, name: str = "default") -> dict[str, Any]:
+def credential_get(
+    request: ApiRequest, provider: str, response: HttpResponse, name: KeyName = "default"
+) -> dict[str, Any]:
     """With an `ETag`, which a later change may send as `If-Match`."""
     require_scope(request, "read")
     credential = _owned(request, provider, name)
@@ -327,7 +331,7 @@ def credential_change(
     provider: str,
     payload: CredentialChange,
     response: HttpResponse,
-    name: str = "default",
+    name: KeyName = "default",
     if_match: IfMatch = None,
 ) -> Any:
     """Change what is said of a stored key, or replace the key: at once, or with `test_first` only if it works."""
@@ -363,7 +367,7 @@ def _replace_if_it_works(
 
 
 @router.delete("/{provider}", response={204: None, **REFUSALS, 412: ErrorOut}, url_name="credential_delete")
-def credential_delete(request: ApiRequest, provider: str, name: str = "default", if_match: IfMatch = None) -> Any:
+def credential_delete(request: ApiRequest, provider: str, name: KeyName = "default", if_match: IfMatch = None) -> Any:
     """Remove the key. Its sealed text is gone at once."""
     require_scope(request, "credentials")
     version = matched_version(if_match, _owned(request, provider, name))

@@ -100,10 +100,10 @@ def test_removed_key_comes_back_by_keyboard(alices_page: Page, alice: User, look
     card.get_by_role("link", name="Remove key…").click()
     page.get_by_role("button", name="Remove the Sandbox key ending 4f2a").press("Enter")
     undo = page.get_by_role("button", name="Undo the removal of the Sandbox key ending 4f2a")
-    expect(undo).to_be_visible()
+    expect(undo).to_be_focused()
     assert not UserCredential.objects.exists()
     look(page, "removed")
-    undo.press("Enter")
+    page.keyboard.press("Enter")
     expect(page.get_by_role("status").filter(has_text="is back")).to_be_visible()
     expect(page.get_by_role("link", name=re.compile(r"^Sandbox\s*: change"))).to_be_focused()
     assert UserCredential.objects.get().reveal() == KEY
