@@ -18,14 +18,13 @@ was made leaves, the call ends, and what had come is kept.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
-from django.http import HttpRequest, StreamingHttpResponse
+from django.http import HttpRequest
 from django.template.loader import render_to_string
 
 from agents import services
@@ -37,39 +36,20 @@ from agents.models import StoredMessage
 from agents.receipts import site_error
 from agents.turns import turn_of
 from llm_credentials.live.access import may_see
+from llm_credentials.streams import HEARTBEAT, HEARTBEAT_S, RETRY, sse
 
-HEARTBEAT_S = 10.0
 FOLLOW_EVERY_S = 0.7
 SHOW_EVERY_S = 0.05
 SLOW_TAIL_CHARS = 4000
 """A tail longer than this (a long code block) is sent less often, since it is sent whole each time."""
-HEARTBEAT = b": still here\n\n"
-RETRY_MS = 2000
 
 SIGNED_OUT = site_error("SignedOut", "You are signed out. What had come is kept; sign in to read it.")
 GONE = site_error("Gone", "This conversation was removed.")
 
 
-class EventStreamResponse(StreamingHttpResponse):
-    """Closes its generator the moment that the client is gone, and is buffered by nobody."""
-
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(events, content_type="text/event-stream", headers=headers)
-        self.events = events
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        # The server closes what it iterates; the wrappers of the base class would stand between it and our generator.
-        return self.events
-
-
-def sse(event: str, data: dict[str, Any]) -> bytes:
-    return f"event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
-
-
 async def answer_events(request: HttpRequest, user: User, message_id: UUID) -> AsyncGenerator[bytes, None]:
     session_key = request.session.session_key
-    yield f"retry: {RETRY_MS}\n\n".encode()
+    yield RETRY
     async with aclosing(_live(write_answer(message_id, session_key=session_key))) as live:
         async for chunk in live:
             yield chunk

@@ -28,7 +28,6 @@ from agents.api.shared import (
     token_id_of,
 )
 from agents.models import Conversation, StoredMessage
-from agents.sse import EventStreamResponse
 from agents.views.answers import admit_message, find_conversation
 from agents.watching import announce_stop
 from llm_credentials.api.auth import ApiRequest, require_scope
@@ -36,6 +35,7 @@ from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
+from llm_credentials.streams import EventStreamResponse
 
 router = Router()
 STREAM = "text/event-stream"

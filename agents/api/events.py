@@ -13,8 +13,9 @@ from agents.database import in_database
 from agents.loop import Event, Reasoning, Text, ToolEnd, ToolStart
 from agents.models import AgentRun, StoredMessage
 from agents.receipts import site_error
-from agents.sse import FOLLOW_EVERY_S, GONE, HEARTBEAT, Feed, sse
+from agents.sse import FOLLOW_EVERY_S, GONE, Feed
 from llm_credentials.live.access import WORDS, Right, lost
+from llm_credentials.streams import HEARTBEAT, sse
 
 _SEEN = re.compile(r"(\d{1,6})-(\d{1,9})-(\d{1,6})")
 

@@ -22,7 +22,6 @@ from agents.api.shared import (
     token_id_of,
 )
 from agents.models import AgentRun
-from agents.sse import EventStreamResponse
 from agents.views.answers import admit_run, find_run
 from agents.watching import announce_stop
 from llm_credentials import limits
@@ -30,6 +29,7 @@ from llm_credentials.api.auth import ApiRequest, require_scope
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
+from llm_credentials.streams import EventStreamResponse
 
 router = Router()
 LastEventId = Annotated[

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from agents import answering, services
 from agents.models import Conversation, StoredMessage
-from agents.sse import EventStreamResponse, answer_events
+from agents.sse import answer_events
 from agents.turns import choice_parts, turn_of
 from agents.views.answers import (
     BUSY,
@@ -29,6 +29,7 @@ from agents.views.conversations import page_context
 from agents.watching import announce_stop
 from llm_credentials import limits
 from llm_credentials.limits import LimitReached
+from llm_credentials.streams import EventStreamResponse
 
 PAGE = "agents/conversation_detail.html"
 
