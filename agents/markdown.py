@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import nh3
 from django.utils.html import escape
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
@@ -147,7 +148,7 @@ def _render_image(
     host = urlsplit(source).hostname
     if depth or not host:
         return escapeHtml(words or "image")
-    label = f"Show image from {host}" + (f": {words}" if words else "")
+    label = _("Show image from %(host)s") % {"host": host} + (f": {words}" if words else "")
     return f'<a class="remote-image" href="{escape(source)}">{escape(label)}</a>'
 
 

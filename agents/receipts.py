@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from agents.loop import StopReason
 from llm_credentials.audit import AuditUnavailable
@@ -78,10 +81,18 @@ def site_error(name: str, words: str) -> dict[str, Any]:
     return {"class": name, "message": words, "user_message": words, **nothing, "retryable": True}
 
 
+_LIMIT_WORDS: Mapping[StopReason, str] = {
+    "steps": gettext_noop("An answer may not take as many steps as this one would have; it was ended here."),
+    "tokens": gettext_noop("An answer may not use as many tokens as this one would have; it was ended here."),
+    "seconds": gettext_noop("An answer may not take as long as this one would have; it was ended here."),
+}
+
+
 def limit_error(reason: StopReason) -> dict[str, Any]:
-    words = {"steps": "take as many steps", "tokens": "use as many tokens", "seconds": "take as long"}[reason]
-    return site_error("LimitReached", f"An answer may not {words} as this one would have; it was ended here.")
+    return site_error("LimitReached", _(_LIMIT_WORDS[reason]))
 
 
 AUDIT_UNAVAILABLE = site_error("AuditUnavailable", AuditUnavailable.user_message)
-INTERNAL_ERROR = site_error("InternalError", "Something went wrong on this site. What was written is kept; try again.")
+INTERNAL_ERROR = site_error(
+    "InternalError", gettext_noop("Something went wrong on this site. What was written is kept; try again.")
+)

@@ -16,6 +16,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import F, Max
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from agents.models import (
     AgentRun,
@@ -132,7 +134,7 @@ def message_retry(*, user: User, message_id: UUID) -> StoredMessage:
             raise ConversationBusy
         if not answer.can_retry or conversation.messages.filter(position__gt=answer.position).exists():
             raise ValidationError(
-                {"message": ["Only the last answer can be asked for again, and only if it is not whole."]}
+                {"message": [_("Only the last answer can be asked for again, and only if it is not whole.")]}
             )
         answer.state = MessageState.WAITING
         answer.parts, answer.receipt, answer.error = (), None, None
@@ -223,7 +225,8 @@ def _locked(user: User, conversation_id: UUID) -> Conversation:
 
 
 WRITER_DIED = site_error(
-    "WriterDied", "The answer broke off because the site was restarted. What had come is kept; you can ask again."
+    "WriterDied",
+    gettext_noop("The answer broke off because the site was restarted. What had come is kept; you can ask again."),
 )
 
 
@@ -247,7 +250,7 @@ def run_create(
     _check_agent(agent)
     _check_choice(user, provider, model)
     if conversation_id is not None and not Conversation.objects.for_user(user).filter(pk=conversation_id).exists():
-        raise ValidationError({"conversation": ["There is no such conversation."]})
+        raise ValidationError({"conversation": [_("There is no such conversation.")]})
     return AgentRun.objects.create(
         user=user,
         agent=agent,
@@ -348,14 +351,24 @@ def _text_parts(text: str) -> tuple[Part, ...]:
 def _checked_text(text: str, *, field: str, user: User) -> str:
     text = text.replace("\x00", "").replace("\r\n", "\n").strip()
     if not text:
-        raise ValidationError({field: ["Write a message first."]})
+        raise ValidationError({field: [_("Write a message first.")]})
     if len(text) > MAX_MESSAGE_CHARS:
         raise ValidationError(
-            {field: [f"This message has {len(text):,} characters; at most {MAX_MESSAGE_CHARS:,} fit. Shorten it."]}
+            {
+                field: [
+                    _("This message has %(count)s characters; at most %(chars)s fit. Shorten it.")
+                    % {"count": f"{len(text):,}", "chars": f"{MAX_MESSAGE_CHARS:,}"}
+                ]
+            }
         )
     if secret := tripwire_for(user).name_in(text):
         raise ValidationError(
-            {field: [f"Your message contains {secret}; it was not sent. Remove it and send the message again."]}
+            {
+                field: [
+                    _("Your message contains %(secret)s; it was not sent. Remove it and send the message again.")
+                    % {"secret": secret}
+                ]
+            }
         )
     return text
 
@@ -364,7 +377,7 @@ def _check_agent(slug: str) -> None:
     try:
         get_agent(slug)
     except UnknownAgent:
-        raise ValidationError({"agent": ["There is no such agent."]}) from None
+        raise ValidationError({"agent": [_("There is no such agent.")]}) from None
 
 
 def _check_choice(user: User, provider: str, model: str) -> None:
@@ -376,7 +389,7 @@ def _check_choice(user: User, provider: str, model: str) -> None:
     try:
         check_choice(policy_of(user), get_spec(provider), model)
     except UnknownProvider:
-        raise ValidationError({"choice": ["There is no such provider."]}) from None
+        raise ValidationError({"choice": [_("There is no such provider.")]}) from None
     except ValidationError as refusal:
         raise ValidationError({"choice": refusal.messages}) from None
 

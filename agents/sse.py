@@ -26,6 +26,7 @@ from uuid import UUID
 from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.utils.translation import gettext_noop
 
 from agents import services
 from agents.answering import write_answer
@@ -43,8 +44,8 @@ SHOW_EVERY_S = 0.05
 SLOW_TAIL_CHARS = 4000
 """A tail longer than this (a long code block) is sent less often, since it is sent whole each time."""
 
-SIGNED_OUT = site_error("SignedOut", "You are signed out. What had come is kept; sign in to read it.")
-GONE = site_error("Gone", "This conversation was removed.")
+SIGNED_OUT = site_error("SignedOut", gettext_noop("You are signed out. What had come is kept; sign in to read it."))
+GONE = site_error("Gone", gettext_noop("This conversation was removed."))
 
 
 async def answer_events(request: HttpRequest, user: User, message_id: UUID) -> AsyncGenerator[bytes, None]:

@@ -10,6 +10,7 @@ from uuid import UUID
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 from celery.signals import worker_ready
+from django.utils.translation import gettext_noop
 from kombu.exceptions import OperationalError
 
 from agents import running, services
@@ -21,13 +22,13 @@ from llm_credentials.wall import acting_for, open_for, owner_of
 
 logger = logging.getLogger(__name__)
 
-TOOK_TOO_LONG = site_error("LimitReached", "The run took as long as a run may, and was ended there.")
+TOOK_TOO_LONG = site_error("LimitReached", gettext_noop("The run took as long as a run may, and was ended there."))
 
 
 class QueueUnavailable(Exception):
     """The queue cannot be reached, so no worker would hear of the run."""
 
-    user_message = (
+    user_message = gettext_noop(
         "Background runs cannot be started just now: the queue is away. Nothing was lost; try again in a minute."
     )
 

@@ -22,6 +22,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from llm_credentials import bridge, limits, services, waiting
 from llm_credentials.audit import Action, AuditUnavailable, note, target_of
@@ -59,10 +61,12 @@ ABANDONED_AFTER_S = 60
 """A test that is not finished by then has lost its worker."""
 MODELS_CACHE_S = 600
 _WAITING, _KEPT = ConnectionTest.Replacement.WAITING, ConnectionTest.Replacement.KEPT
-REMOVED = "The key was removed before it could be tested."
+REMOVED = gettext_noop("The key was removed before it could be tested.")
 EMBEDDINGS_ROLE = "embeddings"
 """The name of a test of the site's embeddings: asked for a vector, not for an answer."""
-OUR_FAULT = "The test broke off through a fault of this site. Nothing was changed; its operator finds it in the log."
+OUR_FAULT = gettext_noop(
+    "The test broke off through a fault of this site. Nothing was changed; its operator finds it in the log."
+)
 
 
 SiteKey: TypeAlias = SystemCredential | EnvironmentCredential
@@ -74,7 +78,7 @@ class TestBusy(Exception):
     __test__ = False
 
     def __init__(self, test: ConnectionTest | None) -> None:
-        super().__init__("This key is being tested already.")
+        super().__init__(_("This key is being tested already."))
         self.test = test
 
 
@@ -88,7 +92,7 @@ class QueueUnavailable(Exception):
     """The queue does not answer: jobs cannot be started just now."""
 
     def __init__(self) -> None:
-        super().__init__("Background jobs cannot be started just now. Nothing was lost; try again in a moment.")
+        super().__init__(_("Background jobs cannot be started just now. Nothing was lost; try again in a moment."))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -233,7 +237,7 @@ def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None 
         replacement=Case(When(replacement=_WAITING, then=Value(_KEPT)), default=F("replacement")),
         state=ConnectionTest.State.EXPIRED,
         api_key=None,
-        detail="No worker finished this test. Nothing was changed; try again.",
+        detail=_("No worker finished this test. Nothing was changed; try again."),
         finished_at=now,
     )
 
@@ -304,7 +308,7 @@ def _check_allowed(test: ConnectionTest) -> None:
     if not test.for_site:
         check_own_key(policy_of(test.user), test.spec, model=test.model, base_url=test.base_url)
     elif not may_change_site(test.user):
-        raise ValidationError("You may not test the keys of the site any more.")
+        raise ValidationError(_("You may not test the keys of the site any more."))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -335,8 +339,8 @@ async def _examine(test: ConnectionTest, subject: KeyHolder | EnvironmentCredent
 async def _ask(client: LLMClient, steps: _Steps) -> None:
     listed = await _listed(client)
     if listed is not None:
-        await steps.passed("address", "The provider answered.")
-        await steps.passed("key", "Key accepted.")
+        await steps.passed("address", _("The provider answered."))
+        await steps.passed("key", _("Key accepted."))
         await steps.passed("model", _about_model(client.model, listed))
     started = time.monotonic()
     if steps.test.for_site and steps.test.name == EMBEDDINGS_ROLE:
@@ -345,10 +349,12 @@ async def _ask(client: LLMClient, steps: _Steps) -> None:
         await client.complete([LLMMessage.user("Reply with the word OK.")], max_tokens=16)
     seconds = time.monotonic() - started
     if listed is None:
-        await steps.passed("address", "The provider answered.")
-        await steps.passed("key", "Key accepted.")
-        await steps.passed("model", f"{client.model} exists.")
-    await steps.passed("reply", f"Key accepted. {client.model} answered in {_about(seconds)}.")
+        await steps.passed("address", _("The provider answered."))
+        await steps.passed("key", _("Key accepted."))
+        await steps.passed("model", _("%(model)s exists.") % {"model": client.model})
+    await steps.passed(
+        "reply", _("Key accepted. %(model)s answered in %(about)s.") % {"model": client.model, "about": _about(seconds)}
+    )
 
 
 def _about(seconds: float) -> str:
@@ -367,8 +373,8 @@ async def _listed(client: LLMClient) -> list[ModelInfo] | None:
 
 def _about_model(model: str, listed: list[ModelInfo]) -> str:
     if any(model in (info.id, info.id.removeprefix("models/")) for info in listed):
-        return f"{model} is in the provider's list."
-    return f"{model} is not in the provider's list."
+        return _("%(model)s is in the provider's list.") % {"model": model}
+    return _("%(model)s is not in the provider's list.") % {"model": model}
 
 
 class _Steps:
@@ -439,21 +445,38 @@ def _words(error: LLMError, spec: ProviderSpec, model: str) -> str:
     code = f" ({error.status_code})" if error.status_code else ""
     match error:
         case AuthenticationFailed():
-            return f"{spec.label} refused this key{code}. Mistyped or revoked? Make a new one on its key page."
+            return _("%(provider)s refused this key%(code)s. Mistyped or revoked? Make a new one on its key page.") % {
+                "provider": spec.label,
+                "code": code,
+            }
         case QuotaExhausted():
-            return f"The key works, but its account at {spec.label} has no credit or quota left{code}."
+            return _("The key works, but its account at %(provider)s has no credit or quota left%(code)s.") % {
+                "provider": spec.label,
+                "code": code,
+            }
         case ModelNotFound():
-            return f"{spec.label} does not know the model {model}{code}, or this key may not use it. Choose another."
+            return _(
+                "%(provider)s does not know the model %(model)s%(code)s, or this key may not use it. Choose another."
+            ) % {"provider": spec.label, "model": model, "code": code}
         case RateLimited():
-            return f"{spec.label} asks for fewer requests just now{code}. Try again in a minute."
+            return _("%(provider)s asks for fewer requests just now%(code)s. Try again in a minute.") % {
+                "provider": spec.label,
+                "code": code,
+            }
         case PermissionDenied():
-            return f"{spec.label} knows the key but closes a region, model or feature to it{code}."
+            return _("%(provider)s knows the key but closes a region, model or feature to it%(code)s.") % {
+                "provider": spec.label,
+                "code": code,
+            }
         case EgressBlocked():
-            return f"{error} Check the address."
+            return _("%(error)s Check the address.") % {"error": error}
         case DeadlineExceeded():
-            return f"{spec.label} did not answer within {settings.LLM_TEST_TIMEOUT_S:g} s. Check the address."
+            return _("%(provider)s did not answer within %(LLM_TEST_TIMEOUT_S)s s. Check the address.") % {
+                "provider": spec.label,
+                "LLM_TEST_TIMEOUT_S": f"{settings.LLM_TEST_TIMEOUT_S:g}",
+            }
         case ConnectionFailed():
-            return "No connection to the address. Check it, and whether the server is up."
+            return _("No connection to the address. Check it, and whether the server is up.")
         case _:
             return f"{error.user_message}{code}"
 

@@ -13,18 +13,20 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django_ratelimit.core import get_usage
 
 from llm_credentials.policies import policy_of
 
 KINDS: Final[Mapping[str, str]] = {
-    "test": "connection tests",
-    "models": "lists of models",
-    "chat": "messages to agents",
-    "stream": "answers read as they are written",
-    "run": "background runs",
-    "api": "requests to the API",
-    "gateway": "calls through the gateway",
+    "test": gettext_noop("connection tests"),
+    "models": gettext_noop("lists of models"),
+    "chat": gettext_noop("messages to agents"),
+    "stream": gettext_noop("answers read as they are written"),
+    "run": gettext_noop("background runs"),
+    "api": gettext_noop("requests to the API"),
+    "gateway": gettext_noop("calls through the gateway"),
 }
 """Every way in, and its name in words."""
 _SECONDS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -35,7 +37,7 @@ class LimitReached(Exception):
     """Too often. ``retry_after_s`` is whole seconds until the window ends."""
 
     def __init__(self, retry_after_s: int, limit: int = 0) -> None:
-        super().__init__(f"Too many requests. Try again in {retry_after_s} s.")
+        super().__init__(_("Too many requests. Try again in %(retry_after_s)s s.") % {"retry_after_s": retry_after_s})
         self.retry_after_s = retry_after_s
         self.usage = Usage(limit=limit, remaining=0, reset_s=retry_after_s)
 

@@ -9,6 +9,7 @@ from typing import Final, cast
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, PermissionsMixin
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
 from llm_credentials.models import GroupPolicy
 from llm_credentials.providers import ProviderSpec, registry
@@ -30,7 +31,7 @@ def check_own_key(policy: Policy, spec: ProviderSpec, *, model: str | None, base
     An empty ``model`` is the provider's default; ``None``: no model is called.
     """
     errors: dict[str, list[str]] = {}
-    if refusal := policy.refusal_of_provider(spec) or ("" if policy.own_keys else NO_OWN_KEYS):
+    if refusal := policy.refusal_of_provider(spec) or ("" if policy.own_keys else _(NO_OWN_KEYS)):
         errors["api_key"] = [refusal]
     elif refusal := policy.refusal_of_address(spec, base_url):
         errors["base_url"] = [refusal]
@@ -81,7 +82,7 @@ def clean_patterns(lines: Iterable[str]) -> list[str]:
     """Patterns ``provider/model``, one a line; a line without a slash is for every provider. Raises ValidationError."""
     patterns = list(dict.fromkeys(_clean_pattern(line.strip()) for line in lines if line.strip()))
     if len(patterns) > PATTERNS_MAX:
-        raise ValidationError(f"At most {PATTERNS_MAX} patterns.")
+        raise ValidationError(_("At most %(max)s patterns.") % {"max": PATTERNS_MAX})
     return patterns
 
 
@@ -89,13 +90,19 @@ def _clean_pattern(line: str) -> str:
     pattern = line if "/" in line else f"*/{line}"
     if len(pattern) > PATTERN_LENGTH_MAX or not _PATTERN.fullmatch(pattern):
         raise ValidationError(
-            "A pattern is provider/model, such as openai/gpt-5* or */llama-*, without spaces, "
-            f"with at most {PATTERN_LENGTH_MAX} characters."
+            _(
+                "A pattern is provider/model, such as openai/gpt-5* or */llama-*, without spaces, with "
+                "at most %(max)s characters."
+            )
+            % {"max": PATTERN_LENGTH_MAX}
         )
     provider = pattern.partition("/")[0]
     if not any(Policy(models=((f"{provider}/*",),)).allows_model(spec.slug, "") for spec in registry.all_specs()):
         raise ValidationError(
-            f"No provider fits «{provider}». Where a model's own name has a slash, begin with the provider: "
-            f"*/{line} for instance."
+            _(
+                "No provider fits «%(provider)s». Where a model's own name has a slash, begin with the "
+                "provider: */%(line)s for instance."
+            )
+            % {"provider": provider, "line": line}
         )
     return pattern

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.models import Alert, LLMSettings, TaskOverride, UserCredential
@@ -35,7 +36,7 @@ def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
     for name, value in changes.items():
         clean = _SETTINGS.get(name)
         if clean is None:
-            errors[name] = ["There is no such setting."]
+            errors[name] = [_("There is no such setting.")]
             continue
         try:
             cleaned[name] = clean(value)
@@ -71,9 +72,11 @@ def clean_temperature(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValidationError("The temperature is a number.")
+        raise ValidationError(_("The temperature is a number."))
     if not 0 <= value <= MAX_TEMPERATURE:
-        raise ValidationError(f"The temperature is between 0 and {MAX_TEMPERATURE:g}.")
+        raise ValidationError(
+            _("The temperature is between 0 and %(temperature)s.") % {"temperature": f"{MAX_TEMPERATURE:g}"}
+        )
     return float(value)
 
 
@@ -81,13 +84,13 @@ def clean_max_tokens(value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOKENS:
-        raise ValidationError(f"The token limit is a whole number from 1 to {MAX_TOKENS}.")
+        raise ValidationError(_("The token limit is a whole number from 1 to %(tokens)s.") % {"tokens": MAX_TOKENS})
     return value
 
 
 def _strategy(value: object) -> str:
     if value not in LLMSettings.Strategy.values:
-        raise ValidationError(f"Choose one of: {', '.join(LLMSettings.Strategy.values)}.")
+        raise ValidationError(_("Choose one of: %(value)s.") % {"value": ", ".join(LLMSettings.Strategy.values)})
     return str(value)
 
 
@@ -95,17 +98,17 @@ def clean_budget(value: object) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
-        raise ValidationError("The budget is an amount in US dollars.")
+        raise ValidationError(_("The budget is an amount in US dollars."))
     amount = Decimal(str(value))
     if not 0 <= amount <= MAX_BUDGET_USD:
-        raise ValidationError(f"The budget is between 0 and {MAX_BUDGET_USD} US dollars.")
+        raise ValidationError(_("The budget is between 0 and %(usd)s US dollars.") % {"usd": MAX_BUDGET_USD})
     return amount.quantize(Decimal("0.01"))
 
 
 def _muted(value: object) -> list[str]:
     known = {kind.value for kind in ALERTS}
     if not isinstance(value, list) or not all(isinstance(kind, str) for kind in value) or not known.issuperset(value):
-        raise ValidationError(f"Name any of: {', '.join(sorted(known))}.")
+        raise ValidationError(_("Name any of: %(value)s.") % {"value": ", ".join(sorted(known))})
     return sorted(set(value))
 
 
@@ -181,7 +184,7 @@ def _drop_override(user: AbstractBaseUser, task: str) -> bool:
 def _known_task(task: str) -> kinds.TaskKind:
     kind = kinds.get(task)
     if kind is None:
-        raise ValidationError({"task": ["There is no such task."]})
+        raise ValidationError({"task": [_("There is no such task.")]})
     return kind
 
 
@@ -213,7 +216,7 @@ def _override(
     try:
         key = _own_key(user, credential)
         if key is not None and provider:
-            raise ValidationError({"provider": ["Choose a key or a provider, not both."]})
+            raise ValidationError({"provider": [_("Choose a key or a provider, not both.")]})
         spec = key.spec_or_none if key is not None else clean_provider(provider) if provider else None
         check_choice(policy_of(user), spec, cleaned.get("model", ""))
     except ValidationError as error:
@@ -232,7 +235,7 @@ def _own_key(user: AbstractBaseUser, credential: UUID | str | None) -> UserCrede
         wanted = None
     found = UserCredential.objects.for_user(user).filter(pk=wanted).first() if wanted else None
     if found is None:
-        raise ValidationError({"credential": ["You have no such key."]})
+        raise ValidationError({"credential": [_("You have no such key.")]})
     return found
 
 
@@ -249,7 +252,9 @@ def chain_order(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
     with transaction.atomic():
         rows = {row.pk: row for row in UserCredential.objects.for_user(user).select_for_update().in_order()}
         if not set(credentials) <= rows.keys() or len(set(credentials)) != len(credentials):
-            raise ValidationError({"order": ["The keys have changed meanwhile. Reload the page and order them again."]})
+            raise ValidationError(
+                {"order": [_("The keys have changed meanwhile. Reload the page and order them again.")]}
+            )
         order = [*credentials, *(pk for pk in rows if pk not in set(credentials))]
         moved = [
             (rows[pk], place * PRIORITY_STEP)

@@ -20,6 +20,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from llm_credentials import services
@@ -42,14 +43,17 @@ class UndoRefused(Exception):
 
 class TooLate(UndoRefused):
     def __init__(self) -> None:
-        super().__init__("It is too late: the key is destroyed. Add it again.")
+        super().__init__(_("It is too late: the key is destroyed. Add it again."))
 
 
 class NameTaken(UndoRefused):
     def __init__(self, label: str) -> None:
         super().__init__(
-            f"A new {label} key has its name by now, so the old one cannot come back. Remove the new one first, or "
-            "leave it at that."
+            _(
+                "A new %(label)s key has its name by now, so the old one cannot come back. Remove the "
+                "new one first, or leave it at that."
+            )
+            % {"label": label}
         )
 
 
@@ -68,7 +72,7 @@ def remove(*, user: AbstractBaseUser, provider: str, name: str = "default") -> U
         UserCredential.objects.filter(pk=row.pk).update(removed_at=now, updated_at=now, version=F("version") + 1)
         user_changed(user.pk, noted=True)
         ConnectionTest.objects.unfinished().filter(credential=row).update(
-            state=ConnectionTest.State.EXPIRED, detail="The key was removed meanwhile.", finished_at=now
+            state=ConnectionTest.State.EXPIRED, detail=_("The key was removed meanwhile."), finished_at=now
         )
         note(action=Action.CREDENTIAL_DELETE, subject=row.owner_ref(), target=services.credential_target(row))
         notify(row.user_id, Kind.KEY_REMOVED, **key_facts(row), undo=str(UNDO_S))

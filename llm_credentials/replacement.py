@@ -13,6 +13,7 @@ from uuid import UUID
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from llm_credentials import connection_tests, services
 from llm_credentials.connection_tests import test_start
@@ -28,7 +29,7 @@ class ReplacementOver(Exception):
     """There is no new key to save."""
 
     def __init__(self) -> None:
-        super().__init__("The new key is not held any more, so nothing was changed. Enter it again.")
+        super().__init__(_("The new key is not held any more, so nothing was changed. Enter it again."))
 
 
 def replacement_start(
@@ -46,7 +47,7 @@ def replacement_start(
         raise VersionConflict
     checked = services.credential_check(provider=provider, name=name, stored=stored, draft=unsaved)
     if checked.api_key is None:
-        raise ValidationError({"api_key": ["Enter the new key that is to replace the stored one."]})
+        raise ValidationError({"api_key": [_("Enter the new key that is to replace the stored one.")]})
     return test_start(user=user, provider=provider, name=name, unsaved=unsaved, replaces=stored)
 
 

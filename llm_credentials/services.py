@@ -15,6 +15,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import F
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import canary, keyring
@@ -75,7 +77,9 @@ __all__ = [
     "validate_destination",
 ]
 
-NO_RING: Final = "Keys cannot be stored just now: this site's encryption keys are not in order. Tell its operator."
+NO_RING: Final = gettext_noop(
+    "Keys cannot be stored just now: this site's encryption keys are not in order. Tell its operator."
+)
 
 _KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
 """What changes with a key."""
@@ -120,7 +124,7 @@ class VersionConflict(Exception):
     """The stored key is not the one any more that was to be changed; it stays as it is."""
 
     def __init__(self) -> None:
-        super().__init__("The stored key was changed or removed meanwhile, so nothing was done. Look at it again.")
+        super().__init__(_("The stored key was changed or removed meanwhile, so nothing was done. Look at it again."))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,9 +157,9 @@ def credential_check(
         collect(errors, _require_ring)
     elif "api_key" not in errors and "base_url" not in errors:
         if has_key and stored is not None and base_url != stored.base_url:
-            errors["api_key"] = [REENTER]
+            errors["api_key"] = [_(REENTER)]
         elif not has_key and spec.key_required:
-            errors["api_key"] = [f"Enter your {spec.label} key."]
+            errors["api_key"] = [_("Enter your %(provider)s key.") % {"provider": spec.label}]
     if errors:
         raise ValidationError(errors)
     return CheckedCredential(spec=spec, api_key=api_key, model=model, base_url=base_url, options=options)
@@ -179,7 +183,7 @@ def _require_ring() -> None:
     try:
         keyring.ring()
     except keyring.KeyringError:
-        raise ValidationError({"api_key": [NO_RING]}) from None
+        raise ValidationError({"api_key": [_(NO_RING)]}) from None
 
 
 def _address(spec: ProviderSpec, typed: str | None, stored: StoredKey | None) -> str:
@@ -267,7 +271,7 @@ def _save(
                 return _save_once(model, identity, draft, plain, policy, version)
         except (IntegrityError, model.DoesNotExist):
             continue
-    raise ValidationError({"name": ["This key was just changed somewhere else. Reload and try again."]})
+    raise ValidationError({"name": [_("This key was just changed somewhere else. Reload and try again.")]})
 
 
 @sensitive_variables()
@@ -368,7 +372,7 @@ def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
         canary.plant()
         row.seal(api_key)
     except keyring.KeyringError:
-        raise ValidationError({"api_key": [NO_RING]}) from None
+        raise ValidationError({"api_key": [_(NO_RING)]}) from None
     row.status, row.status_detail, row.tested_at = LLMCredential.Status.UNVERIFIED, "", None
     return {name: getattr(row, name) for name in _KEY_COLUMNS}
 
@@ -431,7 +435,7 @@ def site_allowance_set(
     amounts = {"daily_usd_per_user": daily_usd_per_user, "daily_usd_total": daily_usd_total}
     for name, amount in amounts.items():
         if amount is not None and not (amount.is_finite() and amount >= 0):
-            raise ValidationError({name: ["This is an amount in US dollars, 0 or more."]})
+            raise ValidationError({name: [_("This is an amount in US dollars, 0 or more.")]})
     # Numbers of JSON, as staff would write them by hand.
     value = {name: None if amount is None else float(amount) for name, amount in amounts.items()}
     with transaction.atomic():

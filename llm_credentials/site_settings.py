@@ -16,6 +16,8 @@ from uuid import UUID
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import conf, services
@@ -34,7 +36,9 @@ COMPLETIONS_ROLE: Final = "default"
 """Name of the completions' SystemCredential, as ``EMBEDDINGS_ROLE`` is of the embeddings' own."""
 FIRST_MAX_TOKENS: Final = 4096
 FIRST_TEMPERATURE: Final = 0.7
-TURNED_OFF: Final = "The site's key of this provider is turned off. Turn it on among the system credentials."
+TURNED_OFF: Final = gettext_noop(
+    "The site's key of this provider is turned off. Turn it on among the system credentials."
+)
 
 Use: TypeAlias = Literal["completions", "embeddings"]
 
@@ -199,7 +203,9 @@ def embeddings_set(
         shared = completions.provider if same_key_as_completions else ""
         spec = clean_provider(provider or shared or before.provider or default_embedding_provider())
         if "embeddings" not in spec.capabilities:
-            raise ValidationError({"provider": [f"{spec.label} has no embeddings. Choose another provider."]})
+            raise ValidationError(
+                {"provider": [_("%(provider)s has no embeddings. Choose another provider.") % {"provider": spec.label}]}
+            )
         errors: dict[str, list[str]] = {}
         chosen = collect(errors, lambda: _model(spec, before, model, "embeddings"))
         draft = Draft(api_key=api_key, base_url=_text(endpoint))
@@ -220,9 +226,9 @@ def _embedding_key(
         same = completions.provider == spec.slug
     if same:
         if typed:
-            raise ValidationError({"api_key": ["Either a key, or the same as for completions."]})
+            raise ValidationError({"api_key": [_("Either a key, or the same as for completions.")]})
         if theirs is None or theirs.provider != spec.slug:
-            text = f"Completions have no key for {spec.label}. Enter one for embeddings."
+            text = _("Completions have no key for %(provider)s. Enter one for embeddings.") % {"provider": spec.label}
             raise ValidationError({"same_key_as_completions": [text]})
         present = theirs
     elif typed or present is None or (same is False and _is_same(present, theirs)):
@@ -230,7 +236,7 @@ def _embedding_key(
     if isinstance(present, SystemCredential) and present.name == EMBEDDINGS_ROLE:
         return _key_set(spec, EMBEDDINGS_ROLE, draft)
     if draft.base_url is not None and draft.base_url.rstrip("/") != present.base_url.rstrip("/"):
-        raise ValidationError({"endpoint": ["Another address needs a key of its own for embeddings."]})
+        raise ValidationError({"endpoint": [_("Another address needs a key of its own for embeddings.")]})
     return present
 
 
@@ -259,7 +265,7 @@ def _key_set(spec: ProviderSpec, role: str, draft: Draft) -> SiteKey:
         if checked.api_key is None and isinstance(stored, EnvironmentCredential):
             return stored
         if checked.api_key is None and stored is not None and not stored.is_active:
-            raise ValidationError({"api_key": [TURNED_OFF]})
+            raise ValidationError({"api_key": [_(TURNED_OFF)]})
         return services.system_credential_save(
             provider=spec.slug,
             name=role,
@@ -288,10 +294,15 @@ def _model(spec: ProviderSpec, before: SystemChoice, typed: str | None, use: Use
         model = ""  # a form that still held the other provider's
     capability = "embeddings" if use == "embeddings" else "chat"
     if facts is not None and capability not in facts.capabilities:
-        words = "makes no embeddings" if use == "embeddings" else "answers no chats"
-        raise ValidationError({"model": [f"{model} {words}. Choose another model."]})
+        no_embeddings, no_chats = (
+            _("%(model)s makes no embeddings. Choose another model."),
+            _("%(model)s answers no chats. Choose another model."),
+        )
+        raise ValidationError({"model": [(no_embeddings if use == "embeddings" else no_chats) % {"model": model}]})
     if not model and not _default_model(spec, use):
-        raise ValidationError({"model": [f"Name a model: {spec.label} has none of its own choice."]})
+        raise ValidationError(
+            {"model": [_("Name a model: %(provider)s has none of its own choice.") % {"provider": spec.label}]}
+        )
     return model
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import task_postrun, task_prerun
 from django.db import transaction
+from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from llm_credentials import audit, connection_tests, removal, webhooks
@@ -75,7 +76,10 @@ def webhook_delivery(delivery_id: str) -> None:
     with acting_for(owner):
         webhook = webhooks.attempt(delivery_id)
         if webhook is not None:
-            alerts.webhook_off(webhook.user_id, f"{webhook.failures} messages in a row could not be delivered.")
+            alerts.webhook_off(
+                webhook.user_id,
+                _("%(failures)s messages in a row could not be delivered.") % {"failures": webhook.failures},
+            )
 
 
 @shared_task(

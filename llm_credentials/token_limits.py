@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.preferences import clean_budget
@@ -50,11 +51,11 @@ def token_check(
     errors: dict[str, list[str]] = {}
     wanted = set() if isinstance(scopes, str) else set(scopes)
     if not wanted or not wanted <= set(ALL_SCOPES):
-        errors["scopes"] = [f"Choose at least one of: {', '.join(ALL_SCOPES)}."]
+        errors["scopes"] = [_("Choose at least one of: %(value)s.") % {"value": ", ".join(ALL_SCOPES)}]
     if len(name) > NAME_LENGTH or not name.isprintable():
-        errors["name"] = [f"A name has at most {NAME_LENGTH} characters on one line."]
+        errors["name"] = [_("A name has at most %(length)s characters on one line.") % {"length": NAME_LENGTH}]
     if expires_at is not None and expires_at <= timezone.now():
-        errors["expires_at"] = ["The last day of a token lies in the future."]
+        errors["expires_at"] = [_("The last day of a token lies in the future.")]
     budget, slugs = None, list[str]()
     try:
         budget = clean_budget(budget_usd)
@@ -88,13 +89,15 @@ def _beyond(draft: TokenDraft, parent: PersonalAccessToken) -> dict[str, list[st
     """Where it would get further than the token that asks for it."""
     errors: dict[str, list[str]] = {}
     if missing := [scope for scope in draft.scopes if not parent.allows(scope)]:
-        errors["scopes"] = [f"This token has no scope {', '.join(missing)} to hand on."]
+        errors["scopes"] = [_("This token has no scope %(value)s to hand on.") % {"value": ", ".join(missing)}]
     if foreign := [slug for slug in draft.providers if not parent.allows_provider(slug)]:
-        errors["providers"] = [f"This token may not call {', '.join(foreign)} itself."]
+        errors["providers"] = [_("This token may not call %(value)s itself.") % {"value": ", ".join(foreign)}]
     if parent.budget_usd is not None and (draft.budget_usd is None or draft.budget_usd > parent.budget_usd):
-        errors["budget_usd"] = [f"This token itself may spend ${parent.budget_usd} a month."]
+        errors["budget_usd"] = [
+            _("This token itself may spend $%(budget_usd)s a month.") % {"budget_usd": parent.budget_usd}
+        ]
     if parent.expires_at is not None and (draft.expires_at is None or draft.expires_at > parent.expires_at):
-        errors["expires_at"] = ["This token itself expires before that."]
+        errors["expires_at"] = [_("This token itself expires before that.")]
     return errors
 
 

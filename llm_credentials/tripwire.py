@@ -19,6 +19,7 @@ from itertools import accumulate
 from typing import Any, Final, TypeAlias, assert_never
 
 import orjson
+from django.utils.translation import gettext as _
 
 from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
@@ -101,7 +102,7 @@ class Tripwire:
         """In the order of their kinds, not of their places. Positions are those of ``text``."""
         raw = text.encode("ascii", "replace") if isinstance(text, str) else text
         for token in _TOKEN.finditer(raw):
-            yield Found("an access token of this site", token.start(), token.end())
+            yield Found(_("an access token of this site"), token.start(), token.end())
         # Most texts end here: none of the endings is in them, whatever line ends come between.
         squeezed = raw.translate(None, _BLANKS)
         near = [trap for trap in self.traps if trap.ending in squeezed]
@@ -124,8 +125,11 @@ class Tripwire:
         for text in texts:
             if text and (found := self.find(text)):
                 raise SecretInRequest(
-                    f"This request contains {found.words}; it was not sent. Remove it from the message, file, tool or "
-                    "history that goes along, and try again."
+                    _(
+                        "This request contains %(words)s; it was not sent. Remove it from the message, file, "
+                        "tool or history that goes along, and try again."
+                    )
+                    % {"words": found.words}
                 )
 
     def redacted(self, text: str) -> str:
@@ -238,10 +242,16 @@ def _trap(row: Row) -> Trap | None:
     """None for a row without a key, with a short one, or one whose encryption key is not on the ring."""
     if not row.last4 or not row.has_key or row.is_lost:
         return None
-    whose = "your own" if isinstance(row, UserCredential) else "this site's"
+    whose = _("your own") if isinstance(row, UserCredential) else _("this site's")
     spec = row.spec_or_none
     prefixes = tuple(prefix.encode() for prefix in spec.key_prefixes) if spec else ()
-    return Trap(f"{whose} {row.provider_label} key ending in {row.last4}", row.last4.encode(), prefixes, row.is_key)
+    return Trap(
+        _("%(whose)s %(provider_label)s key ending in %(last4)s")
+        % {"whose": whose, "provider_label": row.provider_label, "last4": row.last4},
+        row.last4.encode(),
+        prefixes,
+        row.is_key,
+    )
 
 
 def texts_of(messages: Iterable[LLMMessage], tools: Iterable[ToolDefinition] = ()) -> Iterator[str | bytes]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import conf
@@ -22,7 +24,7 @@ OPTION_MAX_LENGTH = 500
 URL_MAX_LENGTH = 2048
 PRIORITY_MAX = 10_000
 
-REENTER = "Enter the key again: a stored key only goes to the address it was saved for."
+REENTER = gettext_noop("Enter the key again: a stored key only goes to the address it was saved for.")
 
 _VISIBLE_ASCII = frozenset(string.printable) - frozenset(string.whitespace)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -47,7 +49,7 @@ def clean_provider(slug: object) -> ProviderSpec:
     try:
         return get_spec(slug if isinstance(slug, str) else "")
     except UnknownProvider:
-        raise ValidationError({"provider": ["There is no such provider. Choose one from the list."]}) from None
+        raise ValidationError({"provider": [_("There is no such provider. Choose one from the list.")]}) from None
 
 
 def clean_name(name: object) -> str:
@@ -55,7 +57,7 @@ def clean_name(name: object) -> str:
     text = name.strip() if isinstance(name, str) else ""
     if not _NAME.fullmatch(text):
         raise ValidationError(
-            {"name": ["Use 1 to 40 letters, digits, dashes or underscores, beginning with a letter or digit."]}
+            {"name": [_("Use 1 to 40 letters, digits, dashes or underscores, beginning with a letter or digit.")]}
         )
     return text
 
@@ -69,14 +71,14 @@ def clean_api_key(text: object, spec: ProviderSpec, *, stored: bool = False) -> 
     if text is None:
         return None
     if not isinstance(text, str):
-        raise _key_error("A key is a text.")
+        raise _key_error(_("A key is a text."))
     key = text.strip()
     if not key:
         return None
     if _MASK.fullmatch(key):
         if stored:
             return None
-        raise _key_error("That is the masked form of a key. Enter the key itself.")
+        raise _key_error(_("That is the masked form of a key. Enter the key itself."))
     problem = _problem_with_key(key)
     if problem:
         raise _key_error(problem)
@@ -87,24 +89,26 @@ def clean_api_key(text: object, spec: ProviderSpec, *, stored: bool = False) -> 
 def _problem_with_key(key: str) -> str:
     """What is wrong with it, in a sentence; empty when nothing is."""
     if len(key) > KEY_MAX_LENGTH:
-        return f"This is too long for a key: at most {KEY_MAX_LENGTH} characters."
+        return _("This is too long for a key: at most %(length)s characters.") % {"length": KEY_MAX_LENGTH}
     if "-----BEGIN" in key:
-        return "That is a private key or certificate file. Enter the API key that the provider shows for your account."
+        return _(
+            "That is a private key or certificate file. Enter the API key that the provider shows for your account."
+        )
     if key.startswith("{"):
-        return "That is a JSON file, such as a service account. Enter an API key instead."
+        return _("That is a JSON file, such as a service account. Enter an API key instead.")
     if looks_sealed(key):
-        return "That is an encrypted value, not a key. Enter the key as the provider shows it."
+        return _("That is an encrypted value, not a key. Enter the key as the provider shows it.")
     if key.startswith(TOKEN_PREFIX):
-        return "That is an access token of this site. Enter the key of the provider."
+        return _("That is an access token of this site. Enter the key of the provider.")
     if not _VISIBLE_ASCII.issuperset(key):
-        return (
+        return _(
             "A key has no spaces, line breaks, control or special characters. "
             "Copy it again, without quotes and without anything around it."
         )
     if len(key) < KEY_MIN_LENGTH:
-        return f"This is too short for a key: at least {KEY_MIN_LENGTH} characters."
+        return _("This is too short for a key: at least %(length)s characters.") % {"length": KEY_MIN_LENGTH}
     if set(key) <= set("*.•-_xX"):
-        return "That is a placeholder. Enter the key itself."
+        return _("That is a placeholder. Enter the key itself.")
     return ""
 
 
@@ -115,15 +119,15 @@ def _key_error(text: str) -> ValidationError:
 def clean_model(model: object) -> str:
     """A model id or empty. Never a path into the provider's other endpoints. Raises ValidationError on ``model``."""
     if not isinstance(model, str):
-        raise ValidationError({"model": ["A model id is a text."]})
+        raise ValidationError({"model": [_("A model id is a text.")]})
     text = model.strip()
     if text == "":
         return ""
-    fault = model_id_fault(text) or ("A model id is no path." if ".." in text else None)
+    fault = model_id_fault(text) or (_("A model id is no path.") if ".." in text else None)
     if fault:
         raise ValidationError({"model": [fault]})
     if looks_like_key(text):
-        raise ValidationError({"model": ["That looks like a key, not a model. Enter it in the key field."]})
+        raise ValidationError({"model": [_("That looks like a key, not a model. Enter it in the key field.")]})
     return text
 
 
@@ -138,10 +142,10 @@ def validate_destination(provider: str, base_url: str) -> str:
     spec = clean_provider(provider)
     text = base_url.strip() if isinstance(base_url, str) else None
     if text is None or len(text) > URL_MAX_LENGTH:
-        raise _url_error(f"An address is a text of at most {URL_MAX_LENGTH} characters.")
+        raise _url_error(_("An address is a text of at most %(length)s characters.") % {"length": URL_MAX_LENGTH})
     if not text:
         if spec.needs_base_url:
-            raise _url_error(f"{spec.label} needs the address of your server.")
+            raise _url_error(_("%(provider)s needs the address of your server.") % {"provider": spec.label})
         return ""
     try:
         address = registry.client_class(spec.client).normalise_base_url(transport.check_url(text, conf.egress_policy()))
@@ -150,7 +154,7 @@ def validate_destination(provider: str, base_url: str) -> str:
     if address.rstrip("/") == (spec.base_url or registry.site_address(spec)).rstrip("/"):
         return ""
     if not spec.base_url_editable:
-        raise _url_error(f"{spec.label} has one address, which cannot be changed.")
+        raise _url_error(_("%(provider)s has one address, which cannot be changed.") % {"provider": spec.label})
     return address
 
 
@@ -161,29 +165,34 @@ def _url_error(text: str) -> ValidationError:
 def clean_options(options: object, spec: ProviderSpec) -> dict[str, str]:
     """Exactly the further fields that this provider declares. Raises ValidationError on ``options``."""
     if not isinstance(options, Mapping):
-        raise _options_error("Options are names with values.")
+        raise _options_error(_("Options are names with values."))
     declared = {option.name: option for option in spec.options}
     cleaned = {}
     for name, value in options.items():
         if name not in declared:
-            raise _options_error(f"{spec.label} has no such option.")
+            raise _options_error(_("%(provider)s has no such option.") % {"provider": spec.label})
         if declared[name].secret:
-            raise _options_error(f"{declared[name].label} is secret and cannot be stored here.")
+            raise _options_error(_("%(label)s is secret and cannot be stored here.") % {"label": declared[name].label})
         text = _option_text(declared[name].label, value)
         if text:
             cleaned[name] = text
     for name, option in declared.items():
         if option.required and not cleaned.get(name) and not option.default:
-            raise _options_error(f"{option.label} is needed for {spec.label}.")
+            raise _options_error(
+                _("%(label)s is needed for %(provider)s.") % {"label": option.label, "provider": spec.label}
+            )
     return cleaned
 
 
 def _option_text(label: str, value: Any) -> str:
     if not isinstance(value, str) or len(value) > OPTION_MAX_LENGTH or _CONTROL.search(value):
-        raise _options_error(f"{label} is a text of at most {OPTION_MAX_LENGTH} characters on one line.")
+        raise _options_error(
+            _("%(label)s is a text of at most %(length)s characters on one line.")
+            % {"label": label, "length": OPTION_MAX_LENGTH}
+        )
     text = value.strip()
     if looks_like_key(text):
-        raise _options_error(f"{label} looks like a key. Enter it in the key field.")
+        raise _options_error(_("%(label)s looks like a key. Enter it in the key field.") % {"label": label})
     return text
 
 
@@ -194,24 +203,26 @@ def _options_error(text: str) -> ValidationError:
 def clean_priority(priority: object) -> int:
     """Raises ValidationError on ``priority``."""
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= PRIORITY_MAX:
-        raise ValidationError({"priority": [f"The priority is a whole number from 0 to {PRIORITY_MAX}."]})
+        raise ValidationError(
+            {"priority": [_("The priority is a whole number from 0 to %(max)s.") % {"max": PRIORITY_MAX}]}
+        )
     return priority
 
 
 def clean_flag(value: object, field: str) -> bool:
     """Raises ValidationError on ``field``."""
     if not isinstance(value, bool):
-        raise ValidationError({field: ["This is either true or false."]})
+        raise ValidationError({field: [_("This is either true or false.")]})
     return value
 
 
 def clean_config(value: Any, *, _depth: int = 0) -> Any:
     """A site setting as JSON with no key in it: it names a system credential instead. Raises ValidationError."""
     if _depth > 20:
-        raise ValidationError("This is nested too deeply.")
+        raise ValidationError(_("This is nested too deeply."))
     match value:
         case str() if looks_like_key(value) or looks_sealed(value):
-            raise ValidationError("A key does not belong here. Store it as a system credential and name that.")
+            raise ValidationError(_("A key does not belong here. Store it as a system credential and name that."))
         case dict():
             for name, part in value.items():
                 clean_config(name, _depth=_depth + 1)

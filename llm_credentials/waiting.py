@@ -10,6 +10,7 @@ from uuid import UUID
 import redis
 import structlog
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from llm_credentials import valkey
 from llm_credentials.models import ConnectionTest
@@ -25,7 +26,7 @@ class NoWorker(Exception):
 
     def __init__(self, test: ConnectionTest) -> None:
         super().__init__(
-            "No worker has taken this test yet: the site's background jobs seem to be away. It stays queued."
+            _("No worker has taken this test yet: the site's background jobs seem to be away. It stays queued.")
         )
         self.test = test
 

@@ -22,6 +22,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 from kombu.exceptions import OperationalError
 
@@ -176,7 +177,7 @@ def _sent(delivery: WebhookDelivery) -> tuple[int | None, str, bool]:
     except Unreadable:
         secret = ""
     if not secret:
-        return None, "The secret of this webhook can no longer be opened. Set the webhook anew.", True
+        return None, _("The secret of this webhook can no longer be opened. Set the webhook anew."), True
     body = delivery.body.encode()
     headers = {
         "content-type": "application/json",
@@ -190,10 +191,10 @@ def _sent(delivery: WebhookDelivery) -> tuple[int | None, str, bool]:
     except EgressBlocked as error:
         return None, str(error), True
     except (LLMError, TimeoutError):
-        return None, f"The address could not be reached within {TIMEOUT_S:.0f} s.", False
+        return None, _("The address could not be reached within %(s)s s.") % {"s": f"{TIMEOUT_S:.0f}"}, False
     if 200 <= status < 300:
         return status, "", False
-    return status, f"The address answered {status}.", status == 410
+    return status, _("The address answered %(status)s.") % {"status": status}, status == 410
 
 
 async def _post(url: str, headers: Mapping[str, str], body: bytes) -> int:

@@ -33,5 +33,5 @@ class SealingMFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
             context, text = "", ""
         if context != "mfa":
             # A page, not a crash: a lost key ring must not show tracebacks on the login form.
-            raise ValidationError("This second factor cannot be read any more: ask the operators to remove it.")
+            raise ValidationError(_("This second factor cannot be read any more: ask the operators to remove it."))
         return text

@@ -8,6 +8,8 @@ from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django_ratelimit.exceptions import Ratelimited
 
 from llm_credentials.audit import AuditUnavailable
@@ -27,14 +29,14 @@ _CODES = {
     503: "unavailable",
 }
 _WORDS = {
-    400: "The request could not be understood.",
-    403: "You may not do this.",
-    404: "There is nothing here.",
-    405: "This address does not take that method.",
-    413: "What was sent is too large.",
-    429: "Too many requests in a short time: wait a moment.",
-    500: "Something broke on our side.",
-    503: "The site cannot reach its database right now: try again in a moment.",
+    400: gettext_noop("The request could not be understood."),
+    403: gettext_noop("You may not do this."),
+    404: gettext_noop("There is nothing here."),
+    405: gettext_noop("This address does not take that method."),
+    413: gettext_noop("What was sent is too large."),
+    429: gettext_noop("Too many requests in a short time: wait a moment."),
+    500: gettext_noop("Something broke on our side."),
+    503: gettext_noop("The site cannot reach its database right now: try again in a moment."),
 }
 
 
@@ -46,7 +48,7 @@ def error_response(request: HttpRequest, status: int, words: str = "", **headers
     preferred = request.get_preferred_type(["text/html", "application/json"])
     if request.path.startswith("/api/") or preferred == "application/json":
         # The shape of the API's own errors.
-        body = {"error": {"code": _CODES[status], "message": words or _WORDS[status], "where": None}}
+        body = {"error": {"code": _CODES[status], "message": words or _(_WORDS[status]), "where": None}}
         return JsonResponse(body, status=status, headers=headers)
     # Without the request: context processors would ask the session, thus the database, who is there.
     context = {"status": status, "reason": words, "retry_after_s": int(headers.get("Retry-After", 0))}

@@ -6,6 +6,8 @@ from typing import Any
 
 from django import template
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from agents import markdown as rendering
 from agents.models import AgentRun, RunState
@@ -14,13 +16,13 @@ from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
 
 register = template.Library()
 
-OUTCOMES = {"ok": "answered", "cancelled": "stopped"}
+OUTCOMES = {"ok": gettext_noop("answered"), "cancelled": gettext_noop("stopped")}
 RUN_LOOK = {
-    RunState.QUEUED: ("idle", "Queued"),
-    RunState.RUNNING: ("active", "Running"),
-    RunState.DONE: ("valid", "Done"),
-    RunState.FAILED: ("broken", "Failed"),
-    RunState.CANCELLED: ("idle", "Cancelled"),
+    RunState.QUEUED: ("idle", gettext_noop("Queued")),
+    RunState.RUNNING: ("active", gettext_noop("Running")),
+    RunState.DONE: ("valid", gettext_noop("Done")),
+    RunState.FAILED: ("broken", gettext_noop("Failed")),
+    RunState.CANCELLED: ("idle", gettext_noop("Cancelled")),
 }
 
 
@@ -62,14 +64,14 @@ def agent_icon(slug: str) -> str:
 
 @register.filter
 def key_owner_words(owner: str | None) -> str:
-    return {"user": "your key", "system": "the organisation's key"}.get(owner or "", "")
+    return {"user": _("your key"), "system": _("the organisation's key")}.get(owner or "", "")
 
 
 @register.filter
 def outcome_words(outcome: str) -> str:
     """``RateLimited`` → "rate limited"; what kind of failure, in the words of its class."""
     if outcome in OUTCOMES:
-        return OUTCOMES[outcome]
+        return _(OUTCOMES[outcome])
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in outcome).strip()
 
 
@@ -84,7 +86,8 @@ def total_tokens(receipt: dict[str, Any]) -> int | None:
 @register.filter
 def run_look(run: AgentRun) -> tuple[str, str]:
     """Meaning and words for the pill."""
-    return RUN_LOOK[RunState(run.state)]
+    meaning, words = RUN_LOOK[RunState(run.state)]
+    return meaning, _(words)
 
 
 @register.filter

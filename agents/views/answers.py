@@ -8,6 +8,8 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django_htmx.middleware import HtmxDetails
 
 from agents.models import AgentRun, Conversation, StoredMessage
@@ -15,7 +17,9 @@ from llm_credentials import limits
 from llm_credentials.factory import explain_route
 from llm_credentials.limits import LimitReached
 
-BUSY = "An answer is still being written. Stop it or wait for its end, then send again; your text is still here."
+BUSY = gettext_noop(
+    "An answer is still being written. Stop it or wait for its end, then send again; your text is still here."
+)
 
 
 class UserRequest(HttpRequest):
@@ -63,7 +67,9 @@ def _first_asked(user: User, agent: str, model: str = "") -> str:
 
 
 def too_many_messages(limit: LimitReached) -> str:
-    return f"There were many messages just now. Send this one in {limit.retry_after_s} s; your text is still here."
+    return _("There were many messages just now. Send this one in %(retry_after_s)s s; your text is still here.") % {
+        "retry_after_s": limit.retry_after_s
+    }
 
 
 def texts_of(error: ValidationError) -> list[str]:

@@ -13,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -97,7 +98,7 @@ def conversation_delete(request: UserRequest, conversation_id: UUID) -> HttpResp
     services.conversation_delete(user=request.user, conversation_id=conversation.pk)
     for answer in writing:
         announce_stop(answer.pk)
-    messages.success(request, "The conversation was removed.")
+    messages.success(request, _("The conversation was removed."))
     return redirect("agents:conversation-list")
 
 

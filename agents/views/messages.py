@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import answering, services
@@ -59,7 +60,7 @@ def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | service
     except ValidationError as error:
         return _refused(request, conversation, text, texts_of(error), status=422)
     except services.ConversationBusy:
-        return _refused(request, conversation, text, [BUSY], status=409)
+        return _refused(request, conversation, text, [_(BUSY)], status=409)
     except LimitReached as limit:
         return _refused_for_now(request, conversation, text, limit)
     if request.htmx:
@@ -133,7 +134,7 @@ def _retry(request: UserRequest, message_id: UUID) -> HttpResponse | StoredMessa
     except ValidationError as error:
         return _refused(request, message.conversation, "", texts_of(error), status=422)
     except services.ConversationBusy:
-        return _refused(request, message.conversation, "", [BUSY], status=409)
+        return _refused(request, message.conversation, "", [_(BUSY)], status=409)
     except LimitReached as limit:
         return _refused_for_now(request, message.conversation, "", limit)
     if request.htmx:

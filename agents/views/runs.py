@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
@@ -98,7 +99,9 @@ def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
 
 
 def _not_now(request: UserRequest, limit: LimitReached, text: str | None = None) -> HttpResponse:
-    words = f"Many runs were started just now. Start this one in {limit.retry_after_s} s; your text is still here."
+    words = _("Many runs were started just now. Start this one in %(retry_after_s)s s; your text is still here.") % {
+        "retry_after_s": limit.retry_after_s
+    }
     response = _list(request, errors=[words], text=text, status=429)
     response["Retry-After"] = str(limit.retry_after_s)
     return response

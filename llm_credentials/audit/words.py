@@ -5,44 +5,45 @@ from __future__ import annotations
 from uuid import UUID
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 
 
 class Action(models.TextChoices):
-    KEY_OPEN = "key.open", "Key opened for use"
-    CREDENTIAL_CREATE = "credential.create", "Key added"
-    CREDENTIAL_REPLACE = "credential.replace", "Key replaced"
-    CREDENTIAL_CHANGE = "credential.change", "Settings of a key changed"
-    CREDENTIAL_TOGGLE = "credential.toggle", "Key turned on or off"
-    CREDENTIAL_DELETE = "credential.delete", "Key removed"
-    CREDENTIAL_RESTORE = "credential.restore", "Removal undone"
-    CREDENTIAL_DESTROY = "credential.destroy", "Removed key destroyed"
-    CREDENTIAL_VIEW = "credential.view", "Key's record viewed"
-    CREDENTIAL_QUARANTINE = "credential.quarantine", "Key needs re-entry"
-    TEST_START = "test.start", "Key test started"
-    SETTINGS_CHANGE = "settings.change", "Settings changed"
-    WEBHOOK_CHANGE = "webhook.change", "Webhook changed"
-    CONFIG_CHANGE = "config.change", "Site configuration changed"
-    EGRESS_ALLOW = "egress.allow", "Address allowed"
-    EGRESS_CHANGE = "egress.change", "Allowed address changed"
-    EGRESS_WITHDRAW = "egress.withdraw", "Allowed address withdrawn"
-    LOGIN = "login", "Logged in"
-    LOGIN_FAILED = "login.failed", "Login refused"
-    LOGOUT = "logout", "Logged out"
-    PASSWORD_CHANGE = "password.change", "Password changed"
-    FACTOR_ADD = "factor.add", "Second factor added"
-    FACTOR_REMOVE = "factor.remove", "Second factor removed"
-    TOKEN_CREATE = "token.create", "Access token made"
-    TOKEN_REVOKE = "token.revoke", "Access token revoked"
-    TOKEN_REFUSED = "token.refused", "Access token refused"
-    ACCESS_DENIED = "access.denied", "Access refused"
-    ACCOUNT_CREATE = "account.create", "Account made"
-    ACCOUNT_CHANGE = "account.change", "Account changed"
-    ACCOUNT_EXPORT = "account.export", "Data exported"
-    ACCOUNT_DELETE = "account.delete", "Account deleted"
-    RING_ROTATE = "ring.rotate", "Keys moved to a new encryption key"
-    AUDIT_VERIFY = "audit.verify", "Audit trail checked"
-    AUDIT_EXPORT = "audit.export", "Audit events exported"
-    AUDIT_ARCHIVE = "audit.archive", "Old events archived"
+    KEY_OPEN = "key.open", _("Key opened for use")
+    CREDENTIAL_CREATE = "credential.create", _("Key added")
+    CREDENTIAL_REPLACE = "credential.replace", _("Key replaced")
+    CREDENTIAL_CHANGE = "credential.change", _("Settings of a key changed")
+    CREDENTIAL_TOGGLE = "credential.toggle", _("Key turned on or off")
+    CREDENTIAL_DELETE = "credential.delete", _("Key removed")
+    CREDENTIAL_RESTORE = "credential.restore", _("Removal undone")
+    CREDENTIAL_DESTROY = "credential.destroy", _("Removed key destroyed")
+    CREDENTIAL_VIEW = "credential.view", _("Key's record viewed")
+    CREDENTIAL_QUARANTINE = "credential.quarantine", _("Key needs re-entry")
+    TEST_START = "test.start", _("Key test started")
+    SETTINGS_CHANGE = "settings.change", _("Settings changed")
+    WEBHOOK_CHANGE = "webhook.change", _("Webhook changed")
+    CONFIG_CHANGE = "config.change", _("Site configuration changed")
+    EGRESS_ALLOW = "egress.allow", _("Address allowed")
+    EGRESS_CHANGE = "egress.change", _("Allowed address changed")
+    EGRESS_WITHDRAW = "egress.withdraw", _("Allowed address withdrawn")
+    LOGIN = "login", _("Logged in")
+    LOGIN_FAILED = "login.failed", _("Login refused")
+    LOGOUT = "logout", _("Logged out")
+    PASSWORD_CHANGE = "password.change", _("Password changed")
+    FACTOR_ADD = "factor.add", _("Second factor added")
+    FACTOR_REMOVE = "factor.remove", _("Second factor removed")
+    TOKEN_CREATE = "token.create", _("Access token made")
+    TOKEN_REVOKE = "token.revoke", _("Access token revoked")
+    TOKEN_REFUSED = "token.refused", _("Access token refused")
+    ACCESS_DENIED = "access.denied", _("Access refused")
+    ACCOUNT_CREATE = "account.create", _("Account made")
+    ACCOUNT_CHANGE = "account.change", _("Account changed")
+    ACCOUNT_EXPORT = "account.export", _("Data exported")
+    ACCOUNT_DELETE = "account.delete", _("Account deleted")
+    RING_ROTATE = "ring.rotate", _("Keys moved to a new encryption key")
+    AUDIT_VERIFY = "audit.verify", _("Audit trail checked")
+    AUDIT_EXPORT = "audit.export", _("Audit events exported")
+    AUDIT_ARCHIVE = "audit.archive", _("Old events archived")
 
 
 def target_of(kind: str, *parts: UUID | str | None) -> str:

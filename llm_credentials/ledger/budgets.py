@@ -24,6 +24,8 @@ from django.db import connection, models, transaction
 from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from llm_credentials.ledger.hand import Hand, Statement
 from llm_credentials.models import BudgetCounter, UsageRecord
@@ -69,10 +71,10 @@ class Limits:
 
 Name: TypeAlias = Literal["own", "system", "total", "token"]
 _WORDS: Mapping[Name, str] = {
-    "own": "Your budget for this month",
-    "system": "Your allowance on the site's keys for today",
-    "total": "The site's allowance for today",
-    "token": "The budget of this access token for this month",
+    "own": gettext_noop("Your budget for this month"),
+    "system": gettext_noop("Your allowance on the site's keys for today"),
+    "total": gettext_noop("The site's allowance for today"),
+    "token": gettext_noop("The budget of this access token for this month"),
 }
 
 
@@ -112,8 +114,8 @@ class Limit:
         if used_e8 < limit_e8 and used_e8 + e8(worst_usd) <= limit_e8:
             return None
         return BudgetExceeded(
-            f"{_WORDS[self.name]} is ${self.usd:.2f}; with ${Decimal(used_e8).scaleb(-8):.2f} spent or reserved, "
-            "this call does not fit any more."
+            _("%(budget)s is $%(usd)s; with $%(used)s spent or reserved, this call does not fit any more.")
+            % {"budget": _(_WORDS[self.name]), "usd": f"{self.usd:.2f}", "used": f"{Decimal(used_e8).scaleb(-8):.2f}"}
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from django.db.models import DateField, Q, QuerySet, Value
 from django.db.models.functions import TruncDate
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from llm_credentials.ledger import rollups, sums, writer
 from llm_credentials.ledger.sums import NAMES, Sums
@@ -33,9 +34,9 @@ class Span:
 
     def __post_init__(self) -> None:
         if self.first > self.last:
-            raise ValueError("The first day lies after the last one.")
+            raise ValueError(_("The first day lies after the last one."))
         if len(self) > MAX_DAYS:
-            raise ValueError("Choose three years at most.")
+            raise ValueError(_("Choose three years at most."))
 
     def __len__(self) -> int:
         return (self.last - self.first).days + 1

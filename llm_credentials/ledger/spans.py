@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import date, timedelta
 from typing import Final
 
+from django.utils.translation import gettext as _
+
 from llm_credentials.ledger.reports import Span, today
 
 PRESETS: Final = ("today", "7d", "30d", "month", "last-month", "12m")
@@ -44,9 +46,9 @@ def span_of(first: date | None, last: date | None) -> Span:
     last = last or now
     first = first or min(last, now).replace(day=1)
     if first > now:
-        raise ValueError("The first day lies in the future.")
+        raise ValueError(_("The first day lies in the future."))
     if first < FIRST_DAY:
-        raise ValueError(f"Nothing was written down before {FIRST_DAY.year}.")
+        raise ValueError(_("Nothing was written down before %(year)s.") % {"year": FIRST_DAY.year})
     return Span(first, min(last, now))
 
 
@@ -59,4 +61,4 @@ def day_of(text: str) -> date:
 
 
 def _refuse() -> date:
-    raise ValueError("Write days as 2026-01-31.")
+    raise ValueError(_("Write days as 2026-01-31."))

@@ -10,6 +10,8 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials.fields import SealedField, Unreadable
@@ -122,9 +124,9 @@ class WebhookDelivery(models.Model):
     """One message to a webhook, with what became of it."""
 
     class State(models.TextChoices):
-        WAITING = "waiting", "Waiting"
-        DELIVERED = "delivered", "Delivered"
-        GIVEN_UP = "given_up", "Given up"
+        WAITING = "waiting", _("Waiting")
+        DELIVERED = "delivered", _("Delivered")
+        GIVEN_UP = "given_up", _("Given up")
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
@@ -140,7 +142,7 @@ class WebhookDelivery(models.Model):
 
     class Meta:
         db_table = "llm_webhook_deliveries"
-        verbose_name_plural = "webhook deliveries"
+        verbose_name_plural = gettext_noop("webhook deliveries")
         indexes = [models.Index(fields=["webhook", "-created_at"], name="deliveries_by_webhook")]
 
     def __str__(self) -> str:

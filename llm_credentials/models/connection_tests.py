@@ -9,6 +9,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials.models.credentials import UserCredential
 from llm_credentials.models.sealed import KeyHolder
@@ -32,20 +33,20 @@ class ConnectionTest(KeyHolder):
     """
 
     class State(models.TextChoices):
-        QUEUED = "queued", "Waiting"
-        RUNNING = "running", "Testing"
-        VALID = "valid", "Working"
-        INVALID = "invalid", "Refused"
-        ERROR = "error", "Could not be tested"
-        EXPIRED = "expired", "Not finished"
+        QUEUED = "queued", _("Waiting")
+        RUNNING = "running", _("Testing")
+        VALID = "valid", _("Working")
+        INVALID = "invalid", _("Refused")
+        ERROR = "error", _("Could not be tested")
+        EXPIRED = "expired", _("Not finished")
 
     class Replacement(models.TextChoices):
         """What becomes of a new key that is to take the place of a stored one."""
 
-        WAITING = "waiting", "Being tested"
-        DONE = "done", "In use"
-        KEPT = "kept", "Did not work: the old key stays"
-        CONFLICT = "conflict", "Worked, but the stored key was changed meanwhile"
+        WAITING = "waiting", _("Being tested")
+        DONE = "done", _("In use")
+        KEPT = "kept", _("Did not work: the old key stays")
+        CONFLICT = "conflict", _("Worked, but the stored key was changed meanwhile")
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="connection_tests")
     name = models.CharField(max_length=40, default="default")

@@ -7,6 +7,7 @@ from typing import ClassVar
 from uuid import uuid4
 
 from django.db import models
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import keyring
@@ -141,11 +142,11 @@ class LLMCredential(KeyHolder):
     """A stored key with what lists may show of it."""
 
     class Status(models.TextChoices):
-        UNVERIFIED = "unverified", "Not tested yet"
-        VALID = "valid", "Working"
-        INVALID = "invalid", "Refused"
-        ERROR = "error", "Test failed"
-        NEEDS_REENTRY = "needs_reentry", "Needs re-entry"
+        UNVERIFIED = "unverified", _("Not tested yet")
+        VALID = "valid", _("Working")
+        INVALID = "invalid", _("Refused")
+        ERROR = "error", _("Test failed")
+        NEEDS_REENTRY = "needs_reentry", _("Needs re-entry")
 
     LAST4_FROM_LENGTH: ClassVar[int] = 12
     """Of a shorter key nothing is shown: four characters would be too large a part of it."""

@@ -10,6 +10,8 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext_noop
 
 from llm_credentials.models.credentials import UserCredential
 
@@ -18,10 +20,10 @@ class LLMSettings(models.Model):
     """One row a user; without a row the defaults hold."""
 
     class Strategy(models.TextChoices):
-        PRIORITY = "priority", "In my order"
-        CHEAPEST = "cheapest", "Cheapest first"
-        FASTEST = "fastest", "Fastest first"
-        BALANCED = "balanced", "Balanced"
+        PRIORITY = "priority", _("In my order")
+        CHEAPEST = "cheapest", _("Cheapest first")
+        FASTEST = "fastest", _("Fastest first")
+        BALANCED = "balanced", _("Balanced")
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="llm_settings"
@@ -44,8 +46,8 @@ class LLMSettings(models.Model):
 
     class Meta:
         db_table = "llm_settings"
-        verbose_name = "LLM settings"
-        verbose_name_plural = "LLM settings"
+        verbose_name = gettext_noop("LLM settings")
+        verbose_name_plural = gettext_noop("LLM settings")
 
     def __str__(self) -> str:
         return f"Settings of user {self.user_id}"
@@ -103,7 +105,7 @@ class SystemConfig(models.Model):
 
     class Meta:
         db_table = "system_config"
-        verbose_name_plural = "system config"
+        verbose_name_plural = gettext_noop("system config")
         constraints = [models.UniqueConstraint(fields=["category", "key"], name="one_value_per_config_key")]
 
     def __str__(self) -> str:

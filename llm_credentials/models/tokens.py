@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials.providers.registry import specs
 
@@ -33,10 +34,10 @@ class PersonalAccessTokenQuerySet(models.QuerySet["PersonalAccessToken"]):
 
 class PersonalAccessToken(models.Model):
     class Scope(models.TextChoices):
-        READ = "read", "Read settings and usage"
-        CREDENTIALS = "credentials", "Store, change and delete keys"
-        AGENTS = "agents", "Run agents"
-        GATEWAY = "gateway", "Call models through the gateway"
+        READ = "read", _("Read settings and usage")
+        CREDENTIALS = "credentials", _("Store, change and delete keys")
+        AGENTS = "agents", _("Run agents")
+        GATEWAY = "gateway", _("Call models through the gateway")
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="access_tokens")

@@ -11,6 +11,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 
 class UsageRecordQuerySet(models.QuerySet["UsageRecord"]):
@@ -25,14 +26,14 @@ class UsageRecord(models.Model):
     """Written as ``reserved`` before the call, settled or voided once after it. ``null`` means unknown, never zero."""
 
     class State(models.TextChoices):
-        RESERVED = "reserved", "Reserved"
-        SETTLED = "settled", "Settled"
-        ESTIMATED = "estimated", "Estimated"
-        VOID = "void", "Void"
+        RESERVED = "reserved", _("Reserved")
+        SETTLED = "settled", _("Settled")
+        ESTIMATED = "estimated", _("Estimated")
+        VOID = "void", _("Void")
 
     class KeyOwner(models.TextChoices):
-        USER = "user", "Own key"
-        SYSTEM = "system", "System key"
+        USER = "user", _("Own key")
+        SYSTEM = "system", _("System key")
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     call_id = models.UUIDField(default=uuid4)

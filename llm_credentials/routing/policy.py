@@ -13,10 +13,13 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
 from llm_credentials.providers.spec import ProviderSpec
 
-NO_OWN_KEYS = "Your organisation's policy allows no keys of your own, only the organisation's."
-NO_SYSTEM_KEYS = "Your organisation's policy keeps its keys from this account."
+NO_OWN_KEYS = gettext_noop("Your organisation's policy allows no keys of your own, only the organisation's.")
+NO_SYSTEM_KEYS = gettext_noop("Your organisation's policy keeps its keys from this account.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,13 +45,16 @@ class Policy:
         lines = [f"providers: {', '.join(sorted(allowed))}" for allowed in self.providers]
         lines += [f"models: {', '.join(patterns)}" for patterns in self.models]
         forbidden = {
-            "no keys of the user's own": self.own_keys,
-            "no addresses of the user's own": self.custom_addresses,
-            "no keys of the site": self.system_keys,
+            _("no keys of the user's own"): self.own_keys,
+            _("no addresses of the user's own"): self.custom_addresses,
+            _("no keys of the site"): self.system_keys,
         }
         lines += [words for words, allowed in forbidden.items() if not allowed]
         if self.system_daily_usd is not None:
-            lines.append(f"a day on the site's keys: ${self.system_daily_usd:.2f}")
+            lines.append(
+                _("a day on the site's keys: $%(system_daily_usd)s")
+                % {"system_daily_usd": f"{self.system_daily_usd:.2f}"}
+            )
         return [*lines, *(f"{kind}: {', '.join(rates)}" for kind, rates in self.rates.items())]
 
     def allows_provider(self, slug: str) -> bool:
@@ -62,21 +68,34 @@ class Policy:
     def refusal_of_provider(self, spec: ProviderSpec) -> str:
         if self.allows_provider(spec.slug):
             return ""
-        return f"{spec.label} is not allowed by your organisation's policy. Use another provider."
+        return _("%(provider)s is not allowed by your organisation's policy. Use another provider.") % {
+            "provider": spec.label
+        }
 
     def refusal_of_model(self, provider: str, model: str) -> str:
         if not model or self.allows_model(provider, model):
             return ""
         patterns = ", ".join(_patterns_for(self.models, provider))
-        advice = f"It allows: {patterns}." if patterns else "It allows no model of this provider."
-        return f"{model} is not allowed by your organisation's policy. {advice}"
+        advice = (
+            _("It allows: %(patterns)s.") % {"patterns": patterns}
+            if patterns
+            else _("It allows no model of this provider.")
+        )
+        return _("%(model)s is not allowed by your organisation's policy. %(advice)s") % {
+            "model": model,
+            "advice": advice,
+        }
 
     def refusal_of_address(self, spec: ProviderSpec, base_url: str) -> str:
         if self.custom_addresses or not base_url:
             return ""
         if spec.needs_base_url:
-            return f"Your organisation's policy allows no addresses of your own, which {spec.label} needs."
-        return f"Your organisation's policy allows {spec.label} at its own address only. Leave the address empty."
+            return _("Your organisation's policy allows no addresses of your own, which %(provider)s needs.") % {
+                "provider": spec.label
+            }
+        return _("Your organisation's policy allows %(provider)s at its own address only. Leave the address empty.") % {
+            "provider": spec.label
+        }
 
 
 EVERYTHING = Policy()

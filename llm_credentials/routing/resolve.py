@@ -13,6 +13,9 @@ from decimal import Decimal
 from typing import TypeVar, get_args
 from uuid import UUID
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
+
 from llm_credentials.providers.spec import Cost, ModelFacts, ProviderSpec, Speed
 from llm_credentials.routing.policy import NO_OWN_KEYS, NO_SYSTEM_KEYS
 from llm_credentials.routing.values import (
@@ -35,20 +38,20 @@ MAX_TOKENS = 2000
 T = TypeVar("T")
 
 STRATEGIES: Mapping[str, str] = {
-    "cheapest": "the cheapest key left",
-    "fastest": "the fastest key left",
+    "cheapest": gettext_noop("the cheapest key left"),
+    "fastest": gettext_noop("the fastest key left"),
 }
 _UNMEASURED_MS: Mapping[Speed, float] = {"very_fast": 500.0, "fast": 1500.0, "medium": 4000.0}
 """What a provider that this user has not measured yet is taken to need, by its class of speed."""
 _REASONS: Mapping[Step, str] = {
-    "named": "named by the call",
-    "override": "chosen for this task",
-    "default": "the default provider",
-    "own": "the next key in order",
-    "system_same": "the site's key for the same provider",
-    "system_choice": "the site's chosen provider",
-    "system": "the site's key for another provider",
-    "system_default": "the site's last resort",
+    "named": gettext_noop("named by the call"),
+    "override": gettext_noop("chosen for this task"),
+    "default": gettext_noop("the default provider"),
+    "own": gettext_noop("the next key in order"),
+    "system_same": gettext_noop("the site's key for the same provider"),
+    "system_choice": gettext_noop("the site's chosen provider"),
+    "system": gettext_noop("the site's key for another provider"),
+    "system_default": gettext_noop("the site's last resort"),
 }
 
 
@@ -56,7 +59,7 @@ def resolve(snapshot: Snapshot, request: Request, cooling: Mapping[str, float] |
     """The route of this request. ``cooling``: ``Key.ref`` or ``Key.destination`` → seconds until it may be tried."""
     cooling = cooling or {}
     plan = _Plan(snapshot, request)
-    problem = "This account is deactivated." if not snapshot.user_active else plan.problem()
+    problem = _("This account is deactivated.") if not snapshot.user_active else plan.problem()
     if problem:
         return Route(problem=problem)
     candidates: list[Candidate] = []
@@ -201,14 +204,14 @@ class _Plan:
         """What is wrong with the request itself."""
         credential, provider = self.request.credential, self.request.provider
         if provider and provider not in self.snapshot.specs:
-            return f"There is no provider called {provider[:40]!r}."
+            return _("There is no provider called %(value)s.") % {"value": repr(provider[:40])}
         if credential is None:
             return ""
         found = next((key for key in self.own if key.id == credential), None)
         if found is None:
-            return "The key that was asked for does not exist."
+            return _("The key that was asked for does not exist.")
         if provider and found.provider != provider:
-            return "The key that was asked for belongs to another provider."
+            return _("The key that was asked for belongs to another provider.")
         return ""
 
     def _targets(self, credential: UUID | None, provider: str | None) -> list[Key]:
@@ -317,46 +320,52 @@ class _Plan:
         """Why this candidate is left out; None when it may be tried."""
         spec = self.snapshot.specs.get(key.provider)
         if spec is None:
-            return "unknown_provider", "This site does not offer the provider.", None
+            return "unknown_provider", _("This site does not offer the provider."), None
         if refused := self._refused(key, step) or self._disallowed(spec, key):
             return *refused, None
         if not key.is_active:
-            return "inactive", "Turned off.", None
+            return "inactive", _("Turned off."), None
         if not key.readable:
-            return "unreadable", "The key can no longer be opened. Enter it again.", None
+            return "unreadable", _("The key can no longer be opened. Enter it again."), None
         if spec.key_required and not key.has_key:
-            return "no_key", "No key is stored.", None
+            return "no_key", _("No key is stored."), None
         if spec.needs_base_url and not key.base_url:
-            return "no_address", "No address is stored.", None
+            return "no_address", _("No address is stored."), None
         if not model:
-            return "no_model", "No model is chosen, and the provider has no default.", None
+            return "no_model", _("No model is chosen, and the provider has no default."), None
         if refusal := self.snapshot.policy.refusal_of_model(key.provider, model):
             return "not_allowed", refusal, None
         if missing := self._missing(key, model):
-            return "unable", f"{model} cannot do this: {', '.join(missing)}.", None
+            return (
+                "unable",
+                _("%(model)s cannot do this: %(value)s.") % {"model": model, "value": ", ".join(missing)},
+                None,
+            )
         if key.owner == "system" and not self.snapshot.system_unpriced and self.snapshot.price(spec, model) is None:
             return "unpriced", _unpriced(model), None
         return self._resting(key, cooling)
 
     def _refused(self, key: Key, step: Step) -> tuple[Why, str] | None:
         if not self.request.fallback and (step != self.head_step or key.provider != self.head_provider):
-            return "no_fallback", "The call asks for no fallback."
+            return "no_fallback", _("The call asks for no fallback.")
         if key.owner == "user":
             return None
         consent = self.override.fallback_to_system
         if not (self.snapshot.preferences.fallback_to_system if consent is None else consent):
-            return "no_consent", "Falling back to the site's keys is turned off."
+            return "no_consent", _("Falling back to the site's keys is turned off.")
         return None
 
     def _disallowed(self, spec: ProviderSpec, key: Key) -> tuple[Why, str] | None:
         """What the caller's token, and the organisation's policy, say of the key itself; of its model see ``fault``."""
         if self.request.providers is not None and key.provider not in self.request.providers:
-            return "not_allowed", f"The access token of this call may not use {spec.label}."
+            return "not_allowed", _("The access token of this call may not use %(provider)s.") % {
+                "provider": spec.label
+            }
         policy = self.snapshot.policy
         if key.owner == "system":
-            refusal = "" if policy.system_keys else NO_SYSTEM_KEYS
+            refusal = "" if policy.system_keys else _(NO_SYSTEM_KEYS)
         elif not policy.own_keys:
-            refusal = NO_OWN_KEYS
+            refusal = _(NO_OWN_KEYS)
         else:
             refusal = policy.refusal_of_address(spec, key.base_url)
         refusal = policy.refusal_of_provider(spec) or refusal
@@ -373,9 +382,17 @@ class _Plan:
     @staticmethod
     def _resting(key: Key, cooling: Mapping[str, float]) -> tuple[Why, str, float | None] | None:
         if (seconds := cooling.get(key.ref, 0.0)) > 0:
-            return "cooling_down", f"The provider asked for a pause; {seconds:.0f} s are left.", seconds
+            return (
+                "cooling_down",
+                _("The provider asked for a pause; %(seconds)s s are left.") % {"seconds": f"{seconds:.0f}"},
+                seconds,
+            )
         if (seconds := cooling.get(key.destination, 0.0)) > 0:
-            return "destination_down", f"The provider failed repeatedly; tried again in {seconds:.0f} s.", seconds
+            return (
+                "destination_down",
+                _("The provider failed repeatedly; tried again in %(seconds)s s.") % {"seconds": f"{seconds:.0f}"},
+                seconds,
+            )
         return None
 
     # What it gets
@@ -413,7 +430,7 @@ def targets(snapshot: Snapshot) -> set[str]:
 
 
 def _unpriced(model: str) -> str:
-    return (
-        f"The price of {model} is unknown, and the site's keys may not call such models; "
-        "staff can allow it with unpriced_models in the system allowance."
-    )
+    return _(
+        "The price of %(model)s is unknown, and the site's keys may not call such models; staff "
+        "can allow it with unpriced_models in the system allowance."
+    ) % {"model": model}

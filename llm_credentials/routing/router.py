@@ -18,6 +18,7 @@ from uuid import UUID
 import structlog
 from asgiref.sync import sync_to_async
 from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
 
 from llm_credentials.audit.context import token_id
 from llm_credentials.ids import new_id
@@ -599,7 +600,9 @@ def _no_candidate(route: Route) -> LLMError:
         kind = RateLimited if first.why == "cooling_down" else ProviderUnavailable
         return kind(first.words, provider=first.key.provider, retry_after_s=first.retry_after_s)
     left_out = " ".join(f"{dropped.key.title}: {dropped.words}" for dropped in route.dropped[:6])
-    advice = f"No usable key. Add or mend one on the providers page of your settings: {settings_url()}"
+    advice = _("No usable key. Add or mend one on the providers page of your settings: %(settings_url)s") % {
+        "settings_url": settings_url()
+    }
     return NotConfigured(" ".join(filter(None, (route.problem, left_out, advice))))
 
 

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_GET, require_POST
@@ -28,13 +29,13 @@ from llm_credentials.views.answers import UserRequest
 PAGE = "llm_credentials/alert_settings.html"
 TEST_RATE = "6/m"
 LABELS = {
-    Kind.KEY_REFUSED: "A provider refuses a key",
-    Kind.KEY_SPENT: "A key has no credit or quota left",
-    Kind.KEY_NEEDS_REENTRY: "A key can no longer be opened",
-    Kind.KEY_LIMITED: "A provider closes a region, model or feature to a key",
-    Kind.BUDGET_WARNED: "80 % of the month's budget is used",
-    Kind.BUDGET_USED_UP: "The month's budget is used up",
-    Kind.WEBHOOK_OFF: "The webhook was switched off",
+    Kind.KEY_REFUSED: gettext_noop("A provider refuses a key"),
+    Kind.KEY_SPENT: gettext_noop("A key has no credit or quota left"),
+    Kind.KEY_NEEDS_REENTRY: gettext_noop("A key can no longer be opened"),
+    Kind.KEY_LIMITED: gettext_noop("A provider closes a region, model or feature to a key"),
+    Kind.BUDGET_WARNED: gettext_noop("80 % of the month's budget is used"),
+    Kind.BUDGET_USED_UP: gettext_noop("The month's budget is used up"),
+    Kind.WEBHOOK_OFF: gettext_noop("The webhook was switched off"),
 }
 
 

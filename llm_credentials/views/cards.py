@@ -14,7 +14,7 @@ from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_noop, ngettext
 
 from llm_credentials import removal, stepup
 from llm_credentials.connection_tests import ModelList, from_catalogue
@@ -32,7 +32,12 @@ UNPICKED_AFTER_S = 4
 """A test that waits longer than this waits for a worker; with one poll a second the page says so within 5 s."""
 RECENT = timedelta(minutes=2)
 
-STEP_LABELS = (("address", "Address"), ("key", "Key"), ("model", "Model"), ("reply", "Reply"))
+STEP_LABELS = (
+    ("address", gettext_noop("Address")),
+    ("key", gettext_noop("Key")),
+    ("model", gettext_noop("Model")),
+    ("reply", gettext_noop("Reply")),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -21,14 +22,18 @@ from llm_credentials.policies import policy_of
 from llm_credentials.providers.registry import specs
 
 ABILITY_LABELS: Final = {
-    "vision": "sees images",
-    "tools": "uses tools",
-    "json": "answers in JSON",
-    "reasoning": "thinks first",
-    "embeddings": "embeds texts",
+    "vision": gettext_noop("sees images"),
+    "tools": gettext_noop("uses tools"),
+    "json": gettext_noop("answers in JSON"),
+    "reasoning": gettext_noop("thinks first"),
+    "embeddings": gettext_noop("embeds texts"),
 }
 SHOWN: Final = 20
-SPEED_LABELS: Final = {"very_fast": "very fast", "fast": "fast", "medium": "medium"}
+SPEED_LABELS: Final = {
+    "very_fast": gettext_noop("very fast"),
+    "fast": gettext_noop("fast"),
+    "medium": gettext_noop("medium"),
+}
 
 
 @require_GET

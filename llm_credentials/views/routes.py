@@ -10,6 +10,7 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from llm_credentials.factory import explain_routes
 from llm_credentials.forms import RoutingForm
@@ -26,16 +27,24 @@ SITE = "system"
 """In the choice of what fails: all of the organisation's keys."""
 SHOWN = 4
 """How many tiles a chain shows before it is summed up."""
-WEIGHTS: Mapping[str, str] = {"light": "Light", "normal": "Normal", "heavy": "Heavy"}
+WEIGHTS: Mapping[str, str] = {
+    "light": gettext_noop("Light"),
+    "normal": gettext_noop("Normal"),
+    "heavy": gettext_noop("Heavy"),
+}
 STRATEGIES: Mapping[str, str] = {
-    LLMSettings.Strategy.PRIORITY: "The keys answer in the order below.",
+    LLMSettings.Strategy.PRIORITY: gettext_noop("The keys answer in the order below."),
     LLMSettings.Strategy.CHEAPEST: (
-        "The lowest price first. Light tasks go to each provider's cheapest model; heavy ones keep the capable one."
+        gettext_noop(
+            "The lowest price first. Light tasks go to each provider's cheapest model; heavy ones keep the capable one."
+        )
     ),
     LLMSettings.Strategy.FASTEST: (
-        "Whoever answered you fastest in the last three days; those not measured yet by their usual speed."
+        gettext_noop(
+            "Whoever answered you fastest in the last three days; those not measured yet by their usual speed."
+        )
     ),
-    LLMSettings.Strategy.BALANCED: "In the order below, and several keys of one provider take turns.",
+    LLMSettings.Strategy.BALANCED: gettext_noop("In the order below, and several keys of one provider take turns."),
 }
 
 
@@ -172,7 +181,7 @@ class RoutingPage:
 
     @property
     def strategies(self) -> list[tuple[str, str, str]]:
-        return [(value, label, STRATEGIES[value]) for value, label in LLMSettings.Strategy.choices]
+        return [(value, str(label), _(STRATEGIES[value])) for value, label in LLMSettings.Strategy.choices]
 
     def row(self, slug: str) -> Row:
         return next(row for row in self.every if row.slug == slug)
@@ -239,7 +248,7 @@ def _row(snapshot: Snapshot, route: Route, failed: str, kind: kinds.TaskKind | N
     return Row(
         slug=kind.slug,
         label=kind.label,
-        weight=WEIGHTS[kind.weight],
+        weight=_(WEIGHTS[kind.weight]),
         needs=", ".join(sorted(kind.needs)),
         override=snapshot.overrides.get(kind.slug, Override()),
         tiles=tiles,
