@@ -8,9 +8,9 @@ from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
-from django.db import models, transaction
 from django.http import HttpRequest
 
+from llm_credentials.admin.bases import AuditedChanges, Trace
 from llm_credentials.audit import Action, note, target_of
 
 if TYPE_CHECKING:
@@ -24,14 +24,15 @@ admin.site.unregister(User)
 
 
 @admin.register(User)
-class AuditedUserAdmin(_UserAdmin):
-    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        with transaction.atomic():
-            super().save_model(request, obj, form, change)
-            # Fields of passwords are named "password1" and so on; their values are nowhere here.
-            changed = target_of("account", ",".join(sorted(form.changed_data)))
-            action = Action.ACCOUNT_CHANGE if change else Action.ACCOUNT_CREATE
-            note(action=action, subject=str(obj.pk), target=changed if change else "")
+class AuditedUserAdmin(AuditedChanges, _UserAdmin):
+    def trace_of_change(self, obj: User, form: Any, change: bool) -> Trace:
+        # Fields of passwords are named "password1" and so on; their values are nowhere here.
+        target = target_of("account", ",".join(sorted(form.changed_data))) if change else ""
+        action = Action.ACCOUNT_CHANGE if change else Action.ACCOUNT_CREATE
+        return {"action": action, "subject": str(obj.pk), "target": target}
+
+    def trace_of_removal(self, obj: User) -> Trace:
+        return {"action": Action.ACCOUNT_DELETE, "subject": str(obj.pk)}
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
         """Somebody else's password, set by staff."""
@@ -39,14 +40,3 @@ class AuditedUserAdmin(_UserAdmin):
         if request.method == "POST" and response.status_code == 302:
             note(action=Action.PASSWORD_CHANGE, subject=id)
         return response
-
-    def delete_model(self, request: HttpRequest, obj: User) -> None:
-        subject = str(obj.pk)
-        with transaction.atomic():
-            super().delete_model(request, obj)
-            note(action=Action.ACCOUNT_DELETE, subject=subject)
-
-    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[User]) -> None:
-        with transaction.atomic():
-            for user in queryset:
-                self.delete_model(request, user)

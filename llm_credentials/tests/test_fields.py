@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_credentials import keyring, services
-from llm_credentials.admin import SystemCredentialForm
+from llm_credentials.admin.system_credentials import SystemCredentialForm
 from llm_credentials.fields import Sealed, SealedField
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.providers import CredentialUnreadable

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
 from llm_credentials import limits, services
-from llm_credentials.audit import Action, note, target_of
+from llm_credentials.admin.bases import AuditedConfiguration, Trace
+from llm_credentials.audit import Action, target_of
 from llm_credentials.ledger import budgets
 from llm_credentials.models import GroupPolicy, SystemConfig, UserAllowance
 from llm_credentials.policies import clean_patterns
@@ -22,10 +23,8 @@ from llm_credentials.providers import provider_choices
 from llm_credentials.templatetags.keyswitch import money
 
 if TYPE_CHECKING:
-    _ModelAdmin = admin.ModelAdmin[Any]
     _PolicyForm = forms.ModelForm[GroupPolicy]
 else:
-    _ModelAdmin = admin.ModelAdmin
     _PolicyForm = forms.ModelForm
 
 RATE_PREFIX = "rate_"
@@ -97,7 +96,7 @@ class GroupPolicyForm(_PolicyForm):
 
 
 @admin.register(GroupPolicy)
-class GroupPolicyAdmin(_ModelAdmin):
+class GroupPolicyAdmin(AuditedConfiguration):
     form = GroupPolicyForm
     list_display = ("__str__", "providers", "model_patterns", "own_keys", "custom_addresses", "system_keys", "daily")
     list_select_related = ("group",)
@@ -146,21 +145,8 @@ class GroupPolicyAdmin(_ModelAdmin):
     def daily(self, row: GroupPolicy) -> str:
         return "no limit" if row.system_daily_usd is None else money(row.system_daily_usd)
 
-    def save_model(self, request: HttpRequest, obj: GroupPolicy, form: Any, change: bool) -> None:
-        with transaction.atomic():
-            super().save_model(request, obj, form, change)
-            note(action=Action.CONFIG_CHANGE, subject="system", target=target_of("policy", obj.pk))
-
-    def delete_model(self, request: HttpRequest, obj: GroupPolicy) -> None:
-        target = target_of("policy", obj.pk)
-        with transaction.atomic():
-            super().delete_model(request, obj)
-            note(action=Action.CONFIG_CHANGE, subject="system", target=target, result="removed")
-
-    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        with transaction.atomic():
-            for row in queryset:
-                self.delete_model(request, row)
+    def trace_of(self, obj: GroupPolicy) -> Trace:
+        return {"action": Action.CONFIG_CHANGE, "subject": "system", "target": target_of("policy", obj.pk)}
 
 
 class SiteAllowanceForm(forms.Form):
@@ -180,7 +166,7 @@ class SiteAllowanceForm(forms.Form):
 
 
 @admin.register(UserAllowance)
-class UserAllowanceAdmin(_ModelAdmin):
+class UserAllowanceAdmin(AuditedConfiguration):
     """Exceptions for single users; above them what holds for all, and who used most today."""
 
     change_list_template = "admin/llm_credentials/userallowance/change_list.html"
@@ -242,18 +228,5 @@ class UserAllowanceAdmin(_ModelAdmin):
         }
         return TemplateResponse(request, "admin/llm_credentials/userallowance/site.html", context)
 
-    def save_model(self, request: HttpRequest, obj: UserAllowance, form: Any, change: bool) -> None:
-        with transaction.atomic():
-            super().save_model(request, obj, form, change)
-            note(action=Action.CONFIG_CHANGE, subject=str(obj.user_id), target=target_of("allowance"))
-
-    def delete_model(self, request: HttpRequest, obj: UserAllowance) -> None:
-        user_id = str(obj.user_id)
-        with transaction.atomic():
-            super().delete_model(request, obj)
-            note(action=Action.CONFIG_CHANGE, subject=user_id, target=target_of("allowance"), result="removed")
-
-    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
-        with transaction.atomic():
-            for row in queryset:
-                self.delete_model(request, row)
+    def trace_of(self, obj: UserAllowance) -> Trace:
+        return {"action": Action.CONFIG_CHANGE, "subject": str(obj.user_id), "target": target_of("allowance")}

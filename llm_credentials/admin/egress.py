@@ -11,7 +11,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
 from llm_credentials import conf
-from llm_credentials.admin import ProvenChanges
+from llm_credentials.admin.bases import AuditedRemoval, ProvenChanges, Trace
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.models import EgressAllowance
 
@@ -35,7 +35,7 @@ class EgressAllowanceForm(_AllowanceForm):
 
 
 @admin.register(EgressAllowance)
-class EgressAllowanceAdmin(ProvenChanges):
+class EgressAllowanceAdmin(AuditedRemoval, ProvenChanges):
     """Whoever changes the list has just proven again who they are; each change leaves an event."""
 
     form = EgressAllowanceForm
@@ -65,19 +65,17 @@ class EgressAllowanceAdmin(ProvenChanges):
                 obj.added_by = str(request.user.pk)
             super().save_model(request, obj, form, change)
             if before is None:
-                _note(Action.EGRESS_ALLOW, obj)
+                note(**_trace(Action.EGRESS_ALLOW, obj))
             elif before.entry != obj.entry:
-                _note(Action.EGRESS_WITHDRAW, before)
-                _note(Action.EGRESS_ALLOW, obj)
+                note(**_trace(Action.EGRESS_WITHDRAW, before))
+                note(**_trace(Action.EGRESS_ALLOW, obj))
             elif form.has_changed():
-                _note(Action.EGRESS_CHANGE, obj)
+                note(**_trace(Action.EGRESS_CHANGE, obj))
 
-    def delete_model(self, request: HttpRequest, obj: EgressAllowance) -> None:
-        with transaction.atomic():
-            super().delete_model(request, obj)
-            _note(Action.EGRESS_WITHDRAW, obj)
+    def trace_of_removal(self, obj: EgressAllowance) -> Trace:
+        return _trace(Action.EGRESS_WITHDRAW, obj)
 
 
-def _note(action: Action, row: EgressAllowance) -> None:
+def _trace(action: Action, row: EgressAllowance) -> Trace:
     surfaces = [name for name, on in (("providers", row.for_providers), ("tools", row.for_tools)) if on]
-    note(action=action, subject="system", target=target_of("egress", row.entry, "+".join(surfaces)))
+    return {"action": action, "subject": "system", "target": target_of("egress", row.entry, "+".join(surfaces))}

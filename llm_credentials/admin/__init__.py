@@ -1,0 +1,14 @@
+"""What staff see: that a key is there and how it fares, never the key. Each page registers itself."""
+
+from llm_credentials.admin import (
+    audit,
+    configuration,
+    credentials,
+    egress,
+    policies,
+    records,
+    system_credentials,
+    usage,
+)
+
+__all__ = ["audit", "configuration", "credentials", "egress", "policies", "records", "system_credentials", "usage"]

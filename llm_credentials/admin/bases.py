@@ -1,0 +1,147 @@
+"""What the pages of the admin have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+
+from django.contrib import admin, messages
+from django.db import models, transaction
+from django.http import HttpRequest, HttpResponse
+
+from llm_credentials import stepup
+from llm_credentials.audit import Action, note
+from llm_credentials.models.sealed import LLMCredential
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+_KEY_COLUMNS = ("api_key", "fingerprint", "last4")
+
+
+class KeylessLookups(ModelAdmin):
+    """No address of the admin may ask about a key, not even for its beginning."""
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        parts = lookup.split("__")
+        if any(part in _KEY_COLUMNS for part in parts) or parts[0] == "hash":
+            return False
+        return super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+
+
+class ViewOnly(KeylessLookups):
+    """Shows the fields that it names, and none other."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class MaskedKey(KeylessLookups):
+    @admin.display(description="key")
+    def masked_key(self, row: LLMCredential) -> str:
+        return row.masked or "none"
+
+    @admin.display(description="fingerprint")
+    def short_fingerprint(self, row: LLMCredential) -> str:
+        return row.fingerprint[:8]
+
+    @admin.display(description="status", ordering="status")
+    def status_now(self, row: LLMCredential) -> str:
+        return str(row.shown_status.label)
+
+
+class ProvenChanges(ModelAdmin):
+    """What changes keys, or carries data away, asks staff too to show who they are, before a form is filled."""
+
+    proven_actions: tuple[str, ...] = ("delete_selected",)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        may = self.has_change_permission(request) if object_id else self.has_add_permission(request)
+        if may and not stepup.is_recent(request):
+            return self._ask_proof(request)
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if self.has_delete_permission(request) and not stepup.is_recent(request):
+            return self._ask_proof(request)
+        return super().delete_view(request, object_id, extra_context)
+
+    def response_action(
+        self, request: HttpRequest, queryset: models.QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        chosen = set(request.POST.getlist("action")) & set(self.proven_actions)
+        if chosen and not stepup.is_recent(request):
+            return self._ask_proof(request)
+        return super().response_action(request, queryset, *args, **kwargs)
+
+    def _ask_proof(self, request: HttpRequest) -> HttpResponse:
+        if request.method == "POST":
+            text = "Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again."
+            self.message_user(request, text, messages.WARNING)
+        return stepup.lead(request, request.get_full_path())
+
+
+class Trace(TypedDict):
+    """What ``audit.note`` takes."""
+
+    action: Action
+    subject: str
+    target: NotRequired[str]
+    result: NotRequired[str]
+
+
+class AuditedRemoval(ModelAdmin):
+    """What staff remove leaves an event, one by one or many at once."""
+
+    def trace_of_removal(self, obj: Any) -> Trace:
+        """Asked before the row goes."""
+        raise NotImplementedError
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        trace = self.trace_of_removal(obj)
+        with transaction.atomic():
+            super().delete_model(request, obj)
+            note(**trace)
+
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        with transaction.atomic():
+            for row in queryset:
+                self.delete_model(request, row)
+
+
+class AuditedChanges(AuditedRemoval):
+    """What staff save leaves one too; the row and the event are there together or not at all."""
+
+    def trace_of_change(self, obj: Any, form: Any, change: bool) -> Trace:
+        """Asked when the row is written. ``change``: it was there before."""
+        raise NotImplementedError
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        with transaction.atomic():
+            super().save_model(request, obj, form, change)
+            note(**self.trace_of_change(obj, form, change))
+
+
+class AuditedConfiguration(AuditedChanges):
+    """Settings of the site: one kind of event for all that happens to them."""
+
+    def trace_of(self, obj: Any) -> Trace:
+        raise NotImplementedError
+
+    def trace_of_change(self, obj: Any, form: Any, change: bool) -> Trace:
+        return self.trace_of(obj)
+
+    def trace_of_removal(self, obj: Any) -> Trace:
+        return {**self.trace_of(obj), "result": "removed"}
