@@ -30,6 +30,14 @@ def prove(client: Client, user: User, method: str = "password") -> None:
     session.save()
 
 
+def proven(user: User) -> Client:
+    """Logged in, with the password given again a moment ago, so that no question for it hides what comes after."""
+    client = Client()
+    client.force_login(user)
+    prove(client, user)
+    return client
+
+
 def enrol(user: User) -> str:
     """Give the user an authenticator app; its secret."""
     secret = str(generate_totp_secret())

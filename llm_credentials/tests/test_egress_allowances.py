@@ -19,6 +19,7 @@ from llm_credentials.factory import client_for, open_client
 from llm_credentials.models import AuditEvent, EgressAllowance
 from llm_credentials.providers import EgressBlocked, LLMMessage
 from llm_credentials.tests.factories import UserCredentialFactory
+from llm_credentials.tests.proofs import proven
 from project.tests.servers import wait_until
 
 HELLO = [LLMMessage.user("hello")]
@@ -26,18 +27,6 @@ HELLO = [LLMMessage.user("hello")]
 
 def url(page: str, *args: Any) -> str:
     return reverse(f"admin:llm_credentials_egressallowance_{page}", args=args)
-
-
-def proven(user: User) -> Client:
-    """Logged in, with the password given again a moment ago."""
-    client = Client()
-    client.force_login(user)
-    session = client.session
-    proof = {"method": "password", "at": timezone.now().timestamp(), "reauthenticated": True, "username": user.username}
-    session["account_authentication_methods"] = [proof]
-    session["account_authentication_methods_user"] = str(user.pk)
-    session.save()
-    return client
 
 
 @pytest.fixture

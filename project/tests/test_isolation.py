@@ -43,6 +43,7 @@ from llm_credentials.models import (
 )
 from llm_credentials.providers import TextPart
 from llm_credentials.tests.factories import SystemCredentialFactory, UsageRecordFactory, UserCredentialFactory
+from llm_credentials.tests.proofs import proven
 
 MARK = "mark-of-the-owner"
 KEY = "sk-isolation-canary-0123456789abcdef"
@@ -340,21 +341,9 @@ def _model_of(route: Route) -> str:
 # Who asks
 
 
-def _logged_in(user: User) -> Client:
-    """With the password given again a moment ago, so that no question for it hides what comes after."""
-    client = Client()
-    client.force_login(user)
-    session = client.session
-    proof = {"method": "password", "at": timezone.now().timestamp(), "reauthenticated": True, "username": user.username}
-    session["account_authentication_methods"] = [proof]
-    session["account_authentication_methods_user"] = str(user.pk)
-    session.save()
-    return client
-
-
 def _deactivated() -> Client:
     user = User.objects.create_user("gone", "gone@example.com", "gone-password")
-    client = _logged_in(user)
+    client = proven(user)
     User.objects.filter(pk=user.pk).update(is_active=False)
     return client
 
@@ -430,7 +419,7 @@ PAGES = _of(Kind.OWN, Kind.OWNED)
 def test_public_page_shows_nothing_of_anybody(world: World, bob: User, route: Route) -> None:
     before = world.state()
     path = _path(route, world)
-    for who, client in (("anonymous", Client()), ("bob", _logged_in(bob)), ("deactivated", _deactivated())):
+    for who, client in (("anonymous", Client()), ("bob", proven(bob)), ("deactivated", _deactivated())):
         for method in METHODS:
             _check_empty(_ask(client, method, path), f"{who} {method}")
     assert world.state() == before
@@ -460,7 +449,7 @@ def test_page_gives_others_nothing_of_the_owner(world: World, bob: User, staff: 
     before = world.state()
     rule = TABLE[route.name]
     for who, user in (("bob", bob), ("clerk", _staff()), ("staff", staff)):
-        client = _logged_in(user)
+        client = proven(user)
         for method in METHODS:
             for htmx in ({}, {"HX-Request": "true"}):
                 response = _ask(client, method, _path(route, world), **htmx)
@@ -475,14 +464,14 @@ def test_page_gives_others_nothing_of_the_owner(world: World, bob: User, staff: 
 @pytest.mark.parametrize("route", _of(Kind.OWNED), ids=str)
 def test_owner_is_let_in(world: World, route: Route) -> None:
     """Or what is said above of others would say nothing."""
-    response = _ask(_logged_in(world.alice), TABLE[route.name].method, _path(route, world))
+    response = _ask(proven(world.alice), TABLE[route.name].method, _path(route, world))
     assert response.status_code not in (401, 403, 404, 405)
     assert not _is_login(response)
 
 
 @pytest.mark.parametrize("route", [each for each in PAGES if TABLE[each.name].method == "POST"], ids=str)
 def test_post_without_csrf_token_is_refused(world: World, route: Route) -> None:
-    client = _logged_in(world.alice)
+    client = proven(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
     assert _ask(client, "POST", _path(route, world)).status_code == 403
@@ -559,9 +548,9 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
         before = world.state()
         path, method = _path(route, world), TABLE[route.name].method
         _check_empty(_ask(Client(), method, path, Authorization=f"Bearer {secret}"), f"{user} token")
-        _check_empty(_ask(_logged_in(user), method, path), f"{user} session")
+        _check_empty(_ask(proven(user), method, path), f"{user} session")
         # Whose token it is decides, whoever is logged in beside it.
-        mixed = _ask(_logged_in(world.alice), method, path, Authorization=f"Bearer {secret}")
+        mixed = _ask(proven(world.alice), method, path, Authorization=f"Bearer {secret}")
         _check_empty(mixed, f"{user} token beside the owner's session")
         assert world.state() == before
 
@@ -570,7 +559,7 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
     "route", [each for each in _of(Kind.API, Kind.SITE_API) if TABLE[each.name].method != "GET"], ids=str
 )
 def test_api_wants_a_csrf_token_of_sessions(world: World, route: Route) -> None:
-    client = _logged_in(world.alice)
+    client = proven(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
     assert _ask(client, TABLE[route.name].method, _path(route, world)).status_code == 403
@@ -585,7 +574,7 @@ def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staf
         _, secret = services.token_create(user=user, name="of who asks")
         asked = (
             _ask(Client(), rule.method, path, Authorization=f"Bearer {secret}"),
-            _ask(_logged_in(user), rule.method, path),
+            _ask(proven(user), rule.method, path),
         )
         for response in asked:
             _check_empty(response, user.username)
@@ -602,7 +591,7 @@ def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staf
 @pytest.mark.parametrize("route", _of(Kind.STAFF, Kind.ADMIN), ids=str)
 def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route) -> None:
     before = world.state()
-    for who, client in (("anonymous", Client()), ("bob", _logged_in(bob)), ("deactivated", _deactivated())):
+    for who, client in (("anonymous", Client()), ("bob", proven(bob)), ("deactivated", _deactivated())):
         for method in METHODS:
             response = _ask(client, method, _path(route, world))
             _check_empty(response, f"{who} {method}")
@@ -612,21 +601,21 @@ def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route
 
 @pytest.mark.parametrize("route", _of(Kind.STAFF, Kind.ADMIN), ids=str)
 def test_admin_shows_staff_without_permission_nothing(world: World, route: Route) -> None:
-    client = _logged_in(_staff())
+    client = proven(_staff())
     before = world.state()
     for method in METHODS:
         response = _ask(client, method, _path(route, world))
         _check_empty(response, method)
         if TABLE[route.name].kind is Kind.ADMIN:
             assert response.status_code in (403, 405), f"{method} {response.status_code}"
-        client = client if client.session.get("_auth_user_id") else _logged_in(User.objects.get(username="clerk"))
+        client = client if client.session.get("_auth_user_id") else proven(User.objects.get(username="clerk"))
     assert world.state() == before
 
 
 @pytest.mark.parametrize("route", _of(Kind.ADMIN), ids=str)
 def test_admin_lets_auditors_look_and_nothing_else(world: World, route: Route) -> None:
     """They see what there is, never a key, and every attempt to change something is refused."""
-    client = _logged_in(_staff("llm_credentials", "agents"))
+    client = proven(_staff("llm_credentials", "agents"))
     rule, path = TABLE[route.name], _path(route, world)
     before = world.state()
     response = _ask(client, rule.method, path)
