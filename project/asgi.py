@@ -21,7 +21,7 @@ from llm_credentials.gateway.app import application as gateway  # noqa: E402
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+    if scope["type"] == "http" and (scope["path"].startswith("/v1/") or scope["path"] == "/v1"):
         await gateway(scope, receive, send)
     else:
         await django(scope, receive, send)

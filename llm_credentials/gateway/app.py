@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TypeAlias
 
 import structlog
@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, close_old_connections
 
 from llm_credentials.audit import begin_call
-from llm_credentials.gateway import calls, rates
+from llm_credentials.gateway import addresses, calls, rates
 from llm_credentials.gateway.callers import Caller, authenticate
 from llm_credentials.gateway.errors import Refused, problem
 from llm_credentials.gateway.http import Answer, Left, Receive, Request, Scope, Send, send_answer, until_left
@@ -29,6 +29,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/messages/count_tokens": {"POST": calls.count_tokens},
     "/v1/embeddings": {"POST": calls.embeddings},
     "/v1/models": {"GET": calls.models},
+    "/v1/models/*": {"GET": calls.model},
 }
 """Every address of the gateway, by method; the test of who may do what reads it too."""
 
@@ -37,34 +38,55 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     request = Request.of(scope, receive)
     request_id = new_id().hex
     structlog.contextvars.bind_contextvars(request_id=request_id)
-    wire: Wire = messages if scope["path"].startswith("/v1/messages") else chat
-    headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+    if scope["path"] not in ROUTES:
+        scope["path"] = addresses.mended(scope["path"])
+    speaks_messages = scope["path"].startswith("/v1/messages") or b"anthropic-version" in request.headers
+    wire: Wire = messages if speaks_messages else chat
+    # Each SDK looks for the id under the name that its maker gave it.
+    headers = [(name, request_id.encode()) for name in (b"x-request-id", b"request-id")]
+    headers.append((b"x-content-type-options", b"nosniff"))
     try:
         work = await _prepared(request, request_id)
     except Left:
         return
     except Exception as error:
-        await send_answer(send, _refusal(error, wire), headers)
+        await send_answer(send, _refusal(error, wire), headers + _counted(request))
         return
-    await until_left(receive, _serve(work, wire, send, headers))
+    await until_left(receive, _serve(work, wire, send, headers + _counted(request)))
+
+
+def _counted(request: Request) -> list[tuple[bytes, bytes]]:
+    """How far the limit is used, where this request was counted."""
+    if request.usage is None:
+        return []
+    return [(name.lower().encode(), value.encode()) for name, value in request.usage.headers.items()]
 
 
 async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
     """What is to be done, with the caller known and the body read. Raises Refused, Left."""
-    methods = ROUTES.get(request.scope["path"].rstrip("/"))
+    path, method = request.scope["path"], request.scope["method"]
+    methods = ROUTES.get(path) or (ROUTES["/v1/models/*"] if path.startswith(addresses.ONE_MODEL) else None)
     if methods is None:
-        raise Refused(404, "not_found", "There is no such address under /v1.")
-    handler = methods.get(request.scope["method"])
+        raise Refused(404, "not_found", addresses.unknown(path, ROUTES))
+    handler = methods.get("GET" if method == "HEAD" else method)
     if handler is None:
-        raise Refused(405, "method_not_allowed", f"This address takes {', '.join(methods)} only.")
+        return _allowed(methods, method)
     caller = await authenticate(request)
     begin_call(actor=str(caller.user.pk), token_id=caller.token.pk, request_id=request_id)
     loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
     policy_rates = loaded.snapshot.policy.rates.get(rates.KIND, ())
-    rates.admit(caller.user.pk, caller.token.pk, policy_rates)
+    request.usage = rates.admit(caller.user.pk, caller.token.pk, policy_rates)
     if request.scope["method"] == "POST":
         await request.read()
     return handler(caller, request)
+
+
+async def _allowed(methods: Collection[str], method: str) -> Answer:
+    """What this address takes: asked for, or to somebody who used another method."""
+    allow = {"allow": ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])}
+    if method == "OPTIONS":
+        return Answer(b"", 204, headers=allow)
+    raise Refused(405, "method_not_allowed", f"This address takes {', '.join(methods)} only.", headers=allow)
 
 
 async def _serve(work: Awaitable[Answer], wire: Wire, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
@@ -81,7 +103,9 @@ def _refusal(error: Exception, wire: Wire) -> Answer:
     said = problem(error)
     if said.status == 500:
         log.error("gateway_failed", error=type(error).__name__)
-    headers = {} if said.retry_after_s is None else {"retry-after": str(max(1, math.ceil(said.retry_after_s)))}
+    headers = dict(said.headers or {})
+    if said.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(said.retry_after_s)))
     if said.status == 401:
         headers["www-authenticate"] = "Bearer"
     return Answer(wire.write_error(said.status, said.code, said.message, said.param), said.status, headers=headers)

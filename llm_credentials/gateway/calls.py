@@ -12,6 +12,7 @@ import orjson
 from asgiref.sync import sync_to_async
 
 from llm_credentials.gateway import naming
+from llm_credentials.gateway.addresses import ONE_MODEL
 from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Refused
 from llm_credentials.gateway.http import Answer, Request
@@ -92,13 +93,30 @@ async def models(caller: Caller, request: Request) -> Answer:
 
     Each row has the fields of both wires.
     """
+    rows = await _rows(caller)
+    listed = {"object": "list", "data": rows, "has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
+    return Answer(orjson.dumps(listed))
+
+
+async def model(caller: Caller, request: Request) -> Answer:
+    """One of them, by its name behind the address; also one that is listed under its provider's name."""
+    name = request.scope["path"].removeprefix(ONE_MODEL)
+    found = next((row for row in await _rows(caller) if row["id"] == name or _bare(row["id"]) == name), None)
+    if found is None:
+        raise Refused(404, "model_not_found", "None of your keys knows this model. GET /v1/models lists them.")
+    return Answer(orjson.dumps({**found, "id": name}))
+
+
+def _bare(name: str) -> str:
+    return name.partition("/")[2]
+
+
+async def _rows(caller: Caller) -> list[dict[str, Any]]:
     route = await client_of(caller, Named()).route()
     loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
     rows = [_row(name, "keyswitch") for name in (naming.AUTO, *(f"task:{kind.slug}" for kind in kinds.all()))]
     names = dict.fromkeys(name for candidate in route.candidates for name in _names(candidate, loaded.snapshot.policy))
-    rows += [_row(name, name.partition("/")[0]) for name in names]
-    listed = {"object": "list", "data": rows, "has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
-    return Answer(orjson.dumps(listed))
+    return rows + [_row(name, name.partition("/")[0]) for name in names]
 
 
 def _names(candidate: Candidate, policy: Policy) -> Iterator[str]:

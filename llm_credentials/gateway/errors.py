@@ -67,10 +67,17 @@ class Refused(Exception):
     """The gateway's own answer, before any call was made."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.problem = Problem(status, code, message, param, retry_after_s)
+        self.problem = Problem(status, code, message, param, retry_after_s, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ class Problem:
     message: str
     param: str | None = None
     retry_after_s: float | None = None
+    headers: Mapping[str, str] | None = None
 
 
 def problem(error: Exception) -> Problem:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from llm_credentials.gateway.errors import Refused
+from llm_credentials.limits import Usage
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -44,6 +45,8 @@ class Request:
     data: dict[str, Any] = field(default_factory=dict)
     """The body, once it was read."""
     size_bytes: int = 0
+    usage: Usage | None = None
+    """How far the limit of calls is used, once it was counted."""
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:

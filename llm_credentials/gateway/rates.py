@@ -62,7 +62,8 @@ def admit(user_id: Any, token_id: Any, policy_rates: Iterable[str]) -> Usage | N
         if window.used >= window.limit:
             left_s = max(1.0, window.ends - now)
             message = f"Too many requests. Try again in {left_s:.0f} s."
-            raise Refused(429, "rate_limit_exceeded", message, retry_after_s=left_s)
+            usage = Usage(limit=window.limit, remaining=0, reset_s=int(left_s))
+            raise Refused(429, "rate_limit_exceeded", message, retry_after_s=left_s, headers=usage.headers)
     for key, window in windows:
         window.fresh += 1
         _counters.untold.add(key)

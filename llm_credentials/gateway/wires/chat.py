@@ -92,6 +92,10 @@ class _Tool(WireShape):
     function: _FunctionDefinition
 
 
+class _CustomTool(WireShape):
+    type: Literal["custom"]
+
+
 class _Named(WireShape):
     name: str
 
@@ -99,6 +103,23 @@ class _Named(WireShape):
 class _Choice(WireShape):
     type: Literal["function"]
     function: _Named
+
+
+class _AllowedTools(WireShape):
+    mode: Literal["auto", "required"]
+    tools: list[_Choice] = Field(min_length=1)
+
+
+class _Allowed(WireShape):
+    type: Literal["allowed_tools"]
+    allowed_tools: _AllowedTools
+
+
+class _OtherChoice(WireShape):
+    type: Literal["custom"]
+
+
+_ToolChoice = Annotated[_Choice | _Allowed | _OtherChoice, Field(discriminator="type")]
 
 
 class _JsonSchema(WireShape):
@@ -112,8 +133,8 @@ class _Format(WireShape):
 
 class _Body(WireShape):
     messages: list[_Message] = Field(min_length=1)
-    tools: list[_Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | _Choice | None = None
+    tools: list[Annotated[_Tool | _CustomTool, Field(discriminator="type")]] | None = None
+    tool_choice: Literal["auto", "none", "required"] | _ToolChoice | None = None
     response_format: _Format | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -128,11 +149,11 @@ def read_request(data: object) -> Asked:
     """Raises InvalidRequest for what is malformed, UnsupportedContent for what only this wire can carry."""
     _refuse_untold(data)
     body = read(_Body, data)
-    choice = body.tool_choice
+    tools, choice = _tools(body)
     return Asked(
         messages=_messages(body.messages),
-        tools=[_tool(tool.function) for tool in body.tools] if body.tools else None,
-        tool_choice=choice.function.name if isinstance(choice, _Choice) else choice,
+        tools=tools,
+        tool_choice=choice,
         response_schema=_schema(body.response_format),
         max_tokens=body.max_completion_tokens or body.max_tokens,
         temperature=body.temperature,
@@ -198,6 +219,25 @@ def _part(part: _Text | _Image | _Refusal | _Other) -> Part:
 def _call(call: _Call) -> ToolCall:
     arguments, invalid = parse_arguments(call.function.arguments)
     return ToolCall(id=call.id, name=call.function.name, arguments=arguments, invalid_arguments=invalid)
+
+
+def _tools(body: _Body) -> tuple[list[ToolDefinition] | None, str | None]:
+    """The tools, and which of them are to be called; without tools there is nothing to choose."""
+    if not body.tools:
+        return None, None
+    functions = [tool.function for tool in body.tools if isinstance(tool, _Tool)]
+    choice = body.tool_choice
+    if len(functions) < len(body.tools) or isinstance(choice, _OtherChoice):
+        raise UnsupportedContent("This provider takes functions as tools, and nothing else.")
+    if isinstance(choice, _Allowed):
+        names = {each.function.name for each in choice.allowed_tools.tools}
+        functions = [function for function in functions if function.name in names]
+        if not functions:
+            where = "tool_choice.allowed_tools.tools"
+            raise InvalidRequest(f"{where}: None of these is among the tools.", param=where)
+        return [_tool(function) for function in functions], choice.allowed_tools.mode
+    named = choice.function.name if isinstance(choice, _Choice) else choice
+    return [_tool(function) for function in functions], named
 
 
 def _tool(function: _FunctionDefinition) -> ToolDefinition:

@@ -1,0 +1,30 @@
+"""What an address under ``/v1`` means, written as clients write it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+ONE_MODEL = "/v1/models/"
+"""Before a model's name, which may hold slashes itself."""
+_NOT_SPOKEN = {
+    "/v1/responses": "The Responses API is not spoken here. Use POST /v1/chat/completions: with OpenAI's SDK "
+    "client.chat.completions.",
+    "/v1/completions": "Completions of a prompt are not spoken here. Use POST /v1/chat/completions with messages.",
+    "/v1/messages/batches": "Batches are not spoken here. Send each of the messages to POST /v1/messages.",
+}
+
+
+def mended(path: str) -> str:
+    """Without slashes that are too many, and without the ``/v1`` that a client adds to a base address that has one."""
+    pieces = [piece for piece in path.split("/") if piece]
+    while pieces[1:2] == ["v1"]:
+        del pieces[1]
+    return "/" + "/".join(pieces)
+
+
+def unknown(path: str, known: Collection[str]) -> str:
+    """What to tell whoever asks for an address that there is not."""
+    for begin, words in _NOT_SPOKEN.items():
+        if path == begin or path.startswith(f"{begin}/"):
+            return words
+    return f"There is no such address here. There are: {', '.join(known)}."
