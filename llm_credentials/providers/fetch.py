@@ -2,13 +2,14 @@
 
 Where a model is sent comes from what it has read, thus from strangers. So each hop of a redirect is checked as the
 first address was, nothing identifies the site or its user, and neither a large nor a compressed answer fills memory.
+``ask`` is for services that their owner chose, such as a search: it may carry a key, so it follows no redirect.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from contextlib import aclosing
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin
@@ -64,17 +65,50 @@ async def fetch(
     ``accept``: beginnings of the content types that may be read; a page of another type, or of none, is left unread.
     Raises EgressBlocked for an address, the first or a later one, that may not be called; FetchFailed.
     """
-    try:
+    with _in_words("page"):
         async with asyncio.timeout(timeout_s):
             return await _follow(check_page(url, egress), egress, max_bytes, tuple(accept))
+
+
+async def ask(
+    url: str,
+    *,
+    egress: EgressPolicy,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    max_bytes: int = MAX_BYTES,
+    timeout_s: float = TIMEOUT_S,
+) -> Fetched:
+    """What the service at ``url`` answers to a GET, or to a POST of ``body``; of whatever type and status it is.
+
+    A redirect is no answer: ``headers`` may hold a key, which goes to its own address alone. Raises EgressBlocked,
+    FetchFailed.
+    """
+    with _in_words("service"):
+        async with asyncio.timeout(timeout_s):
+            target = check_page(url, egress)
+            sent = {**_HEADERS, **headers}
+            answer = await transport.ask(egress, "GET" if body is None else "POST", target, sent, body)
+            try:
+                if answer.status in _REDIRECTS:
+                    raise FetchFailed("The service sends callers elsewhere. Enter the address where it answers itself.")
+                return await _read(target, answer, max_bytes, ("",))
+            finally:
+                await answer.aclose()
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    try:
+        yield
     except EgressBlocked:
         raise
     except (TimeoutError, DeadlineExceeded):
-        raise FetchFailed("The page did not come in time.") from None
+        raise FetchFailed(f"The {what} did not answer in time.") from None
     except BadProviderResponse:
-        raise FetchFailed("The page could not be understood.") from None
+        raise FetchFailed(f"The answer of the {what} could not be understood.") from None
     except LLMError:
-        raise FetchFailed("No connection to the page.") from None
+        raise FetchFailed(f"No connection to the {what}.") from None
 
 
 async def _follow(url: str, egress: EgressPolicy, max_bytes: int, accept: tuple[str, ...]) -> Fetched:

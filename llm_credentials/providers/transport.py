@@ -59,6 +59,7 @@ __all__ = [
     "HttpClient",
     "Pattern",
     "RawResponse",
+    "ask",
     "check_url",
     "close_connections",
     "forward",
@@ -232,12 +233,19 @@ async def read_events(
 
 
 async def get(policy: EgressPolicy, url: str, headers: Mapping[str, str]) -> Forwarded:
-    """One GET, whatever its answer, redirects too; the body decompressed as it is read, whole or in part.
+    """One GET; as ``ask``."""
+    return await ask(policy, "GET", url, headers)
+
+
+async def ask(
+    policy: EgressPolicy, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+) -> Forwarded:
+    """One request, whatever its answer, redirects too; the body decompressed as it is read, whole or in part.
 
     Raises EgressBlocked, ConnectionFailed, BadProviderResponse (compressed in an unknown way).
     """
     try:
-        raw = await _door(policy).request("GET", url, {**headers, "accept-encoding": "gzip, deflate"}, None)
+        raw = await _door(policy).request(method, url, {**headers, "accept-encoding": "gzip, deflate"}, body)
     except Exception as error:
         raise (_failure(error) or ConnectionFailed()) from None
     try:
