@@ -7,21 +7,27 @@ turn takes ``history=result.messages``.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
+
+from pydantic import BaseModel
 
 from agents import context
 from agents.loop import (
+    NOTHING_SPENT,
     ChatClient,
     Done,
     Event,
     Guard,
     Guarded,
     Limits,
+    Pending,
+    Spent,
     StepReceipt,
     Stopped,
     StopReason,
@@ -31,9 +37,24 @@ from agents.loop import (
 from agents.tools import Tool
 from llm_credentials.providers import ContextLengthExceeded, LLMMessage, LLMResponse
 from llm_credentials.routing.kinds import Weight
+from llm_credentials.routing.purse import Purse
 
 if TYPE_CHECKING:
+    from django import forms
     from django.contrib.auth.models import User
+
+    from llm_credentials.factory import RoutedClient
+
+
+class Attachment(Protocol):
+    """A file that came along; its content is opened by whoever stores it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def media_type(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +69,12 @@ class AgentResult:
     """One for every model call, in order."""
     messages: tuple[LLMMessage, ...]
     """The whole conversation without instructions, this turn included: the next turn's ``history``."""
+    output: BaseModel | None = None
+    """The answer in the agent's own shape (``Agent.output``)."""
     stopped: StopReason | None = None
+    pending: tuple[Pending, ...] = ()
+    """With ``stopped == "approval"``: what the user has to say yes or no to; go on with ``Agent.resume``."""
+    spent: Spent = NOTHING_SPENT
 
 
 class Agent:
@@ -64,6 +90,12 @@ class Agent:
     examples: ClassVar[tuple[str, ...]] = ()
     instructions: ClassVar[str] = ""
     tools: ClassVar[tuple[Tool, ...]] = ()
+    output: ClassVar[type[BaseModel] | None] = None
+    """The shape of the final answer; the model is told its JSON Schema, and what comes is validated."""
+    form: ClassVar[type[forms.Form] | None] = None
+    """Fields beside the prompt, such as tone or length; their cleaned values, as JSON, are ``self.options``."""
+    takes_files: ClassVar[bool] = False
+    """Whether its page offers an upload."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What a model must be able to do beyond chat; tools are added by themselves."""
     weight: ClassVar[Weight] = "normal"
@@ -85,20 +117,67 @@ class Agent:
         credential: UUID | None = None,
         client: ChatClient | None = None,
         token: Any = None,
+        attachments: Sequence[Attachment] = (),
+        options: Mapping[str, Any] | None = None,
+        max_cost_usd: Decimal | None = None,
     ) -> None:
         """``client`` stands in for the factory's, for tests and for callers that have one already; ``token``: the
-        access token (its row) that the call came with.
+        access token (its row) that the call came with; ``max_cost_usd``: lowers what the agent's limits allow.
         """
         self.user = user
         self.provider = provider
         self.model = model
         self.credential = credential
+        self.attachments = tuple(attachments)
+        self.options: dict[str, Any] = dict(options or {})
+        self.max_cost_usd = min(
+            (limit for limit in (self.limits.max_cost_usd, max_cost_usd) if limit is not None), default=None
+        )
         self._client = client
         self._token = token
+        self._purse = None if self.max_cost_usd is None else Purse(self.max_cost_usd)
+
+    # What an agent may say for itself
+
+    def tools_for(self) -> Sequence[Tool]:
+        """The tools of this turn; they may close over ``self.user``, ``self.attachments`` and ``self.options``.
+
+        It does no I/O.
+        """
+        return self.tools
+
+    def instructions_for(self) -> str:
+        """The instructions of this turn, such as with the options worked in."""
+        return self.system_prompt()
+
+    async def turn(self, prompt: LLMMessage) -> LLMMessage:
+        """What is asked, from what the user wrote: with files or options worked in."""
+        return prompt
+
+    def shown(self, output: BaseModel) -> str:
+        """The output as Markdown, for readers without the agent's own page part (``templates/agents/<slug>/``)."""
+        return f"```json\n{output.model_dump_json(indent=2)}\n```"
+
+    def client(self, *, needs: Collection[str] = (), model: str | None = None) -> RoutedClient:
+        """A client for tools that ask a model themselves; what it costs counts against the same limit."""
+        from llm_credentials.factory import client_for  # agents are listed before the apps' models are ready
+
+        routed = client_for(
+            self.user,
+            task=self.slug,
+            provider=self.provider or None,
+            model=model or self.model or None,
+            credential=self.credential,
+            needs=needs,
+            token=self._token,
+        )
+        return routed if self._purse is None else routed.with_purse(self._purse)
 
     @classmethod
     def all_needs(cls) -> frozenset[str]:
-        return cls.needs | ({"tools"} if cls.tools else frozenset())
+        """What its model must be able to do in every turn."""
+        tools = {"tools"} if cls.tools or cls.tools_for is not Agent.tools_for else set()
+        return cls.needs | tools | ({"json"} if cls.output else set())
 
     @classmethod
     def system_prompt(cls) -> str:
@@ -108,25 +187,18 @@ class Agent:
         source = Path(str(sys.modules[cls.__module__].__file__))
         return source.with_name(f"{cls.slug}.md").read_text(encoding="utf-8").strip()
 
+    # Asking it
+
     async def run(self, prompt: str | LLMMessage, *, history: Sequence[LLMMessage] | None = None) -> AgentResult:
         """The whole answer. Raises LLMError."""
-        receipts: list[Any] = []
-        response: LLMResponse | None = None
+        before = (*(history or ()), as_message(prompt))
         async with aclosing(self.stream(prompt, history=history)) as events:
-            async for event in events:
-                if isinstance(event, StepReceipt):
-                    receipts.append(event.receipt)
-                    response = event.response
-                elif isinstance(event, Done | Stopped):
-                    return AgentResult(
-                        text=joined_text(event.messages),
-                        response=response,
-                        receipt=receipts[-1] if receipts else None,
-                        receipts=tuple(receipts),
-                        messages=(*(history or ()), as_message(prompt), *event.messages),
-                        stopped=event.reason if isinstance(event, Stopped) else None,
-                    )
-        raise AssertionError("the loop ended without saying how")
+            return await self._gathered(events, before)
+
+    async def resume(self, paused: AgentResult, approvals: Mapping[str, bool]) -> AgentResult:
+        """Go on after ``stopped == "approval"`` with the user's yes or no by call id; no answer is a no."""
+        async with aclosing(self.stream_on(paused.messages, approvals, spent=paused.spent)) as events:
+            return await self._gathered(events, paused.messages)
 
     async def stream(
         self, prompt: str | LLMMessage, *, history: Sequence[LLMMessage] | None = None
@@ -135,15 +207,37 @@ class Agent:
 
         Close it (``aclosing``) to stop: the provider's stream is closed and running tools are cancelled.
         """
-        turn = as_message(prompt)
+        async with aclosing(self._stream((as_message(prompt),), history or (), None, NOTHING_SPENT)) as events:
+            async for event in events:
+                yield event
+
+    async def stream_on(
+        self, messages: Sequence[LLMMessage], approvals: Mapping[str, bool | None], *, spent: Spent = NOTHING_SPENT
+    ) -> AsyncGenerator[Event, None]:
+        """The events after the user was asked. ``messages``: the whole conversation, the calls in its last message."""
+        begin = max((index for index, message in enumerate(messages) if message.role == "user"), default=0)
+        async with aclosing(self._stream(messages[begin:], messages[:begin], approvals, spent)) as events:
+            async for event in events:
+                yield event
+
+    async def _stream(
+        self,
+        turn: Sequence[LLMMessage],
+        history: Sequence[LLMMessage],
+        approvals: Mapping[str, bool | None] | None,
+        spent: Spent,
+    ) -> AsyncGenerator[Event, None]:
         client = self._client or self._routed_client()
+        if self._purse is not None:
+            self._purse.begin(spent.cost_usd)
         guard = await client.tripwire() if isinstance(client, Guarded) else None
+        asked = (await self.turn(turn[0]), *turn[1:])
         room = self.history_tokens
         while True:
-            kept = context.trim(history or (), max_tokens=room)
+            kept = context.trim(history, max_tokens=room)
             began = False
             try:
-                async with aclosing(self._loop(client, (*kept, turn), guard)) as events:
+                async with aclosing(self._loop(client, (*kept, *asked), guard, approvals, spent)) as events:
                     async for event in events:
                         began = True
                         yield event
@@ -155,23 +249,49 @@ class Agent:
                 room = context.size(kept) // 2
 
     def _loop(
-        self, client: ChatClient, conversation: Sequence[LLMMessage], guard: Guard | None
+        self,
+        client: ChatClient,
+        conversation: Sequence[LLMMessage],
+        guard: Guard | None,
+        approvals: Mapping[str, bool | None] | None,
+        spent: Spent,
     ) -> AsyncGenerator[Event, None]:
-        messages = (LLMMessage.system(self.system_prompt()), *conversation)
-        return run_loop(client, messages, tools=self.tools, limits=self.limits, guard=guard)
+        return run_loop(
+            client,
+            (LLMMessage.system(self.instructions_for()), *conversation),
+            tools=self.tools_for(),
+            limits=replace(self.limits, max_cost_usd=self.max_cost_usd),
+            guard=guard,
+            output=self.output,
+            approvals=approvals,
+            spent=spent,
+        )
+
+    async def _gathered(self, events: AsyncGenerator[Event, None], before: Sequence[LLMMessage]) -> AgentResult:
+        receipts: list[Any] = []
+        response: LLMResponse | None = None
+        async for event in events:
+            if isinstance(event, StepReceipt):
+                receipts.append(event.receipt)
+                response = event.response
+            elif isinstance(event, Done | Stopped):
+                output = event.output if isinstance(event, Done) else None
+                stopped = event if isinstance(event, Stopped) else None
+                return AgentResult(
+                    text=joined_text(event.messages) if output is None else self.shown(output),
+                    response=response,
+                    receipt=receipts[-1] if receipts else None,
+                    receipts=tuple(receipts),
+                    messages=(*before, *event.messages),
+                    output=output,
+                    stopped=stopped.reason if stopped else None,
+                    pending=stopped.pending if stopped else (),
+                    spent=stopped.spent if stopped else NOTHING_SPENT,
+                )
+        raise AssertionError("the loop ended without saying how")
 
     def _routed_client(self) -> ChatClient:
-        from llm_credentials.factory import client_for  # agents are listed before the apps' models are ready
-
-        routed = client_for(
-            self.user,
-            task=self.slug,
-            provider=self.provider or None,
-            model=self.model or None,
-            credential=self.credential,
-            needs=self.all_needs(),
-            token=self._token,
-        )
+        routed = self.client(needs=self.all_needs())
         return routed.with_defaults(temperature=self.temperature, max_tokens=self.max_tokens)
 
 

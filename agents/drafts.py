@@ -7,12 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 
-from agents.loop import Done, Event, Reasoning, StepReceipt, Stopped, StopReason, Text, ToolEnd, ToolStart
+from pydantic import BaseModel
+
+from agents.loop import (
+    NOTHING_SPENT,
+    Done,
+    Event,
+    Pending,
+    Progress,
+    Reasoning,
+    Spent,
+    StepReceipt,
+    Stopped,
+    StopReason,
+    Text,
+    ToolEnd,
+    ToolStart,
+)
 from agents.receipts import receipt_json, usage_json
 from llm_credentials.providers import LLMError, LLMMessage, LLMResponse, TextPart
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
 
 KEEP_EVERY_S = 1.0
+MAX_PROGRESS = 200
+"""Lines of progress that are kept; after them the last one is written over."""
 
 
 @dataclass
@@ -24,6 +42,9 @@ class Draft:
     messages: tuple[LLMMessage, ...] | None = None
     """What the loop added, once it has ended by itself."""
     stopped: StopReason | None = None
+    output: BaseModel | None = None
+    pending: tuple[Pending, ...] = ()
+    spent: Spent = NOTHING_SPENT
     left_behind: list[RoutedResponse] = field(default_factory=list)
     """Model calls that were ended before their end."""
     _kept_at: float = field(default_factory=time.monotonic)
@@ -51,16 +72,26 @@ class Draft:
                 )
                 if self.pieces and event.response.tool_calls:
                     self.pieces.append("\n\n")
+            case Progress():
+                self._progress(event.text)
             case ToolStart():
                 self.steps.append({"type": "tool", "id": event.call.id, "name": event.call.name, "state": "running"})
             case ToolEnd():
                 self._tool_ended(event)
             case Done():
-                self.messages = event.messages
+                self.messages, self.output = event.messages, event.output
             case Stopped():
                 self.messages, self.stopped = event.messages, event.reason
+                self.pending, self.spent = event.pending, event.spent
             case _:
                 assert_never(event)
+
+    def _progress(self, text: str) -> None:
+        lines = [step for step in self.steps if step["type"] == "progress"]
+        if len(lines) < MAX_PROGRESS:
+            self.steps.append({"type": "progress", "text": text})
+        else:
+            lines[-1]["text"] = text
 
     def _tool_ended(self, event: ToolEnd) -> None:
         for step in self.steps:

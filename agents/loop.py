@@ -7,14 +7,36 @@ everywhere. Closing the generator, or cancelling the task that reads it, closes 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, assert_never, runtime_checkable
+from decimal import Decimal
+from typing import Any, Protocol, assert_never, runtime_checkable
 
-from agents.tools import Tool, ToolError
+from pydantic import BaseModel, ValidationError
+
+from agents.calling import MAX_TOOL_RESULT_CHARS, Desk, Guard, pending, tool_turn
+from agents.events import (
+    NOTHING_SPENT,
+    USUAL_LIMITS,
+    Done,
+    Event,
+    Limits,
+    Pending,
+    Progress,
+    Reasoning,
+    Spent,
+    StepReceipt,
+    Stopped,
+    StopReason,
+    Text,
+    ToolEnd,
+    ToolStart,
+)
+from agents.tools import Tool, faults
 from llm_credentials.providers import (
+    BudgetExceeded,
     LLMMessage,
     LLMResponse,
     LLMStreamChunk,
@@ -23,77 +45,37 @@ from llm_credentials.providers import (
     ToolResult,
     Usage,
 )
+from llm_credentials.routing.purse import RUN_BUDGET
+
+__all__ = [
+    "MAX_TOOL_RESULT_CHARS",
+    "NOTHING_SPENT",
+    "ChatClient",
+    "Done",
+    "Event",
+    "Guard",
+    "Guarded",
+    "Limits",
+    "Pending",
+    "Progress",
+    "Reasoning",
+    "Spent",
+    "StepReceipt",
+    "StopReason",
+    "Stopped",
+    "Text",
+    "ToolEnd",
+    "ToolStart",
+    "estimated_tokens",
+    "joined_text",
+    "run_loop",
+    "tokens_used",
+]
 
 BYTES_PER_TOKEN = 3
 """For estimates only, where a provider does not count; low, so that an estimate errs towards more tokens."""
-MAX_TOOL_RESULT_CHARS = 32_000
-
-StopReason: TypeAlias = Literal["steps", "tokens", "seconds"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    max_steps: int = 8
-    """Model calls."""
-    max_tokens: int = 200_000
-    """Input and output of all steps together, as the providers count them."""
-    max_seconds: float = 300.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Text:
-    type: ClassVar = "text"
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reasoning:
-    type: ClassVar = "reasoning"
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ToolStart:
-    type: ClassVar = "tool_start"
-    call: ToolCall
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ToolEnd:
-    type: ClassVar = "tool_result"
-    result: ToolResult
-    latency_ms: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepReceipt:
-    """One model call has ended. Comes once a step, before its tools run."""
-
-    type: ClassVar = "receipt"
-    step: int
-    response: LLMResponse
-    receipt: Any
-    """The router's Receipt; None with a client that keeps none."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    type: ClassVar = "done"
-    response: LLMResponse
-    messages: tuple[LLMMessage, ...]
-    """What the loop added to the conversation: answers, tool results, the final answer."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stopped:
-    """A limit was reached. The text so far counts; it is the last message where there is any."""
-
-    type: ClassVar = "stopped"
-    reason: StopReason
-    messages: tuple[LLMMessage, ...]
-
-
-Event: TypeAlias = Text | Reasoning | ToolStart | ToolEnd | StepReceipt | Done | Stopped
+FENCED = re.compile(r"^```(?:json)?\s*\n(.*)\n```$", re.DOTALL)
+"""Models without a JSON mode like to wrap their JSON."""
 
 
 class ChatClient(Protocol):
@@ -102,18 +84,9 @@ class ChatClient(Protocol):
         messages: Sequence[LLMMessage],
         *,
         tools: Sequence[ToolDefinition] | None = None,
+        response_schema: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[LLMStreamChunk, None]: ...
-
-
-class Guard(Protocol):
-    """Knows secrets that tools must neither be given nor give to a model."""
-
-    def name_in(self, text: str) -> str | None:
-        """What the first secret in it is called; None when there is none."""
-        ...
-
-    def redacted(self, text: str) -> str: ...
 
 
 @runtime_checkable
@@ -124,23 +97,51 @@ class Guarded(Protocol):
 
 
 @dataclass
-class _Progress:
+class _Work:
     """What is known while the loop runs."""
 
     deadline: float
     limits: Limits
-    guard: Guard | None = None
+    tools: Sequence[Tool]
+    output: type[BaseModel] | None
+    guard: Guard | None
+    steps: int
+    tokens: int
+    cost_usd: Decimal
     added: list[LLMMessage] = field(default_factory=list)
-    tokens: int = 0
+    correction: tuple[LLMMessage, ...] = ()
+    """An answer of the wrong shape and what is wrong with it; the model reads it, the conversation does not keep it."""
     text: list[str] = field(default_factory=list)
     """The pieces of the answer that is being read."""
     response: LLMResponse | None = None
 
-    def stopped(self, reason: StopReason) -> Stopped:
+    def desk(self, approvals: Mapping[str, bool | None] | None = None) -> Desk:
+        tools = {tool.name: tool for tool in self.tools}
+        return Desk(tools=tools, deadline=self.deadline, guard=self.guard, approvals=approvals)
+
+    @property
+    def spent(self) -> Spent:
+        return Spent(steps=self.steps, tokens=self.tokens, cost_usd=self.cost_usd)
+
+    def count(self, response: LLMResponse, conversation: Sequence[LLMMessage]) -> None:
+        self.steps += 1
+        self.tokens += tokens_used(response.usage, conversation, response.message)
+        cost = getattr(getattr(response, "receipt", None), "cost_usd", None)
+        self.cost_usd += cost or Decimal(0)
+
+    def used_up(self) -> StopReason | None:
+        limits = self.limits
+        if self.tokens >= limits.max_tokens:
+            return "tokens"
+        if limits.max_cost_usd is not None and self.cost_usd >= limits.max_cost_usd:
+            return "cost"
+        return "steps" if self.steps >= limits.max_steps else None
+
+    def stopped(self, reason: StopReason, asked: tuple[Pending, ...] = ()) -> Stopped:
         partial = "".join(self.text)
         if partial:
             self.added.append(LLMMessage.assistant(partial))
-        return Stopped(reason=reason, messages=tuple(self.added))
+        return Stopped(reason=reason, messages=tuple(self.added), pending=asked, spent=self.spent)
 
 
 async def run_loop(
@@ -148,72 +149,134 @@ async def run_loop(
     messages: Sequence[LLMMessage],
     *,
     tools: Sequence[Tool] = (),
-    limits: Limits = Limits(),
+    limits: Limits = USUAL_LIMITS,
     guard: Guard | None = None,
+    output: type[BaseModel] | None = None,
+    approvals: Mapping[str, bool | None] | None = None,
+    spent: Spent = NOTHING_SPENT,
 ) -> AsyncGenerator[Event, None]:
-    """Ends with Done or Stopped. Raises LLMError when the model cannot be asked or its answer breaks off."""
+    """Ends with Done or Stopped. Raises LLMError when the model cannot be asked or its answer breaks off.
+
+    ``output``: the shape of the final answer; one that does not fit is sent back once with what is wrong.
+    ``approvals`` resumes a conversation that stopped for approval (its last message has the calls); ``spent`` is what
+    the run had used by then.
+    """
     clock = asyncio.get_running_loop().time
-    progress = _Progress(deadline=clock() + limits.max_seconds, limits=limits, guard=guard)
-    by_name = {tool.name: tool for tool in tools}
-    for step in range(1, limits.max_steps + 1):
-        conversation = (*messages, *progress.added)
-        async with aclosing(_model_turn(client, conversation, tools, progress)) as turn:
-            async for event in turn:
+    work = _Work(
+        deadline=clock() + limits.max_seconds,
+        limits=limits,
+        tools=tools,
+        output=output,
+        guard=guard,
+        steps=spent.steps,
+        tokens=spent.tokens,
+        cost_usd=spent.cost_usd,
+    )
+    calls: tuple[ToolCall, ...] = messages[-1].tool_calls if approvals is not None and messages else ()
+    while True:
+        if calls:
+            results: dict[int, ToolResult] = {}
+            async with aclosing(tool_turn(calls, work.desk(approvals), results)) as turn:
+                async for tool_event in turn:
+                    yield tool_event
+            work.added.append(LLMMessage.tool(results[index] for index in sorted(results)))
+            approvals = None
+            if clock() >= work.deadline:
+                yield work.stopped("seconds")
+                return
+        if reason := work.used_up():
+            yield work.stopped(reason)
+            return
+        async with aclosing(_model_turn(client, messages, work)) as answer:
+            async for event in answer:
                 yield event
-                if isinstance(event, Stopped):
+                if isinstance(event, Done | Stopped):
                     return
-        response = progress.response
-        assert response is not None, "a stream ended without its done chunk"
-        yield StepReceipt(step=step, response=response, receipt=getattr(response, "receipt", None))
-        progress.added.append(response.message)
-        progress.text.clear()
-        progress.tokens += tokens_used(response.usage, conversation, response.message)
-        if not response.tool_calls:
-            yield Done(response=response, messages=tuple(progress.added))
-            return
-        if step == limits.max_steps or progress.tokens >= limits.max_tokens:
-            break
-        results: dict[int, ToolResult] = {}
-        async with aclosing(_tool_turn(response.tool_calls, by_name, progress, results)) as work:
-            async for tool_event in work:
-                yield tool_event
-        progress.added.append(LLMMessage.tool(results[index] for index in sorted(results)))
-        if clock() >= progress.deadline:
-            yield progress.stopped("seconds")
-            return
-    yield progress.stopped("tokens" if progress.tokens >= limits.max_tokens else "steps")
+        calls = work.response.tool_calls if work.response is not None else ()
 
 
 async def _model_turn(
-    client: ChatClient, conversation: Sequence[LLMMessage], tools: Sequence[Tool], progress: _Progress
+    client: ChatClient, messages: Sequence[LLMMessage], work: _Work
+) -> AsyncGenerator[Text | Reasoning | StepReceipt | Done | Stopped, None]:
+    """One answer of the model, and what follows from it; without Done or Stopped, tools or another answer follow."""
+    conversation = (*messages, *work.added, *work.correction)
+    async with aclosing(_answer(client, conversation, work)) as pieces:
+        async for event in pieces:
+            yield event
+            if isinstance(event, Stopped):
+                return
+    response = work.response
+    assert response is not None, "a stream ended without its done chunk"
+    work.count(response, conversation)
+    yield StepReceipt(step=work.steps, response=response, receipt=getattr(response, "receipt", None))
+    work.text.clear()
+    if response.tool_calls:
+        work.added.append(response.message)
+        if reason := work.used_up():
+            yield work.stopped(reason)
+        elif asked := pending(response.tool_calls, work.desk()):
+            yield work.stopped("approval", asked)
+        return
+    output, fault = _read(response, work.output)
+    if not fault:
+        work.added.append(response.message)
+        yield Done(response=response, messages=tuple(work.added), output=output)
+    elif work.correction:
+        work.added.append(response.message)
+        yield work.stopped("output")
+    else:
+        work.correction = (response.message, LLMMessage.user(f"{fault} Give the whole answer again, as fitting JSON."))
+
+
+def _read(response: LLMResponse, output: type[BaseModel] | None) -> tuple[BaseModel | None, str]:
+    """The answer in its shape; or what is wrong with it."""
+    if output is None:
+        return None, ""
+    text = response.text.strip()
+    if fenced := FENCED.match(text):
+        text = fenced[1]
+    try:
+        return output.model_validate_json(text), ""
+    except ValidationError as error:
+        return None, f"That answer does not have the shape that was asked for: {faults(error)}."
+
+
+async def _answer(
+    client: ChatClient, conversation: Sequence[LLMMessage], work: _Work
 ) -> AsyncGenerator[Text | Reasoning | Stopped, None]:
-    """One answer of the model, into ``progress``."""
-    progress.response = None
-    definitions = [tool.definition for tool in tools] or None
-    seconds_left = progress.deadline - asyncio.get_running_loop().time()
+    """What the model says, into ``work``."""
+    work.response = None
+    definitions = [tool.definition for tool in work.tools] or None
+    seconds_left = work.deadline - asyncio.get_running_loop().time()
+    schema = {} if work.output is None else {"response_schema": work.output.model_json_schema()}
     # Our own deadline comes first: a limit that is reached is no failure of the provider.
-    chunks = client.stream(conversation, tools=definitions, timeout_s=seconds_left + 5)
-    room_bytes = (progress.limits.max_tokens - progress.tokens) * BYTES_PER_TOKEN
+    chunks = client.stream(conversation, tools=definitions, timeout_s=seconds_left + 5, **schema)
+    room_bytes = (work.limits.max_tokens - work.tokens) * BYTES_PER_TOKEN
     try:
         while True:
             try:
-                async with asyncio.timeout_at(progress.deadline):
+                async with asyncio.timeout_at(work.deadline):
                     chunk = await anext(chunks, None)
             except TimeoutError:
-                yield progress.stopped("seconds")
+                yield work.stopped("seconds")
+                return
+            except BudgetExceeded as refusal:
+                if refusal.code != RUN_BUDGET:
+                    raise
+                yield work.stopped("cost")
                 return
             if chunk is None:
                 return
             if chunk.type == "done":
-                progress.response = chunk.response
+                work.response = chunk.response
                 return
             if event := _event_of(chunk):
                 if isinstance(event, Text):
-                    progress.text.append(event.text)
+                    work.text.append(event.text)
                 yield event
                 room_bytes -= len(event.text.encode("utf-8", "replace"))
             if room_bytes < 0:
-                yield progress.stopped("tokens")
+                yield work.stopped("tokens")
                 return
     finally:
         await chunks.aclose()
@@ -228,59 +291,6 @@ def _event_of(chunk: LLMStreamChunk) -> Text | Reasoning | None:
         case "tool_call" | "done":
             return None  # read from the whole response
     assert_never(chunk.type)
-
-
-async def _tool_turn(
-    calls: Sequence[ToolCall], tools: dict[str, Tool], progress: _Progress, results: dict[int, ToolResult]
-) -> AsyncGenerator[ToolStart | ToolEnd, None]:
-    """Run all calls at once; ``results`` receives each answer under the index of its call."""
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    tasks: dict[asyncio.Task[ToolResult], int] = {}
-    try:
-        for index, call in enumerate(calls):
-            yield ToolStart(call=call)
-            tasks[asyncio.create_task(_run_tool(call, tools, progress))] = index
-        waiting = set(tasks)
-        while waiting:
-            finished, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in sorted(finished, key=lambda task: tasks[task]):
-                results[tasks[task]] = task.result()
-                yield ToolEnd(result=task.result(), latency_ms=round((clock() - began) * 1000))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _run_tool(call: ToolCall, tools: dict[str, Tool], progress: _Progress) -> ToolResult:
-    """The tool's answer, or what went wrong, in words for the model. Never raises but for cancellation."""
-    guard = progress.guard
-    try:
-        if guard and (secret := guard.name_in(json.dumps(call.arguments, default=str, ensure_ascii=False))):
-            raise ToolError(f"The arguments contain {secret}; the tool was not called. Call it without that.")
-        answer = await _tool_answer(call, tools, progress.deadline)
-        return ToolResult(call_id=call.id, name=call.name, content=guard.redacted(answer) if guard else answer)
-    except ToolError as error:
-        text = str(error)
-    except TimeoutError:
-        text = "The tool did not finish in the time that was left."
-    except Exception as error:  # its text may hold secrets; its class does not
-        text = f"The tool failed ({type(error).__name__})."
-    return ToolResult(call_id=call.id, name=call.name, content=guard.redacted(text) if guard else text, is_error=True)
-
-
-async def _tool_answer(call: ToolCall, tools: dict[str, Tool], deadline: float) -> str:
-    if call.name not in tools:
-        raise ToolError(f"There is no tool named {call.name!r}. There are: {', '.join(sorted(tools)) or 'none'}.")
-    if call.invalid_arguments is not None:
-        raise ToolError("The arguments were not a JSON object. Call the tool again with valid JSON.")
-    async with asyncio.timeout_at(deadline):
-        answer = await tools[call.name](call.arguments)
-    if len(answer) > MAX_TOOL_RESULT_CHARS:
-        cut = len(answer) - MAX_TOOL_RESULT_CHARS
-        return f"{answer[:MAX_TOOL_RESULT_CHARS]}\n[{cut} more characters were left out]"
-    return answer
 
 
 def tokens_used(usage: Usage, conversation: Sequence[LLMMessage], answer: LLMMessage) -> int:

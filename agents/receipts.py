@@ -85,11 +85,19 @@ _LIMIT_WORDS: Mapping[StopReason, str] = {
     "steps": gettext_noop("An answer may not take as many steps as this one would have; it was ended here."),
     "tokens": gettext_noop("An answer may not use as many tokens as this one would have; it was ended here."),
     "seconds": gettext_noop("An answer may not take as long as this one would have; it was ended here."),
+    "cost": gettext_noop("The next call would have cost more than was left; it was ended here."),
+    "output": gettext_noop(
+        "The model answered twice in a shape that this agent cannot use. Try again, or with another model."
+    ),
+    "approval": gettext_noop(
+        "This answer would have done something that needs your yes. Start it as a run: there you are asked."
+    ),
 }
+_LIMIT_CLASSES: Mapping[StopReason, str] = {"output": "OutputInvalid", "approval": "ApprovalNeeded"}
 
 
 def limit_error(reason: StopReason) -> dict[str, Any]:
-    return site_error("LimitReached", _(_LIMIT_WORDS[reason]))
+    return site_error(_LIMIT_CLASSES.get(reason, "LimitReached"), _(_LIMIT_WORDS[reason]))
 
 
 AUDIT_UNAVAILABLE = site_error("AuditUnavailable", AuditUnavailable.user_message)

@@ -5,6 +5,7 @@
                       ``replace``: stands instead of everything), ``tail`` is shown after it until the next event
 ``reasoning``         ``{"text"}``: more of what the model thinks
 ``tool``              ``{"id", "name", "state": running|ok|failed}``
+``progress``          ``{"text"}``: what a tool says about its work
 ``done``              ``{"state", "html"}``: the whole answer as its page shows it, with receipt. The last event
 ``error``             the fields of the error (see ``agents.receipts``) with ``state`` and ``html``. The last event
 comments              every few seconds, so that nobody between takes the line for dead
@@ -31,7 +32,7 @@ from django.utils.translation import gettext_noop
 from agents import services
 from agents.answering import write_answer
 from agents.database import in_database
-from agents.loop import Event, Reasoning, Text, ToolEnd, ToolStart
+from agents.loop import Event, Progress, Reasoning, Text, ToolEnd, ToolStart
 from agents.markdown import closed_length, render_open
 from agents.models import StoredMessage
 from agents.receipts import site_error
@@ -133,7 +134,9 @@ def _chunks(events: list[Event], text: LiveText) -> list[bytes]:
     if said:
         chunks.append(sse("text", text.add(said)))
     for event in events:
-        if isinstance(event, ToolStart):
+        if isinstance(event, Progress):
+            chunks.append(sse("progress", {"text": event.text}))
+        elif isinstance(event, ToolStart):
             chunks.append(sse("tool", {"id": event.call.id, "name": event.call.name, "state": "running"}))
         elif isinstance(event, ToolEnd):
             state = "failed" if event.result.is_error else "ok"

@@ -40,6 +40,7 @@ from llm_credentials.providers import (
 )
 from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.routing import health, kept, kinds
+from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, resolve
 from llm_credentials.routing.router import Chain, Piece, Size, routed
@@ -254,10 +255,12 @@ class RoutedClient:
         request: Request,
         defaults: Defaults | None = None,
         token: PersonalAccessToken | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self._user = user
         self._request = request
         self._token = token
+        self._purse = purse
         self._defaults = defaults or Defaults()
 
     def __repr__(self) -> str:
@@ -278,7 +281,11 @@ class RoutedClient:
             temperature=self._defaults.temperature if temperature is None else temperature,
             max_tokens=self._defaults.max_tokens if max_tokens is None else max_tokens,
         )
-        return RoutedClient(self._user, self._request, defaults, self._token)
+        return RoutedClient(self._user, self._request, defaults, self._token, self._purse)
+
+    def with_purse(self, purse: Purse) -> RoutedClient:
+        """The same; all its calls together, and those of others with this purse, cost no more than is in it."""
+        return RoutedClient(self._user, self._request, self._defaults, self._token, purse)
 
     async def route(self) -> Route:
         """Where a call would go now. Opens nothing."""
@@ -454,6 +461,7 @@ class RoutedClient:
             opener=partial(open_client, user_id=loaded.user_id),
             deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
             size=size,
+            purse=self._purse,
         )
 
     def _within_token(self, loaded: Loaded) -> Loaded:

@@ -10,7 +10,7 @@ from uuid import UUID
 from agents.answering import write_answer
 from agents.api.shared import message_out, run_out
 from agents.database import in_database
-from agents.loop import Event, Reasoning, Text, ToolEnd, ToolStart
+from agents.loop import Event, Progress, Reasoning, Text, ToolEnd, ToolStart
 from agents.models import AgentRun, StoredMessage
 from agents.receipts import site_error
 from agents.sse import FOLLOW_EVERY_S, GONE, Feed
@@ -84,6 +84,8 @@ def _chunks(events: list[Event]) -> Iterator[bytes]:
                 yield sse("text", {"text": event.text})
             case Reasoning():
                 yield sse("reasoning", {"text": event.text})
+            case Progress():
+                yield sse("progress", {"text": event.text})
             case ToolStart():
                 yield sse("tool", {"id": event.call.id, "name": event.call.name, "state": "running"})
             case ToolEnd():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class ScriptedClient:
         self.answers = [Answer(text=[answer]) if isinstance(answer, str) else answer for answer in answers]
         self.asked: list[tuple[LLMMessage, ...]] = []
         self.tools: list[Sequence[ToolDefinition] | None] = []
+        self.schemas: list[Mapping[str, Any] | None] = []
         self.closed = 0
         """How many streams have ended, whichever way."""
         self.hanging = asyncio.Event()
@@ -54,11 +55,13 @@ class ScriptedClient:
         messages: Sequence[LLMMessage],
         *,
         tools: Sequence[ToolDefinition] | None = None,
+        response_schema: Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[LLMStreamChunk, None]:
         answer = self.answers[len(self.asked)]
         self.asked.append(tuple(messages))
         self.tools.append(tools)
+        self.schemas.append(response_schema)
         try:
             for piece in answer.text:
                 yield LLMStreamChunk(type="delta", text=piece)

@@ -5,7 +5,11 @@
         '''Add two whole numbers.'''
         return str(a + b)
 
+    @tool(access="writes")
+    async def note(text: str) -> str: ...
+
 The signature becomes the JSON Schema, the docstring the description. Arguments are validated before the function runs.
+A tool that writes, or says ``approve=True`` because it spends, is called only after the user has said yes to that call.
 """
 
 from __future__ import annotations
@@ -13,11 +17,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, TypeAlias, get_type_hints, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from llm_credentials.providers import ToolDefinition
+
+Access: TypeAlias = Literal["reads", "writes", "network"]
+"""What a tool may do to the world: look at the user's own things, change something, or fetch from elsewhere."""
 
 
 class ToolError(Exception):
@@ -28,24 +35,55 @@ class ToolError(Exception):
 class Tool:
     definition: ToolDefinition
     function: Callable[..., Awaitable[str]]
-    arguments_model: type[BaseModel]
+    arguments_model: type[BaseModel] | None = None
+    """None: the function checks what it is given."""
+    access: Access = "reads"
+    approve: bool = False
 
     @property
     def name(self) -> str:
         return self.definition.name
 
+    @property
+    def needs_approval(self) -> bool:
+        return self.approve or self.access == "writes"
+
+    def fits(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments would reach the function."""
+        try:
+            self._checked(arguments)
+        except ToolError:
+            return False
+        return True
+
     async def __call__(self, arguments: Mapping[str, Any]) -> str:
         """Raises ToolError for arguments that do not fit."""
+        return await self.function(**self._checked(arguments))
+
+    def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if self.arguments_model is None:
+            return dict(arguments)
         try:
             checked = self.arguments_model.model_validate(arguments)
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-            raise ToolError(f"The arguments do not fit: {'; '.join(faults)}") from None
-        return await self.function(**{name: getattr(checked, name) for name in type(checked).model_fields})
+            raise ToolError(f"The arguments do not fit: {faults(error)}") from None
+        return {name: getattr(checked, name) for name in type(checked).model_fields}
 
 
-def tool(function: Callable[..., Awaitable[str]]) -> Tool:
+@overload
+def tool(function: Callable[..., Awaitable[str]], /) -> Tool: ...
+@overload
+def tool(*, access: Access = "reads", approve: bool = False) -> Callable[[Callable[..., Awaitable[str]]], Tool]: ...
+def tool(
+    function: Callable[..., Awaitable[str]] | None = None, /, *, access: Access = "reads", approve: bool = False
+) -> Tool | Callable[[Callable[..., Awaitable[str]]], Tool]:
     """The Tool for a typed async function. Raises TypeError for one without a docstring or with a parameter untyped."""
+    if function is not None:
+        return _tool(function, access, approve)
+    return lambda decorated: _tool(decorated, access, approve)
+
+
+def _tool(function: Callable[..., Awaitable[str]], access: Access, approve: bool) -> Tool:
     name = function.__name__
     if not inspect.iscoroutinefunction(function):
         raise TypeError(f"the tool {name} must be an async function")
@@ -63,4 +101,9 @@ def tool(function: Callable[..., Awaitable[str]]) -> Tool:
     schema = model.model_json_schema()
     schema.pop("title", None)
     definition = ToolDefinition(name=name, description=description, parameters=schema)
-    return Tool(definition=definition, function=function, arguments_model=model)
+    return Tool(definition=definition, function=function, arguments_model=model, access=access, approve=approve)
+
+
+def faults(error: ValidationError) -> str:
+    """Which fields do not fit and why, without the values."""
+    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}" for fault in error.errors())

@@ -59,6 +59,7 @@ from llm_credentials.providers import (
     Usage,
 )
 from llm_credentials.routing import health, kept, marks
+from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
 from llm_credentials.routing.snapshot import Loaded, Row
 from llm_credentials.routing.values import Candidate, Dropped, Route
@@ -171,12 +172,14 @@ class Chain:
         opener: Opener,
         deadline_s: float,
         size: Size | None,
+        purse: Purse | None = None,
     ) -> None:
         self.loaded = loaded
         self.route = route
         self.task = task
         self.opener = opener
         self.size = size
+        self.purse = purse
         self.call_id: UUID = new_id()
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + deadline_s
@@ -395,8 +398,12 @@ class Chain:
         worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
         trial.reservation = reservation(trial.entry, self.loaded.limits, worst, prompt_tokens)
         try:
+            if self.purse is not None:
+                self.purse.hold(trial.entry.id, worst.usd)
             await writer.reserve(trial.reservation)
         except (BudgetExceeded, RequestRejected, SiteUnavailable) as error:
+            if self.purse is not None:
+                self.purse.settle(trial.entry.id, None)
             error.provider = trial.candidate.key.provider
             error.receipt = self.receipt(trial.candidate)
             raise
@@ -484,6 +491,8 @@ class Chain:
         )
         state, counted = self._counted(trial, error, answer)
         price = prices.cost(self._spec(trial), trial.candidate.model, counted, trial.entry.at)
+        if self.purse is not None:
+            self.purse.settle(trial.entry.id, None if state == State.VOID else price.usd)
         ended = Outcome(
             state=state,
             outcome=outcome,

@@ -1,0 +1,19 @@
+"""How a tool tells the reader what it is doing: ``say("Reading page 2 of 5")``. Django-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+
+MAX_SAID_CHARS = 300
+
+listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+"""Set by the loop around each tool; threads that the tool starts with ``asyncio.to_thread`` see it too."""
+
+
+def say(text: str) -> None:
+    """Show a line while the tool works, as a ``Progress`` event. Outside a tool nobody listens, and nothing happens."""
+    heard = listener.get()
+    line = " ".join(text.split())[:MAX_SAID_CHARS]
+    if heard is not None and line:
+        heard(line)
