@@ -18,6 +18,9 @@ warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume sy
 django = LimitedBodies(get_asgi_application(), settings.MAX_REQUEST_BYTES)
 
 from llm_credentials.gateway.app import application as gateway  # noqa: E402
+from project import collector  # noqa: E402
+
+collector.settle()
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
