@@ -30,7 +30,7 @@ class Caller:
 async def authenticate(request: Request) -> Caller:
     """Raises Refused."""
     secret = _secret(request)
-    token = tokens.find(secret)
+    token = tokens.look(secret)
     if token is None and secret:
         token = await sync_to_async(tokens.authenticate)(secret)
     if token is None:

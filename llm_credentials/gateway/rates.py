@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,9 +42,18 @@ class _Window:
         return self.known + self.fresh
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The windows in which one caller's calls count, until the first of them ends."""
+
+    windows: tuple[tuple[str, _Window], ...]
+    until: float
+
+
 @dataclass(slots=True)
 class _Counters:
     windows: dict[str, _Window] = field(default_factory=dict)
+    held: dict[tuple[Any, ...], _Held] = field(default_factory=dict)
     untold: set[str] = field(default_factory=set)
     telling: asyncio.Task[None] | None = None
 
@@ -55,9 +64,7 @@ _counters = _Counters()
 def admit(user_id: Any, token_id: Any, policy_rates: Iterable[str]) -> Usage | None:
     """Count one call. Raises Refused past a limit; otherwise says how far the tightest is used."""
     now = time.time()
-    windows = [
-        (key, _window(key, limit, ends, now)) for key, limit, ends in _keys(user_id, token_id, policy_rates, now)
-    ]
+    windows = _windows(user_id, token_id, tuple(policy_rates), now)
     for _, window in windows:
         if window.used >= window.limit:
             left_s = max(1.0, window.ends - now)
@@ -81,9 +88,24 @@ def _is_telling() -> bool:
     return task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop()
 
 
-def _keys(user_id: Any, token_id: Any, policy_rates: Iterable[str], now: float) -> Iterator[tuple[str, int, float]]:
-    """(shared key, limit, when its period ends)."""
+def _windows(user_id: Any, token_id: Any, policy_rates: tuple[str, ...], now: float) -> tuple[tuple[str, _Window], ...]:
     site = settings.LLM_RATES[KIND]
+    caller = (user_id, token_id, policy_rates, site.get("user"), site.get("token"))
+    held = _counters.held.get(caller)
+    if held is None or held.until <= now:
+        keys = _keys(user_id, token_id, policy_rates, site, now)
+        windows = tuple((key, _window(key, limit, ends, now)) for key, limit, ends in keys)
+        if len(_counters.held) >= WINDOWS_MAX:
+            _counters.held.clear()
+        held = _Held(windows, min((window.ends for _, window in windows), default=now))
+        _counters.held[caller] = held
+    return held.windows
+
+
+def _keys(
+    user_id: Any, token_id: Any, policy_rates: Iterable[str], site: Mapping[str, str], now: float
+) -> Iterator[tuple[str, int, float]]:
+    """(shared key, limit, when its period ends)."""
     scopes = [("user", user_id, rate) for rate in dict.fromkeys([site.get("user"), *policy_rates]) if rate]
     if rate := site.get("token"):
         scopes.append(("token", token_id, rate))

@@ -40,7 +40,7 @@ Row = TypeVar("Row", bound=models.Model)
 @dataclass(frozen=True, slots=True)
 class _Kept:
     token: PersonalAccessToken
-    """With its user. Never handed out itself: what a request hangs on its user is nobody else's."""
+    """With its user. Handed out itself to readers alone: what a request hangs on its user is nobody else's."""
     read_at: float
     until: float
     expires_at: float
@@ -56,16 +56,23 @@ _hashes: dict[Any, set[str]] = {}
 @sensitive_variables()
 def find(secret: str) -> PersonalAccessToken | None:
     """The token with its user, if it is known here to be usable; None also when only the database can tell."""
+    known = look(secret)
+    if known is None:
+        return None
+    token = _copy(known)
+    token.user = _copy(known.user)
+    return token
+
+
+@sensitive_variables()
+def look(secret: str) -> PersonalAccessToken | None:
+    """The same for those who only read: the object that every caller with this token gets. Hang nothing on it."""
     if not _TOKEN.fullmatch(secret):
         return None
     kept = _kept.get(token_hash(secret.removeprefix(TOKEN_PREFIX)))
     if kept is None or time.monotonic() >= kept.until or not listener.is_sure(kept.read_at):
         return None
-    if time.time() >= kept.expires_at:
-        return None
-    token = _copy(kept.token)
-    token.user = _copy(kept.token.user)
-    return token
+    return None if time.time() >= kept.expires_at else kept.token
 
 
 @sensitive_variables()
