@@ -19,6 +19,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Images come in the body."""
+WATCHED_FROM_S = 0.05
 JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
 
@@ -96,10 +97,19 @@ def _too_large() -> Refused:
 
 
 async def until_left(receive: Receive, work: Awaitable[None]) -> None:
-    """Do the work; when the caller leaves first, it is cancelled and has ended when this returns."""
+    """Do the work; when the caller leaves first, it is cancelled and has ended when this returns.
+
+    The door is watched from ``WATCHED_FROM_S`` on: most work is done by then, and a watcher costs as much as a call.
+    """
     me = asyncio.current_task()
     assert me is not None
-    left = False
+    left = done = False
+    watch: asyncio.Future[None] | None = None
+
+    def begin() -> None:
+        nonlocal watch
+        watch = asyncio.ensure_future(_gone(receive))
+        watch.add_done_callback(leave)
 
     def leave(_: asyncio.Future[None]) -> None:
         nonlocal left
@@ -107,9 +117,7 @@ async def until_left(receive: Receive, work: Awaitable[None]) -> None:
             left = True
             me.cancel()
 
-    done = False
-    watch = asyncio.ensure_future(_gone(receive))
-    watch.add_done_callback(leave)
+    timer = asyncio.get_running_loop().call_later(WATCHED_FROM_S, begin)
     try:
         await work
     except asyncio.CancelledError:
@@ -118,7 +126,9 @@ async def until_left(receive: Receive, work: Awaitable[None]) -> None:
         me.uncancel()
     finally:
         done = True
-        watch.cancel()
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 async def _gone(receive: Receive) -> None:
