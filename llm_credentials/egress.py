@@ -44,10 +44,17 @@ async def apolicy(surface: Surface = "providers") -> EgressPolicy:
     return _policy(surface, _found() or await sync_to_async(_load)())
 
 
+_made: dict[Surface, tuple[tuple[str, ...], frozenset[str], EgressPolicy]] = {}
+"""Each surface's last policy, and what it was made of."""
+
+
 def _policy(surface: Surface, allowed: Allowed) -> EgressPolicy:
     # What the operator lists in the settings is for the servers of keys.
-    listed = conf.egress_allow() if surface == "providers" else ()
-    return EgressPolicy(allow=(*listed, *allowed[surface]))
+    listed, given = conf.egress_allow() if surface == "providers" else (), allowed[surface]
+    made = _made.get(surface)
+    if made is None or made[0] != listed or made[1] != given:
+        made = _made[surface] = (listed, given, EgressPolicy(allow=(*listed, *given)))
+    return made[2]
 
 
 def _found() -> Allowed | None:

@@ -42,7 +42,7 @@ from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.routing import health, kept, kinds
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
-from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE, resolve
+from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE
 from llm_credentials.routing.router import Chain, Piece, Size, routed
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.values import Candidate, Request, Route
@@ -113,7 +113,7 @@ def explain_routes(user: Person, tasks: Sequence[str | None]) -> tuple[Loaded, d
     loaded = kept.load(user)
     cooling = health.cooling(loaded.targets)
     requests = {task: _request(task, None, None, None, (), True) for task in tasks}
-    return loaded, {task: resolve(loaded.snapshot, request, cooling) for task, request in requests.items()}
+    return loaded, {task: loaded.route(request, cooling) for task, request in requests.items()}
 
 
 def tripwire_for(user: Person) -> Tripwire:
@@ -142,26 +142,31 @@ def _request(
     )
 
 
-def _look(user: Person, request: Request) -> tuple[Loaded, Route]:
+def _look(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
+    """``turn``: of the call that is about to be made; an explanation takes nobody's."""
     loaded = kept.load(user)
-    return loaded, resolve(loaded.snapshot, request, health.cooling(loaded.targets))
+    return loaded, loaded.route(_in_turn(loaded, request, turn), health.cooling(loaded.targets))
 
 
-async def _alook(user: Person, request: Request) -> tuple[Loaded, Route]:
+async def _alook(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
     """The same; without leaving the event loop when everything was looked up a moment ago."""
     loaded = kept.find(user)
     cooling = None if loaded is None else health.known(loaded.targets)
     if loaded is None or cooling is None:
         try:
-            return await sync_to_async(_look)(user, request)
+            return await sync_to_async(_look)(user, request, turn)
         except (OperationalError, InterfaceError):
             away = SiteUnavailable()
             away.receipt = Receipt()
             raise away from None
-    return loaded, resolve(loaded.snapshot, request, cooling)
+    return loaded, loaded.route(_in_turn(loaded, request, turn), cooling)
 
 
 _turns = count()
+
+
+def _in_turn(loaded: Loaded, request: Request, turn: int) -> Request:
+    return replace(request, turn=turn) if loaded.takes_turns else request
 
 
 # Opening keys
@@ -211,7 +216,7 @@ def _place(
         return None
     site_address = conf.site_address(credential.spec.site_address_setting)
     what = (type(credential).__name__, credential.provider, credential.pk, credential.version, credential.base_url)
-    return (*what, model, tuple(sorted(options.items())), site_address, tuple(allow))
+    return (*what, model, tuple(sorted(options.items())), site_address, allow)
 
 
 # The client
@@ -442,13 +447,10 @@ class RoutedClient:
             error = RequestRejected(fault, provider=self._request.provider)
             error.receipt = Receipt()
             raise error
-        request = replace(
-            self._request,
-            needs=self._request.needs | needs,
-            model=model,
-            turn=next(_turns),
-        )
-        loaded, route = await _alook(self._user, request)
+        request = self._request
+        if model != request.model or not needs <= request.needs:
+            request = replace(request, needs=request.needs | needs, model=model)
+        loaded, route = await _alook(self._user, request, next(_turns))
         try:
             loaded.tripwire.refuse(leaving)
         except SecretInRequest as error:

@@ -46,6 +46,12 @@ class _Local:
         self.seen: dict[str, float] = {}
         """Target → when Valkey was asked about it, on the monotonic clock."""
         self.away_until = 0.0
+        self.calm: dict[frozenset[str], float] = {}
+        """Targets none of which is to be left alone → until when that is known, on the monotonic clock."""
+
+    def disturbed(self) -> None:
+        """Something is to be left alone. Under the lock."""
+        self.calm = {}
 
 
 _local = _Local()
@@ -64,9 +70,20 @@ def cooling(targets: Collection[str]) -> dict[str, float]:
 def known(targets: Collection[str]) -> dict[str, float] | None:
     """The same without asking anybody; None when this process has not looked recently enough."""
     now = time.monotonic()
-    if any(now - _local.seen.get(target, -SEEN_FOR_S) >= SEEN_FOR_S for target in targets):
-        return None
-    return cooling(targets)
+    targets = frozenset(targets)
+    if now < _local.calm.get(targets, 0.0):
+        return {}
+    with _local.lock:
+        seen_at = min((_local.seen.get(target, -SEEN_FOR_S) for target in targets), default=now)
+        if now - seen_at >= SEEN_FOR_S:
+            return None
+        clock = time.time()
+        found = {target: until - clock for target in targets if (until := _local.until.get(target, 0.0)) > clock}
+        if not found:
+            if len(_local.calm) >= _LOCAL_MAX:
+                _local.calm.clear()
+            _local.calm[targets] = seen_at + SEEN_FOR_S
+    return found
 
 
 def rest(target: str, seconds: float | None) -> None:
@@ -142,6 +159,7 @@ def _refresh(targets: list[str], now: float) -> None:
             _local.seen[target] = now
             if score is not None:
                 _local.until[target] = max(_local.until.get(target, 0.0), float(score))
+                _local.disturbed()
         for destination, count in zip(destinations, counts, strict=True):
             if count is not None and int(count):
                 _local.failures[destination] = int(count)
@@ -161,6 +179,7 @@ def _rest(target: str, seconds: float) -> None:
     with _local.lock:
         _local.until[target] = until
         _local.seen[target] = time.monotonic()
+        _local.disturbed()
     if (server := _server()) is None:
         return
     try:

@@ -423,10 +423,10 @@ def first(values: Iterable[T | None]) -> T | None:
     return next((value for value in values if value is not None), None)
 
 
-def targets(snapshot: Snapshot) -> set[str]:
+def targets(snapshot: Snapshot) -> frozenset[str]:
     """Everything in it that may be cooling down."""
     keys = (*snapshot.keys, *snapshot.system_keys)
-    return {key.ref for key in keys} | {key.destination for key in keys}
+    return frozenset(place for key in keys for place in (key.ref, key.destination))
 
 
 def _unpriced(model: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cached_property
@@ -32,12 +32,14 @@ from llm_credentials.models import (
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
 from llm_credentials.providers import ProviderSpec, specs
 from llm_credentials.routing.policy import Policy, combined
-from llm_credentials.routing.resolve import targets
-from llm_credentials.routing.values import Key, Override, Preferences, Snapshot, SystemChoice
+from llm_credentials.routing.resolve import resolve, targets
+from llm_credentials.routing.values import Key, Override, Preferences, Request, Route, Snapshot, SystemChoice
 from llm_credentials.tripwire import Tripwire
 from llm_credentials.wall import acting_for
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
+ROUTES_MAX = 200
+"""Of one snapshot."""
 EVERYBODY = 0
 """No group has this id."""
 MEASURED_FOR = timedelta(days=3)
@@ -52,13 +54,31 @@ class Loaded:
     snapshot: Snapshot
     rows: Mapping[str, Row]
     limits: Limits
-    targets: Collection[str]
+    targets: frozenset[str]
     """Everything in it that may be cooling down."""
+    routes: dict[Request, Route] = field(default_factory=dict, repr=False, compare=False)
+    """Those that were asked for while nothing was cooling down."""
 
     @cached_property
     def tripwire(self) -> Tripwire:
         """Finds these keys in what is about to leave."""
         return Tripwire(self.rows.values())
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a route depends on ``Request.turn``."""
+        return self.snapshot.preferences.strategy == LLMSettings.Strategy.BALANCED
+
+    def route(self, request: Request, cooling: Mapping[str, float]) -> Route:
+        """As ``resolve`` has it; worked out once for as long as this snapshot lives, where nothing else counts."""
+        if cooling or self.takes_turns:
+            return resolve(self.snapshot, request, cooling)
+        route = self.routes.get(request)
+        if route is None:
+            if len(self.routes) >= ROUTES_MAX:
+                self.routes.clear()
+            route = self.routes[request] = resolve(self.snapshot, request)
+        return route
 
 
 @dataclass(frozen=True, kw_only=True)
