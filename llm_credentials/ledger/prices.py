@@ -55,14 +55,15 @@ def cost(spec: ProviderSpec, model: str, usage: Usage, at: datetime) -> Price:
 
 def worst(spec: ProviderSpec, model: str, input_tokens: int, output_tokens: int, at: datetime) -> Price:
     """The most that a call may cost: nothing read from the cache, everything written to it where that costs more."""
-    where = spec.price_provider, spec.self_hosted
-    plain = _price(*where, model, at, input_tokens=input_tokens, output_tokens=output_tokens)
-    if not plain.usd:
-        return plain
-    written = _price(
-        *where, model, at, input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=input_tokens
+    return _price(
+        spec.price_provider,
+        spec.self_hosted,
+        model,
+        at,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        all_written=True,
     )
-    return written if written.usd is not None and written.usd > plain.usd else plain
 
 
 def per_million_usd(spec: ProviderSpec, model: str, day: int) -> Decimal | None:
@@ -94,7 +95,9 @@ def _price(
     output_tokens: int,
     cache_read_tokens: int | None = None,
     cache_write_tokens: int | None = None,
+    all_written: bool = False,
 ) -> Price:
+    """``all_written``: the whole input as if it were written to the cache, where that costs more."""
     if self_hosted:
         return Price(Decimal(0), SELF_HOSTED)
     if not price_provider:
@@ -104,12 +107,11 @@ def _price(
         return UNKNOWN
     rates = tariff.rates[bisect_left(tariff.starts, input_tokens)]
     read, written = cache_read_tokens or 0, cache_write_tokens or 0
-    total = (
-        rates.input * (input_tokens - read - written)
-        + rates.output * output_tokens
-        + rates.cache_read * read
-        + rates.cache_write * written
-    )
+    if all_written and rates.cache_write > rates.input:
+        written = input_tokens
+    total = rates.input * (input_tokens - read - written) + rates.output * output_tokens
+    if read or written:
+        total += rates.cache_read * read + rates.cache_write * written
     return Price(total.quantize(_PLACES), tariff.source)
 
 

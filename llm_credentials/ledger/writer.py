@@ -141,6 +141,7 @@ class _Writer:
         """What could not be written yet."""
         self.asleep = False
         self.busy = False
+        self.has_ended = False
         self.away_since = 0.0
         self.written_at = time.monotonic()
         self.thread = threading.Thread(target=self._run, name="llm-ledger", daemon=True)
@@ -168,6 +169,12 @@ class _Writer:
     # On the thread
 
     def _run(self) -> None:
+        try:
+            self._go_on()
+        finally:
+            self.has_ended = True
+
+    def _go_on(self) -> None:
         going = True
         while going:
             asked, events, going = self._collect()
@@ -301,10 +308,10 @@ _lock = threading.Lock()
 def _writer() -> _Writer:
     global _current
     here = _current
-    if here is not None and here.pid == os.getpid() and here.thread.is_alive():
+    if here is not None and not here.has_ended:  # a child of this process has none: see _forget_after_fork
         return here
     with _lock:
-        if _current is None or _current.pid != os.getpid() or not _current.thread.is_alive():
+        if _current is None or _current.has_ended:
             _current = _Writer()
         return _current
 
