@@ -7,6 +7,7 @@ class AgentsConfig(AppConfig):
 
     def ready(self) -> None:
         from agents import leaving
+        from agents.attachments import Attachment
         from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
         from llm_credentials.audit.denials import know_owner
@@ -15,9 +16,12 @@ class AgentsConfig(AppConfig):
         register_task_kinds()
         know_owner("run_id", lambda pk: AgentRun.objects.filter(pk=pk).values_list("user_id", flat=True))
         know_owner("conversation_id", lambda pk: Conversation.objects.filter(pk=pk).values_list("user_id", flat=True))
+        files = Attachment.objects.all()
+        know_owner("attachment_id", lambda pk: files.filter(pk=pk).values_list("user_id", flat=True))
         messages = StoredMessage.objects.all()
         know_owner("message_id", lambda pk: messages.filter(pk=pk).values_list("conversation__user_id", flat=True))
         leaving.register()
         owned(Conversation, by="user")
         owned(StoredMessage, by="conversation")
         owned(AgentRun, by="user")
+        owned(Attachment, by="user")

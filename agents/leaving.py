@@ -7,6 +7,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 
+from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.parts import dump_parts
 from llm_credentials.leaving import exports, rows_of
@@ -28,7 +29,17 @@ def runs(user: User) -> list[dict[str, Any]]:
     return rows_of(AgentRun.objects.for_user(user).order_by("created_at"))
 
 
+def files(user: User) -> list[dict[str, Any]]:
+    """What they are, and where each can be fetched: their bytes would not fit into one text."""
+    rows = Attachment.objects.for_user(user).without_content().order_by("created_at")
+    return [
+        said | {"content_url": row.get_absolute_url()}
+        for row, said in zip(rows, rows_of(rows, without=frozenset({"content"})), strict=True)
+    ]
+
+
 def register() -> None:
     exports("conversations", conversations)
     exports("messages", messages)
     exports("runs", runs)
+    exports("files", files)

@@ -12,6 +12,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+import agents.attachments  # noqa: F401 - its model, for Django to find
 from agents.fields import PartsField
 from llm_credentials.providers import LLMMessage
 from llm_credentials.providers.messages import Role

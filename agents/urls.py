@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agents.views import agents, conversations, messages, runs
+from agents.views import agents, attachments, conversations, messages, runs
 
 app_name = "agents"
 
@@ -16,6 +16,9 @@ urlpatterns = [
     path("messages/<uuid:message_id>/stream/", messages.message_stream, name="message-stream"),
     path("messages/<uuid:message_id>/stop/", messages.message_stop, name="message-stop"),
     path("messages/<uuid:message_id>/retry/", messages.message_retry, name="message-retry"),
+    path("attachments/", attachments.attachment_create, name="attachment-create"),
+    path("attachments/<uuid:attachment_id>/", attachments.attachment_detail, name="attachment-detail"),
+    path("attachments/<uuid:attachment_id>/delete/", attachments.attachment_delete, name="attachment-delete"),
     path("runs/", runs.run_list, name="run-list"),
     path("runs/create/", runs.run_create, name="run-create"),
     path("runs/<uuid:run_id>/", runs.run_detail, name="run-detail"),

@@ -25,6 +25,7 @@ KINDS: Final[Mapping[str, str]] = {
     "chat": gettext_noop("messages to agents"),
     "stream": gettext_noop("answers read as they are written"),
     "run": gettext_noop("background runs"),
+    "upload": gettext_noop("uploaded files"),
     "api": gettext_noop("requests to the API"),
     "gateway": gettext_noop("calls through the gateway"),
 }

@@ -220,8 +220,11 @@ PERMISSIONS_POLICY = ", ".join(
     + ["publickey-credentials-create=(self)", "publickey-credentials-get=(self)"]
 )
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
+# Files for agents, each and all of a user, in the database
+ATTACHMENT_MAX_BYTES = env.whole("ATTACHMENT_MAX_MB", default=20) * 1024 * 1024
+ATTACHMENT_USER_MAX_BYTES = env.whole("ATTACHMENT_USER_MAX_MB", default=100) * 1024 * 1024
 # Of any request, files too, counted as it arrives: before this, a request would lie on the disk whole.
-MAX_REQUEST_BYTES = 10 * 1024 * 1024
+MAX_REQUEST_BYTES = ATTACHMENT_MAX_BYTES + DATA_UPLOAD_MAX_MEMORY_SIZE
 
 # Static files
 STATIC_URL = "static/"
@@ -268,6 +271,7 @@ LLM_RATES = {
         "user": env.rate("LLM_RATE_RUN_USER", "30/m"),
         "provider": env.rate("LLM_RATE_RUN_PROVIDER", "3000/m"),
     },
+    "upload": {"user": env.rate("LLM_RATE_UPLOAD_USER", "60/m")},
     "api": {
         "user": env.rate("LLM_RATE_API_USER", "600/m"),
         "token": env.rate("LLM_RATE_API_TOKEN", "300/m"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ninja import NinjaAPI
 
 from agents.api.agents import router as agents
+from agents.api.attachments import router as attachments
 from agents.api.conversations import router as conversations
 from agents.api.runs import router as runs
 
@@ -12,4 +13,5 @@ from agents.api.runs import router as runs
 def add_to(api: NinjaAPI) -> None:
     api.add_router("/agents", agents, tags=["agents"])
     api.add_router("/runs", runs, tags=["agents"])
+    api.add_router("/attachments", attachments, tags=["agents"])
     api.add_router("/conversations", conversations, tags=["agents"])

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from agents import markdown as rendering
+from agents.attachments import size_words
 from agents.models import AgentRun, RunState
 from agents.registry import UnknownAgent, get_agent
 from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
@@ -29,6 +30,11 @@ RUN_LOOK = {
 @register.filter
 def markdown(text: str) -> SafeString:
     return rendering.render(text)
+
+
+@register.filter
+def file_size(size_bytes: int) -> str:
+    return size_words(size_bytes)
 
 
 @register.filter

@@ -70,6 +70,9 @@ GUARDED = [
     ("get", "agents:run-detail", (uuid4(),)),
     ("post", "agents:run-cancel", (uuid4(),)),
     ("post", "agents:run-retry", (uuid4(),)),
+    ("post", "agents:attachment-create", ()),
+    ("get", "agents:attachment-detail", (uuid4(),)),
+    ("post", "agents:attachment-delete", (uuid4(),)),
 ]
 
 

@@ -20,10 +20,13 @@ from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
+from agents import attachments
+from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
 from llm_credentials import services
 from llm_credentials.models import (
@@ -104,7 +107,9 @@ ROUTES: dict[str, Rule] = {
     **names("agents:", OWN_POST, "conversation-create", "run-create"),
     **names("agents:", OWNED, "conversation-detail", "run-detail", "message-stream"),
     **names("agents:", OWNED_POST, "conversation-delete", "message-create", "message-stop", "message-retry"),
-    **names("agents:", OWNED_POST, "run-cancel", "run-retry"),
+    **names("agents:", OWNED_POST, "run-cancel", "run-retry", "attachment-delete"),
+    **names("agents:", OWNED, "attachment-detail"),
+    **names("agents:", OWN_POST, "attachment-create"),
     # settings
     **names("llm_credentials:", PUBLIC, "styleguide", "provider-compare"),
     **names("llm_credentials:", OWN, "settings-index", "security-detail", "audit-event-list", "account-leave"),
@@ -163,6 +168,11 @@ ROUTES: dict[str, Rule] = {
     "api:run_events": api("GET", "read agents"),
     "api:run_cancel": api("POST", "agents"),
     "api:run_retry": api("POST", "agents"),
+    "api:attachment_list": api("GET", "read agents"),
+    "api:attachment_create": api("POST", "agents"),
+    "api:attachment_get": api("GET", "read agents"),
+    "api:attachment_read": api("GET", "read agents"),
+    "api:attachment_delete": api("DELETE", "agents"),
     "api:conversation_list": api("GET", "read agents"),
     "api:conversation_create": api("POST", "agents"),
     "api:conversation_get": api("GET", "read agents"),
@@ -235,7 +245,7 @@ ALL = list(_routes(get_resolver().url_patterns))
 
 OWNED_MODELS: tuple[Any, ...] = (
     *(UserCredential, ConnectionTest, LLMSettings, TaskOverride, PersonalAccessToken, UsageRecord),
-    *(Conversation, AgentRun, Authenticator, UserAllowance),
+    *(Conversation, AgentRun, Attachment, Authenticator, UserAllowance),
 )
 
 
@@ -299,6 +309,7 @@ def world(alice: User) -> World:
         "conversation_id": conversation.pk,
         "message_id": message.pk,
         "run_id": run.pk,
+        "attachment_id": attachments.store_bytes(alice, f"{MARK}.txt", MARK.encode()).pk,
         "test_id": test.pk,
         "token_id": token.pk,
         "alert_id": Alert.objects.create(user=alice, kind="webhook_off", detail=MARK, at=timezone.now()).pk,
@@ -364,6 +375,8 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
 
 
 def _ask(client: Client, method: str, path: str, **headers: str) -> Any:
+    if (method, path) == ("POST", "/api/attachments"):
+        return client.post(path, {"file": SimpleUploadedFile("a.txt", b"Hello")}, headers=headers)
     if path.startswith("/api/") and method == "POST":
         stored = (path.endswith("/test") and not path.startswith("/api/settings/")) or "/available-models/" in path
         body: dict[str, Any] = {} if stored else {"provider": "openai"}

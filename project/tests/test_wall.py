@@ -14,6 +14,8 @@ from django.core.checks import run_checks
 from django.db import DatabaseError, connection, models, transaction
 from django.test import Client
 
+from agents import attachments
+from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
 from llm_credentials import services
@@ -52,6 +54,7 @@ MODELS: tuple[type[models.Model], ...] = (
     Conversation,
     StoredMessage,
     AgentRun,
+    Attachment,
 )
 
 
@@ -70,6 +73,7 @@ def alices(alice: User) -> dict[type[models.Model], Any]:
         Conversation: conversation,
         StoredMessage: StoredMessageFactory(conversation=conversation),
         AgentRun: AgentRunFactory(user=alice, input="Alice's task"),
+        Attachment: attachments.store_bytes(alice, "notes.txt", b"Alice's notes"),
     }
 
 

@@ -1,0 +1,140 @@
+"""What a file is, found in its bytes; never by its name, nor by what its sender says. Django-free.
+
+A picture is opened before it is believed: its size in pixels is read from its head, and only what fits is decoded. What
+is packed (Excel) is looked into by its table of contents; nothing is unpacked here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+import zipfile
+from typing import Final
+
+MAX_SIDE_PX: Final = 8_000
+"""What providers take at most."""
+MAX_PIXELS: Final = 40_000_000
+MAX_UNPACKED_BYTES: Final = 300 * 1024 * 1024
+MAX_PACKED_PARTS: Final = 5_000
+
+IMAGES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
+"""By the name that Pillow has for them; these four every provider that sees takes."""
+TEXT: Final = "text/plain"
+CSV: Final = "text/csv"
+TSV: Final = "text/tab-separated-values"
+JSON: Final = "application/json"
+PDF: Final = "application/pdf"
+XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+PARQUET: Final = "application/vnd.apache.parquet"
+
+ACCEPTED: Final = (
+    "a PNG, JPEG, GIF or WebP picture, a PDF, an Excel (.xlsx) or Parquet table, or text such as CSV, JSON or code"
+)
+_IMAGE_HEADS: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
+_TABLES: Final = ((CSV, ","), (CSV, ";"), (TSV, "\t"))
+_PROBE_LINES: Final = 20
+
+
+class UnknownKind(ValueError):
+    """Nothing here reads such a file; the text says so to whoever sent it."""
+
+
+_TOO_MANY_PIXELS: Final = (
+    f"This picture has too many pixels: at most {MAX_SIDE_PX} a side and {MAX_PIXELS // 1_000_000} million together "
+    "fit. Make it smaller."
+)
+
+
+def is_text(media_type: str) -> bool:
+    return media_type.startswith("text/") or media_type == JSON
+
+
+def is_image(media_type: str) -> bool:
+    return media_type in IMAGES.values()
+
+
+def kind_of(content: bytes) -> str:
+    """The media type. Raises UnknownKind."""
+    if content.startswith(_IMAGE_HEADS) or (content.startswith(b"RIFF") and content[8:12] == b"WEBP"):
+        return _image_kind(content)
+    if b"%PDF-" in content[:1024]:
+        return PDF
+    if content.startswith(b"PAR1") and content.endswith(b"PAR1") and len(content) > 12:
+        return PARQUET
+    if content.startswith(b"PK"):
+        return _packed_kind(content)
+    text = decoded(content)
+    if text is None:
+        raise UnknownKind(f"This kind of file is read by nobody here. Attach {ACCEPTED}.")
+    return _text_kind(text)
+
+
+def decoded(content: bytes) -> str | None:
+    """The text of a file that is text: UTF-8, UTF-16 with its mark, else one byte a letter. None for what is none."""
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError:
+            return None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", "replace")
+    # Tabs, line ends and form feeds are what a text has of the lowest characters; half a dozen others prove little.
+    odd = sum(text.count(chr(code)) for code in range(32) if code not in (9, 10, 12, 13, 27))
+    return None if "\0" in text or odd > len(text) // 50 else text
+
+
+def _image_kind(content: bytes) -> str:
+    from PIL import Image  # at first use: most processes never see a picture
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=list(IMAGES)) as image:
+                kind, (width, height) = IMAGES[str(image.format)], image.size
+                if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+                    raise UnknownKind(_TOO_MANY_PIXELS)
+                image.verify()
+            with Image.open(io.BytesIO(content), formats=list(IMAGES)) as image:
+                image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # JPEG: read whole, kept small
+                image.load()
+    except UnknownKind:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UnknownKind(_TOO_MANY_PIXELS) from None
+    # Pillow's readers raise nearly everything on broken files, its guards against bombs among it.
+    except Exception:
+        raise UnknownKind("This picture is broken or not what it says it is. Save it anew and attach that.") from None
+    return kind
+
+
+def _packed_kind(content: bytes) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            parts = packed.infolist()
+            names = {part.filename for part in parts}
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        raise UnknownKind("This file is broken. Save it anew and attach that.") from None
+    if not {"[Content_Types].xml", "xl/workbook.xml"} <= names:
+        raise UnknownKind(f"Archives are not unpacked here. Attach {ACCEPTED}.")
+    if len(parts) > MAX_PACKED_PARTS or sum(part.file_size for part in parts) > MAX_UNPACKED_BYTES:
+        raise UnknownKind("This workbook unpacks to more than fits. Save the sheet that matters on its own.")
+    return XLSX
+
+
+def _text_kind(text: str) -> str:
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return JSON
+    lines = [line for line in text[:100_000].splitlines()[:_PROBE_LINES] if line.strip()]
+    for kind, mark in _TABLES:
+        counts = {line.count(mark) for line in lines}
+        if len(lines) > 1 and len(counts) == 1 and min(counts) > 0:
+            return kind
+    return TEXT

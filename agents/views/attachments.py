@@ -1,0 +1,74 @@
+"""Files: upload one, read it, remove it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.http import content_disposition_header
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import require_GET, require_POST
+
+from agents import attachments
+from agents.attachments import Attachment
+from agents.views.answers import UserRequest, texts_of
+from llm_credentials import limits
+from llm_credentials.limits import LimitReached
+
+CHIP = "agents/_partials/attachment_chip.html"
+REFUSED = "agents/_partials/attachment_refused.html"
+
+
+@require_POST
+@login_required
+def attachment_create(request: UserRequest) -> HttpResponse:
+    """One file, sent ahead of the form that it belongs to: the chip that goes into that form, or why not."""
+    try:
+        limits.admit("upload", request.user)
+        stored = attachments.from_form(request.user, (), request.FILES.getlist("files")[: attachments.MAX_FILES])
+    except ValidationError as error:
+        return render(request, REFUSED, {"errors": texts_of(error)}, status=422)
+    except LimitReached as limit:
+        response = render(request, REFUSED, {"errors": [str(limit)]}, status=429)
+        response["Retry-After"] = str(limit.retry_after_s)
+        return response
+    if not stored:
+        return render(request, REFUSED, {"errors": ["Choose a file first."]}, status=422)
+    return render(request, CHIP, {"attachments": stored}, status=201)
+
+
+@require_GET
+@cache_control(private=True, max_age=3600)
+@login_required
+def attachment_detail(request: UserRequest, attachment_id: UUID) -> HttpResponse:
+    return download(request.user, attachment_id)
+
+
+def download(user: User, attachment_id: UUID) -> HttpResponse:
+    """As a file to keep, never as a page of this site. Raises Http404."""
+    try:
+        found = attachments.read(user, attachment_id)
+    except Attachment.DoesNotExist:
+        raise Http404 from None
+    # Text as plain text: what looks like a page to a browser stays one only on its owner's disk.
+    kind = found.media_type if not found.is_text else "text/plain; charset=utf-8"
+    headers = {
+        "Content-Disposition": content_disposition_header(True, found.name) or "attachment",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+    }
+    return HttpResponse(found.data, content_type=kind, headers=headers)
+
+
+@require_POST
+@login_required
+def attachment_delete(request: UserRequest, attachment_id: UUID) -> HttpResponse:
+    try:
+        attachments.remove(request.user, attachment_id)
+    except Attachment.DoesNotExist:
+        raise Http404 from None
+    return HttpResponse(status=204) if request.htmx else redirect("agents:conversation-list")
