@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
 import structlog
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.cache import cache
@@ -25,10 +26,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from llm_credentials import bridge, limits, services, waiting
+from llm_credentials import bridge, limits, probing, services, waiting
 from llm_credentials.audit import Action, AuditUnavailable, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
+from llm_credentials.live.changes import user_changed
 from llm_credentials.models import ConnectionTest, SystemCredential, UserCredential
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
 from llm_credentials.models.sealed import KeyHolder, LLMCredential
@@ -157,6 +159,7 @@ def _queued(draft: ConnectionTest) -> ConnectionTest:
             draft.save(force_insert=True)
             subject = "system" if draft.for_site else str(draft.user_id)
             note(action=Action.TEST_START, subject=subject, target=target_of("test", draft.provider, draft.pk))
+            user_changed(draft.user_id)
     except IntegrityError:
         same = ConnectionTest.objects.filter(user_id=draft.user_id, provider=draft.provider, name=draft.name)
         raise TestBusy(same.filter(for_site=draft.for_site).unfinished().first()) from None
@@ -260,6 +263,7 @@ def _test_run(test_id: UUID | str) -> None:
     if not claimed:
         return
     test = ConnectionTest.objects.select_related("credential", "user").get(pk=test_id)
+    user_changed(test.user_id)
     subject = _subject(test)
     if subject is None:
         _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=REMOVED, status=None, steps=[]), None)
@@ -318,25 +322,35 @@ class _Outcome:
     status: str | None
     """What the stored credential becomes; None: as it was."""
     steps: list[dict[str, str]]
+    abilities: dict[str, Any] = field(default_factory=dict)
+    """What was found out about them (``probing.probe``); empty: nothing."""
 
 
 async def _examine(test: ConnectionTest, subject: KeyHolder | EnvironmentCredential) -> _Outcome:
-    """All steps within the cap of ``LLM_TEST_TIMEOUT_S``; whatever happens is an outcome."""
+    """All steps within the cap of ``LLM_TEST_TIMEOUT_S``, then what the key can do; whatever happens is an outcome."""
     steps = _Steps(test)
     model = test.model
     try:
         async with asyncio.timeout(settings.LLM_TEST_TIMEOUT_S):
             client = await open_client(subject, model=test.model or None, options=test.options, user_id=test.user_id)
             model = client.model
-            await _ask(client, steps)
+            lists = await _ask(client, steps)
     except LLMError as error:
         return _failed(error, test, model, steps)
     except TimeoutError:
         return _failed(DeadlineExceeded(provider=test.provider), test, model, steps)
-    return _Outcome(state=ConnectionTest.State.VALID, detail=steps.rows[-1]["text"], status="valid", steps=steps.rows)
+    return _Outcome(
+        state=ConnectionTest.State.VALID,
+        detail=steps.rows[-1]["text"],
+        status="valid",
+        steps=steps.rows,
+        # A key of the site is tried only for what it is used for.
+        abilities={} if test.for_site else await probing.probe(client, lists=lists),
+    )
 
 
-async def _ask(client: LLMClient, steps: _Steps) -> None:
+async def _ask(client: LLMClient, steps: _Steps) -> bool:
+    """Whether the provider could list its models."""
     listed = await _listed(client)
     if listed is not None:
         await steps.passed("address", _("The provider answered."))
@@ -355,6 +369,7 @@ async def _ask(client: LLMClient, steps: _Steps) -> None:
     await steps.passed(
         "reply", _("Key accepted. %(model)s answered in %(about)s.") % {"model": client.model, "about": _about(seconds)}
     )
+    return listed is not None
 
 
 def _about(seconds: float) -> str:
@@ -389,6 +404,7 @@ class _Steps:
         await ConnectionTest.objects.filter(pk=self.test.pk, state=ConnectionTest.State.RUNNING).aupdate(
             steps=self.rows
         )
+        await sync_to_async(user_changed)(self.test.user_id)
 
     def broken(self, failed: str, text: str, *, answered: bool) -> list[dict[str, str]]:
         """All steps: those that passed, the one that failed and why, the rest as skipped.
@@ -488,17 +504,21 @@ def _finish(test: ConnectionTest, outcome: _Outcome, version: int | None) -> Non
         if row is None:
             return
         row.state, row.detail, row.steps, row.finished_at = outcome.state, outcome.detail, outcome.steps, now
+        row.abilities = outcome.abilities
         if row.replacement:
             row.replacement = _replaced(row)
         if not row.can_be_saved:
             row.api_key = None
-        row.save(update_fields=["state", "detail", "steps", "finished_at", "replacement", "api_key"])
+        row.save(update_fields=["state", "detail", "steps", "abilities", "finished_at", "replacement", "api_key"])
         if version is not None and outcome.status:
-            found = {"status": outcome.status, "status_detail": outcome.detail, "tested_at": now}
+            found: dict[str, Any] = {"status": outcome.status, "status_detail": outcome.detail, "tested_at": now}
+            if outcome.abilities:
+                found["abilities"] = outcome.abilities
             if test.system_credential_id is not None:
                 SystemCredential.objects.filter(pk=test.system_credential_id, version=version).update(**found)
             elif test.credential_id:
                 UserCredential.objects.filter(pk=test.credential_id, version=version).update(**found)
+        user_changed(row.user_id)
     waiting.announce(row.pk)
     if row.has_key:
         _destroy_later(row.pk)

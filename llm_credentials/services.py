@@ -81,7 +81,7 @@ NO_RING: Final = gettext_noop(
     "Keys cannot be stored just now: this site's encryption keys are not in order. Tell its operator."
 )
 
-_KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
+_KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at", "abilities")
 """What changes with a key."""
 
 Row = TypeVar("Row", UserCredential, SystemCredential)
@@ -327,6 +327,7 @@ def credential_swap(test: ConnectionTest, *, version: int | None) -> UserCredent
     works = test.state == ConnectionTest.State.VALID
     row.status = LLMCredential.Status.VALID if works else LLMCredential.Status.UNVERIFIED
     row.status_detail, row.tested_at = (test.detail, test.finished_at) if works else ("", None)
+    row.abilities = test.abilities
     _write_changes(row, {**changes, **{name: getattr(row, name) for name in _KEY_COLUMNS}})
     _note_save(row, created=False, key_changed=True, changed=changes)
     _tell_saved(row, created=False, key_changed=True, address_changed="base_url" in changes)
@@ -374,6 +375,7 @@ def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
     except keyring.KeyringError:
         raise ValidationError({"api_key": [_(NO_RING)]}) from None
     row.status, row.status_detail, row.tested_at = LLMCredential.Status.UNVERIFIED, "", None
+    row.abilities = {}
     return {name: getattr(row, name) for name in _KEY_COLUMNS}
 
 

@@ -27,7 +27,7 @@ from llm_credentials.routing import kept
 
 log = structlog.get_logger(__name__)
 
-COUNTERS = ("request_count", "last_used_at", "tested_at", "created_at", "updated_at")
+COUNTERS = ("request_count", "last_used_at", "tested_at", "abilities", "created_at", "updated_at")
 
 
 def watch_ours() -> None:

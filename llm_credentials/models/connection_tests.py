@@ -63,6 +63,8 @@ class ConnectionTest(KeyHolder):
     state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
     steps = models.JSONField(blank=True, default=list)
     """``{"name": "address"|"key"|"model"|"reply", "state": "ok"|"failed"|"skipped", "text": …}``, in order."""
+    abilities = models.JSONField(blank=True, default=dict)
+    """What was found out of a key that works; see ``probing``."""
     detail = models.CharField(max_length=500, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)

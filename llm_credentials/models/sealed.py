@@ -161,6 +161,8 @@ class LLMCredential(KeyHolder):
     status = models.CharField(max_length=16, choices=Status, default=Status.UNVERIFIED)
     status_detail = models.CharField(max_length=500, blank=True, default="")
     tested_at = models.DateTimeField(null=True, blank=True, editable=False)
+    abilities = models.JSONField(blank=True, default=dict, editable=False)
+    """What the last test that worked found out; see ``probing``."""
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     request_count = models.PositiveBigIntegerField(default=0, editable=False)
     version = models.PositiveIntegerField(default=1, editable=False)

@@ -1,0 +1,58 @@
+"""Waking whoever waits for something of a user's to change: the pages that show it while it happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from llm_credentials.live import changes, listener
+from llm_credentials.live.changes import Holder
+
+
+class Reader:
+    """Waits on the event loop that it is made on."""
+
+    __slots__ = ("_loop", "_news", "user_id")
+
+    def __init__(self, user_id: Any) -> None:
+        self.user_id = user_id
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+
+    async def wait(self, limit_s: float) -> None:
+        """Until something of the user's has changed since the last time, or the time is over."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), limit_s)
+        self._news.clear()
+
+    def tell(self) -> None:
+        """From any thread."""
+        with suppress(RuntimeError):  # a loop that has ended waits for nothing
+            self._loop.call_soon_threadsafe(self._news.set)
+
+
+_readers: set[Reader] = set()
+
+
+@contextmanager
+def reading(user_id: Any) -> Iterator[Reader]:
+    reader = Reader(user_id)
+    listener.ensure(wait_s=0)
+    with changes.lock:
+        _readers.add(reader)
+    try:
+        yield reader
+    finally:
+        with changes.lock:
+            _readers.discard(reader)
+
+
+def _tell(user_id: Any) -> None:
+    for reader in _readers:
+        if user_id is None or reader.user_id == user_id:
+            reader.tell()
+
+
+changes.remember(Holder(forget=_tell, is_holding=lambda: bool(_readers)))
