@@ -7,6 +7,7 @@ from llm_credentials.views import (
     comparison,
     connection_tests,
     credentials,
+    live,
     models,
     preferences,
     providers,
@@ -58,6 +59,7 @@ urlpatterns = [
         "settings/llm/tokens/<uuid:token_id>/remove/", tokens.token_confirm_revocation, name="token-confirm-revocation"
     ),
     path("settings/llm/tokens/<uuid:token_id>/revoke/", tokens.token_revoke, name="token-revoke"),
+    path("settings/llm/events/", live.settings_events, name="settings-events"),
     path("settings/llm/removed/", credentials.removed_list, name="removed-list"),
     path("settings/llm/removed/<uuid:credential_id>/undo/", credentials.credential_undo, name="credential-undo"),
     path("settings/llm/<slug:provider>/", providers.credential_edit, name="credential-edit"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from django.http import Http404, HttpResponse
@@ -106,6 +106,16 @@ class CredentialList(Schema):
     count: int
 
 
+class AbilitiesOut(Schema):
+    """What a key that works was found able to do, by asking its provider for it."""
+
+    model: str = Field(description="With which this was tried.")
+    results: dict[str, Literal["yes", "no", "unknown"]] = Field(
+        description="Of auth, list, chat, stream, tools, json, vision and embeddings."
+    )
+    dimension: int | None = Field(description="Of its vectors; null: it has none.")
+
+
 class TestOut(Schema):
     id: UUID
     provider: str
@@ -115,6 +125,7 @@ class TestOut(Schema):
     detail: str
     created_at: datetime
     finished_at: datetime | None
+    abilities: AbilitiesOut | None = Field(None, description="What the key can do; null: it does not work, or not yet.")
     status_url: str
     replacement: str = Field(
         description="Of a new key for a stored one: `waiting`; `done`: it is in use; `kept`: it did not work, the old "
@@ -155,6 +166,7 @@ def connection_test_out(test: ConnectionTest) -> dict[str, Any]:
     names = [name for name in TestOut.model_fields if not name.endswith("_url")]
     where = {"test_id": test.pk}
     return {name: getattr(test, name) for name in names} | {
+        "abilities": test.abilities or None,
         "status_url": reverse("api:connection_test_get", kwargs=where),
         "save_url": reverse("api:replacement_save", kwargs=where) if test.can_be_saved else None,
     }

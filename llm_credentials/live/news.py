@@ -21,11 +21,13 @@ class Reader:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
 
-    async def wait(self, limit_s: float) -> None:
-        """Until something of the user's has changed since the last time, or the time is over."""
+    async def wait(self, limit_s: float) -> bool:
+        """Until something of the user's has changed since the last time; False: the time is over."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), limit_s)
+        has_news = self._news.is_set()
         self._news.clear()
+        return has_news
 
     def tell(self) -> None:
         """From any thread."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -13,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop, ngettext
 
@@ -45,6 +47,43 @@ class Step:
     label: str
     state: str
     """``ok``, ``failed``, ``skipped``, ``running`` or ``waiting``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ability:
+    """Something that a key was tried for."""
+
+    label: str
+    answer: str
+    """``yes``, ``no`` or ``unknown``."""
+
+    @property
+    def words(self) -> str:
+        match self.answer:
+            case "yes":
+                return self.label
+            case "no":
+                return _("%(ability)s: no") % {"ability": self.label}
+            case _:
+                return _("%(ability)s: not known") % {"ability": self.label}
+
+
+def abilities_of(found: Mapping[str, Any]) -> list[Ability]:
+    """What ``probing.probe`` found, to be shown; nothing where it found nothing."""
+    results: Mapping[str, str] = found.get("results", {})
+    labels = {
+        "auth": _("Key"),
+        "list": _("Model list"),
+        "chat": _("Chat"),
+        "stream": _("Streaming"),
+        "tools": _("Tools"),
+        "json": _("JSON"),
+        "vision": _("Images"),
+        "embeddings": _("Embeddings"),
+    }
+    if found.get("dimension"):
+        labels["embeddings"] = _("Embeddings of %(count)s numbers") % {"count": number_format(found["dimension"])}
+    return [Ability(label=label, answer=results[name]) for name, label in labels.items() if name in results]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +138,14 @@ class TestView:
             running = running and name in told
             found.append(Step(label=_(label), state=state))
         return found
+
+    @property
+    def steps_done(self) -> int:
+        return sum(step.state == "ok" for step in self.steps)
+
+    @property
+    def abilities(self) -> list[Ability]:
+        return abilities_of(self.test.abilities)
 
     @property
     def failed_step(self) -> str:
@@ -206,6 +253,15 @@ class Card:
                 return "attention", _("Test failed"), True
             case _:
                 return "idle", _("Not tested"), False
+
+    @property
+    def abilities(self) -> list[Ability]:
+        """What the stored key can do with the model that it has now, as its last test found."""
+        credential = self.credential
+        if credential is None or credential.shown_status != UserCredential.Status.VALID:
+            return []
+        found = credential.abilities
+        return abilities_of(found) if found.get("model") == self.model_in_use else []
 
     @property
     def shown_test(self) -> TestView | None:

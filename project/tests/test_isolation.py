@@ -113,7 +113,7 @@ ROUTES: dict[str, Rule] = {
     # settings
     **names("llm_credentials:", PUBLIC, "styleguide", "provider-compare"),
     **names("llm_credentials:", OWN, "settings-index", "security-detail", "audit-event-list", "account-leave"),
-    **names("llm_credentials:", OWN, "step-up", "step-up-done", "removed-list"),
+    **names("llm_credentials:", OWN, "step-up", "step-up-done", "removed-list", "settings-events"),
     **names("llm_credentials:", OWN, "token-list", "token-create"),
     **names("llm_credentials:", OWNED, "token-confirm-revocation"),
     **names("llm_credentials:", OWNED_POST, "token-revoke"),
