@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from django.utils.translation import gettext as _
+
 from agents.models import Conversation, StoredMessage
 from agents.services import TURN
 from llm_credentials.factory import Route, explain_route
@@ -95,7 +97,7 @@ def choices_for(user: User, conversation: Conversation | None = None) -> list[Ch
     organisation's policy allows; the conversation's choice even if its key is gone."""
     policy = policy_of(user)
     chosen = choice_value(conversation.provider, conversation.model) if conversation else ""
-    labels = {"": "Automatic"}
+    labels = {"": _("Automatic")}
     for credential in UserCredential.objects.for_user(user).active().in_order():
         try:
             spec = get_spec(credential.provider)

@@ -23,6 +23,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, transaction
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
@@ -373,7 +374,9 @@ async def _ask(client: LLMClient, steps: _Steps) -> bool:
 
 
 def _about(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds >= 0.1 else "under 0.1 s"
+    if seconds < 0.1:
+        return _("under 0.1 s")
+    return _("%(number)s s") % {"number": number_format(seconds, decimal_pos=1)}
 
 
 async def _listed(client: LLMClient) -> list[ModelInfo] | None:

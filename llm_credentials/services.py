@@ -15,6 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import F
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
@@ -481,7 +482,7 @@ def token_create(
             providers=draft.providers,
         )
         note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
-        expires = f"{token.expires_at:%d %B %Y}" if token.expires_at else ""
+        expires = date_format(token.expires_at) if token.expires_at else ""
         notify(user.pk, Kind.TOKEN_MADE, **token_facts(token), scopes=", ".join(token.scopes), expires=expires)
     return token, TOKEN_PREFIX + secret
 

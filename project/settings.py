@@ -242,6 +242,14 @@ STORAGES = {
 }
 
 LANGUAGE_CODE = "en"
+# English is the only catalogue; with a second one visitors get the language of their browser (see CONTRIBUTING).
+LANGUAGES = [("en", "English")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+FORMAT_MODULE_PATH = ["project.formats"]
+if len(LANGUAGES) > 1:
+    MIDDLEWARE.insert(
+        MIDDLEWARE.index("django.middleware.common.CommonMiddleware"), "django.middleware.locale.LocaleMiddleware"
+    )
 TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True

@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
+from django.views.i18n import JavaScriptCatalog
 
 from agents.api import add_to
 from llm_credentials.api import api
@@ -13,6 +14,7 @@ add_to(api)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", site.home, name="home"),
+    path("words.js", JavaScriptCatalog.as_view(), name="javascript-catalog"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("accounts/", include("allauth.urls")),

@@ -55,7 +55,7 @@ def provider_label(slug: str) -> str:
 @register.filter
 def agent_title(slug: str) -> str:
     try:
-        return get_agent(slug).title
+        return _(get_agent(slug).title)
     except UnknownAgent:
         return slug
 
@@ -78,7 +78,7 @@ def outcome_words(outcome: str) -> str:
     """``RateLimited`` → "rate limited"; what kind of failure, in the words of its class."""
     if outcome in OUTCOMES:
         return _(OUTCOMES[outcome])
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in outcome).strip()
+    return _("".join(f" {letter.lower()}" if letter.isupper() else letter for letter in outcome).strip())
 
 
 @register.filter

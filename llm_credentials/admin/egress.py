@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials import conf
 from llm_credentials.admin.bases import AuditedRemoval, ProvenChanges, Trace
@@ -48,7 +49,7 @@ class EgressAllowanceAdmin(AuditedRemoval, ProvenChanges):
     # One by one, each behind the same question.
     actions = None
 
-    @admin.display(description="added by")
+    @admin.display(description=_("added by"))
     def who(self, row: EgressAllowance) -> str:
         if not row.added_by:
             return "-"

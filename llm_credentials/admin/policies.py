@@ -12,6 +12,7 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials import limits, services
 from llm_credentials.admin.bases import AuditedConfiguration, Trace
@@ -37,14 +38,14 @@ class GroupPolicyForm(_PolicyForm):
         choices=provider_choices,
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        label="Providers",
-        help_text="None checked: all, those that come later included.",
+        label=_("Providers"),
+        help_text=_("None checked: all, those that come later included."),
     )
     allowed_models = forms.CharField(
         required=False,
         widget=forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "placeholder": "openai/gpt-5*\n*/llama-*"}),
-        label="Models",
-        help_text="One pattern a line, provider/model with * and ?. Empty: all.",
+        label=_("Models"),
+        help_text=_("One pattern a line, provider/model with * and ?. Empty: all."),
     )
 
     class Meta:
@@ -133,15 +134,15 @@ class GroupPolicyAdmin(AuditedConfiguration):
         # The fields beyond the model's columns are the form's own: the admin must not ask the model for them.
         return super().get_form(request, obj, change, **{**kwargs, "fields": GroupPolicyForm.Meta.fields})
 
-    @admin.display(description="providers")
+    @admin.display(description=_("providers"))
     def providers(self, row: GroupPolicy) -> str:
         return ", ".join(row.allowed_providers) or "all"
 
-    @admin.display(description="models")
+    @admin.display(description=_("models"))
     def model_patterns(self, row: GroupPolicy) -> str:
         return ", ".join(row.allowed_models) or "all"
 
-    @admin.display(description="a day on the site's keys")
+    @admin.display(description=_("a day on the site's keys"))
     def daily(self, row: GroupPolicy) -> str:
         return "no limit" if row.system_daily_usd is None else money(row.system_daily_usd)
 
@@ -153,15 +154,19 @@ class SiteAllowanceForm(forms.Form):
     """What all may spend on the site's keys; empty is no limit."""
 
     daily_usd_per_user = forms.DecimalField(
-        required=False, min_value=0, max_digits=10, decimal_places=2, label="A day and user, in US dollars"
+        required=False, min_value=0, max_digits=10, decimal_places=2, label=_("A day and user, in US dollars")
     )
     daily_usd_total = forms.DecimalField(
-        required=False, min_value=0, max_digits=12, decimal_places=2, label="A day, all users together, in US dollars"
+        required=False,
+        min_value=0,
+        max_digits=12,
+        decimal_places=2,
+        label=_("A day, all users together, in US dollars"),
     )
     unpriced_models = forms.BooleanField(
         required=False,
-        label="Allow models whose price is unknown",
-        help_text="What they cost is counted by nobody.",
+        label=_("Allow models whose price is unknown"),
+        help_text=_("What they cost is counted by nobody."),
     )
 
 
@@ -184,11 +189,11 @@ class UserAllowanceAdmin(AuditedConfiguration):
         rows: models.QuerySet[Any] = super().get_queryset(request).annotate(spent_usd=budgets.spent_today_subquery())
         return rows
 
-    @admin.display(description="a day", ordering="daily_usd")
+    @admin.display(description=_("a day"), ordering="daily_usd")
     def allowance(self, row: UserAllowance) -> str:
         return money(row.daily_usd)
 
-    @admin.display(description="used today", ordering="spent_usd")
+    @admin.display(description=_("used today"), ordering="spent_usd")
     def used_today(self, row: Any) -> str:
         return money(row.spent_usd or Decimal(0))
 
@@ -219,7 +224,7 @@ class UserAllowanceAdmin(AuditedConfiguration):
             except ValidationError as error:
                 form.add_error(None, error)
             else:
-                self.message_user(request, "The allowance of the site is saved.", messages.SUCCESS)
+                self.message_user(request, _("The allowance of the site is saved."), messages.SUCCESS)
                 return HttpResponseRedirect(reverse("admin:llm_credentials_userallowance_changelist"))
         context = self.admin_site.each_context(request) | {
             "title": "Allowance on the site's keys",

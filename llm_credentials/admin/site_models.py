@@ -14,6 +14,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
@@ -36,13 +37,13 @@ class _UseForm(forms.Form):
     use: Use
     provider = forms.ChoiceField()
     api_key = forms.CharField(
-        label="API key",
+        label=_("API key"),
         required=False,
         strip=False,
         widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
-    endpoint = forms.CharField(label="Address", required=False, help_text="Another address needs the key again.")
-    model = forms.CharField(required=False, help_text="Empty: the provider's default.")
+    endpoint = forms.CharField(label=_("Address"), required=False, help_text=_("Another address needs the key again."))
+    model = forms.CharField(required=False, help_text=_("Empty: the provider's default."))
 
     def __init__(self, data: Any = None, *, settled: SiteChoice, shown: str = "") -> None:
         """``shown``: the provider that is looked at, if it is not the settled one."""
@@ -89,15 +90,15 @@ class CompletionsForm(_UseForm):
         required=False,
         min_value=1,
         max_value=MAX_TOKENS,
-        label="Most tokens of an answer",
-        help_text="Empty: not settled here.",
+        label=_("Most tokens of an answer"),
+        help_text=_("Empty: not settled here."),
     )
     temperature = forms.FloatField(
         required=False,
         min_value=0,
         max_value=MAX_TEMPERATURE,
         widget=forms.NumberInput(attrs={"step": "0.1"}),
-        help_text="0 to 2. Empty: not settled here.",
+        help_text=_("0 to 2. Empty: not settled here."),
     )
 
     def save(self) -> None:
@@ -109,8 +110,8 @@ class EmbeddingsForm(_UseForm):
     use = "embeddings"
     same_key_as_completions = forms.BooleanField(
         required=False,
-        label="Use the same key as completions",
-        help_text="Embeddings keep that key when completions move to another provider.",
+        label=_("Use the same key as completions"),
+        help_text=_("Embeddings keep that key when completions move to another provider."),
     )
     field_order = ("provider", "same_key_as_completions", "api_key", "endpoint", "model")
 
@@ -124,7 +125,7 @@ class EmbeddingsForm(_UseForm):
 
 class SupervisorForm(forms.Form):
     provider = forms.ChoiceField(required=False)
-    model = forms.CharField(required=False, help_text="Empty: the provider's default.")
+    model = forms.CharField(required=False, help_text=_("Empty: the provider's default."))
 
     def __init__(self, data: Any = None, *, found: SiteSettings) -> None:
         chosen = found.supervisor
@@ -252,7 +253,7 @@ class _Pages:
             except ValidationError as error:
                 form.add_error(None, error.messages)
             else:
-                self.owner.message_user(request, "The supervisor's model is saved.", messages.SUCCESS)
+                self.owner.message_user(request, _("The supervisor's model is saved."), messages.SUCCESS)
                 return HttpResponseRedirect(reverse(PAGE))
         return self.show(request, 422, forms={"supervisor": form})
 

@@ -34,7 +34,7 @@ class Labels:
     def of(self, dimension: str, value: Any, key_owner: str = "user") -> str:
         match dimension:
             case "day" if isinstance(value, date):
-                return date_format(value, "j M Y")
+                return date_format(value, "SHORT_DATE_FORMAT")
             case "provider":
                 return provider_label(value)
             case "model":
@@ -70,7 +70,7 @@ def provider_label(slug: str) -> str:
 
 def task_label(slug: str) -> str:
     kind = kinds.get(slug)
-    return kind.label if kind else slug or _("not named")
+    return _(kind.label) if kind else slug or _("not named")
 
 
 def owner_label(owner: str) -> str:

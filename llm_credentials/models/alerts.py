@@ -11,7 +11,6 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials.fields import SealedField, Unreadable
@@ -142,7 +141,7 @@ class WebhookDelivery(models.Model):
 
     class Meta:
         db_table = "llm_webhook_deliveries"
-        verbose_name_plural = gettext_noop("webhook deliveries")
+        verbose_name_plural = _("webhook deliveries")
         indexes = [models.Index(fields=["webhook", "-created_at"], name="deliveries_by_webhook")]
 
     def __str__(self) -> str:

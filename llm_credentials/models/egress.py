@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials.providers import EgressBlocked, egress
 
@@ -23,10 +23,10 @@ class EgressAllowance(models.Model):
     """A host, address or network with one port that may be private and plain http. Users can never set one."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
-    host = models.CharField(gettext_noop("host or network"), max_length=253)
+    host = models.CharField(_("host or network"), max_length=253)
     port = models.PositiveIntegerField(validators=[MinValueValidator(1), MaxValueValidator(65535)])
-    for_providers = models.BooleanField(gettext_noop("for calls with keys"), default=True)
-    for_tools = models.BooleanField(gettext_noop("for pages that agents read"), default=False)
+    for_providers = models.BooleanField(_("for calls with keys"), default=True)
+    for_tools = models.BooleanField(_("for pages that agents read"), default=False)
     note = models.CharField(max_length=200, blank=True, default="")
     added_by = models.CharField(max_length=40, blank=True, default="", editable=False)
     """The id of whoever added it; no foreign key, because the allowance outlives them."""
@@ -37,18 +37,18 @@ class EgressAllowance(models.Model):
 
     class Meta:
         db_table = "egress_allowances"
-        verbose_name = gettext_noop("allowed address")
-        verbose_name_plural = gettext_noop("allowed addresses")
+        verbose_name = _("allowed address")
+        verbose_name_plural = _("allowed addresses")
         constraints = [
             models.UniqueConstraint(
                 fields=["host", "port"],
                 name="one_allowance_a_destination",
-                violation_error_message=gettext_noop("This host and port are allowed already."),
+                violation_error_message=_("This host and port are allowed already."),
             ),
             models.CheckConstraint(
                 condition=Q(for_providers=True) | Q(for_tools=True),
                 name="allowance_is_for_something",
-                violation_error_message=gettext_noop("Choose what it is for."),
+                violation_error_message=_("Choose what it is for."),
             ),
         ]
 

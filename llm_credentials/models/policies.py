@@ -11,7 +11,7 @@ from django.contrib.auth.models import AnonymousUser, Group
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
-from django.utils.translation import gettext_noop
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials.routing.policy import Policy
 
@@ -81,8 +81,8 @@ class UserAllowance(models.Model):
 
     class Meta:
         db_table = "llm_user_allowances"
-        verbose_name = gettext_noop("allowance of a user")
-        verbose_name_plural = gettext_noop("allowances of users")
+        verbose_name = _("allowance of a user")
+        verbose_name_plural = _("allowances of users")
 
     def __str__(self) -> str:
         return f"${self.daily_usd} a day for user {self.user_id}"

@@ -11,7 +11,6 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import gettext_noop
 
 from llm_credentials.models.credentials import UserCredential
 
@@ -46,8 +45,8 @@ class LLMSettings(models.Model):
 
     class Meta:
         db_table = "llm_settings"
-        verbose_name = gettext_noop("LLM settings")
-        verbose_name_plural = gettext_noop("LLM settings")
+        verbose_name = _("LLM settings")
+        verbose_name_plural = _("LLM settings")
 
     def __str__(self) -> str:
         return f"Settings of user {self.user_id}"
@@ -105,7 +104,7 @@ class SystemConfig(models.Model):
 
     class Meta:
         db_table = "system_config"
-        verbose_name_plural = gettext_noop("system config")
+        verbose_name_plural = _("system config")
         constraints = [models.UniqueConstraint(fields=["category", "key"], name="one_value_per_config_key")]
 
     def __str__(self) -> str:

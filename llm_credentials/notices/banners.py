@@ -44,7 +44,7 @@ def _banner(alert: Alert) -> Banner:
 
 def _told(alert: Alert, kind: Kind) -> tuple[str, str, str, str]:
     key = alert.credential
-    facts = {"key": _name(key), "provider": key.provider_label if key else "", "detail": alert.detail}
+    facts = {"key": _name(key), "provider": key.provider_label if key else "", "detail": _(alert.detail)}
     match kind:
         case Kind.KEY_REFUSED:
             words = _("%(provider)s refused your key %(key)s. Revoked? Make a new one and enter it.") % facts

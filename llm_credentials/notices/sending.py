@@ -14,6 +14,7 @@ from django.core.mail import send_mail
 from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils import timezone
+from django.utils.formats import date_format
 from kombu.exceptions import OperationalError
 
 from llm_credentials.audit.context import address_now, circumstances
@@ -49,7 +50,7 @@ def _circumstances(user_id: str) -> dict[str, str]:
     else:
         by = "somebody" if now.channel in ("page", "api", "gateway") else "site"
     return {
-        "at": f"{timezone.now():%d %B %Y, %H:%M} UTC",
+        "at": f"{date_format(timezone.now(), 'DATETIME_FORMAT')} UTC",
         "by": by,
         "through": now.channel,
         # Where staff sit is not the owner's to know.

@@ -54,9 +54,11 @@ def monogram(tile: Tile | None, size: str = "") -> SafeString:
     """The neutral tile that stands for a provider; it says nothing to screen readers, so write the label beside it."""
     small = " sm" if size == "sm" else ""
     if tile is None:
-        return format_html('<span class="monogram plain{}" aria-hidden="true">{}</span>', small, "?")
+        return format_html('<span class="monogram plain{}" aria-hidden="true" translate="no">{}</span>', small, "?")
     hue = hue_step(tile.hue)
-    return format_html('<span class="monogram hue-{}{}" aria-hidden="true">{}</span>', hue, small, tile.monogram)
+    return format_html(
+        '<span class="monogram hue-{}{}" aria-hidden="true" translate="no">{}</span>', hue, small, tile.monogram
+    )
 
 
 def hue_step(hue: int) -> int:
@@ -84,7 +86,7 @@ def ago_words(moment: datetime, now: datetime) -> str:
         return _("yesterday")
     if days < 14:
         return ngettext("%(count)d day ago", "%(count)d days ago", days) % {"count": days}
-    return date_format(timezone.localtime(moment), "j M Y")
+    return date_format(timezone.localtime(moment), "SHORT_DATE_FORMAT")
 
 
 @register.filter
@@ -96,7 +98,7 @@ def ago(moment: datetime | None) -> str:
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         moment.astimezone(UTC).isoformat(timespec="seconds"),
-        f"{date_format(local, 'j M Y, H:i:s')} {local.tzname() or ''}".strip(),
+        f"{date_format(local, 'SHORT_DATETIME_FORMAT')} {local.tzname() or ''}".strip(),
         ago_words(moment, timezone.now()),
     )
 
@@ -123,12 +125,26 @@ def count(value: int | None) -> str:
 
 
 @register.filter
+def tokens(value: int | None) -> str:
+    """1,240 tokens; "tokens unknown" for None."""
+    if value is None:
+        return _("tokens unknown")
+    return ngettext("%(count)s token", "%(count)s tokens", value) % {"count": count(value)}
+
+
+@register.filter
+def translated(words: str | None) -> str:
+    """Text that stands in data, such as what a provider is good for, or in rows that a worker wrote."""
+    return _(words) if words else ""
+
+
+@register.filter
 def seconds(milliseconds: int | float | None) -> str:
     """``latency_ms`` as seconds: 0.8 s, 12 s; nothing for None."""
     if milliseconds is None:
         return ""
     value = milliseconds / 1000
-    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+    return _("%(number)s s") % {"number": number_format(value, decimal_pos=0 if value >= 10 else 1)}
 
 
 BROWSERS = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))

@@ -32,6 +32,12 @@ WEIGHTS: Mapping[str, str] = {
     "normal": gettext_noop("Normal"),
     "heavy": gettext_noop("Heavy"),
 }
+NEEDS: Mapping[str, str] = {
+    "tools": gettext_noop("tools"),
+    "vision": gettext_noop("images"),
+    "json": gettext_noop("JSON"),
+    "embeddings": gettext_noop("embeddings"),
+}
 STRATEGIES: Mapping[str, str] = {
     LLMSettings.Strategy.PRIORITY: gettext_noop("The keys answer in the order below."),
     LLMSettings.Strategy.CHEAPEST: (
@@ -247,9 +253,9 @@ def _row(snapshot: Snapshot, route: Route, failed: str, kind: kinds.TaskKind | N
         )
     return Row(
         slug=kind.slug,
-        label=kind.label,
+        label=_(kind.label),
         weight=_(WEIGHTS[kind.weight]),
-        needs=", ".join(sorted(kind.needs)),
+        needs=", ".join(_(NEEDS[need]) for need in sorted(kind.needs)),
         override=snapshot.overrides.get(kind.slug, Override()),
         tiles=tiles,
         dropped=route.dropped,

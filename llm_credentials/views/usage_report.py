@@ -143,9 +143,8 @@ class UsagePage:
     def span_words(self) -> str:
         first, last = self.choice.span.first, self.choice.span.last
         if first == last:
-            return date_format(first, "j F Y")
-        same_year = first.year == last.year
-        return f"{date_format(first, 'j F' if same_year else 'j F Y')}{DASH}{date_format(last, 'j F Y')}"
+            return date_format(first, "DATE_FORMAT")
+        return f"{date_format(first, 'SHORT_DATE_FORMAT')}{DASH}{date_format(last, 'SHORT_DATE_FORMAT')}"
 
     # The breakdown
 
@@ -233,10 +232,10 @@ class UsagePage:
 
     def _when(self, bar: charts.Bar) -> str:
         if bar.first == bar.last:
-            return date_format(bar.first, "j M Y")
+            return date_format(bar.first, "SHORT_DATE_FORMAT")
         if self.chart.unit == "month":
-            return date_format(bar.first, "M Y")
-        return f"{date_format(bar.first, 'j M')}{DASH}{date_format(bar.last, 'j M Y')}"
+            return date_format(bar.first, "YEAR_MONTH_FORMAT")
+        return f"{date_format(bar.first, 'MONTH_DAY_FORMAT')}{DASH}{date_format(bar.last, 'SHORT_DATE_FORMAT')}"
 
     @property
     def legend(self) -> list[tuple[str, str]]:
@@ -249,13 +248,13 @@ class UsagePage:
 
     @property
     def ends(self) -> tuple[str, str]:
-        pattern = "M Y" if self.chart.unit == "month" else "j M"
+        pattern = "YEAR_MONTH_FORMAT" if self.chart.unit == "month" else "MONTH_DAY_FORMAT"
         return date_format(self.choice.span.first, pattern), date_format(self.choice.span.last, pattern)
 
     @property
     def chart_title(self) -> str:
         per = {"day": _("per day"), "week": _("per week"), "month": _("per month")}[self.chart.unit]
-        return f"{MEASURES[self.choice.measure]} {per}"
+        return _("%(measure)s %(per)s") % {"measure": MEASURES[self.choice.measure], "per": per}
 
     @property
     def chart_words(self) -> str:

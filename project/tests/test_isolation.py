@@ -7,8 +7,7 @@ answered, nothing of the owner may stand in it, and nothing of the owner may cha
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
@@ -22,7 +21,6 @@ from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from agents import attachments
@@ -47,6 +45,7 @@ from llm_credentials.models import (
 from llm_credentials.providers import TextPart
 from llm_credentials.tests.factories import SystemCredentialFactory, UsageRecordFactory, UserCredentialFactory
 from llm_credentials.tests.proofs import proven
+from project.tests.pages import Route, address, routes
 
 MARK = "mark-of-the-owner"
 KEY = "sk-isolation-canary-0123456789abcdef"
@@ -91,7 +90,7 @@ def names(prefix: str, rule: Rule, *rest: str) -> dict[str, Rule]:
 
 
 ROUTES: dict[str, Rule] = {
-    **names("", PUBLIC, "home", "healthz", "readyz"),
+    **names("", PUBLIC, "home", "healthz", "readyz", "javascript-catalog"),
     **names("account_", PUBLIC, "login", "logout", "inactive", "signup", "email_verification_sent", "reset_password"),
     **names("account_", PUBLIC, "confirm_login_code", "confirm_email", "reset_password_from_key_done"),
     **names("account_", PUBLIC, "reset_password_from_key", "reset_password_done"),
@@ -218,26 +217,7 @@ def _admin_rules() -> dict[str, Rule]:
 TABLE = ROUTES | _admin_rules()
 
 
-@dataclass(frozen=True)
-class Route:
-    name: str
-    pattern: str
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.pattern}"
-
-
-def _routes(patterns: Any, prefix: str = "", namespace: str = "") -> Iterator[Route]:
-    for entry in patterns:
-        pattern = prefix + str(entry.pattern)
-        if isinstance(entry, URLResolver):
-            inner = f"{namespace}{entry.namespace}:" if entry.namespace else namespace
-            yield from _routes(entry.url_patterns, pattern, inner)
-        elif isinstance(entry, URLPattern):
-            yield Route(namespace + (entry.name or "?"), pattern)
-
-
-ALL = list(_routes(get_resolver().url_patterns))
+ALL = list(routes())
 
 
 # The owner's things
@@ -332,14 +312,8 @@ def world(alice: User) -> World:
 
 def _path(route: Route, world: World) -> str:
     """The address with the owner's ids in it."""
-
-    def argument(found: re.Match[str]) -> str:
-        name = found["name"]
-        return world.ids[(name == "object_id" and _model_of(route)) or name]
-
-    plain = re.sub(r"\(\?P<(?P<name>\w+)>(?:[^()]|\([^()]*\))*\)", argument, route.pattern)
-    plain = re.sub(r"<(?:\w+:)?(?P<name>\w+)>", argument, plain)
-    return "/" + plain.replace("^", "").replace("$", "")
+    object_id = world.ids[_model_of(route) or "object_id"]
+    return address(route.pattern, world.ids | {"object_id": object_id})
 
 
 def _model_of(route: Route) -> str:

@@ -92,11 +92,11 @@ function finish(turn, data) {
       window.htmx?.process(whole);
       addCopyButtons(whole);
     } else {
-      explain(turn, data.user_message ?? "The answer ended.");
+      explain(turn, data.user_message ?? gettext("The answer ended."));
     }
   });
   settleBusy();
-  say(data.user_message ?? (data.state === "complete" ? "The answer is complete." : "The answer was stopped."));
+  say(data.user_message ?? (data.state === "complete" ? gettext("The answer is complete.") : gettext("The answer was stopped.")));
   document.getElementById("message-text")?.focus({ preventScroll: true });
 }
 
@@ -108,7 +108,7 @@ function explain(turn, words) {
   note.className = "note is-attention";
   const again = document.createElement("a");
   again.href = window.location.pathname;
-  again.textContent = "Load the page again";
+  again.textContent = gettext("Load the page again");
   const sentence = document.createElement("span");
   sentence.append(words, " ", again);
   note.append(sentence);
@@ -132,10 +132,10 @@ function read(turn) {
   source.addEventListener("error", (event) => {
     if (event instanceof MessageEvent) finish(turn, JSON.parse(event.data));
     else if (source.readyState === EventSource.CLOSED) {
-      finish(turn, { user_message: "The line to this site was lost. What had come is kept." });
+      finish(turn, { user_message: gettext("The line to this site was lost. What had come is kept.") });
     }
   });
-  say("The answer is being written.");
+  say(gettext("The answer is being written."));
 }
 
 function readAll() {

@@ -15,7 +15,7 @@ function toast(text, look = "is-attention") {
   close.type = "button";
   close.className = "btn btn-quiet";
   close.dataset.dismiss = "";
-  close.textContent = "Dismiss";
+  close.textContent = gettext("Dismiss");
   box.append(words, close);
   document.getElementById("messages")?.append(box);
 }
@@ -68,9 +68,9 @@ async function copyFrom(button) {
   const before = button.textContent;
   try {
     await navigator.clipboard.writeText(source.value ?? source.textContent);
-    button.textContent = "Copied";
+    button.textContent = gettext("Copied");
   } catch {
-    button.textContent = "Select and copy by hand";
+    button.textContent = gettext("Select and copy by hand");
   }
   setTimeout(() => { button.textContent = before; }, 1800);
 }
@@ -113,9 +113,10 @@ document.addEventListener("htmx:afterRequest", (event) => {
 
 document.addEventListener("htmx:afterSettle", () => settleToasts(document));
 document.addEventListener("htmx:responseError", (event) => {
-  toast(`The site could not do that (${event.detail.xhr.status}). Nothing was changed. Reload the page and try again.`, "is-broken");
+  const words = gettext("The site could not do that (%s). Nothing was changed. Reload the page and try again.");
+  toast(words.replace("%s", event.detail.xhr.status), "is-broken");
 });
-document.addEventListener("htmx:sendError", () => toast("The site cannot be reached. What you typed is still here; try again when you are back online."));
-document.addEventListener("htmx:timeout", () => toast("The site took too long to answer. Reload the page to see where things stand."));
+document.addEventListener("htmx:sendError", () => toast(gettext("The site cannot be reached. What you typed is still here; try again when you are back online.")));
+document.addEventListener("htmx:timeout", () => toast(gettext("The site took too long to answer. Reload the page to see where things stand.")));
 
 settleToasts(document);
