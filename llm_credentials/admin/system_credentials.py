@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 
 from llm_credentials import keyring, rotation, services
@@ -31,11 +32,11 @@ class SystemCredentialForm(_CredentialForm):
 
     provider = forms.ChoiceField(choices=provider_choices)
     new_key = forms.CharField(
-        label="API key",
+        label=_("API key"),
         required=False,
         strip=False,
         widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "off", "spellcheck": "false"}),
-        help_text="Leave empty to keep the stored key. A new address needs the key again.",
+        help_text=_("Leave empty to keep the stored key. A new address needs the key again."),
     )
 
     class Meta:

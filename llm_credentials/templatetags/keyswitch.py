@@ -126,9 +126,9 @@ def count(value: int | None) -> str:
 
 @register.filter
 def tokens(value: int | None) -> str:
-    """1,240 tokens; "tokens unknown" for None."""
+    """1,240 tokens; "unknown tokens" for None."""
     if value is None:
-        return _("tokens unknown")
+        return _("unknown tokens")
     return ngettext("%(count)s token", "%(count)s tokens", value) % {"count": count(value)}
 
 

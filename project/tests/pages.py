@@ -17,12 +17,14 @@ from django.contrib.auth.models import User
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
+from agents import attachments
 from agents.models import AgentRun, Conversation, MessageState, RunState
 from llm_credentials import services
 from llm_credentials.models import Alert, ConnectionTest, LLMSettings, TaskOverride, UserCredential, Webhook
 from llm_credentials.providers import TextPart, ToolCall, ToolResult
 from llm_credentials.tests.factories import UsageRecordFactory, UserCredentialFactory
 
+NOTHING = "00000000-0000-0000-0000-000000000000"
 NOT_PAGES = ("admin/", "api/", "healthz", "readyz", "words.js")
 """How addresses begin that are no pages of ours."""
 WRITTEN = (
@@ -92,9 +94,13 @@ def routes(patterns: Any = None, prefix: str = "", namespace: str = "") -> Itera
 
 
 def address(pattern: str, arguments: Mapping[str, str]) -> str:
-    """The address with these arguments in it. Raises KeyError for one that is not among them."""
-    plain = re.sub(r"\(\?P<(?P<name>\w+)>(?:[^()]|\([^()]*\))*\)", lambda found: arguments[found["name"]], pattern)
-    plain = re.sub(r"<(?:\w+:)?(?P<name>\w+)>", lambda found: arguments[found["name"]], plain)
+    """The address with these arguments in it; what is not among them is there nowhere."""
+
+    def argument(found: re.Match[str]) -> str:
+        return arguments.get(found["name"], NOTHING)
+
+    plain = re.sub(r"\(\?P<(?P<name>\w+)>(?:[^()]|\([^()]*\))*\)", argument, pattern)
+    plain = re.sub(r"<(?:\w+:)?(?P<name>\w+)>", argument, plain)
     return "/" + plain.replace("^", "").replace("$", "")
 
 
@@ -131,6 +137,7 @@ def furnish(user: User) -> dict[str, str]:
         "alert_id": Alert.objects.filter(user=user).latest("at").pk,
         "credential_id": credentials["groq"].pk,
         "pk": "0",
+        "attachment_id": attachments.store_bytes(user, "prices.csv", b"month,usd\nMay,12\n").pk,
         "provider": "openai",
         "agent": "conversation",
         "task": "code",
