@@ -8,7 +8,7 @@ first address was, nothing identifies the site or its user, and neither a large 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -59,15 +59,17 @@ async def fetch(
     max_bytes: int = MAX_BYTES,
     timeout_s: float = TIMEOUT_S,
     accept: Collection[str] = TEXT,
+    first: Callable[[str], Awaitable[None]] | None = None,
 ) -> Fetched:
     """The page at ``url``, over at most ``MAX_HOPS`` redirects, all within ``timeout_s``.
 
     ``accept``: beginnings of the content types that may be read; a page of another type, or of none, is left unread.
+    ``first`` is asked before each hop, with its address, and may raise FetchFailed.
     Raises EgressBlocked for an address, the first or a later one, that may not be called; FetchFailed.
     """
     with _in_words("page"):
         async with asyncio.timeout(timeout_s):
-            return await _follow(check_page(url, egress), egress, max_bytes, tuple(accept))
+            return await _follow(check_page(url, egress), egress, max_bytes, tuple(accept), first)
 
 
 async def ask(
@@ -111,8 +113,16 @@ def _in_words(what: str) -> Iterator[None]:
         raise FetchFailed(f"No connection to the {what}.") from None
 
 
-async def _follow(url: str, egress: EgressPolicy, max_bytes: int, accept: tuple[str, ...]) -> Fetched:
+async def _follow(
+    url: str,
+    egress: EgressPolicy,
+    max_bytes: int,
+    accept: tuple[str, ...],
+    first: Callable[[str], Awaitable[None]] | None,
+) -> Fetched:
     for _hop in range(MAX_HOPS + 1):
+        if first is not None:
+            await first(url)
         answer = await transport.get(egress, url, _HEADERS)
         try:
             if answer.status not in _REDIRECTS:

@@ -1,0 +1,154 @@
+"""The text of a page or a PDF. Run as a program of its own: a hostile page may make any parser run for hours, or fill
+memory, so it is done where the system ends it (limits of CPU and memory), with nothing else in reach.
+
+Reads ``html`` (UTF-8) or ``pdf`` bytes from stdin, by its one argument; writes ``{"title", "text", "truncated"}``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+import sys
+from html.parser import HTMLParser
+from typing import Any, Final
+
+CPU_S: Final = 8
+MEMORY_BYTES: Final = 1024 * 1024 * 1024
+MAX_TEXT: Final = 200_000
+MAX_PDF_PAGES: Final = 60
+MAIN_MIN: Final = 400
+"""So much text in <main> or <article> is the page; with less, the whole body is."""
+
+_HIDDEN = frozenset({"script", "style", "noscript", "template", "svg", "math", "iframe", "object", "select", "nav"})
+_VOID = frozenset(
+    {"br", "hr", "img", "input", "link", "meta", "wbr", "source", "area", "base", "col", "embed", "track"}
+)
+_BLOCKS = frozenset(
+    {"p", "div", "section", "article", "main", "header", "footer", "aside", "ul", "ol", "table", "tr", "blockquote"}
+    | {"pre", "h1", "h2", "h3", "h4", "h5", "h6", "br", "hr", "dl", "dt", "dd", "figure", "form", "title", "body", "li"}
+)
+_HEADINGS = {f"h{level}": f"{'#' * level} " for level in range(1, 7)}
+
+
+class _Text(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.title: list[str] = []
+        self.body: list[str] = []
+        self.main: list[str] = []
+        self._hidden: list[str] = []
+        self._mains = 0
+        self._in_title = self._in_pre = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self._hidden:
+            if tag == self._hidden[-1]:
+                self._hidden.append(tag)
+            return
+        named = dict(attrs)
+        unseen = "hidden" in named or named.get("aria-hidden") == "true" or "display:none" in _style(named)
+        if tag in _HIDDEN or (unseen and tag not in _VOID):
+            self._hidden.append(tag)
+            return
+        if tag == "title":
+            self._in_title = True
+        if tag in ("main", "article"):
+            self._mains += 1
+        if tag == "pre":
+            self._in_pre = True
+        if tag in _BLOCKS:
+            self._write("\n")
+        if tag in _HEADINGS:
+            self._write("\n" + _HEADINGS[tag])
+        elif tag == "li":
+            self._write("- ")
+        elif tag in ("td", "th"):
+            self._write(" | ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._hidden:
+            if tag == self._hidden[-1]:
+                self._hidden.pop()
+            return
+        if tag == "title":
+            self._in_title = False
+        if tag in ("main", "article"):
+            self._mains = max(0, self._mains - 1)
+        if tag == "pre":
+            self._in_pre = False
+        if tag in _BLOCKS:
+            self._write("\n")
+
+    def handle_data(self, data: str) -> None:
+        if self._hidden:
+            return
+        if self._in_title:
+            self.title.append(data)
+            return
+        self._write(data if self._in_pre else " ".join(data.split()) + (" " if data[-1:].isspace() else ""), data)
+
+    def _write(self, text: str, data: str = "") -> None:
+        if data[:1].isspace() and not self._in_pre:
+            text = f" {text}"
+        self.body.append(text)
+        if self._mains:
+            self.main.append(text)
+
+
+def _style(named: dict[str, str | None]) -> str:
+    return (named.get("style") or "").replace(" ", "").lower()
+
+
+def of_html(page: str) -> dict[str, Any]:
+    parser = _Text()
+    parser.feed(page)
+    parser.close()
+    main, body = _tidy("".join(parser.main)), _tidy("".join(parser.body))
+    return _answer(" ".join("".join(parser.title).split()), main if len(main) >= MAIN_MIN else body, False)
+
+
+def of_pdf(data: bytes) -> dict[str, Any]:
+    from pypdf import PdfReader
+
+    reader = PdfReader(io.BytesIO(data), strict=False)
+    if reader.is_encrypted and not reader.decrypt(""):
+        raise ValueError("locked")
+    texts: list[str] = []
+    size = 0
+    for page in reader.pages[:MAX_PDF_PAGES]:
+        texts.append(page.extract_text())
+        size += len(texts[-1])
+        if size > MAX_TEXT:
+            break
+    title = str((reader.metadata and reader.metadata.title) or "")
+    return _answer(" ".join(title.split()), _tidy("\n\n".join(texts)), len(reader.pages) > len(texts))
+
+
+def _tidy(text: str) -> str:
+    lines = (line.rstrip() for line in text.replace("\xa0", " ").splitlines())
+    kept: list[str] = []
+    for line in lines:
+        if line.strip(" |") or (kept and kept[-1]):
+            kept.append(line if line.strip(" |") else "")
+    return "\n".join(kept).strip()
+
+
+def _answer(title: str, text: str, truncated: bool) -> dict[str, Any]:
+    # Halves of characters, which some PDFs hold, are in no JSON.
+    title, text = (each.encode("utf-8", "replace").decode() for each in (title[:300], text))
+    return {"title": title, "text": text[:MAX_TEXT], "truncated": truncated or len(text) > MAX_TEXT}
+
+
+def main() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    data = sys.stdin.buffer.read()
+    answer = of_pdf(data) if sys.argv[1] == "pdf" else of_html(data.decode("utf-8", "replace"))
+    # To a pipe, which the limit on files does not concern.
+    sys.stdout.buffer.write(json.dumps(answer).encode())
+
+
+if __name__ == "__main__":
+    main()
