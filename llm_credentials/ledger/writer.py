@@ -45,6 +45,11 @@ STALE_S: Final = 1.0
 """After which a connection is looked at before it is used."""
 _ROLLED_BACK: Final = ("40001", "40P01")
 """Serialization failure and deadlock: nothing was written, and once more will do."""
+GATHER_S: Final = 0.001
+"""How long the first reservation of a group waits for company while many calls are made at once."""
+CROWD: Final = 4
+"""So many reservations in the last group are many."""
+_TAKEN_AT_ONCE: Final = pen.ROWS_MAX // 2
 OWED_MAX: Final = 100_000
 """Settlements that are kept while the database is away; older ones are left to the sweep."""
 
@@ -62,9 +67,11 @@ class _Asked:
         self.loop = loop
         self.future: asyncio.Future[None] = loop.create_future()
 
-    def expire(self) -> None:
-        if not self.future.done():
-            self.future.set_exception(SiteUnavailable())
+
+def _expire(group: list[_Asked]) -> None:
+    for each in group:
+        if not each.future.done():
+            each.future.set_exception(SiteUnavailable())
 
 
 class _Ring:
@@ -72,7 +79,7 @@ class _Ring:
 
 
 _RING: Final = _Ring()
-_Work: TypeAlias = "_Asked | threading.Event | _Ring | None"
+_Work: TypeAlias = "list[_Asked] | threading.Event | _Ring | None"
 """An event is set when all that came before it has been written, or tried; None ends the thread."""
 
 
@@ -85,12 +92,28 @@ async def reserve(reservation: Reservation) -> None:
         return
     loop = asyncio.get_running_loop()
     asked = _Asked(reservation, loop)
-    timer = loop.call_later(WAIT_S, asked.expire)
-    _writer().work.put(asked)
-    try:
-        await asked.future
-    finally:
-        timer.cancel()
+    if (company := _gathering.get(loop)) is not None:
+        company.append(asked)
+    else:
+        _gathering[loop] = [asked]
+        if _writer().crowded:
+            loop.call_later(GATHER_S, _hand_over, loop)
+        else:
+            loop.call_soon(_hand_over, loop)
+    await asked.future
+
+
+_gathering: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}
+"""What each loop has asked for and not handed over yet: the thread is woken once for all that comes in one turn of the
+loop, because each waking costs more than what it is woken for."""
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop) -> None:
+    asked = _gathering.pop(loop)
+    loop.call_later(WAIT_S, _expire, asked)
+    work = _writer().work
+    for start in range(0, len(asked), _TAKEN_AT_ONCE):
+        work.put(asked[start : start + _TAKEN_AT_ONCE])
 
 
 async def settle(settlement: Settlement) -> None:
@@ -142,6 +165,7 @@ class _Writer:
         self.asleep = False
         self.busy = False
         self.has_ended = False
+        self.crowded = False
         self.away_since = 0.0
         self.written_at = time.monotonic()
         self.thread = threading.Thread(target=self._run, name="llm-ledger", daemon=True)
@@ -180,6 +204,7 @@ class _Writer:
             asked, events, going = self._collect()
             self.busy = True
             settlements = self._pile()
+            self.crowded = len(asked) >= CROWD
             if asked or settlements or self.owed:
                 self._write(asked, [*self.owed, *settlements])
             self.busy = False
@@ -195,13 +220,13 @@ class _Writer:
             work = self._first()
             while True:
                 match work:
-                    case _Asked():
-                        asked.append(work)
+                    case list():
+                        asked += work
                     case threading.Event():
                         events.append(work)
                     case None:
                         return asked, events, False
-                if len(asked) == pen.ROWS_MAX:
+                if len(asked) > pen.ROWS_MAX - _TAKEN_AT_ONCE:
                     break
                 work = self.work.get_nowait()
         return asked, events, True
@@ -321,6 +346,7 @@ def _forget_after_fork() -> None:
     global _current, _lock
     _current = None
     _lock = threading.Lock()
+    _gathering.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
