@@ -1,0 +1,55 @@
+"""All queries to all services at once; what fails is told, and the rest counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from agents.search.merging import Ranking, Result, merged
+from llm_credentials.providers import EgressBlocked
+from llm_credentials.providers.search import QUERY_MAX, Hit, SearchFailed
+
+MAX_QUERIES: Final = 5
+HITS_EACH: Final = 10
+
+
+class Searcher(Protocol):
+    """A service that is searched: the whole of what a back end must be."""
+
+    @property
+    def label(self) -> str: ...
+
+    async def search(self, query: str, *, count: int = HITS_EACH) -> list[Hit]:
+        """The best first. Raises SearchFailed, EgressBlocked."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    results: Sequence[Result]
+    faults: Sequence[str]
+    """What went wrong, in words; empty when all answered."""
+
+
+async def search_all(searchers: Sequence[Searcher], queries: Sequence[str], *, count: int = HITS_EACH) -> Found:
+    """Each query at most once, of the first ``MAX_QUERIES``. Raises nothing: ``faults`` says what did not work."""
+    asked = list(dict.fromkeys(" ".join(query.split())[:QUERY_MAX] for query in queries if query.strip()))[:MAX_QUERIES]
+    pairs = [(searcher, query) for query in asked for searcher in searchers]
+    answers = await asyncio.gather(*(_hits(searcher, query) for searcher, query in pairs))
+    rankings = [
+        Ranking(service=searcher.label, query=query, hits=hits)
+        for (searcher, query), (hits, _) in zip(pairs, answers, strict=True)
+    ]
+    faults = dict.fromkeys(fault for _, fault in answers if fault)
+    return Found(results=merged(rankings, count=count), faults=tuple(faults))
+
+
+async def _hits(searcher: Searcher, query: str) -> tuple[list[Hit], str]:
+    try:
+        return await searcher.search(query, count=HITS_EACH), ""
+    except SearchFailed as failed:
+        return [], str(failed)
+    except EgressBlocked:
+        return [], f"{searcher.label}: its address is not allowed on this site. Ask the operator to allow it for tools."
