@@ -28,6 +28,21 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     return argname if isinstance(val, bytes) else None
 
 
+MEETS_THE_DATABASE = {"db", "transactional_db", "live_site"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What never meets the database runs once, on SQLite."""
+    if connection.vendor == "sqlite":
+        return
+    meet = {
+        item: bool(item.get_closest_marker("django_db") or MEETS_THE_DATABASE & set(getattr(item, "fixturenames", ())))
+        for item in items
+    }
+    config.hook.pytest_deselected(items=[item for item in items if not meet[item]])
+    items[:] = [item for item in items if meet[item]]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nobody_outside() -> Iterator[None]:
     """Sockets reach this machine only; names other than localhost are unknown."""
