@@ -18,8 +18,9 @@ from hypothesis import settings as hypothesis_settings
 from project.tests import servers
 from project.tests.servers import nothing_open
 
-# A busy machine is no failure.
-hypothesis_settings.register_profile("here", deadline=None)
+# A busy machine is no failure. --hypothesis-profile=thorough looks at many more.
+hypothesis_settings.register_profile("here", deadline=None, max_examples=50)
+hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis_settings.load_profile("here")
 
 

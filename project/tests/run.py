@@ -65,7 +65,7 @@ def main() -> int:
         ensure_browser()
         # The async loop of the browser's driver lives in the main thread, where Django then refuses the database.
         unguarded = {"DJANGO_ALLOW_ASYNC_UNSAFE": "true"}
-        options = ["-q", "--no-header", "-o", "addopts=-ra --strict-markers", str(BROWSER_TESTS.relative_to(BASE_DIR))]
+        options = [*common, "-o", "addopts=-ra --strict-markers", str(BROWSER_TESTS.relative_to(BASE_DIR))]
         passes.append(Pass("Browser", options, unguarded))
     for one in passes:
         one.run()

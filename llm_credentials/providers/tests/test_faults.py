@@ -141,9 +141,7 @@ def test_table_has_every_fault() -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(ALL))
-async def test_fault_has_one_outcome_on_every_wire(
-    fault: str, sandbox: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_fault_has_one_outcome_on_every_wire(fault: str, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault.startswith("endless"):
         monkeypatch.setattr(transport, "MAX_BODY_BYTES", ENDLESS_BYTES)
     cases = [(provider, stream) for provider in PROVIDERS for stream in (False, True)]
