@@ -78,7 +78,12 @@ def outcome_words(outcome: str) -> str:
     """``RateLimited`` → "rate limited"; what kind of failure, in the words of its class."""
     if outcome in OUTCOMES:
         return _(OUTCOMES[outcome])
-    return _("".join(f" {letter.lower()}" if letter.isupper() else letter for letter in outcome).strip())
+    return _(outcome_in_words(outcome))
+
+
+def outcome_in_words(name: str) -> str:
+    """``RateLimited`` → "rate limited"."""
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
 
 
 @register.filter

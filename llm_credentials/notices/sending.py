@@ -15,6 +15,7 @@ from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
 
 from llm_credentials.audit.context import address_now, circumstances
@@ -75,6 +76,15 @@ def deliver(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> bool:
     address = facts.get("to") or getattr(user, "email", "")
     if not address:
         return False
-    subject, _, body = render_to_string(f"llm_credentials/mail/{kind.value}.txt", dict(facts)).strip().partition("\n")
+    shown = {**facts, "key": _key_words(facts)}
+    subject, _line, body = render_to_string(f"llm_credentials/mail/{kind.value}.txt", shown).strip().partition("\n")
     send_mail(f"{settings.SITE_NAME}: {subject.strip()}", body.strip() + "\n", None, [address])
     return True
+
+
+def _key_words(facts: Mapping[str, str]) -> str:
+    """The key that a mail is about, as its owner calls it."""
+    return (_("%(provider)s key “%(name)s”") if facts.get("name") else _("%(provider)s key")) % {
+        "provider": facts.get("provider", ""),
+        "name": facts.get("name", ""),
+    }

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core import mail
 from django.test import Client
 from django.utils import translation
 
+from llm_credentials.notices import Kind, deliver
 from llm_credentials.providers import registry
 from llm_credentials.tests.proofs import proven
 from project.env import BASE_DIR
@@ -113,6 +115,14 @@ def test_pages_say_nothing_that_is_not_translated(pseudo_language: None, alice: 
     pages.add_second_factor(alice)
     visit("alice with a second factor", proven(alice), [name for name in addresses if "mfa_" in name])
     assert not found, "\n".join(f"{page}: {text}" for page, texts in found.items() for text in texts)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_mails_say_nothing_that_is_not_translated(pseudo_language: None, alice: User, kind: Kind) -> None:
+    facts = {"provider": "OpenAI", "last4": "cdef", "factor": "totp", "by": "you", "through": "page"}
+    assert deliver(alice.pk, kind, facts)
+    (sent,) = mail.outbox
+    assert left_over(f"{sent.subject}\n{sent.body}", known_data()) == []
 
 
 # Texts in Python that no page of the test above happens to show

@@ -1,0 +1,47 @@
+"""Django's own command, which also collects the texts that stand in data: agents, tasks, providers, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.core.management.commands import makemessages
+
+from agents.registry import agents
+from agents.templatetags.agents import outcome_in_words
+from llm_credentials.providers import LLMError, registry
+from llm_credentials.routing import kinds
+from project.env import BASE_DIR
+
+COLLECTED = BASE_DIR / "texts_in_data.py"
+"""There while the command runs; pages show what stands in it through the filter ``translated``."""
+
+
+class Command(makemessages.Command):
+    def handle(self, *args: Any, **options: Any) -> None:
+        lines = [f"gettext({text!r})" for text in sorted(set(texts_in_data()))]
+        COLLECTED.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        try:
+            super().handle(*args, **options)
+        finally:
+            COLLECTED.unlink()
+
+
+def texts_in_data() -> Iterator[str]:
+    for agent in agents():
+        yield from (agent.title, agent.description, *agent.examples)
+    for kind in kinds.all():
+        yield kind.label
+    for spec in registry.all_specs():
+        yield from filter(None, (spec.description, spec.best_for, spec.base_url_help))
+        for option in spec.options:
+            yield from filter(None, (option.label, option.help_text))
+    yield from (LLMError.user_message, outcome_in_words(LLMError.__name__))
+    for error in _below(LLMError):
+        yield from (error.user_message, outcome_in_words(error.__name__))
+
+
+def _below(error: type[LLMError]) -> Iterator[type[LLMError]]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _below(each)
