@@ -1,17 +1,36 @@
-"""Accounts in the admin: what staff do to one is written down, by the names of what changed."""
+"""Accounts in the admin: what staff do to one is written down, by the names of what changed.
+
+What lets somebody in as somebody else (a session's key, the secret of a second factor) is shown to nobody.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allauth.account.admin import EmailAddressAdmin
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib import admin
-from django.contrib.auth.admin import UserAdmin
-from django.contrib.auth.models import User
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.db import models, transaction
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 
-from llm_credentials.admin.bases import AuditedChanges, Trace
+from llm_credentials.admin.bases import (
+    AuditedChanges,
+    AuditedConfiguration,
+    AuditedRemoval,
+    ModelAdmin,
+    ProvenChanges,
+    Trace,
+    ViewOnly,
+)
 from llm_credentials.audit import Action, note, target_of
+from llm_credentials.notices import Kind, notify
+from project.roles import ROLES
 
 if TYPE_CHECKING:
     _UserAdmin = UserAdmin[User]
@@ -19,8 +38,8 @@ else:
     _UserAdmin = UserAdmin
 
 admin.site.site_header = admin.site.site_title = f"{settings.SITE_NAME} administration"
-admin.site.index_title = "Everything of this site"
-admin.site.unregister(User)
+for _model in (User, Group, EmailAddress, Authenticator, UserSession):
+    admin.site.unregister(_model)
 
 
 @admin.register(User)
@@ -40,3 +59,84 @@ class AuditedUserAdmin(AuditedChanges, _UserAdmin):
         if request.method == "POST" and response.status_code == 302:
             note(action=Action.PASSWORD_CHANGE, subject=id)
         return response
+
+
+@admin.register(Group)
+class AuditedGroupAdmin(AuditedConfiguration, GroupAdmin):
+    """The program's own groups can be given to people, and not be changed."""
+
+    list_display = ("name", "members")
+
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[Any]:
+        groups: models.QuerySet[Any] = super().get_queryset(request).annotate(member_count=models.Count("user"))
+        return groups
+
+    @admin.display(description=_("members"), ordering="member_count")
+    def members(self, group: Any) -> int:
+        return int(group.member_count)
+
+    def has_change_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return super().has_change_permission(request, obj) and (obj is None or obj.name not in ROLES)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Group | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and (obj is None or obj.name not in ROLES)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Of many at once, where Django asks for the model's permission only."""
+        deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return deleted, counts, lacking, [*protected, *(group.name for group in objs if group.name in ROLES)]
+
+    def trace_of(self, obj: Group) -> Trace:
+        return {"action": Action.CONFIG_CHANGE, "subject": "system", "target": target_of("group", str(obj.pk))}
+
+
+@admin.register(EmailAddress)
+class AuditedEmailAddressAdmin(AuditedConfiguration, EmailAddressAdmin):  # type: ignore[misc]
+    list_select_related = ("user",)
+
+    @admin.action(description=_("Mark the selected addresses as verified"), permissions=["change"])
+    def make_verified(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        for address in queryset.filter(verified=False):
+            note(**self.trace_of(address))
+        super().make_verified(request, queryset)
+
+    def trace_of(self, obj: EmailAddress) -> Trace:
+        return {"action": Action.ACCOUNT_CHANGE, "subject": str(obj.user_id), "target": target_of("account", "email")}
+
+
+class Bearing(AuditedRemoval, ProvenChanges, ViewOnly):
+    """What lets somebody in: it can be taken away."""
+
+    list_select_related = ("user",)
+    search_fields = ("user__username", "user__email")
+
+
+@admin.register(Authenticator)
+class FactorAdmin(Bearing):
+    list_display = ("user", "type", "created_at", "last_used_at")
+    list_filter = ("type",)
+    fields = list_display
+
+    def trace_of_removal(self, obj: Authenticator) -> Trace:
+        return {"action": Action.FACTOR_REMOVE, "subject": str(obj.user_id), "target": target_of("factor", obj.type)}
+
+    def delete_model(self, request: HttpRequest, obj: Authenticator) -> None:
+        with transaction.atomic():
+            super().delete_model(request, obj)
+            notify(obj.user_id, Kind.FACTOR_REMOVED, factor=obj.type)
+
+
+class _Ending(ModelAdmin):
+    """Beneath what writes it down."""
+
+    def delete_model(self, request: HttpRequest, obj: UserSession) -> None:
+        obj.end()
+
+
+@admin.register(UserSession)
+class SessionAdmin(Bearing, _Ending):
+    list_display = ("user", "created_at", "last_seen_at", "ip", "user_agent")
+    fields = list_display
+
+    def trace_of_removal(self, obj: UserSession) -> Trace:
+        return {"action": Action.LOGOUT, "subject": str(obj.user_id), "target": target_of("session")}

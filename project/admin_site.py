@@ -1,4 +1,7 @@
-"""The admin behind the accounts pages, and behind a second factor where the site asks one of staff."""
+"""The admin behind the accounts pages, and behind a second factor where the site asks one of staff.
+
+Its start page says what needs attention, its health page how the parts of the site are doing.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,37 @@ from django.contrib import messages
 from django.contrib.admin import AdminSite
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import path
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_GET
+
+from project import attention, vitals
+from project.admin_sections import sections
 
 
 class Site(AdminSite):
+    index_title = gettext_lazy("Administration")
+
+    def get_urls(self) -> list[Any]:
+        own = [path("health/", self.admin_view(require_GET(self.health)), name="health")]
+        return [*own, *super().get_urls()]
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """All of them in the order of ``admin_sections``; of one app, Django's own page."""
+        apps: list[Any] = super().get_app_list(request, app_label)
+        return apps if app_label else sections(request, apps)
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        now = vitals.take(brief=True)
+        found = {"findings": attention.findings(request, now), "vitals": now}
+        return super().index(request, {**found, **(extra_context or {})})
+
+    def health(self, request: HttpRequest) -> HttpResponse:
+        context = {**self.each_context(request), "title": _("Health"), "vitals": vitals.take()}
+        return TemplateResponse(request, "admin/health.html", context)
+
     def has_permission(self, request: HttpRequest) -> bool:
         return super().has_permission(request) and not lacks_second_factor(request.user)
 

@@ -1,4 +1,5 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
+from django.db.models.signals import post_migrate
 
 
 class ProjectConfig(AppConfig):
@@ -7,8 +8,10 @@ class ProjectConfig(AppConfig):
 
     def ready(self) -> None:
         from llm_credentials.routing import kept
-        from project import checks, logging  # noqa: F401
+        from project import checks, logging, roles  # noqa: F401
         from project.celery import app
 
         logging.also_redact(kept.redacted)
         app.set_default()
+        # The last app to be migrated: before that, not every permission is there.
+        post_migrate.connect(roles.after_migrate, sender=apps.get_app_config("llm_credentials"))

@@ -10,7 +10,9 @@ use_settings("project.settings")
 
 from celery import Celery  # noqa: E402
 from celery.signals import (  # noqa: E402
+    after_task_publish,
     beat_embedded_init,
+    beat_init,
     heartbeat_sent,
     setup_logging,
     worker_process_init,
@@ -38,6 +40,22 @@ def end_with_the_worker(**kwargs: Any) -> None:
     from project.processes import die_with_parent, parent_id
 
     die_with_parent(parent_id())
+
+
+@beat_init.connect
+@beat_embedded_init.connect
+def note_clock(**kwargs: Any) -> None:
+    """In the clock's own process, which sends a job every few seconds and nothing else."""
+    from project.health import clock_alive
+
+    clock_alive()
+    after_task_publish.connect(_note_tick)
+
+
+def _note_tick(**kwargs: Any) -> None:
+    from project.health import clock_alive
+
+    clock_alive()
 
 
 @worker_ready.connect

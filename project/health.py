@@ -23,6 +23,11 @@ WORKER_SEEN_WITHIN_S = 10.0
 WORKERS = "keyswitch:workers"
 """Sorted set in Valkey: worker name → time of its last sign of life, in seconds since the epoch."""
 
+CLOCK = "keyswitch:clock"
+"""In Valkey: when the clock last sent a job, in seconds since the epoch."""
+CLOCK_SEEN_WITHIN_S = 60.0
+"""The schedule has a job for every 15 s."""
+
 _migrated = False
 
 
@@ -37,7 +42,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
     """503 without a usable database. Without broker or worker the pages still work: 200, but ``degraded``."""
-    database = _database()
+    database = database_state()
     broker, worker = _broker_and_worker()
     ready = database == "ok"
     parts = {"database": database, "keys": _keys() if ready else "unknown", "broker": broker, "worker": worker}
@@ -45,7 +50,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"ready": ready, "degraded": degraded, **parts}, status=200 if ready else 503)
 
 
-def _database() -> str:
+def database_state() -> str:
     global _migrated
     try:
         if not _migrated:
@@ -102,5 +107,14 @@ def worker_gone(name: str) -> None:
     try:
         with valkey() as client:
             client.zrem(WORKERS, name)
+    except (redis.RedisError, OSError):
+        pass
+
+
+def clock_alive() -> None:
+    """Note that the clock has just sent a job."""
+    try:
+        with valkey() as client:
+            client.set(CLOCK, time.time())
     except (redis.RedisError, OSError):
         pass

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import redis
 import structlog
@@ -218,6 +218,14 @@ _starting = threading.Lock()
 def _vouch(when: float) -> None:
     global _sure_at
     _sure_at = when
+
+
+def standing() -> Literal["listening", "asleep", "behind"]:
+    """Whether this process hears of changes; ``behind``: it should, and its looks at the database do not come."""
+    here = _listener
+    if here is None or not here.thread.is_alive() or not here.ready.is_set():
+        return "asleep"
+    return "listening" if time.monotonic() - _sure_at < SURE_S else "behind"
 
 
 def ensure(*, wait_s: float = 0.5) -> None:

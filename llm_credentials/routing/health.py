@@ -30,7 +30,8 @@ COOLDOWN_UNSAID_S = 5.0
 SEEN_FOR_S = 0.5
 AWAY_FOR_S = 1.0
 """How long an unreachable Valkey is not asked again."""
-_RESTING = "llm:resting"
+RESTING = "llm:resting"
+"""Sorted set in Valkey: target → until when, in seconds since the epoch."""
 _FAILED = "llm:failed:"
 _LOCAL_MAX = 10_000
 
@@ -146,7 +147,7 @@ def _refresh(targets: list[str], now: float) -> None:
     if (server := _server()) is not None:
         try:
             with server.pipeline(transaction=False) as pipe:
-                pipe.zmscore(_RESTING, targets)
+                pipe.zmscore(RESTING, targets)
                 if destinations:
                     pipe.mget([_FAILED + destination for destination in destinations])
                 answers = pipe.execute()
@@ -184,8 +185,8 @@ def _rest(target: str, seconds: float) -> None:
         return
     try:
         with server.pipeline(transaction=False) as pipe:
-            pipe.zadd(_RESTING, {target: until})
-            pipe.zremrangebyscore(_RESTING, "-inf", time.time())
+            pipe.zadd(RESTING, {target: until})
+            pipe.zremrangebyscore(RESTING, "-inf", time.time())
             pipe.execute()
     except redis.RedisError as error:
         _away(error)

@@ -179,7 +179,7 @@ ROUTES: dict[str, Rule] = {
     "api:message_create": api("POST", "agents"),
     # the admin
     **names("admin:", PUBLIC, "login"),
-    **names("admin:", STAFF, "index", "logout", "password_change", "password_change_done", "jsi18n"),
+    **names("admin:", STAFF, "index", "health", "logout", "password_change", "password_change_done", "jsi18n"),
     **names("admin:", STAFF, "view_on_site", "app_list", "?", "autocomplete"),
     **names("admin:llm_credentials_", Rule(kind=Kind.ADMIN, auditor=200), "usage", "usage_export"),
     "admin:llm_credentials_key_ring": Rule(kind=Kind.ADMIN, auditor=200),
@@ -310,7 +310,7 @@ def world(alice: User) -> World:
     return World(alice=alice, ids={name: str(value) for name, value in {**arguments, **admin_ids}.items()})
 
 
-def _path(route: Route, world: World) -> str:
+def path_of(route: Route, world: World) -> str:
     """The address with the owner's ids in it."""
     object_id = world.ids[_model_of(route) or "object_id"]
     return address(route.pattern, world.ids | {"object_id": object_id})
@@ -348,7 +348,7 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
 """By how the address of the API ends."""
 
 
-def _ask(client: Client, method: str, path: str, **headers: str) -> Any:
+def ask(client: Client, method: str, path: str, **headers: str) -> Any:
     if (method, path) == ("POST", "/api/attachments"):
         return client.post(path, {"file": SimpleUploadedFile("a.txt", b"Hello")}, headers=headers)
     if path.startswith("/api/") and method == "POST":
@@ -405,17 +405,17 @@ PAGES = _of(Kind.OWN, Kind.OWNED)
 @pytest.mark.parametrize("route", _of(Kind.PUBLIC), ids=str)
 def test_public_page_shows_nothing_of_anybody(world: World, bob: User, route: Route) -> None:
     before = world.state()
-    path = _path(route, world)
+    path = path_of(route, world)
     for who, client in (("anonymous", Client()), ("bob", proven(bob)), ("deactivated", _deactivated())):
         for method in METHODS:
-            _check_empty(_ask(client, method, path), f"{who} {method}")
+            _check_empty(ask(client, method, path), f"{who} {method}")
     assert world.state() == before
 
 
 @pytest.mark.parametrize("route", PAGES, ids=str)
 def test_page_asks_for_login(world: World, route: Route) -> None:
     """Anonymous, deactivated, or with a token, which opens no page."""
-    path = _path(route, world)
+    path = path_of(route, world)
     _, secret = services.token_create(user=world.alice)
     before = world.state()
     header = {"Authorization": f"Bearer {secret}"}
@@ -423,10 +423,10 @@ def test_page_asks_for_login(world: World, route: Route) -> None:
     for who, client, headers in callers:
         for method in METHODS:
             for htmx in ({}, {"HX-Request": "true"}):
-                response = _ask(client, method, path, **headers, **htmx)
+                response = ask(client, method, path, **headers, **htmx)
                 _check_empty(response, f"{who} {method}")
                 assert response.status_code == 405 or _is_login(response), f"{who} {method} {response.status_code}"
-        assert _is_login(_ask(client, TABLE[route.name].method, path, **headers)), who
+        assert _is_login(ask(client, TABLE[route.name].method, path, **headers)), who
     assert world.state() == before
 
 
@@ -439,19 +439,19 @@ def test_page_gives_others_nothing_of_the_owner(world: World, bob: User, staff: 
         client = proven(user)
         for method in METHODS:
             for htmx in ({}, {"HX-Request": "true"}):
-                response = _ask(client, method, _path(route, world), **htmx)
+                response = ask(client, method, path_of(route, world), **htmx)
                 _check_empty(response, f"{who} {method}")
                 if rule.kind is Kind.OWNED:
                     assert response.status_code in (404, 405), f"{who} {method} {response.status_code}"
         if rule.kind is Kind.OWNED:
-            assert _ask(client, rule.method, _path(route, world)).status_code == 404, who
+            assert ask(client, rule.method, path_of(route, world)).status_code == 404, who
     assert world.state() == before
 
 
 @pytest.mark.parametrize("route", _of(Kind.OWNED), ids=str)
 def test_owner_is_let_in(world: World, route: Route) -> None:
     """Or what is said above of others would say nothing."""
-    response = _ask(proven(world.alice), TABLE[route.name].method, _path(route, world))
+    response = ask(proven(world.alice), TABLE[route.name].method, path_of(route, world))
     assert response.status_code not in (401, 403, 404, 405)
     assert not _is_login(response)
 
@@ -461,7 +461,7 @@ def test_post_without_csrf_token_is_refused(world: World, route: Route) -> None:
     client = proven(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
-    assert _ask(client, "POST", _path(route, world)).status_code == 403
+    assert ask(client, "POST", path_of(route, world)).status_code == 403
     assert world.state() == before
 
 
@@ -489,7 +489,7 @@ def _of_a_deactivated_user() -> str:
 
 @pytest.mark.parametrize("route", _of(Kind.API, Kind.SITE_API), ids=str)
 def test_api_refuses_whoever_has_no_valid_token(world: World, route: Route) -> None:
-    path, method = _path(route, world), TABLE[route.name].method
+    path, method = path_of(route, world), TABLE[route.name].method
     _, good = services.token_create(user=world.alice)
     bad = {
         "none": {},
@@ -503,11 +503,11 @@ def test_api_refuses_whoever_has_no_valid_token(world: World, route: Route) -> N
     }
     before = world.state()
     for who, headers in bad.items():
-        response = _ask(Client(), method, path, **headers)
+        response = ask(Client(), method, path, **headers)
         _check_empty(response, who)
         assert response.status_code == 401, who
-    assert _ask(Client(), method, f"{path}?token={good}&api_key={good}").status_code == 401
-    assert _ask(_deactivated(), method, path).status_code == 401
+    assert ask(Client(), method, f"{path}?token={good}&api_key={good}").status_code == 401
+    assert ask(_deactivated(), method, path).status_code == 401
     assert world.state() == before
 
 
@@ -515,12 +515,12 @@ def test_api_refuses_whoever_has_no_valid_token(world: World, route: Route) -> N
 def test_api_wants_the_scope(world: World, route: Route) -> None:
     """A token of each scope alone; with the right one the owner is let in."""
     rule = TABLE[route.name]
-    path = _path(route, world)
+    path = path_of(route, world)
     if route.name.startswith("api:model_list"):
         path = path.replace("openai", "groq")  # of a stored key the provider would be asked
     for scope in services.ALL_SCOPES:
         _, secret = services.token_create(user=world.alice, scopes=[scope])
-        response = _ask(Client(), rule.method, path, Authorization=f"Bearer {secret}")
+        response = ask(Client(), rule.method, path, Authorization=f"Bearer {secret}")
         if scope in rule.scope.split():
             assert response.status_code not in (401, 403, 404, 405), scope
         else:
@@ -533,11 +533,11 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
     for user in (bob, _staff(), staff):
         _, secret = services.token_create(user=user)
         before = world.state()
-        path, method = _path(route, world), TABLE[route.name].method
-        _check_empty(_ask(Client(), method, path, Authorization=f"Bearer {secret}"), f"{user} token")
-        _check_empty(_ask(proven(user), method, path), f"{user} session")
+        path, method = path_of(route, world), TABLE[route.name].method
+        _check_empty(ask(Client(), method, path, Authorization=f"Bearer {secret}"), f"{user} token")
+        _check_empty(ask(proven(user), method, path), f"{user} session")
         # Whose token it is decides, whoever is logged in beside it.
-        mixed = _ask(proven(world.alice), method, path, Authorization=f"Bearer {secret}")
+        mixed = ask(proven(world.alice), method, path, Authorization=f"Bearer {secret}")
         _check_empty(mixed, f"{user} token beside the owner's session")
         assert world.state() == before
 
@@ -549,26 +549,26 @@ def test_api_wants_a_csrf_token_of_sessions(world: World, route: Route) -> None:
     client = proven(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
-    assert _ask(client, TABLE[route.name].method, _path(route, world)).status_code == 403
+    assert ask(client, TABLE[route.name].method, path_of(route, world)).status_code == 403
     assert world.state() == before
 
 
 @pytest.mark.parametrize("route", _of(Kind.SITE_API), ids=str)
 def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staff: User, route: Route) -> None:
     """By token and by session: nobody else, whatever the scope, and of auditors those who may look."""
-    rule, path = TABLE[route.name], _path(route, world)
+    rule, path = TABLE[route.name], path_of(route, world)
     for user, status in ((bob, 403), (world.alice, 403), (_staff(), 403), (_staff("llm_credentials"), rule.auditor)):
         _, secret = services.token_create(user=user, name="of who asks")
         asked = (
-            _ask(Client(), rule.method, path, Authorization=f"Bearer {secret}"),
-            _ask(proven(user), rule.method, path),
+            ask(Client(), rule.method, path, Authorization=f"Bearer {secret}"),
+            ask(proven(user), rule.method, path),
         )
         for response in asked:
             _check_empty(response, user.username)
             assert response.status_code == status, user.username
     for scope in services.ALL_SCOPES:
         _, secret = services.token_create(user=staff, scopes=[scope])
-        response = _ask(Client(), rule.method, path, Authorization=f"Bearer {secret}")
+        response = ask(Client(), rule.method, path, Authorization=f"Bearer {secret}")
         assert (response.status_code == 403) == (scope != rule.scope), scope
 
 
@@ -580,7 +580,7 @@ def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route
     before = world.state()
     for who, client in (("anonymous", Client()), ("bob", proven(bob)), ("deactivated", _deactivated())):
         for method in METHODS:
-            response = _ask(client, method, _path(route, world))
+            response = ask(client, method, path_of(route, world))
             _check_empty(response, f"{who} {method}")
             assert response.status_code in (302, 403, 405), f"{who} {method} {response.status_code}"
     assert world.state() == before
@@ -591,7 +591,7 @@ def test_admin_shows_staff_without_permission_nothing(world: World, route: Route
     client = proven(_staff())
     before = world.state()
     for method in METHODS:
-        response = _ask(client, method, _path(route, world))
+        response = ask(client, method, path_of(route, world))
         _check_empty(response, method)
         if TABLE[route.name].kind is Kind.ADMIN:
             assert response.status_code in (403, 405), f"{method} {response.status_code}"
@@ -603,9 +603,9 @@ def test_admin_shows_staff_without_permission_nothing(world: World, route: Route
 def test_admin_lets_auditors_look_and_nothing_else(world: World, route: Route) -> None:
     """They see what there is, never a key, and every attempt to change something is refused."""
     client = proven(_staff("llm_credentials", "agents"))
-    rule, path = TABLE[route.name], _path(route, world)
+    rule, path = TABLE[route.name], path_of(route, world)
     before = world.state()
-    response = _ask(client, rule.method, path)
+    response = ask(client, rule.method, path)
     assert response.status_code == rule.auditor
     for secret in (KEY, SYSTEM_KEY, "v1:t1:"):
         assert secret not in _text(response)

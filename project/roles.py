@@ -1,0 +1,59 @@
+"""The two groups of staff that every site has; whoever should be one gets the group and the staff status in the admin.
+
+Their permissions are the program's and are set anew by each migration, so a new page is theirs from its first day; for
+another mixture make another group. Nobody's permissions open a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.contrib.auth.models import Group, Permission
+from django.db.models import Q
+
+AUDITORS: Final = "Auditors"
+OPERATORS: Final = "Operators"
+ROLES: Final = (AUDITORS, OPERATORS)
+
+_SEEN_BY_AUDITORS: Final = {
+    "agents": ("agentrun", "conversation"),
+    "auth": ("group", "user"),
+    "account": ("emailaddress",),
+    "mfa": ("authenticator",),
+    "usersessions": ("usersession",),
+    "llm_credentials": (
+        *("auditevent", "connectiontest", "egressallowance", "grouppolicy", "llmsettings", "personalaccesstoken"),
+        *("systemconfig", "systemcredential", "usagerecord", "userallowance", "usercredential"),
+    ),
+}
+_SEEN_BY_OPERATORS: Final = {
+    "agents": ("agentrun",),
+    "auth": ("group", "user"),
+    "llm_credentials": ("connectiontest", "llmsettings", "personalaccesstoken", "usagerecord", "usercredential"),
+}
+_RUN_BY_OPERATORS: Final = ("egressallowance", "grouppolicy", "systemconfig", "systemcredential", "userallowance")
+"""Of these, everything."""
+OPERATE: Final = "llm_credentials.change_usercredential"
+"""To have a user's key tested, turned off or entered again. Nobody's permission changes the key itself."""
+
+
+def after_migrate(using: str, **kwargs: Any) -> None:
+    """Permissions are made after each migration, app by app: this comes after the last one."""
+    for name, wanted in ((AUDITORS, _seen(_SEEN_BY_AUDITORS)), (OPERATORS, _of_operators())):
+        group, _created = Group.objects.using(using).get_or_create(name=name)
+        permissions = set(Permission.objects.using(using).filter(wanted).values_list("pk", flat=True))
+        if permissions != set(group.permissions.values_list("pk", flat=True)):
+            group.permissions.set(permissions)
+
+
+def _of_operators() -> Q:
+    ours = Q(content_type__app_label="llm_credentials")
+    run = ours & Q(content_type__model__in=_RUN_BY_OPERATORS)
+    return _seen(_SEEN_BY_OPERATORS) | run | (ours & Q(codename=OPERATE.partition(".")[2]))
+
+
+def _seen(models: dict[str, tuple[str, ...]]) -> Q:
+    wanted = Q()
+    for app, names in models.items():
+        wanted |= Q(content_type__app_label=app, codename__in=[f"view_{name}" for name in names])
+    return wanted
