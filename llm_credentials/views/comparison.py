@@ -89,11 +89,11 @@ def _told(row: Row) -> dict[str, Any]:
         "row": row,
         "abilities": [_(ABILITY_LABELS[name]) for name in row.abilities],
         "speed": _(SPEED_LABELS[row.facts.speed]),
-        "context": _tokens(row.facts.context_window),
+        "context": tokens_words(row.facts.context_window),
     }
 
 
-def _tokens(count: int | None) -> str:
+def tokens_words(count: int | None) -> str:
     """1 M, 262 K: as people speak of context windows."""
     if count is None:
         return ""

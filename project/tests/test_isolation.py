@@ -117,6 +117,7 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", OWNED, "token-confirm-revocation"),
     **names("llm_credentials:", OWNED_POST, "token-revoke"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
+    **names("llm_credentials:", OWN_POST, "key-order", "key-move"),
     **names("llm_credentials:", OWN, "usage-detail", "usage-export", "alert-settings"),
     **names("llm_credentials:", OWN_POST, "alert-settings-save", "webhook-set", "webhook-remove", "webhook-test"),
     **names("llm_credentials:", OWNED_POST, "alert-dismiss"),
