@@ -140,10 +140,11 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const asking = event.detail.elt;
   const before = turned.get(asking);
   turned.delete(asking);
-  if (before !== undefined && !event.detail.successful) asking.querySelector("[role=switch]")?.setAttribute("aria-checked", before);
+  const isDone = event.detail.successful && event.detail.xhr.status < 400;
+  if (before !== undefined && !isDone) asking.querySelector("[role=switch]")?.setAttribute("aria-checked", before);
   if (!asking.matches?.(".default-choice input")) return;
   for (const choice of document.querySelectorAll(".default-choice input")) {
-    if (event.detail.successful) choice.defaultChecked = choice.checked;
+    if (isDone) choice.defaultChecked = choice.checked;
     else choice.checked = choice.defaultChecked;
   }
 });
