@@ -41,6 +41,7 @@ from llm_credentials.models import (
     UsageRecord,
     UserAllowance,
     UserCredential,
+    Webhook,
 )
 from llm_credentials.providers import TextPart
 from llm_credentials.tests.factories import SystemCredentialFactory, UsageRecordFactory, UserCredentialFactory
@@ -156,6 +157,25 @@ ROUTES: dict[str, Rule] = {
     "api:route_list": api("GET", "read"),
     "api:provider_list": api("GET", "read"),
     "api:usage_list": api("GET", "read"),
+    "api:provider_compare": api("GET", "read"),
+    "api:alert_list": api("GET", "read"),
+    "api:alert_dismiss": api("DELETE", "credentials"),
+    "api:alert_settings_get": api("GET", "read"),
+    "api:alert_settings_change": api("PATCH", "credentials"),
+    "api:webhook_get": api("GET", "read"),
+    "api:webhook_set": api("PUT", "credentials"),
+    "api:webhook_remove": api("DELETE", "credentials"),
+    "api:webhook_test": api("POST", "credentials"),
+    "api:key_order_get": api("GET", "read"),
+    "api:key_order_set": api("PUT", "credentials"),
+    "api:removed_list": api("GET", "read"),
+    "api:credential_undo": api("POST", "credentials"),
+    "api:budget_get": api("GET", "read"),
+    "api:budget_set": api("PUT", "credentials"),
+    "api:security_get": api("GET", "read"),
+    "api:account_get": api("GET", "read credentials agents gateway"),
+    "api:account_export": api("POST", "credentials"),
+    "api:account_delete": api("DELETE", ""),
     "api:site_get": site_api("GET", "read", auditor=200),
     "api:site_completions_set": site_api("PUT", "credentials"),
     "api:site_embeddings_set": site_api("PUT", "credentials"),
@@ -266,6 +286,7 @@ def world(alice: User) -> World:
     factor = Authenticator.objects.create(user=alice, type="webauthn", data={"name": MARK, "credential": {}})
     address = EmailAddress.objects.create(user=alice, email=f"{MARK}@example.com", primary=True, verified=True)
     session = UserSession.objects.create(user=alice, session_key=MARK, ip="127.0.0.1", user_agent=MARK)
+    Webhook.objects.create(user=alice, url=f"https://{MARK}.example/hook")
     admin_ids = {
         "auth_group": Group.objects.create(name=MARK).pk,
         "account_emailaddress": address.pk,
