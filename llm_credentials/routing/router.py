@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
@@ -58,6 +58,7 @@ from llm_credentials.providers import (
     UnsupportedContent,
     Usage,
 )
+from llm_credentials.providers.messages import widened
 from llm_credentials.routing import health, kept, marks
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
@@ -378,7 +379,9 @@ class Chain:
         """The candidate's key, and the call resting on it; None if it went out of use since the call began."""
         key = candidate.key
         row = self.renewed.get(key.ref) or self.loaded.rows[key.ref]
-        right = self.call.right = replace(self.call.right, key=None if key.id is None else (key.owner, key.id))
+        right = self.call.right = Right(
+            self.call.right.user_id, None if key.id is None else (key.owner, key.id), self.call.right.token_id
+        )
         gone = self.call.reason
         if gone is None and self.loop.time() - self.looked_at >= LOOK_AGAIN_S and not kept.is_current(self.loaded):
             lost = await sync_to_async(access.lost)([right])
@@ -559,10 +562,7 @@ class Chain:
 
 
 def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
-    return RoutedResponse(
-        **{each.name: getattr(response, each.name) for each in fields(LLMResponse)},
-        receipt=receipt,
-    )
+    return widened(response, RoutedResponse, receipt=receipt)
 
 
 def _ours(error: LLMError | TimeoutError | Ended, trial: _Trial) -> LLMError:
