@@ -201,13 +201,17 @@ class Agent:
             return await self._gathered(events, paused.messages)
 
     async def stream(
-        self, prompt: str | LLMMessage, *, history: Sequence[LLMMessage] | None = None
+        self,
+        prompt: str | LLMMessage,
+        *,
+        history: Sequence[LLMMessage] | None = None,
+        spent: Spent = NOTHING_SPENT,
     ) -> AsyncGenerator[Event, None]:
-        """Events as they happen; the last is Done or Stopped. Raises LLMError.
+        """Events as they happen; the last is Done or Stopped. Raises LLMError. ``spent``: by an earlier attempt.
 
         Close it (``aclosing``) to stop: the provider's stream is closed and running tools are cancelled.
         """
-        async with aclosing(self._stream((as_message(prompt),), history or (), None, NOTHING_SPENT)) as events:
+        async with aclosing(self._stream((as_message(prompt),), history or (), None, spent)) as events:
             async for event in events:
                 yield event
 

@@ -4,6 +4,8 @@ import secrets
 import zlib
 from typing import Any
 
+from kombu import Queue
+
 from llm_credentials.providers import registry
 from project import env, logging
 from project.env import BASE_DIR
@@ -130,6 +132,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
     "interval_start": 0,
 }
+# A queue for each class of work, so that short runs do not stand behind long ones; a worker without -Q takes from all.
+CELERY_TASK_QUEUES = [Queue(name) for name in ("celery", "runs.light", "runs.normal", "runs.heavy")]
+# Of one user and class, with the workers at a time; the next go when these have ended.
+RUNS_IN_FLIGHT = env.whole("RUNS_IN_FLIGHT", default=4)
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.
@@ -138,6 +144,7 @@ CELERY_BEAT_SCHEDULE = {
     "removal-sweep": {"task": "llm_credentials.removal_sweep", "schedule": 15.0, "options": {"expires": 15}},
     "budget-watch": {"task": "llm_credentials.budget_watch", "schedule": 120.0, "options": {"expires": 120}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
+    "runs-tend": {"task": "agents.tend_runs", "schedule": 20.0, "options": {"expires": 20}},
     "changes-prune": {"task": "llm_credentials.changes_prune", "schedule": 300.0, "options": {"expires": 300}},
 }
 

@@ -21,6 +21,7 @@ OUTCOMES = {"ok": gettext_noop("answered"), "cancelled": gettext_noop("stopped")
 RUN_LOOK = {
     RunState.QUEUED: ("idle", gettext_noop("Queued")),
     RunState.RUNNING: ("active", gettext_noop("Running")),
+    RunState.WAITING: ("attention", gettext_noop("Waits for you")),
     RunState.DONE: ("valid", gettext_noop("Done")),
     RunState.FAILED: ("broken", gettext_noop("Failed")),
     RunState.CANCELLED: ("idle", gettext_noop("Cancelled")),

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents import services
+from agents import runs, services
 from agents.models import AgentRun, Conversation, MessageState, RunState, StoredMessage
 from agents.receipts import error_json
 from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
@@ -449,7 +449,7 @@ def test_run_detail_asks_again_while_it_lasts(browser: Client, alice: User) -> N
 def test_run_detail_says_when_no_worker_comes(browser: Client, alice: User) -> None:
     run = AgentRunFactory(user=alice)
     assert "No worker has taken this run yet." not in page(browser, run.get_absolute_url())
-    AgentRun.objects.update(created_at=timezone.now() - timedelta(seconds=5))
+    AgentRun.objects.update(enqueued_at=timezone.now() - timedelta(seconds=5))
     html = page(browser, run.get_absolute_url())
     assert "No worker has taken this run yet." in html
     assert "Queue it again" in html
@@ -457,7 +457,7 @@ def test_run_detail_says_when_no_worker_comes(browser: Client, alice: User) -> N
 
 def test_run_detail_says_when_its_worker_is_silent(browser: Client, alice: User) -> None:
     run = AgentRunFactory(user=alice)
-    services.run_claim(run.pk)
+    runs.run_claim(run.pk)
     AgentRun.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
     assert "has gone silent" in page(browser, run.get_absolute_url())
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from agents import services, tasks
+from agents import runs, tasks
 from agents.models import AgentRun
 from agents.registry import agents
 from agents.turns import choice_parts, choices_for
@@ -41,7 +41,7 @@ def run_create(request: UserRequest) -> HttpResponse:
     agent = request.POST.get("agent", "")
     try:
         admit_run(request.user, agent, provider, model)
-        run = services.run_create(user=request.user, agent=agent, text=text, provider=provider, model=model)
+        run = runs.run_create(user=request.user, agent=agent, text=text, provider=provider, model=model)
     except ValidationError as error:
         return _list(request, errors=texts_of(error), status=422)
     except LimitReached as limit:
@@ -49,7 +49,7 @@ def run_create(request: UserRequest) -> HttpResponse:
     try:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable as error:
-        services.run_discard(run)
+        runs.run_discard(run)
         return _list(request, errors=[error.user_message], status=503)
     return redirect(run)
 
@@ -68,7 +68,7 @@ def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
 @require_POST
 @login_required
 def run_cancel(request: UserRequest, run_id: UUID) -> HttpResponse:
-    run = services.run_cancel(user=request.user, run_id=find_run(request.user, run_id).pk)
+    run = runs.run_cancel(user=request.user, run_id=find_run(request.user, run_id).pk)
     announce_stop(run.pk)
     if request.htmx:
         return render(request, f"{DETAIL}#live", {"run": run})
@@ -86,14 +86,14 @@ def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
     except LimitReached as limit:
         return _not_now(request, limit, text=run.input)
     if is_new:
-        run = services.run_create(
+        run = runs.run_create(
             user=request.user, agent=run.agent, text=run.input, provider=run.provider, model=run.model
         )
     try:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable as error:
         if is_new:
-            services.run_discard(run)
+            runs.run_discard(run)
         return _list(request, errors=[error.user_message], text=run.input, status=503)
     return redirect(run)
 

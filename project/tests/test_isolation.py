@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import time, timedelta
 from enum import Enum
 from typing import Any
 
@@ -26,6 +26,7 @@ from django.utils import timezone
 from agents import attachments
 from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
+from agents.schedules import ScheduledRun
 from llm_credentials import services
 from llm_credentials.models import (
     Alert,
@@ -193,6 +194,11 @@ ROUTES: dict[str, Rule] = {
     "api:attachment_get": api("GET", "read agents"),
     "api:attachment_read": api("GET", "read agents"),
     "api:attachment_delete": api("DELETE", "agents"),
+    "api:run_approve": api("POST", "agents"),
+    "api:schedule_list": api("GET", "read agents"),
+    "api:schedule_create": api("POST", "agents"),
+    "api:schedule_update": api("PATCH", "agents"),
+    "api:schedule_delete": api("DELETE", "agents"),
     "api:conversation_list": api("GET", "read agents"),
     "api:conversation_create": api("POST", "agents"),
     "api:conversation_get": api("GET", "read agents"),
@@ -280,6 +286,9 @@ def world(alice: User) -> World:
     )
     TaskOverride.objects.create(user=alice, task="code", model=MARK)
     run = AgentRun.objects.create(user=alice, agent="conversation", input=MARK, state=RunState.QUEUED)
+    schedule = ScheduledRun.objects.create(
+        user=alice, agent="conversation", input=MARK, every="day", at=time(8), next_at=timezone.now()
+    )
     test = ConnectionTest.objects.create(user=alice, provider="openai", detail=MARK, state="valid")
     token, _ = services.token_create(user=alice, name=MARK)
     system = SystemCredentialFactory(key=SYSTEM_KEY)
@@ -310,6 +319,7 @@ def world(alice: User) -> World:
     arguments = {
         "conversation_id": conversation.pk,
         "message_id": message.pk,
+        "schedule_id": schedule.pk,
         "run_id": run.pk,
         "attachment_id": attachments.store_bytes(alice, f"{MARK}.txt", MARK.encode()).pk,
         "test_id": test.pk,
@@ -366,6 +376,8 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/agents/conversation/runs": {"input": "Hello"},
     "/api/conversations": {"agent": "conversation"},
     "/messages": {"text": "Hello"},
+    "/approvals": {"approvals": {}},
+    "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
 }
 """By how the address of the API ends."""
 
@@ -384,8 +396,9 @@ def ask(client: Client, method: str, path: str, **headers: str) -> Any:
         return client.post(path, json.dumps(body), content_type="application/json", headers=headers)
     send: Callable[..., Any] = getattr(client, method.lower())
     if method in ("PUT", "PATCH"):
-        named = json.dumps({"provider": "openai"} if path.startswith("/api/settings/") else {})
-        return send(path, named, content_type="application/json", headers=headers)
+        named = {"provider": "openai"} if path.startswith("/api/settings/") else {}
+        named = {"is_active": True} if path.startswith("/api/schedules/") else named
+        return send(path, json.dumps(named), content_type="application/json", headers=headers)
     return send(path, headers=headers)
 
 
