@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -43,18 +43,8 @@ if TYPE_CHECKING:
     from django import forms
     from django.contrib.auth.models import User
 
+    from agents.attachments import Attachment
     from llm_credentials.factory import RoutedClient
-
-
-class Attachment(Protocol):
-    """A file that came along; its content is opened by whoever stores it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def media_type(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +162,11 @@ class Agent:
             token=self._token,
         )
         return routed if self._purse is None else routed.with_purse(self._purse)
+
+    @classmethod
+    def has_page_first(cls) -> bool:
+        """Whether one goes to its page to use it, and not into a conversation."""
+        return bool(cls.output or cls.form or cls.takes_files)
 
     @classmethod
     def all_needs(cls) -> frozenset[str]:

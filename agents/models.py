@@ -214,6 +214,8 @@ class AgentRun(models.Model):
     input = models.TextField()
     options = models.JSONField(default=dict)
     """What was chosen beside the task, as the agent's form cleaned it."""
+    attachment_ids = models.JSONField(default=list)
+    """Of the files that go along; those that were removed meanwhile stay away."""
     max_cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
     """What the user lets it cost at most; the agent's own limit holds besides."""
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)

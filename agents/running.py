@@ -162,6 +162,7 @@ def _agent(run: AgentRun, token: PersonalAccessToken | None) -> Agent:
         model=run.model or None,
         token=token,
         options=run.options,
+        attachments=runs.files_of(run, with_content=True),
         max_cost_usd=run.max_cost_usd,
     )
 

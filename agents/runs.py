@@ -21,6 +21,7 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from agents.attachments import Attachment
 from agents.models import MAX_ATTEMPTS, AgentRun, Conversation, RunState
 from agents.receipts import site_error
 from agents.registry import get_agent
@@ -45,6 +46,7 @@ def run_create(
     text: str,
     conversation_id: UUID | None = None,
     token_id: UUID | None = None,
+    files: Sequence[Attachment] = (),
     **how: Any,
 ) -> AgentRun:
     """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``).
@@ -55,13 +57,18 @@ def run_create(
     checked = run_checked(user=user, agent=agent, text=text, **how)
     if conversation_id is not None and not Conversation.objects.for_user(user).filter(pk=conversation_id).exists():
         raise ValidationError({"conversation": [_("There is no such conversation.")]})
-    return AgentRun.objects.create(
-        user=user,
-        weight=get_agent(agent).weight,
-        conversation_id=conversation_id,
-        token_id=token_id,
-        **checked,
-    )
+    with transaction.atomic():
+        run = AgentRun.objects.create(
+            user=user,
+            weight=get_agent(agent).weight,
+            conversation_id=conversation_id,
+            token_id=token_id,
+            attachment_ids=[str(file.pk) for file in files],
+            **checked,
+        )
+        # A file that is used by nothing is removed after a while.
+        Attachment.objects.for_user(user).unused().filter(pk__in=[file.pk for file in files]).update(run=run)
+    return run
 
 
 def run_checked(
@@ -104,8 +111,16 @@ def run_again(run: AgentRun, *, token_id: UUID | None = None) -> AgentRun:
         text=run.input,
         conversation_id=run.conversation_id,
         token_id=token_id,
+        files=files_of(run),
         **{name: getattr(run, name) for name in HOW},
     )
+
+
+def files_of(run: AgentRun, *, with_content: bool = False) -> list[Attachment]:
+    """Those of its files that are still there, in their order."""
+    rows = Attachment.objects.for_user(run.user).filter(pk__in=run.attachment_ids)
+    found = {str(row.pk): row for row in (rows if with_content else rows.without_content())}
+    return [found[key] for key in run.attachment_ids if key in found]
 
 
 def cleaned_options(agent: type[Agent], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.http import Http404, HttpResponse
 from ninja import Router, Schema
 from pydantic import Field
 
-from agents import runs
+from agents import attachments, runs
 from agents.api.runs import begin
 from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out, token_id_of
 from agents.base import Agent
@@ -90,6 +90,7 @@ def run_create(
             text=payload.input,
             conversation_id=payload.conversation,
             token_id=token_id_of(request),
+            files=attachments.find(caller(request), payload.attachments),
             **payload.dict(include=set(runs.HOW)),
         )
         return 202, run_out(begin(run, is_new=True))

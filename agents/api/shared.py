@@ -43,6 +43,7 @@ class How(Said):
 
 class RunIn(How):
     input: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    attachments: list[UUID] = Field(default_factory=list, max_length=10, description="Files of yours that go along.")
     conversation: UUID | None = Field(None, description="What was said there goes along; nothing is added to it.")
 
 

@@ -104,7 +104,10 @@ ROUTES: dict[str, Rule] = {
     **names("mfa_", OWNED, "remove_webauthn", "edit_webauthn"),
     **names("", OWN, "usersessions_list"),
     # agents
-    **names("agents:", OWN, "agent-list", "conversation-list", "run-list"),
+    **names("agents:", OWN, "agent-list", "agent-detail", "conversation-list", "run-list", "schedule-list"),
+    **names("agents:", OWN_POST, "run-start", "schedule-create"),
+    **names("agents:", OWNED, "run-stream"),
+    **names("agents:", OWNED_POST, "run-approve", "schedule-switch", "schedule-delete"),
     **names("agents:", OWN_POST, "conversation-create", "run-create"),
     **names("agents:", OWNED, "conversation-detail", "run-detail", "message-stream"),
     **names("agents:", OWNED_POST, "conversation-delete", "message-create", "message-stop", "message-retry"),
