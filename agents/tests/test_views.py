@@ -56,6 +56,14 @@ def page(browser: Client, url: str, status: int = 200, **how: Any) -> str:
 
 GUARDED = [
     ("get", "agents:agent-list", ()),
+    ("get", "agents:agent-detail", ("conversation",)),
+    ("post", "agents:run-start", ("conversation",)),
+    ("post", "agents:schedule-create", ("conversation",)),
+    ("get", "agents:run-stream", (uuid4(),)),
+    ("post", "agents:run-approve", (uuid4(),)),
+    ("get", "agents:schedule-list", ()),
+    ("post", "agents:schedule-switch", (uuid4(),)),
+    ("post", "agents:schedule-delete", (uuid4(),)),
     ("get", "agents:conversation-list", ()),
     ("post", "agents:conversation-create", ("conversation",)),
     ("get", "agents:conversation-detail", (uuid4(),)),
@@ -435,7 +443,7 @@ def test_run_detail_asks_again_while_it_lasts(browser: Client, alice: User) -> N
     run = AgentRunFactory(user=alice)
     fragment = page(browser, run.get_absolute_url(), **HTMX)
     assert "<html" not in fragment
-    assert 'hx-trigger="every 1s"' in fragment
+    assert 'hx-trigger="every 5s"' in fragment
     seen = f"{run.get_absolute_url()}?seen={run.seen}"
     assert seen in fragment
     page(browser, seen, 204, **HTMX)

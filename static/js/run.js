@@ -1,4 +1,4 @@
-// A run's page follows it: the server says when there is something new to show. Without this the page asks by itself.
+// A run's page follows it: the server says when there is something new to show. Where no stream gets through, the page asks by itself.
 "use strict";
 
 let source = null;
