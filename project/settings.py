@@ -207,7 +207,7 @@ CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = env.flag("SSL_REDIRECT", default=not LOCAL)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 0 if LOCAL else env.whole("HSTS_SECONDS", default=31_536_000)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not LOCAL
 SECURE_REFERRER_POLICY = "same-origin"
@@ -299,6 +299,13 @@ LLM_RATES = {
 LLM_SYSTEM_KEYS = env.system_keys(registry.all_specs())
 env.strip_sdk_variables(registry.all_specs())
 
+# What is counted for operators: /metrics
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
+# Where the processes of one machine count together. The library that counts looks into the environment for it.
+METRICS_DIR = env.shared_metrics("METRICS_DIR")
+# Where a worker that stands alone answers for itself; 0: nowhere.
+METRICS_PORT = env.whole("METRICS_PORT", default=0)
+
 # What is written down, and what never is
 logging.know_secrets(
     prefixes=[prefix for spec in registry.all_specs() for prefix in spec.key_prefixes],
@@ -308,6 +315,7 @@ logging.know_secrets(
         *(entry.partition(":")[2] for entry in CREDENTIAL_KEYS.split(",")),
         *(keys["api_key"] or "" for keys in LLM_SYSTEM_KEYS.values()),
         EMAIL_HOST_PASSWORD,
+        METRICS_TOKEN,
     ],
 )
 LOGGING = logging.configure(

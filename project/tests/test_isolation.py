@@ -92,7 +92,7 @@ def names(prefix: str, rule: Rule, *rest: str) -> dict[str, Rule]:
 
 
 ROUTES: dict[str, Rule] = {
-    **names("", PUBLIC, "home", "healthz", "readyz", "javascript-catalog"),
+    **names("", PUBLIC, "home", "healthz", "readyz", "metrics", "javascript-catalog"),
     **names("account_", PUBLIC, "login", "logout", "inactive", "signup", "email_verification_sent", "reset_password"),
     **names("account_", PUBLIC, "confirm_login_code", "confirm_email", "reset_password_from_key_done"),
     **names("account_", PUBLIC, "reset_password_from_key", "reset_password_done"),
