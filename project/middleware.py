@@ -13,8 +13,12 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.core.exceptions import BadRequest
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.cache import patch_vary_headers
 from django.utils.decorators import sync_and_async_middleware
+from django.utils.text import compress_string
 
+LEAST_COMPRESSED = 1024
+BLUR_BYTES = 100
 REQUEST_ID = "X-Request-ID"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
@@ -84,6 +88,26 @@ def _add_security_headers(request: HttpRequest, response: HttpResponseBase) -> H
 
 SecurityHeadersMiddleware = middleware_of(nothing, _add_security_headers)
 NoNulMiddleware = middleware_of(_refuse_nul, lambda request, response: response)
+
+
+def _compress(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """Pages alone: what is streamed must not wait, files lie compressed already.
+
+    What a page reflects cannot be used to guess what else is in it: our cookies go with no request of another site
+    but a visit, tokens of forms are masked anew each time, and the length is blurred.
+    """
+    if not isinstance(response, HttpResponse) or not response.headers.get("Content-Type", "").startswith("text/html"):
+        return response
+    patch_vary_headers(response, ("Accept-Encoding",))
+    accepted = "gzip" in request.headers.get("Accept-Encoding", "")
+    if accepted and len(response.content) >= LEAST_COMPRESSED and not response.has_header("Content-Encoding"):
+        response.content = compress_string(response.content, max_random_bytes=BLUR_BYTES)
+        response.headers["Content-Encoding"] = "gzip"
+        response.headers["Content-Length"] = str(len(response.content))
+    return response
+
+
+CompressionMiddleware = middleware_of(nothing, _compress)
 
 
 def _redirect_whole_page(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:

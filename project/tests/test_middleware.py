@@ -1,3 +1,4 @@
+import gzip
 import re
 from typing import Any
 
@@ -28,6 +29,21 @@ def test_answers_keep_the_address_from_other_sites(client: Client) -> None:
     assert headers["Referrer-Policy"] == "same-origin"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
+
+
+def test_pages_come_compressed_to_whoever_can_read_that(client: Client) -> None:
+    plain = client.get("/accounts/login/")
+    packed = client.get("/accounts/login/", headers={"Accept-Encoding": "br, gzip"})
+    assert not plain.has_header("Content-Encoding") and packed.headers["Content-Encoding"] == "gzip"
+    assert b"<h1>" in gzip.decompress(packed.content) and b"<h1>" in plain.content
+    assert len(packed.content) == int(packed.headers["Content-Length"]) < len(plain.content) / 2
+    for response in (plain, packed):
+        assert "Accept-Encoding" in response.headers["Vary"]
+
+
+def test_what_is_no_page_comes_as_it_is(client: Client) -> None:
+    asked = client.get("/api/openapi.json", headers={"Accept-Encoding": "gzip"})
+    assert len(asked.content) > 1024 and not asked.has_header("Content-Encoding")
 
 
 @pytest.mark.parametrize("given", ["0af7651916cd43dd8448eb211c80319c", "trace_1.2-abc"])

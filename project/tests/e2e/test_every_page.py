@@ -1,0 +1,157 @@
+"""Every page in a real browser: accessible, light, in one piece at each width, and with a picture kept of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+from playwright.sync_api import BrowserContext, CDPSession, Page
+
+from llm_credentials.tests.proofs import proven
+from project.tests import pages
+from project.tests.e2e.conftest import PICTURES
+
+DESKTOP, PHONE = 1280, 390
+WIDTHS = (DESKTOP // 2, PHONE, 320)
+"""In CSS pixels: a wide screen at 200 %, a phone, and the narrowest that anybody has."""
+MOST_BYTES = 150 * 1024
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+PUBLIC = ("home", "account_login", "account_signup", "account_reset_password", "llm_credentials:provider-compare")
+RUN_AXE = """async (only) => {
+  const found = await axe.run(document, {
+    resultTypes: ["violations"],
+    ...(only ? { runOnly: only } : { rules: { "target-size": { enabled: true } } }),
+  });
+  return found.violations.flatMap((one) =>
+    one.nodes.slice(0, 3).map((node) => `${one.id}: ${node.target.join(" ")}: ${one.help}`));
+}"""
+LOOK_AT = """() => {
+  const wrong = [];
+  const named = (element) => element.getAttribute("aria-label") || element.getAttribute("aria-labelledby");
+  const told = (element) => element.outerHTML.slice(0, 120);
+  if (!document.documentElement.lang) wrong.push("no language");
+  if (document.title.trim().length < 5) wrong.push("no title");
+  if (!/width=device-width/.test(document.querySelector("meta[name=viewport]")?.content)) wrong.push("no viewport");
+  if (document.querySelectorAll("h1").length !== 1) wrong.push("not one h1");
+  for (const image of document.images) if (!image.width || !image.height) wrong.push(`no size: ${told(image)}`);
+  for (const region of document.querySelectorAll("[role=status], [role=log], [aria-live]:not([aria-live=off])"))
+    if (!named(region) || !region.role) wrong.push(`a live region without role or name: ${told(region)}`);
+  for (const style of document.querySelectorAll("body *")) {
+    const { animationName, animationDuration, transitionDuration } = getComputedStyle(style);
+    const longest = Math.max(...transitionDuration.split(", ").map(parseFloat));
+    const moves = animationName !== "none" && parseFloat(animationDuration) > 0.01;
+    if (moves || longest > 0.01) wrong.push(`moves for those who asked for no motion: ${told(style)}`);
+  }
+  return wrong;
+}"""
+UNSEEN_FOCUS = """() => {
+  const look = (element) => { const s = getComputedStyle(element);
+    return [s.outlineStyle, s.outlineWidth, s.outlineColor, s.boxShadow, s.backgroundColor, s.borderColor].join(); };
+  const around = (element) => [element, element.parentElement, element.nextElementSibling,
+    element.closest("label, .field, .input-group, li, details")].filter(Boolean);
+  const unseen = [];
+  for (const element of document.querySelectorAll("a[href], button, input, select, textarea, summary")) {
+    if (element.disabled || element.type === "hidden") continue;
+    if (!element.checkVisibility({ visibilityProperty: true })) continue;
+    document.activeElement?.blur();
+    const before = around(element).map(look).join("|");
+    element.focus();
+    if (document.activeElement === element && around(element).map(look).join("|") === before)
+      unseen.push(`focus is not seen: ${element.outerHTML.slice(0, 120)}`);
+  }
+  document.activeElement?.blur();
+  return unseen;
+}"""
+SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Weight:
+    """The bytes that came over the line since ``start``, as if for the first time."""
+
+    def __init__(self, context: BrowserContext, page: Page) -> None:
+        self.bytes = 0
+        session: CDPSession = context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.send("Network.setCacheDisabled", {"cacheDisabled": True})
+        session.on("Network.loadingFinished", self._add)
+
+    def _add(self, event: dict[str, Any]) -> None:
+        self.bytes += int(event["encodedDataLength"])
+
+    def start(self) -> None:
+        self.bytes = 0
+
+
+def whole_pages(client: Client, addresses: dict[str, str]) -> dict[str, str]:
+    """Asked for in another thread: this one belongs to the browser's driver."""
+
+    def is_whole(name: str) -> bool:
+        response = client.get(addresses[name])
+        return pages.is_page(response) and b"<!doctype html>" in response.content[:200]
+
+    with ThreadPoolExecutor(1) as thread:
+        wanted = thread.submit(lambda: [name for name in addresses if is_whole(name)])
+        return {name: addresses[name] for name in wanted.result()}
+
+
+def faults_of(page: Page, name: str) -> list[str]:
+    """Of the page that the browser shows; its picture is kept on the way."""
+    page.evaluate(AXE)
+    found = [*page.evaluate(RUN_AXE, None), *page.evaluate(LOOK_AT)]
+    if name.partition("-")[2] in PUBLIC and not page.locator("meta[name=description][content]").count():
+        found.append("no description")
+    page.keyboard.press("Tab")
+    found += page.evaluate(UNSEEN_FOCUS)
+    keep_picture(page, name, "light")
+    page.emulate_media(color_scheme="dark")
+    found += [f"dark: {each}" for each in page.evaluate(RUN_AXE, ["color-contrast"])]
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 844})
+        if sideways := page.evaluate(SIDEWAYS):
+            found.append(f"scrolls sideways by {sideways} px at {width} px")
+        if width == PHONE:
+            found += [f"phone, dark: {each}" for each in page.evaluate(RUN_AXE, None)]
+            keep_picture(page, name, "dark")
+            page.emulate_media(color_scheme="light")
+            found += [f"phone: {each}" for each in page.evaluate(RUN_AXE, ["color-contrast"])]
+    page.set_viewport_size({"width": DESKTOP, "height": 844})
+    return found
+
+
+def keep_picture(page: Page, name: str, scheme: str) -> None:
+    width = (page.viewport_size or {})["width"]
+    path = PICTURES / f"{name.rpartition(':')[2]}-{scheme}-{width}.png"
+    page.screenshot(path=path, full_page=True, animations="disabled")
+
+
+def test_every_page_is_accessible_light_and_in_one_piece(
+    new_context: Callable[..., BrowserContext], alice: User, live_site: str
+) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    addresses = pages.page_addresses(pages.furnish(alice))
+    anonymous = [name for name in addresses if name.startswith(("home", "account_", "mfa_login"))]
+    found: dict[str, list[str]] = {}
+    for who, client, names in (("alice", proven(alice), list(addresses)), ("nobody", Client(), anonymous)):
+        context = new_context(viewport={"width": DESKTOP, "height": 844}, reduced_motion="reduce", color_scheme="light")
+        if cookie := client.cookies.get(settings.SESSION_COOKIE_NAME):
+            context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": cookie.value, "url": live_site}])
+        page = context.new_page()
+        weight = Weight(context, page)
+        for name, path in whole_pages(client, {name: addresses[name] for name in names}).items():
+            weight.start()
+            page.goto(path, wait_until="load")
+            faults = [f"{weight.bytes // 1024} KB"] if weight.bytes > MOST_BYTES else []
+            faults += faults_of(page, f"{who}-{name}")
+            if faults:
+                found[f"{who} {name} {path}"] = faults
+    assert not found, json.dumps(found, indent=1, ensure_ascii=False)
