@@ -115,10 +115,12 @@ def test_start(
     name: str = "default",
     unsaved: Draft | None = None,
     replaces: UserCredential | None = None,
+    asked_by: AbstractBaseUser | None = None,
 ) -> ConnectionTest:
     """A queued test row. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
 
-    ``replaces``: the stored key whose place the unsaved one takes if it works (``replacement.py``).
+    ``replaces``: the stored key whose place the unsaved one takes if it works (``replacement.py``). ``asked_by``: whose
+    rate it counts for, if not its owner's.
 
     Raises ValidationError ({field: [text]}), UserCredential.DoesNotExist when there is nothing to test, TestBusy and
     TestLimited.
@@ -127,7 +129,7 @@ def test_start(
     credential = UserCredential.objects.for_user(user).filter(provider=provider, name=name).first()
     if credential is None and unsaved is None:
         raise UserCredential.DoesNotExist
-    _spend("test", user, spec)
+    _spend("test", asked_by or user, spec)
     expire_abandoned(user)
     draft = _draft(user, spec, name, credential, unsaved)
     if replaces is not None:

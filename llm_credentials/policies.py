@@ -15,6 +15,8 @@ from llm_credentials.models import GroupPolicy
 from llm_credentials.providers import ProviderSpec, registry
 from llm_credentials.routing.policy import NO_OWN_KEYS, Policy, combined
 
+OPERATE_KEYS: Final = "llm_credentials.change_usercredential"
+"""The permission to have users' keys tested, turned off or entered again; nobody's changes the key itself."""
 PATTERNS_MAX: Final = 100
 PATTERN_LENGTH_MAX: Final = 200
 _PATTERN = re.compile(r"[a-z0-9_*?]+/[\x21-\x7e]+")

@@ -11,6 +11,8 @@ from typing import Any, Final
 from django.contrib.auth.models import Group, Permission
 from django.db.models import Q
 
+from llm_credentials.policies import OPERATE_KEYS
+
 AUDITORS: Final = "Auditors"
 OPERATORS: Final = "Operators"
 ROLES: Final = (AUDITORS, OPERATORS)
@@ -33,8 +35,6 @@ _SEEN_BY_OPERATORS: Final = {
 }
 _RUN_BY_OPERATORS: Final = ("egressallowance", "grouppolicy", "systemconfig", "systemcredential", "userallowance")
 """Of these, everything."""
-OPERATE: Final = "llm_credentials.change_usercredential"
-"""To have a user's key tested, turned off or entered again. Nobody's permission changes the key itself."""
 
 
 def after_migrate(using: str, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ def after_migrate(using: str, **kwargs: Any) -> None:
 def _of_operators() -> Q:
     ours = Q(content_type__app_label="llm_credentials")
     run = ours & Q(content_type__model__in=_RUN_BY_OPERATORS)
-    return _seen(_SEEN_BY_OPERATORS) | run | (ours & Q(codename=OPERATE.partition(".")[2]))
+    return _seen(_SEEN_BY_OPERATORS) | run | (ours & Q(codename=OPERATE_KEYS.partition(".")[2]))
 
 
 def _seen(models: dict[str, tuple[str, ...]]) -> Q:

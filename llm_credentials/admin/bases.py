@@ -7,16 +7,28 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from django.contrib import admin, messages
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials import stepup
 from llm_credentials.audit import Action, note
 from llm_credentials.models.sealed import LLMCredential
+from llm_credentials.templatetags.keyswitch import ago, pill
 
 if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
 else:
     ModelAdmin = admin.ModelAdmin
 
+UNCONFIRMED = _("Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again.")
+Status = LLMCredential.Status
+_MEANINGS = {
+    Status.VALID: "valid",
+    Status.INVALID: "broken",
+    Status.NEEDS_REENTRY: "broken",
+    Status.ERROR: "attention",
+    Status.UNVERIFIED: "idle",
+}
 _KEY_COLUMNS = ("api_key", "fingerprint", "last4")
 
 
@@ -41,17 +53,32 @@ class ViewOnly(KeylessLookups):
 
 
 class MaskedKey(KeylessLookups):
-    @admin.display(description="key")
-    def masked_key(self, row: LLMCredential) -> str:
-        return row.masked or "none"
+    """How a key is shown: by what it is for, its last characters and its state."""
 
-    @admin.display(description="fingerprint")
+    list_display_links: Any = ("title",)
+
+    @admin.display(description=_("key"), ordering="provider")
+    def title(self, row: LLMCredential) -> str:
+        return str(row)
+
+    @admin.display(description=_("ends in"))
+    def masked_key(self, row: LLMCredential) -> str:
+        return row.masked or gettext("none")
+
+    @admin.display(description=_("fingerprint"))
     def short_fingerprint(self, row: LLMCredential) -> str:
         return row.fingerprint[:8]
 
-    @admin.display(description="status", ordering="status")
+    @admin.display(description=_("status"), ordering="status")
     def status_now(self, row: LLMCredential) -> str:
-        return str(row.shown_status.label)
+        status = row.shown_status
+        if not row.is_active and status in (Status.VALID, Status.UNVERIFIED):
+            return pill("idle", gettext("Turned off"))
+        return pill(_MEANINGS[status], str(status.label), row.tested_at)
+
+    @admin.display(description=_("last used"), ordering="last_used_at")
+    def last_used(self, row: LLMCredential) -> str:
+        return ago(row.last_used_at) if row.last_used_at else gettext("never")
 
 
 class ProvenChanges(ModelAdmin):
@@ -88,7 +115,9 @@ class ProvenChanges(ModelAdmin):
 
     def _ask_proof(self, request: HttpRequest) -> HttpResponse:
         if request.method == "POST":
-            text = "Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again."
+            text = _(
+                "Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again."
+            )
             self.message_user(request, text, messages.WARNING)
         return stepup.lead(request, request.get_full_path())
 

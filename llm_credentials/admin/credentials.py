@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
 
 from llm_credentials import services
 from llm_credentials.admin.bases import AuditedRemoval, MaskedKey, ProvenChanges, Trace, ViewOnly
+from llm_credentials.admin.key_actions import UserKeyActions
 from llm_credentials.audit import Action, note
 from llm_credentials.models import UserCredential
 from llm_credentials.models.sealed import LLMCredential
@@ -31,28 +37,47 @@ class RemovedKeys(AuditedRemoval, ProvenChanges):
                 notify(obj.user_id, Kind.KEY_REMOVED, **key_facts(obj))
 
 
-@admin.register(UserCredential)
-class UserCredentialAdmin(ViewOnly, RemovedKeys, MaskedKey):
-    """Staff may look and delete. They cannot redirect or use a key that is not theirs."""
+class OwnerFilter(admin.SimpleListFilter):
+    """By the kind of account, or by one owner, whom the list links to."""
 
-    list_display = (
-        "user",
-        "provider_label",
-        "name",
-        "masked_key",
-        "model",
-        "status_now",
-        "is_active",
-        "tested_at",
-        "last_used_at",
-    )
-    list_filter = ("provider", "status", "is_active")
+    title = _("key owner")
+    parameter_name = "owner"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        kinds = [("active", _("Active accounts")), ("deactivated", _("Deactivated accounts")), ("staff", _("Staff"))]
+        chosen = request.GET.get(self.parameter_name, "")
+        user = get_user_model()._default_manager.filter(pk=chosen).first() if chosen.isdecimal() else None
+        return [*([(chosen, user.get_username())] if user is not None else []), *kinds]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "active":
+                return queryset.filter(user__is_active=True)
+            case "deactivated":
+                return queryset.filter(user__is_active=False)
+            case "staff":
+                return queryset.filter(user__is_staff=True)
+            case str(owner) if owner.isdecimal() and len(owner) < 19:
+                return queryset.filter(user_id=owner)
+            case None:
+                return queryset
+            case _:
+                return queryset.none()
+
+
+@admin.register(UserCredential)
+class UserCredentialAdmin(ViewOnly, RemovedKeys, UserKeyActions, MaskedKey):
+    """Staff may look, have tested, turn off and delete. They cannot redirect or use a key that is not theirs."""
+
+    list_display = ("title", "owner", "masked_key", "model", "status_now", "last_used")
+    list_filter = ("status", "provider", OwnerFilter, "is_active")
     list_select_related = ("user",)
     search_fields = ("user__username", "user__email")
+    search_help_text = _("The name or mail address of an owner.")
     ordering = ("user", "priority", "created_at")
     fields = (
         "id",
-        "user",
+        "owner",
         "provider",
         "name",
         "masked_key",
@@ -71,6 +96,12 @@ class UserCredentialAdmin(ViewOnly, RemovedKeys, MaskedKey):
         "created_at",
         "updated_at",
     )
+
+    @admin.display(description=_("owner"), ordering="user__username")
+    def owner(self, row: UserCredential) -> str:
+        """A link to all keys of this owner."""
+        place = reverse("admin:llm_credentials_usercredential_changelist")
+        return format_html('<a href="{}?owner={}">{}</a>', place, row.user_id, row.user)
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         """Whoever looks at another's record leaves a trace of it."""

@@ -19,6 +19,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 from llm_credentials import site_settings, stepup
+from llm_credentials.admin.bases import UNCONFIRMED
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy, expire_abandoned, from_catalogue
 from llm_credentials.models import ConnectionTest
 from llm_credentials.policies import may_change_site, may_see_site
@@ -263,8 +264,7 @@ class _Pages:
             raise PermissionDenied
         if stepup.is_recent(request):
             return None
-        text = "Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again."
-        self.owner.message_user(request, text, messages.WARNING)
+        self.owner.message_user(request, UNCONFIRMED, messages.WARNING)
         return stepup.lead(request, reverse(PAGE))
 
 

@@ -17,6 +17,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from llm_credentials import keyring, rotation, services
 from llm_credentials.admin.bases import MaskedKey
 from llm_credentials.admin.credentials import RemovedKeys
+from llm_credentials.admin.key_actions import KeyActions
 from llm_credentials.models import SystemCredential, environment_credentials
 from llm_credentials.providers import provider_choices
 from llm_credentials.validation import clean_priority
@@ -81,20 +82,11 @@ class SystemCredentialForm(_CredentialForm):
 
 
 @admin.register(SystemCredential)
-class SystemCredentialAdmin(RemovedKeys, MaskedKey):
+class SystemCredentialAdmin(RemovedKeys, KeyActions, MaskedKey):
     form = SystemCredentialForm
     change_list_template = "admin/llm_credentials/systemcredential/change_list.html"
-    list_display = (
-        "provider_label",
-        "name",
-        "masked_key",
-        "model",
-        "status_now",
-        "is_active",
-        "priority",
-        "last_used_at",
-    )
-    list_filter = ("provider", "status", "is_active")
+    list_display = ("title", "masked_key", "model", "status_now", "priority", "last_used")
+    list_filter = ("status", "provider", "is_active")
     ordering = ("priority", "created_at")
     fields = (
         "provider",

@@ -14,6 +14,7 @@ class Action(models.TextChoices):
     CREDENTIAL_REPLACE = "credential.replace", _("Key replaced")
     CREDENTIAL_CHANGE = "credential.change", _("Settings of a key changed")
     CREDENTIAL_TOGGLE = "credential.toggle", _("Key turned on or off")
+    CREDENTIAL_ASK = "credential.ask", _("Owner asked to enter the key again")
     CREDENTIAL_DELETE = "credential.delete", _("Key removed")
     CREDENTIAL_RESTORE = "credential.restore", _("Removal undone")
     CREDENTIAL_DESTROY = "credential.destroy", _("Removed key destroyed")

@@ -13,6 +13,8 @@ class Kind(StrEnum):
     KEY_REPLACED = "key_replaced"
     KEY_REMOVED = "key_removed"
     KEY_RESTORED = "key_restored"
+    KEY_TURNED_OFF = "key_turned_off"
+    REENTRY_ASKED = "reentry_asked"
     ADDRESS_CHANGED = "address_changed"
     TOKEN_MADE = "token_made"  # noqa: S105  (a name)
     TOKEN_REVOKED = "token_revoked"  # noqa: S105  (a name)

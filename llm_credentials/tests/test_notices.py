@@ -71,7 +71,8 @@ def test_text_has_a_subject_of_one_line_and_says_what_to_do(alice: User, kind: K
     assert sent.subject.startswith("Keyswitch: ") and len(sent.subject) < 90
     assert "{" not in sent.subject + sent.body
     if kind.was_done_by_somebody:
-        for words in ("21 November 2026", "your account, in a browser", "203.0.113.7", "it was not", "no links"):
+        advice = "open Settings, Providers" if kind in (Kind.KEY_TURNED_OFF, Kind.REENTRY_ASKED) else "it was not"
+        for words in ("21 November 2026", "your account, in a browser", "203.0.113.7", advice, "no links"):
             assert words in sent.body, words
     else:
         assert re.search("Settings, (Providers|Usage|Alerts)", sent.body)

@@ -48,8 +48,8 @@ PAGES: dict[str, tuple[int, int]] = {
 in, and the empty choice saved)."""
 
 ACTIONS: dict[str, tuple[str, ...]] = {
-    "llm_credentials_usercredential": ("delete_selected",),
-    "llm_credentials_systemcredential": ("delete_selected",),
+    "llm_credentials_usercredential": ("retest", "turn_off", "ask_for_reentry", "delete_selected"),
+    "llm_credentials_systemcredential": ("retest", "turn_off", "delete_selected"),
     "llm_credentials_personalaccesstoken": ("revoke", "delete_selected"),
     "account_emailaddress": ("make_verified", "delete_selected"),
     "mfa_authenticator": ("delete_selected",),
@@ -136,13 +136,25 @@ def test_operators_do_not_touch_keys_tokens_and_accounts_of_people(world: World)
     client = proven(member(roles.OPERATORS))
     before = world.state()
     for model in models() - RUN:
-        for action in {*ACTIONS.get(model, ()), "delete_selected"} - set(OPERATED):
+        for action in {*ACTIONS.get(model, ()), "delete_selected"} - OPERATED:
             run(client, model, action, world)
             assert world.state() == before, f"{model} {action}"
 
 
-OPERATED: tuple[str, ...] = ()
-"""What they may all the same."""
+OPERATED = {"retest", "turn_off", "ask_for_reentry"}
+"""What they may all the same, with users' keys."""
+
+
+def test_operators_have_keys_of_people_tested_and_turned_off(world: World) -> None:
+    client = proven(member(roles.OPERATORS))
+    keys = UserCredential.objects.filter(pk=world.ids["llm_credentials_usercredential"])
+    for action in ("ask_for_reentry", "retest"):
+        run(client, "llm_credentials_usercredential", action, world)
+        assert keys.get().is_active
+    run(client, "llm_credentials_usercredential", "turn_off", world)
+    assert not keys.get().is_active
+    seen = AuditEvent.objects.filter(subject=str(world.alice.pk), actor=str(User.objects.get(username="operators").pk))
+    assert {"credential.ask", "test.start", "credential.toggle"} <= set(seen.values_list("action", flat=True))
 
 
 def test_operators_change_the_keys_of_the_site(world: World) -> None:

@@ -1,0 +1,65 @@
+"""What staff may do to a key that is somebody else's: have it tested, turn it off, ask its owner to enter it again.
+
+Nothing here opens a key for staff, changes it, or sends it anywhere but where its owner sent it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from llm_credentials import connection_tests, limits, services
+from llm_credentials.audit import Action, note
+from llm_credentials.models import ConnectionTest, SystemCredential, UserCredential
+from llm_credentials.notices import Kind, notify
+from llm_credentials.notices.keys import key_facts
+
+ASK_RATE: Final = "2/d"
+"""About one key: more mails would not say more."""
+
+
+def retest(credential: UserCredential | SystemCredential, *, by: AbstractBaseUser) -> ConnectionTest:
+    """A queued test of the stored key, in its owner's name and at the expense of ``by``'s rate.
+
+    The caller enqueues it after commit. Raises ValidationError, TestBusy and TestLimited.
+    """
+    if isinstance(credential, SystemCredential):
+        return connection_tests.site_test_start(
+            user=by, provider=credential.provider, role=credential.name, stored=credential, unsaved=None
+        )
+    return connection_tests.test_start(
+        user=credential.user, provider=credential.provider, name=credential.name, asked_by=by
+    )
+
+
+def turn_off(credential: UserCredential | SystemCredential) -> bool:
+    """Whether it was on. The owner of a user's key is told, and may turn it on again."""
+    if not credential.is_active:
+        return False
+    with transaction.atomic():
+        if isinstance(credential, SystemCredential):
+            services.system_credential_save(provider=credential.provider, name=credential.name, is_active=False)
+            return True
+        services.credential_save(
+            user=credential.user, provider=credential.provider, name=credential.name, is_active=False
+        )
+        notify(credential.user_id, Kind.KEY_TURNED_OFF, **key_facts(credential))
+    return True
+
+
+def ask_for_reentry(credential: UserCredential) -> None:
+    """By mail; the key stays as it is until its owner acts. Raises LimitReached, ValidationError."""
+    if not getattr(credential.user, "email", ""):
+        raise ValidationError(_("The owner of %(key)s has no e-mail address.") % {"key": str(credential)})
+    limits.use("reentry-mail", str(credential.pk), ASK_RATE)
+    with transaction.atomic():
+        note(
+            action=Action.CREDENTIAL_ASK,
+            subject=credential.owner_ref(),
+            target=services.credential_target(credential),
+        )
+        notify(credential.user_id, Kind.REENTRY_ASKED, **key_facts(credential))
