@@ -10,6 +10,7 @@ class AgentsConfig(AppConfig):
         from agents.attachments import Attachment
         from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
+        from agents.schedules import ScheduledRun
         from llm_credentials.audit.denials import know_owner
         from llm_credentials.wall import owned
 
@@ -20,8 +21,10 @@ class AgentsConfig(AppConfig):
         know_owner("attachment_id", lambda pk: files.filter(pk=pk).values_list("user_id", flat=True))
         messages = StoredMessage.objects.all()
         know_owner("message_id", lambda pk: messages.filter(pk=pk).values_list("conversation__user_id", flat=True))
+        know_owner("schedule_id", lambda pk: ScheduledRun.objects.filter(pk=pk).values_list("user_id", flat=True))
         leaving.register()
         owned(Conversation, by="user")
         owned(StoredMessage, by="conversation")
         owned(AgentRun, by="user")
         owned(Attachment, by="user")
+        owned(ScheduledRun, by="user")

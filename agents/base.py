@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -43,18 +43,8 @@ if TYPE_CHECKING:
     from django import forms
     from django.contrib.auth.models import User
 
+    from agents.attachments import Attachment
     from llm_credentials.factory import RoutedClient
-
-
-class Attachment(Protocol):
-    """A file that came along; its content is opened by whoever stores it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def media_type(self) -> str: ...
-    @property
-    def size_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +164,11 @@ class Agent:
         return routed if self._purse is None else routed.with_purse(self._purse)
 
     @classmethod
+    def has_page_first(cls) -> bool:
+        """Whether one goes to its page to use it, and not into a conversation."""
+        return bool(cls.output or cls.form or cls.takes_files)
+
+    @classmethod
     def all_needs(cls) -> frozenset[str]:
         """What its model must be able to do in every turn."""
         tools = {"tools"} if cls.tools or cls.tools_for is not Agent.tools_for else set()
@@ -201,13 +196,17 @@ class Agent:
             return await self._gathered(events, paused.messages)
 
     async def stream(
-        self, prompt: str | LLMMessage, *, history: Sequence[LLMMessage] | None = None
+        self,
+        prompt: str | LLMMessage,
+        *,
+        history: Sequence[LLMMessage] | None = None,
+        spent: Spent = NOTHING_SPENT,
     ) -> AsyncGenerator[Event, None]:
-        """Events as they happen; the last is Done or Stopped. Raises LLMError.
+        """Events as they happen; the last is Done or Stopped. Raises LLMError. ``spent``: by an earlier attempt.
 
         Close it (``aclosing``) to stop: the provider's stream is closed and running tools are cancelled.
         """
-        async with aclosing(self._stream((as_message(prompt),), history or (), None, NOTHING_SPENT)) as events:
+        async with aclosing(self._stream((as_message(prompt),), history or (), None, spent)) as events:
             async for event in events:
                 yield event
 

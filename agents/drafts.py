@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, assert_never
 
 from pydantic import BaseModel
@@ -24,6 +25,7 @@ from agents.loop import (
     ToolEnd,
     ToolStart,
 )
+from agents.pausing import Pause
 from agents.receipts import receipt_json, usage_json
 from llm_credentials.providers import LLMError, LLMMessage, LLMResponse, TextPart
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
@@ -47,11 +49,30 @@ class Draft:
     spent: Spent = NOTHING_SPENT
     left_behind: list[RoutedResponse] = field(default_factory=list)
     """Model calls that were ended before their end."""
+    added_before: tuple[LLMMessage, ...] = ()
+    """What earlier parts of the same run added to the conversation, before its user was asked."""
+    receipt_before: dict[str, Any] | None = None
+    spent_before_usd: Decimal = Decimal(0)
+    """What earlier parts and attempts of the same run have cost."""
     _kept_at: float = field(default_factory=time.monotonic)
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    def go_on_from(self, pause: Pause | None, *, spent_before_usd: Decimal) -> None:
+        """Begin where the user was asked, with what stood there then."""
+        self.spent_before_usd = spent_before_usd
+        if pause is None:
+            return
+        self.added_before, self.receipt_before = pause.added, pause.receipt
+        self.pieces = [f"{pause.output.rstrip()}\n\n"] if pause.output.strip() else []
+        self.steps = list(pause.steps)
+
+    @property
+    def spent_usd(self) -> Decimal:
+        known = [receipt.cost_usd for receipt in self.receipts if receipt is not None and receipt.cost_usd is not None]
+        return sum(known, self.spent_before_usd)
 
     def take(self, event: Event) -> None:
         match event:

@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.parts import dump_parts
+from agents.schedules import ScheduledRun
 from llm_credentials.leaving import exports, rows_of
 
 
@@ -26,7 +27,11 @@ def messages(user: User) -> list[dict[str, Any]]:
 
 
 def runs(user: User) -> list[dict[str, Any]]:
-    return rows_of(AgentRun.objects.for_user(user).order_by("created_at"))
+    return rows_of(AgentRun.objects.for_user(user).order_by("created_at"), without=frozenset({"paused"}))
+
+
+def schedules(user: User) -> list[dict[str, Any]]:
+    return rows_of(ScheduledRun.objects.for_user(user).order_by("created_at"))
 
 
 def files(user: User) -> list[dict[str, Any]]:
@@ -43,3 +48,4 @@ def register() -> None:
     exports("messages", messages)
     exports("runs", runs)
     exports("files", files)
+    exports("schedules", schedules)

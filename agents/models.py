@@ -14,6 +14,7 @@ from django.utils import timezone
 
 import agents.attachments  # noqa: F401 - its model, for Django to find
 from agents.fields import PartsField
+from agents.schedules import ScheduledRun
 from llm_credentials.providers import LLMMessage
 from llm_credentials.providers.messages import Role
 
@@ -150,12 +151,15 @@ class StoredMessage(models.Model):
 class RunState(models.TextChoices):
     QUEUED = "queued", "queued"
     RUNNING = "running", "running"
+    WAITING = "waiting", "waiting for you"
     DONE = "done", "done"
     FAILED = "failed", "failed"
     CANCELLED = "cancelled", "cancelled"
 
 
-OPEN_RUN_STATES = (RunState.QUEUED, RunState.RUNNING)
+OPEN_RUN_STATES = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
+MAX_ATTEMPTS = 5
+"""A run whose workers died so often is given up: it may be what kills them."""
 
 
 class AgentRunQuerySet(models.QuerySet["AgentRun"]):
@@ -174,8 +178,26 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
         return self.filter(models.Q(state=RunState.QUEUED) | abandoned)
 
     def orphaned(self) -> Self:
-        """Those that nobody works on though they have been open for a while: their message may be lost."""
-        return self.claimable().filter(created_at__lt=stale_before())
+        """Handed to the workers a while ago, and nobody works on them: their message may be lost."""
+        return self.claimable().filter(enqueued_at__lt=stale_before())
+
+    def ending_at_once(self) -> Self:
+        """Those on which nobody works now, so that nobody has to be asked to end."""
+        abandoned = models.Q(state=RunState.RUNNING, heartbeat_at__lt=stale_before())
+        return self.filter(models.Q(state__in=(RunState.QUEUED, RunState.WAITING)) | abandoned)
+
+    def in_flight(self) -> Self:
+        """Handed to the workers and not over."""
+        return self.filter(state__in=(RunState.QUEUED, RunState.RUNNING), enqueued_at__isnull=False)
+
+    def held_back(self) -> Self:
+        """Queued, but not yet handed to the workers, since others of the same user come first."""
+        return self.filter(state=RunState.QUEUED, enqueued_at=None)
+
+    def untold(self) -> Self:
+        """Over, and their user wants to hear of it and has not."""
+        wanted = models.Q(mail_when_done=True) | models.Q(webhook_when_done=True)
+        return self.filter(wanted, told_at=None, finished_at__isnull=False)
 
 
 class AgentRun(models.Model):
@@ -187,13 +209,32 @@ class AgentRun(models.Model):
     )
     provider = models.CharField(max_length=50, blank=True)
     model = models.CharField(max_length=200, blank=True)
+    weight = models.CharField(max_length=10, default="normal")
+    """Of the agent, when it was started: which queue it goes through."""
     input = models.TextField()
+    options = models.JSONField(default=dict)
+    """What was chosen beside the task, as the agent's form cleaned it."""
+    attachment_ids = models.JSONField(default=list)
+    """Of the files that go along; those that were removed meanwhile stay away."""
+    max_cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
+    """What the user lets it cost at most; the agent's own limit holds besides."""
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     output = models.TextField(blank=True)
+    result = models.JSONField(null=True, blank=True)
+    """The answer in the agent's own shape."""
+    pending = models.JSONField(null=True, blank=True)
+    """Calls that wait for the user's yes, or had it: ``[{"id", "name", "arguments", "description", "access",
+    "answer": null|true|false}]``."""
+    paused = models.TextField(blank=True, default="", editable=False)
+    """Where to go on after the user was asked; see ``agents.pausing``."""
+    calls_begun_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """When the calls that had a yes were begun: they are never begun again."""
+    spent_usd = models.DecimalField(max_digits=14, decimal_places=8, default=0, editable=False)
+    """What all attempts have cost so far, as far as it is known."""
     receipt = models.JSONField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)
     steps = models.JSONField(default=list)
-    """What has happened so far: ``{"type": "model"|"tool", …}``, oldest first."""
+    """What has happened so far: ``{"type": "model"|"tool"|"progress", …}``, oldest first."""
     attempts = models.PositiveIntegerField(default=0)
     """How often a worker began it; more than once only after a worker died."""
     claim = models.UUIDField(null=True, blank=True)
@@ -201,6 +242,14 @@ class AgentRun(models.Model):
     """Of the access token that started it; without it, or past what it allows, the run ends."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    enqueued_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """When it was last handed to the workers; None while others of the same user come first."""
+    mail_when_done = models.BooleanField(default=False)
+    webhook_when_done = models.BooleanField(default=False)
+    told_at = models.DateTimeField(null=True, blank=True, editable=False)
+    schedule = models.ForeignKey(ScheduledRun, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
+    due_at = models.DateTimeField(null=True, blank=True, editable=False)
+    """Of a scheduled run: which time of the schedule it is."""
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -209,9 +258,23 @@ class AgentRun(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["user", "-created_at"]), models.Index(fields=["state", "heartbeat_at"])]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["schedule", "due_at"], condition=models.Q(schedule__isnull=False), name="one_run_a_due_time"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"Run {self.pk}"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for its user's yes."""
+        return self.state == RunState.WAITING
+
+    @property
+    def is_held_back(self) -> bool:
+        return self.state == RunState.QUEUED and self.enqueued_at is None
 
     def get_absolute_url(self) -> str:
         return reverse("agents:run-detail", args=[self.pk])
@@ -223,12 +286,13 @@ class AgentRun(models.Model):
     @property
     def is_without_worker(self) -> bool:
         """Whether it has waited so long that no worker seems to be there."""
-        return self.state == RunState.QUEUED and timezone.now() - self.created_at > NO_WORKER_AFTER
+        handed = self.enqueued_at
+        return self.state == RunState.QUEUED and handed is not None and timezone.now() - handed > NO_WORKER_AFTER
 
     @property
     def seen(self) -> str:
         """Changes whenever its page would: what a reader who asks again has seen already."""
-        marks = (self.is_without_worker, self.is_abandoned, self.cancel_requested_at is not None)
+        marks = (self.is_without_worker, self.is_abandoned, self.cancel_requested_at is not None, self.is_held_back)
         steps = "".join(str(step.get("state", ""))[:1] for step in self.steps)
         parts = (self.state, self.attempts, len(self.output), len(self.steps), steps, *map(int, marks))
         return "-".join(map(str, parts))

@@ -55,6 +55,21 @@ def _total_cost(receipts: Iterable[Receipt]) -> str | None:
     return str(total)
 
 
+def merged_receipt(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Of the parts of a run that was interrupted to ask its user."""
+    if before is None or after is None:
+        return after or before
+    costs = [Decimal(part["cost_usd"]) for part in (before, after) if part.get("cost_usd") is not None]
+    usages = [part["usage"] for part in (before, after) if part.get("usage")]
+    merged = {**before, **after}
+    merged["attempts"] = [*before.get("attempts", ()), *after.get("attempts", ())][-MAX_ATTEMPTS:]
+    merged["steps"] = before.get("steps", 0) + after.get("steps", 0)
+    merged["usage"] = {name: add(*(usage[name] for usage in usages)) for name in usages[0]} if usages else None
+    merged["cost_usd"] = str(sum(costs, Decimal(0))) if len(costs) == 2 else None
+    merged["estimated"] = bool(before.get("estimated") or after.get("estimated"))
+    return merged
+
+
 def usage_json(usages: Iterable[Usage]) -> dict[str, int | None]:
     every = list(usages)
     names = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens")

@@ -1,4 +1,4 @@
-"""Every write to conversations, messages and runs. Invalid input raises ValidationError with ``{field: [text]}``.
+"""Every write to conversations and messages. Invalid input raises ValidationError with ``{field: [text]}``.
 
 Rows that are not the user's raise DoesNotExist, as rows that are not there do. What a model is writing belongs to one
 writer at a time: a claim, taken by a conditional update, without which nothing can be changed.
@@ -14,18 +14,12 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import F, Max
+from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from agents.models import (
-    AgentRun,
-    Conversation,
-    MessageState,
-    RunState,
-    StoredMessage,
-)
+from agents.models import Conversation, MessageState, StoredMessage
 from agents.receipts import site_error
 from agents.registry import UnknownAgent, get_agent
 from llm_credentials.factory import tripwire_for
@@ -64,8 +58,8 @@ def conversation_start(
 
     An empty one that is there already is given again.
     """
-    _check_agent(agent)
-    _check_choice(user, provider, model)
+    check_agent(agent)
+    check_route(user, provider, model)
     with transaction.atomic():
         if text is None:
             empty = Conversation.objects.for_user(user).filter(agent=agent, messages=None).recent_first().first()
@@ -100,11 +94,11 @@ def message_send(
 
     Raises ConversationBusy while another answer is open.
     """
-    text = _checked_text(text, field="text", user=user)
+    text = checked_text(text, field="text", user=user)
     with transaction.atomic():
         conversation = _locked(user, conversation_id)
         if provider is not None and model is not None:
-            _check_choice(user, provider, model)
+            check_route(user, provider, model)
             conversation.provider, conversation.model = provider, model
         messages_settle(conversation)
         if conversation.messages.open().exists():
@@ -230,112 +224,6 @@ WRITER_DIED = site_error(
 )
 
 
-# Runs
-
-
-def run_create(
-    *,
-    user: User,
-    agent: str,
-    text: str,
-    provider: str = "",
-    model: str = "",
-    conversation_id: UUID | None = None,
-    token_id: UUID | None = None,
-) -> AgentRun:
-    """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``).
-
-    ``conversation_id``: what was said there goes along. ``token_id``: of the access token on which the run rests.
-    """
-    _check_agent(agent)
-    _check_choice(user, provider, model)
-    if conversation_id is not None and not Conversation.objects.for_user(user).filter(pk=conversation_id).exists():
-        raise ValidationError({"conversation": [_("There is no such conversation.")]})
-    return AgentRun.objects.create(
-        user=user,
-        agent=agent,
-        input=_checked_text(text, field="text", user=user),
-        provider=provider,
-        model=model,
-        conversation_id=conversation_id,
-        token_id=token_id,
-    )
-
-
-def run_discard(run: AgentRun) -> None:
-    """Take back a run that could not be queued."""
-    AgentRun.objects.filter(pk=run.pk, state=RunState.QUEUED, attempts=0).delete()
-
-
-def run_cancel(*, user: User, run_id: UUID) -> AgentRun:
-    """A queued run, or one whose worker died, ends at once; a running one is asked to end."""
-    run = AgentRun.objects.for_user(user).get(pk=run_id)
-    now = timezone.now()
-    row = AgentRun.objects.filter(pk=run.pk)
-    if not row.claimable().update(state=RunState.CANCELLED, finished_at=now, cancel_requested_at=now, claim=None):
-        row.filter(state=RunState.RUNNING).update(cancel_requested_at=now)
-    run.refresh_from_db()
-    return run
-
-
-def run_claim(run_id: UUID) -> UUID | None:
-    """Become the one worker on a run that waits, or whose worker died. None if it is neither."""
-    claim = uuid.uuid4()
-    now = timezone.now()
-    taken = (
-        AgentRun.objects.filter(pk=run_id)
-        .claimable()
-        .update(
-            state=RunState.RUNNING,
-            claim=claim,
-            started_at=now,
-            heartbeat_at=now,
-            attempts=F("attempts") + 1,
-            steps=[],
-            output="",
-        )
-    )
-    return claim if taken else None
-
-
-def run_write(run_id: UUID, claim: UUID, *, output: str, steps: list[dict[str, Any]]) -> bool:
-    """Keep what has come so far. False when the claim is lost."""
-    row = AgentRun.objects.filter(pk=run_id, claim=claim, state=RunState.RUNNING)
-    return bool(row.update(output=storable(output), steps=steps, heartbeat_at=timezone.now()))
-
-
-def run_finish(
-    run_id: UUID,
-    claim: UUID,
-    *,
-    state: RunState,
-    output: str,
-    steps: list[dict[str, Any]],
-    receipt: dict[str, Any] | None = None,
-    error: dict[str, Any] | None = None,
-) -> bool:
-    """Close a run. False when the claim is lost; nothing is changed then."""
-    row = AgentRun.objects.filter(pk=run_id, claim=claim, state=RunState.RUNNING)
-    return bool(
-        row.update(
-            state=state,
-            output=storable(output),
-            steps=steps,
-            receipt=receipt,
-            error=error,
-            heartbeat_at=None,
-            finished_at=timezone.now(),
-        )
-    )
-
-
-def run_give_up(run_id: UUID, *, error: dict[str, Any]) -> None:
-    """Fail a run from outside of its worker's loop, such as when its time limit ended that."""
-    AgentRun.objects.filter(pk=run_id).open().update(
-        state=RunState.FAILED, error=error, heartbeat_at=None, finished_at=timezone.now()
-    )
-
-
 # What holds for all of them
 
 
@@ -348,7 +236,7 @@ def _text_parts(text: str) -> tuple[Part, ...]:
     return (TextPart(text=text),) if text else ()
 
 
-def _checked_text(text: str, *, field: str, user: User) -> str:
+def checked_text(text: str, *, field: str, user: User) -> str:
     text = text.replace("\x00", "").replace("\r\n", "\n").strip()
     if not text:
         raise ValidationError({field: [_("Write a message first.")]})
@@ -373,14 +261,14 @@ def _checked_text(text: str, *, field: str, user: User) -> str:
     return text
 
 
-def _check_agent(slug: str) -> None:
+def check_agent(slug: str) -> None:
     try:
         get_agent(slug)
     except UnknownAgent:
         raise ValidationError({"agent": [_("There is no such agent.")]}) from None
 
 
-def _check_choice(user: User, provider: str, model: str) -> None:
+def check_route(user: User, provider: str, model: str) -> None:
     """Whether the user has a key for it is the router's question; here only what no key could make right."""
     if model and (fault := model_id_fault(model)):
         raise ValidationError({"choice": [fault]})

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from datetime import timedelta
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import shared_task
 from celery.signals import worker_ready
+from django.conf import settings
+from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_noop
 from kombu.exceptions import OperationalError
 
-from agents import running, services
-from agents.models import STALE_AFTER, AgentRun
+from agents import running, runs, telling
+from agents.models import STALE_AFTER, AgentRun, RunState
 from agents.receipts import site_error
 from agents.running import Outcome
+from agents.schedules import ScheduledRun, schedule_start
 from llm_credentials import bridge
 from llm_credentials.wall import acting_for, open_for, owner_of
+
+SCHEDULES_A_TICK = 200
+MESSAGE_LOST_AFTER = timedelta(minutes=20)
+"""Longer than others of the same user before it may take: then its message is taken to be lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -47,21 +57,56 @@ def run_agent(self: Any, run_id: str) -> None:
             outcome = bridge.run(running.run_execute, key)
     except SoftTimeLimitExceeded:
         with acting_for(user_id):
-            services.run_give_up(key, error=TOOK_TOO_LONG)
+            runs.run_give_up(key, error=TOOK_TOO_LONG)
+        outcome = Outcome.ENDED
+    if outcome is Outcome.ENDED:
+        with acting_for(user_id):
+            _after(key)
         return
     if outcome is Outcome.HELD_BY_ANOTHER:
         # Given out again while its worker seemed alive: look again once a dead one would have been noticed.
         raise self.retry(countdown=STALE_AFTER.total_seconds() + 1)
 
 
+def _after(run_id: UUID) -> None:
+    """What a run that has ended sets going: the next one of its user, and word of it."""
+    run = AgentRun.objects.filter(pk=run_id).first()
+    if run is None:
+        return
+    with suppress(OperationalError, OSError):  # the clock looks after it
+        _send_next(run.user_id, run.weight)
+    telling.tell(run.pk)
+
+
 @shared_task(name="agents.resume_runs")
 def resume_runs() -> None:
-    """Queue again what a dead worker or a lost queue left behind; a run that has its message still is done once all the
-    same."""
+    """Queue again what a dead worker or a lost queue left behind, and what was held back and may go now; a run that
+    has its message still is done once all the same."""
     with open_for("queueing again what nobody works on"):
-        orphans = list(AgentRun.objects.orphaned().order_by("created_at"))
-    for run in orphans:
-        run_agent.apply_async(args=(str(run.pk),))
+        lost = list(AgentRun.objects.orphaned().order_by("created_at"))
+        held = list(AgentRun.objects.held_back().order_by("user_id", "weight", "created_at"))
+        for run in lost:
+            _send(run)
+        for (user_id, weight), _runs in groupby(held, lambda run: (run.user_id, run.weight)):
+            _send_next(user_id, weight)
+
+
+@shared_task(name="agents.tend_runs")
+def tend_runs() -> None:
+    """The clock's look at runs: those of dead workers, those that were held back, those whose users heard nothing."""
+    with open_for("runs that nobody works on, and schedules that are due"):
+        lost = Q(state=RunState.RUNNING) | Q(enqueued_at__lt=timezone.now() - MESSAGE_LOST_AFTER)
+        dead = list(AgentRun.objects.orphaned().filter(lost))
+        held = list(AgentRun.objects.held_back().values_list("user_id", "weight").distinct())
+        for run in dead:
+            _send(run)
+        for user_id, weight in held:
+            _send_next(user_id, weight)
+        for schedule in ScheduledRun.objects.due().select_related("user").order_by("next_at")[:SCHEDULES_A_TICK]:
+            _start(schedule)
+        untold = list(AgentRun.objects.untold().values_list("pk", flat=True)[:100])
+        for run_id in untold:
+            telling.tell(run_id)
 
 
 @worker_ready.connect
@@ -71,9 +116,48 @@ def resume_soon(**_: Any) -> None:
         resume_runs.apply_async(countdown=STALE_AFTER.total_seconds() + 3)
 
 
-def enqueue_run(run: AgentRun) -> None:
-    """Hand a committed run to a worker. Raises QueueUnavailable."""
+def _start(schedule: ScheduledRun) -> None:
     try:
-        run_agent.apply_async(args=(str(run.pk),), retry=False)
+        run = schedule_start(schedule)
+    except Exception:
+        logger.exception("a schedule could not be started")
+        return
+    if run is not None:
+        with suppress(QueueUnavailable):  # it is held back, and looked after at the next tick
+            enqueue_run(run)
+
+
+def enqueue_run(run: AgentRun) -> None:
+    """Hand a committed run to a worker, or hold it back behind others of its user. Raises QueueUnavailable."""
+    if run.enqueued_at is None and _in_flight(run.user_id, run.weight) >= settings.RUNS_IN_FLIGHT:
+        return
+    try:
+        _send(run)
     except (OperationalError, OSError):
         raise QueueUnavailable from None
+
+
+def _send(run: AgentRun) -> None:
+    runs.run_hand_over(run, at=timezone.now())
+    try:
+        run_agent.apply_async(args=(str(run.pk),), queue=queue_of(run.weight), retry=False)
+    except (OperationalError, OSError):
+        runs.run_hand_over(run, at=None)
+        raise
+
+
+def _send_next(user_id: int, weight: str) -> None:
+    """Hand over what was held back, oldest first, as far as its user has room now."""
+    room = settings.RUNS_IN_FLIGHT - _in_flight(user_id, weight)
+    if room <= 0:
+        return
+    for run in AgentRun.objects.held_back().filter(user_id=user_id, weight=weight).order_by("created_at")[:room]:
+        _send(run)
+
+
+def _in_flight(user_id: int, weight: str) -> int:
+    return AgentRun.objects.in_flight().filter(user_id=user_id, weight=weight).count()
+
+
+def queue_of(weight: str) -> str:
+    return f"runs.{weight}"

@@ -2,12 +2,15 @@
 
 from django.urls import path
 
-from agents.views import agents, attachments, conversations, messages, runs
+from agents.views import agents, attachments, conversations, messages, runs, schedules
 
 app_name = "agents"
 
 urlpatterns = [
     path("agents/", agents.agent_list, name="agent-list"),
+    path("agents/<slug:agent>/", agents.agent_detail, name="agent-detail"),
+    path("agents/<slug:agent>/runs/", agents.run_start, name="run-start"),
+    path("agents/<slug:agent>/schedules/", agents.schedule_create, name="schedule-create"),
     path("agents/<slug:agent>/conversations/", conversations.conversation_create, name="conversation-create"),
     path("conversations/", conversations.conversation_list, name="conversation-list"),
     path("conversations/<uuid:conversation_id>/", conversations.conversation_detail, name="conversation-detail"),
@@ -22,6 +25,11 @@ urlpatterns = [
     path("runs/", runs.run_list, name="run-list"),
     path("runs/create/", runs.run_create, name="run-create"),
     path("runs/<uuid:run_id>/", runs.run_detail, name="run-detail"),
+    path("runs/<uuid:run_id>/stream/", runs.run_stream, name="run-stream"),
+    path("runs/<uuid:run_id>/approve/", runs.run_approve, name="run-approve"),
+    path("schedules/", schedules.schedule_list, name="schedule-list"),
+    path("schedules/<uuid:schedule_id>/switch/", schedules.schedule_switch, name="schedule-switch"),
+    path("schedules/<uuid:schedule_id>/delete/", schedules.schedule_delete, name="schedule-delete"),
     path("runs/<uuid:run_id>/cancel/", runs.run_cancel, name="run-cancel"),
     path("runs/<uuid:run_id>/retry/", runs.run_retry, name="run-retry"),
 ]

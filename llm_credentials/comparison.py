@@ -12,6 +12,8 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -19,7 +21,10 @@ from llm_credentials.ledger import prices
 from llm_credentials.ledger.prices import Price
 from llm_credentials.ledger.reports import Report, Span, today
 from llm_credentials.ledger.sums import Sums
+from llm_credentials.models import UserCredential
+from llm_credentials.policies import policy_of
 from llm_credentials.providers import ProviderSpec, Usage
+from llm_credentials.providers.registry import specs
 from llm_credentials.providers.spec import ModelFacts
 
 SAMPLE_DAYS: Final = 30
@@ -97,8 +102,27 @@ def own_use(user_id: Any) -> dict[tuple[str, str], Sums]:
     return {(provider, model): sums for (provider, model), sums in groups.items()}
 
 
+def rows_for(user: AbstractBaseUser | AnonymousUser) -> tuple[list[Row], Sample]:
+    """All models by what this user uses, with what the organisation forbids them; for anonymous ones a typical use."""
+    if not user.is_authenticated:
+        return rows_of(specs(), TYPICAL), TYPICAL
+    used = own_use(user.pk)
+    total = Sums.nothing()
+    for sums in used.values():
+        total.add(sums)
+    sample, policy = sample_of(total), policy_of(user)
+    rows = rows_of(
+        specs(),
+        sample,
+        measured=used,
+        with_key=set(UserCredential.objects.for_user(user).values_list("provider", flat=True)),
+        refusal=lambda spec, model: policy.refusal_of_provider(spec) or policy.refusal_of_model(spec.slug, model),
+    )
+    return rows, sample
+
+
 def rows_of(
-    specs: Iterable[ProviderSpec],
+    catalogue: Iterable[ProviderSpec],
     sample: Sample,
     *,
     measured: dict[tuple[str, str], Sums] | None = None,
@@ -108,7 +132,7 @@ def rows_of(
     """The current models of these providers. What the site only offers for trying things out is left out."""
     noon = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
     found = []
-    for spec in specs:
+    for spec in catalogue:
         if spec.site_address_setting:
             continue
         for facts in spec.models:

@@ -420,10 +420,7 @@ class RoutedClient:
         timeout_s: float | None = None,
     ) -> AsyncGenerator[P, None]:
         """The same, piece by piece, as ``stream`` does it; the last piece's response is a RoutedResponse."""
-        chain = await self._chain(needs, None, timeout_s, size, leaving)
-        async with aclosing(chain.stream(work)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return (await self._chain(needs, None, timeout_s, size, leaving)).stream(work)
 
     async def tripwire(self) -> Tripwire:
         """Finds this user's keys, and the site's, in what comes back from tools."""

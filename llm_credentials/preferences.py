@@ -267,3 +267,17 @@ def chain_order(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
             row.save(update_fields=["priority", "version", "updated_at"])
         if moved:
             note(action=Action.SETTINGS_CHANGE, subject=str(user.pk), target=target_of("settings", "order"))
+
+
+def chain_arrange(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
+    """As ``chain_order``; and where a chosen default provider stands against this order, it is chosen no longer.
+
+    Then whatever comes first is the default. Raises ValidationError.
+    """
+    with transaction.atomic():
+        chain_order(user=user, credentials=credentials)
+        chosen = LLMSettings.of(user).default_provider
+        providers = dict(UserCredential.objects.for_user(user).active().values_list("pk", "provider"))
+        others_before = [providers[pk] != chosen for pk in credentials if pk in providers]
+        if chosen and others_before != sorted(others_before):
+            settings_update(user=user, default_provider="")

@@ -83,10 +83,12 @@ async def _within(trial: Awaitable[str]) -> str:
 
 async def _streams(client: LLMClient) -> str:
     chunks = client.stream([LLMMessage.user("Reply with the word OK.")], max_tokens=16)
+    answer = NO
     async with aclosing(chunks):
-        async for _chunk in chunks:
-            return YES
-    return NO
+        # To its end: the last chunk comes only of a stream that was one.
+        async for chunk in chunks:
+            answer = YES if chunk.type == "done" else answer
+    return answer
 
 
 async def _calls_tools(client: LLMClient) -> str:

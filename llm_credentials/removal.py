@@ -57,8 +57,13 @@ class NameTaken(UndoRefused):
         )
 
 
-def remove(*, user: AbstractBaseUser, provider: str, name: str = "default") -> UserCredential:
-    """Take the key out of use and destroy it in ``UNDO_S``. Raises UserCredential.DoesNotExist."""
+def remove(
+    *, user: AbstractBaseUser, provider: str, name: str = "default", version: int | None = None
+) -> UserCredential:
+    """Take the key out of use and destroy it in ``UNDO_S``.
+
+    Raises UserCredential.DoesNotExist, and VersionConflict if it is not of this version any more.
+    """
     # A NUL is in no row, but a database may refuse to look for it.
     if "\0" in provider + name:
         raise UserCredential.DoesNotExist
@@ -68,6 +73,8 @@ def remove(*, user: AbstractBaseUser, provider: str, name: str = "default") -> U
         row = keys.select_for_update().filter(provider=provider, name=name).first()
         if row is None:
             raise UserCredential.DoesNotExist
+        if version not in (None, row.version):
+            raise services.VersionConflict
         row.removed_at = now
         UserCredential.objects.filter(pk=row.pk).update(removed_at=now, updated_at=now, version=F("version") + 1)
         user_changed(user.pk, noted=True)

@@ -37,7 +37,13 @@ from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
 from llm_credentials.policies import check_own_key, policy_of
-from llm_credentials.preferences import chain_order, settings_update, task_override_delete, task_override_set
+from llm_credentials.preferences import (
+    chain_arrange,
+    chain_order,
+    settings_update,
+    task_override_delete,
+    task_override_set,
+)
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.routing.policy import Policy
 from llm_credentials.token_limits import ALL_SCOPES, token_check
@@ -60,6 +66,7 @@ __all__ = [
     "Draft",
     "SavedCredential",
     "VersionConflict",
+    "chain_arrange",
     "chain_order",
     "changes_key",
     "credential_check",

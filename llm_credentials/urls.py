@@ -9,6 +9,7 @@ from llm_credentials.views import (
     credentials,
     live,
     models,
+    ordering,
     preferences,
     providers,
     replacement,
@@ -59,6 +60,8 @@ urlpatterns = [
         "settings/llm/tokens/<uuid:token_id>/remove/", tokens.token_confirm_revocation, name="token-confirm-revocation"
     ),
     path("settings/llm/tokens/<uuid:token_id>/revoke/", tokens.token_revoke, name="token-revoke"),
+    path("settings/llm/order/", ordering.key_order, name="key-order"),
+    path("settings/llm/order/move/", ordering.key_move, name="key-move"),
     path("settings/llm/events/", live.settings_events, name="settings-events"),
     path("settings/llm/removed/", credentials.removed_list, name="removed-list"),
     path("settings/llm/removed/<uuid:credential_id>/undo/", credentials.credential_undo, name="credential-undo"),

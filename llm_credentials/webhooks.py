@@ -26,7 +26,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 from kombu.exceptions import OperationalError
 
-from llm_credentials import bridge, egress
+from llm_credentials import bridge, egress, limits
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.fields import Unreadable
 from llm_credentials.models import Webhook, WebhookDelivery
@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 TASK: Final = "llm_credentials.webhook_delivery"
 TEST_EVENT: Final = "test"
+TEST_RATE: Final = "6/m"
 TIMEOUT_S: Final = 10.0
 AGAIN_AFTER_S: Final = (10, 60, 300, 600)
 """The pauses between attempts."""
@@ -79,6 +80,11 @@ def webhook_remove(*, user: AbstractBaseUser) -> None:
             note(action=Action.WEBHOOK_CHANGE, subject=str(user.pk), target=target, result="removed")
 
 
+def webhook_mute(*, user: AbstractBaseUser, muted: Collection[str]) -> None:
+    """Which kinds of alerts are not sent; nothing without a webhook."""
+    Webhook.objects.filter(user_id=user.pk).update(muted=sorted(muted), updated_at=timezone.now())
+
+
 def _checked(url: str) -> str:
     blocked = ""
     try:
@@ -100,7 +106,8 @@ def announce(user_id: Any, event: str, facts: Mapping[str, Any]) -> WebhookDeliv
 
 
 def webhook_test(*, user: AbstractBaseUser) -> WebhookDelivery | None:
-    """Send a message that says it is a test, also to a webhook that was switched off."""
+    """Send a message that says it is a test, also to a webhook that was switched off. Raises LimitReached."""
+    limits.use("webhook-test", str(user.pk), TEST_RATE)
     webhook = Webhook.objects.filter(user_id=user.pk).first()
     return _queue(webhook, TEST_EVENT, {}) if webhook else None
 

@@ -19,12 +19,16 @@ django = LimitedBodies(get_asgi_application(), settings.MAX_REQUEST_BYTES)
 
 from llm_credentials.gateway.app import application as gateway  # noqa: E402
 from project import collector  # noqa: E402
+from project.metrics import Measured  # noqa: E402
 
 collector.settle()
 
 
-async def application(scope: Any, receive: Any, send: Any) -> None:
+async def parts(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "http" and (scope["path"].startswith("/v1/") or scope["path"] == "/v1"):
         await gateway(scope, receive, send)
     else:
         await django(scope, receive, send)
+
+
+application = Measured(parts)

@@ -15,6 +15,7 @@ from celery.signals import (  # noqa: E402
     beat_init,
     heartbeat_sent,
     setup_logging,
+    worker_init,
     worker_process_init,
     worker_ready,
     worker_shutting_down,
@@ -64,6 +65,19 @@ def note_worker(sender: Any, **kwargs: Any) -> None:
     from project.health import worker_alive
 
     worker_alive(_name(sender))
+
+
+@worker_init.connect
+def answer_for_the_worker(**kwargs: Any) -> None:
+    """On a machine without a web process that would show what its jobs counted."""
+    from django.conf import settings
+
+    if settings.METRICS_PORT:
+        from prometheus_client import start_http_server
+
+        from project.metrics import counted
+
+        start_http_server(settings.METRICS_PORT, registry=counted())
 
 
 @worker_shutting_down.connect

@@ -219,6 +219,18 @@ def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
         _stripped[name] = os.environ.pop(name)
 
 
+def shared_metrics(name: str) -> str:
+    """The folder in which the processes of this machine count together, made if need be; empty: each counts alone."""
+    path = text(name)
+    if path:
+        try:
+            Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as problem:
+            raise ImproperlyConfigured(f"{name} must name a folder that can be made: {path}") from problem
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = path
+    return path
+
+
 def redis_addresses(url: str) -> Mapping[str, str]:
     """One server in the two spellings that its clients want: ``plain`` (redis-py, Django) and ``broker`` (Celery)."""
     if url.startswith("unix://"):

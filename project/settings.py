@@ -4,6 +4,8 @@ import secrets
 import zlib
 from typing import Any
 
+from kombu import Queue
+
 from llm_credentials.providers import registry
 from project import env, logging
 from project.env import BASE_DIR
@@ -131,6 +133,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "max_retries": 0,
     "interval_start": 0,
 }
+# A queue for each class of work, so that short runs do not stand behind long ones; a worker without -Q takes from all.
+CELERY_TASK_QUEUES = [Queue(name) for name in ("celery", "runs.light", "runs.normal", "runs.heavy")]
+# Of one user and class, with the workers at a time; the next go when these have ended.
+RUNS_IN_FLIGHT = env.whole("RUNS_IN_FLIGHT", default=4)
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.
@@ -139,6 +145,7 @@ CELERY_BEAT_SCHEDULE = {
     "removal-sweep": {"task": "llm_credentials.removal_sweep", "schedule": 15.0, "options": {"expires": 15}},
     "budget-watch": {"task": "llm_credentials.budget_watch", "schedule": 120.0, "options": {"expires": 120}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
+    "runs-tend": {"task": "agents.tend_runs", "schedule": 20.0, "options": {"expires": 20}},
     "changes-prune": {"task": "llm_credentials.changes_prune", "schedule": 300.0, "options": {"expires": 300}},
 }
 
@@ -201,7 +208,7 @@ CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_SSL_REDIRECT = env.flag("SSL_REDIRECT", default=not LOCAL)
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]
 SECURE_HSTS_SECONDS = 0 if LOCAL else env.whole("HSTS_SECONDS", default=31_536_000)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = not LOCAL
 SECURE_REFERRER_POLICY = "same-origin"
@@ -293,6 +300,13 @@ LLM_RATES = {
 LLM_SYSTEM_KEYS = env.system_keys(registry.all_specs())
 env.strip_sdk_variables(registry.all_specs())
 
+# What is counted for operators: /metrics
+METRICS_TOKEN = env.secret("METRICS_TOKEN")
+# Where the processes of one machine count together. The library that counts looks into the environment for it.
+METRICS_DIR = env.shared_metrics("METRICS_DIR")
+# Where a worker that stands alone answers for itself; 0: nowhere.
+METRICS_PORT = env.whole("METRICS_PORT", default=0)
+
 # What is written down, and what never is
 logging.know_secrets(
     prefixes=[prefix for spec in registry.all_specs() for prefix in spec.key_prefixes],
@@ -302,6 +316,7 @@ logging.know_secrets(
         *(entry.partition(":")[2] for entry in CREDENTIAL_KEYS.split(",")),
         *(keys["api_key"] or "" for keys in LLM_SYSTEM_KEYS.values()),
         EMAIL_HOST_PASSWORD,
+        METRICS_TOKEN,
     ],
 )
 LOGGING = logging.configure(

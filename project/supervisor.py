@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -79,6 +80,7 @@ class Supervisor:
         RUN_DIR.mkdir(mode=0o700, exist_ok=True)
         self._take_lock()
         self._open_port()
+        self._empty_metrics()
         self._start_valkey()
         self._start_sandbox()
         self._write_run_env()
@@ -138,6 +140,12 @@ class Supervisor:
         child = Child(name, command, log=log, env=environment, cwd=BASE_DIR, pass_fds=pass_fds)
         self.children[name] = child
         return child
+
+    def _empty_metrics(self) -> None:
+        """Counts begin with the start: the files of processes that are gone would only grow in number."""
+        metrics = RUN_DIR / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        self.extra["METRICS_DIR"] = env.text("METRICS_DIR") or str(metrics)
 
     def _start_valkey(self) -> None:
         if given := env.secret("REDIS_URL"):

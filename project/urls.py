@@ -7,7 +7,7 @@ from django.views.i18n import JavaScriptCatalog
 from agents.api import add_to
 from llm_credentials.api import api
 from llm_credentials.views import site
-from project import health
+from project import health, metrics
 
 # The API lies beneath the agents and knows nothing of them.
 add_to(api)
@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("words.js", JavaScriptCatalog.as_view(), name="javascript-catalog"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
+    path("metrics", metrics.metrics, name="metrics"),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("api/", api.urls),

@@ -8,10 +8,12 @@ from agents.api.agents import router as agents
 from agents.api.attachments import router as attachments
 from agents.api.conversations import router as conversations
 from agents.api.runs import router as runs
+from agents.api.schedules import router as schedules
 
 
 def add_to(api: NinjaAPI) -> None:
     api.add_router("/agents", agents, tags=["agents"])
     api.add_router("/runs", runs, tags=["agents"])
     api.add_router("/attachments", attachments, tags=["agents"])
+    api.add_router("/schedules", schedules, tags=["agents"])
     api.add_router("/conversations", conversations, tags=["agents"])

@@ -8,7 +8,7 @@ from django.http import Http404, HttpResponse
 from ninja import Router, Schema
 from pydantic import Field
 
-from agents import services
+from agents import attachments, runs
 from agents.api.runs import begin
 from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out, token_id_of
 from agents.base import Agent
@@ -21,6 +21,15 @@ from llm_credentials.api.idempotency import IdempotencyKey, once
 router = Router()
 
 
+class OptionOut(Schema):
+    name: str
+    label: str
+    help: str
+    required: bool
+    initial: Any
+    choices: list[str] | None = Field(description="The values that it takes; `null`: any.")
+
+
 class AgentOut(Schema):
     slug: str
     title: str
@@ -28,6 +37,7 @@ class AgentOut(Schema):
     examples: list[str]
     needs: list[str] = Field(description="What a model must be able to do.")
     weight: str
+    options: list[OptionOut] = Field(description="What may be chosen beside the task.")
 
 
 class AgentList(Schema):
@@ -44,7 +54,21 @@ def agent_list(request: ApiRequest) -> dict[str, Any]:
 
 def _agent_out(agent: type[Agent]) -> AgentOut:
     plain = {name: getattr(agent, name) for name in ("slug", "title", "description", "weight")}
-    return AgentOut(**plain, examples=list(agent.examples), needs=sorted(agent.all_needs()))
+    fields = agent.form.base_fields if agent.form else {}
+    options = [_option_out(name, field) for name, field in fields.items()]
+    return AgentOut(**plain, examples=list(agent.examples), needs=sorted(agent.all_needs()), options=options)
+
+
+def _option_out(name: str, field: Any) -> OptionOut:
+    choices = getattr(field, "choices", None)
+    return OptionOut(
+        name=name,
+        label=str(field.label or name),
+        help=str(field.help_text),
+        required=field.required,
+        initial=field.initial,
+        choices=None if choices is None else [str(value) for value, _label in choices],
+    )
 
 
 @router.post("/{agent}/runs", response={202: RunOut, **WORKING}, url_name="run_create")
@@ -60,14 +84,14 @@ def run_create(
 
     def start() -> tuple[int, RunOut]:
         admit_run(caller(request), agent, payload.provider, payload.model)
-        run = services.run_create(
+        run = runs.run_create(
             user=caller(request),
             agent=agent,
             text=payload.input,
-            provider=payload.provider,
-            model=payload.model,
             conversation_id=payload.conversation,
             token_id=token_id_of(request),
+            files=attachments.find(caller(request), payload.attachments),
+            **payload.dict(include=set(runs.HOW)),
         )
         return 202, run_out(begin(run, is_new=True))
 

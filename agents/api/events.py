@@ -40,6 +40,9 @@ async def run_events(run_id: UUID, right: Right, last_event_id: str) -> AsyncGen
             steps = len(run.steps)
             yield _marked(sse("steps", {"steps": run.steps}), attempt, shown, steps)
             silent = False
+        if run.is_waiting:
+            yield sse("approval", run_out(run).model_dump(mode="json"))
+            return
         if not run.is_open:
             yield sse("error" if run.error else "done", run_out(run).model_dump(mode="json"))
             return

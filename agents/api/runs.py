@@ -7,8 +7,10 @@ from uuid import UUID
 
 from django.http import HttpResponse
 from ninja import Header, Query, Router
+from ninja.responses import Status
+from pydantic import Field
 
-from agents import services, tasks
+from agents import runs, tasks
 from agents.api.events import run_events as events_of
 from agents.api.shared import (
     EVENTS,
@@ -26,7 +28,7 @@ from agents.views.answers import admit_run, find_run
 from agents.watching import announce_stop
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, require_scope
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.streams import EventStreamResponse
@@ -67,9 +69,23 @@ def run_events(request: ApiRequest, run_id: UUID, last_event_id: LastEventId = N
 def run_cancel(request: ApiRequest, run_id: UUID) -> RunOut:
     """One that waits ends at once; one that is worked on is asked to end."""
     require_scope(request, "agents")
-    run = services.run_cancel(user=caller(request), run_id=find_run(caller(request), run_id).pk)
+    run = runs.run_cancel(user=caller(request), run_id=find_run(caller(request), run_id).pk)
     announce_stop(run.pk)
     return run_out(run)
+
+
+class ApprovalsIn(StrictSchema):
+    approvals: dict[str, bool] = Field(description="Yes or no by the `id` of each pending call; left out is a no.")
+
+
+@router.post("/{uuid:run_id}/approvals", response={202: RunOut, **WORKING}, url_name="run_approve")
+def run_approve(request: ApiRequest, run_id: UUID, payload: ApprovalsIn) -> Any:
+    """Say yes or no to the calls for which a run waits. It goes on with that, once."""
+    require_scope(request, "agents")
+    run = find_run(caller(request), run_id)
+    with in_words():
+        answered = runs.run_answer(user=caller(request), run_id=run.pk, answers=payload.approvals)
+        return Status(202, run_out(begin(answered, is_new=False)))
 
 
 @router.post("/{uuid:run_id}/retry", response={202: RunOut, **WORKING}, url_name="run_retry")
@@ -82,15 +98,7 @@ def run_retry(request: ApiRequest, run_id: UUID, response: HttpResponse, idempot
         admit_run(caller(request), run.agent, run.provider, run.model)
         if run.is_open:
             return 202, run_out(begin(run, is_new=False))
-        again = services.run_create(
-            user=caller(request),
-            agent=run.agent,
-            text=run.input,
-            provider=run.provider,
-            model=run.model,
-            conversation_id=run.conversation_id,
-            token_id=token_id_of(request),
-        )
+        again = runs.run_again(run, token_id=token_id_of(request))
         return 202, run_out(begin(again, is_new=True))
 
     with in_words():
@@ -103,6 +111,6 @@ def begin(run: AgentRun, *, is_new: bool) -> AgentRun:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable:
         if is_new:
-            services.run_discard(run)
+            runs.run_discard(run)
         raise
     return run

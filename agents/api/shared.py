@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -31,8 +32,18 @@ class Said(StrictSchema):
     model: str = Field("", max_length=200)
 
 
-class RunIn(Said):
+class How(Said):
+    """What is settled for a run beside its task, now or on a schedule."""
+
+    options: dict[str, Any] = Field(default_factory=dict, description="See `options` of the agent.")
+    max_cost_usd: Decimal | None = Field(None, gt=0, le=1000, description="It is ended before it costs more.")
+    mail_when_done: bool = False
+    webhook_when_done: bool = Field(False, description="Tells your webhook: `run_ended`.")
+
+
+class RunIn(How):
     input: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    attachments: list[UUID] = Field(default_factory=list, max_length=10, description="Files of yours that go along.")
     conversation: UUID | None = Field(None, description="What was said there goes along; nothing is added to it.")
 
 
@@ -42,15 +53,28 @@ class MessageIn(StrictSchema):
     model: str | None = Field(None, max_length=200)
 
 
+class PendingOut(Schema):
+    id: str
+    name: str
+    arguments: dict[str, Any]
+    description: str = Field(description="What the tool says of itself; of a tool of yours, its server's words.")
+    access: str
+    answer: bool | None
+
+
 class RunOut(Schema):
     id: UUID
     agent: str
     conversation: UUID | None
     provider: str
     model: str
-    state: str = Field(description="`queued`, `running`, `done`, `failed` or `cancelled`.")
+    state: str = Field(description="`queued`, `running`, `waiting` (see `pending`), `done`, `failed` or `cancelled`.")
     input: str
+    options: dict[str, Any]
+    max_cost_usd: Decimal | None
     output: str
+    result: Any = Field(description="The answer in the agent's own shape, if it has one.")
+    pending: list[PendingOut] | None = Field(description="While `waiting`: calls that are made only with your yes.")
     steps: list[dict[str, Any]] = Field(description="Calls of models and tools, oldest first.")
     receipt: dict[str, Any] | None = Field(description="Who answered, and what it took and cost.")
     error: dict[str, Any] | None
@@ -58,6 +82,7 @@ class RunOut(Schema):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    schedule: UUID | None
     events_url: str
 
 
@@ -82,10 +107,16 @@ class ConversationOut(Schema):
 
 
 def run_out(run: AgentRun) -> RunOut:
-    computed = {"conversation", "events_url"}
+    computed = {"conversation", "events_url", "schedule", "pending"}
     plain = {name: getattr(run, name) for name in RunOut.model_fields if name not in computed}
     events_url = reverse("api:run_events", kwargs={"run_id": run.pk})
-    return RunOut(**plain, conversation=run.conversation_id, events_url=events_url)
+    return RunOut(
+        **plain,
+        conversation=run.conversation_id,
+        schedule=run.schedule_id,
+        pending=[PendingOut(**call) for call in run.pending] if run.pending else None,
+        events_url=events_url,
+    )
 
 
 def message_out(message: StoredMessage) -> MessageOut:

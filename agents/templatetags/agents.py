@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import unicodedata
 from typing import Any
 
 from django import template
@@ -11,8 +13,10 @@ from django.utils.translation import gettext_noop
 
 from agents import markdown as rendering
 from agents.attachments import size_words
+from agents.forms import WEEKDAYS
 from agents.models import AgentRun, RunState
 from agents.registry import UnknownAgent, get_agent
+from agents.schedules import ScheduledRun
 from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
 
 register = template.Library()
@@ -21,6 +25,7 @@ OUTCOMES = {"ok": gettext_noop("answered"), "cancelled": gettext_noop("stopped")
 RUN_LOOK = {
     RunState.QUEUED: ("idle", gettext_noop("Queued")),
     RunState.RUNNING: ("active", gettext_noop("Running")),
+    RunState.WAITING: ("attention", gettext_noop("Waits for you")),
     RunState.DONE: ("valid", gettext_noop("Done")),
     RunState.FAILED: ("broken", gettext_noop("Failed")),
     RunState.CANCELLED: ("idle", gettext_noop("Cancelled")),
@@ -111,3 +116,20 @@ def wants_settings(error: dict[str, Any]) -> bool:
         "QuotaExhausted",
         "EgressBlocked",
     }
+
+
+@register.filter
+def argument_words(value: Any) -> str:
+    """An argument of a tool's call, whole, as a reader checks it: nothing in it is invisible or turns lines around."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return "".join(_visible(letter) for letter in text)
+
+
+def _visible(letter: str) -> str:
+    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Co", "Cs", "Cn") and letter not in "\n\t"
+    return f"\\u{ord(letter):04x}" if hidden else letter
+
+
+@register.filter
+def weekday_words(schedule: ScheduledRun) -> str:
+    return str(dict(WEEKDAYS)[schedule.weekday])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import factory
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from agents.models import AgentRun, Conversation, StoredMessage
 from llm_credentials.providers import TextPart
@@ -42,3 +43,4 @@ class AgentRunFactory(factory.django.DjangoModelFactory[AgentRun]):
     user = factory.SubFactory(UserFactory)
     agent = "conversation"
     input = "Write a haiku."
+    enqueued_at = factory.LazyFunction(timezone.now)

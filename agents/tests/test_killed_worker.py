@@ -14,7 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from agents import services, tasks
+from agents import runs, tasks
 from agents.models import AgentRun, RunState
 from agents.tests.live import SandboxJournal, sandbox_key
 from project.env import BASE_DIR
@@ -80,7 +80,7 @@ def test_run_of_a_killed_worker_is_finished_once(
     workers: Workers, alice: User, journal: SandboxJournal, killed: str
 ) -> None:
     sandbox_key(alice, model="sandbox-chat~delay=30")
-    run = services.run_create(user=alice, agent="conversation", text="count to 120")
+    run = runs.run_create(user=alice, agent="conversation", text="count to 120")
     tasks.enqueue_run(run)
     worker = workers.start()
     wait_until(lambda: has_output(run), "some output", 30)

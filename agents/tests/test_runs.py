@@ -14,7 +14,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
 
-from agents import services, tasks
+from agents import runs, tasks
 from agents.catalog.conversation import ConversationAgent
 from agents.models import AgentRun, RunState
 from agents.tests.live import SandboxJournal, sandbox_key
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 def queued(user: User, text: str = "What is 17 * 23?") -> AgentRun:
-    run = services.run_create(user=user, agent="conversation", text=text)
+    run = runs.run_create(user=user, agent="conversation", text=text)
     tasks.enqueue_run(run)
     return run
 
@@ -67,7 +67,7 @@ def test_run_shows_its_output_while_it_goes_on_and_ends_when_cancelled(
 
     wait_until(has_output, "some output")
     assert run.state == RunState.RUNNING
-    services.run_cancel(user=alice, run_id=run.pk)
+    runs.run_cancel(user=alice, run_id=run.pk)
     announce_stop(run.pk)
     journal.wait_gone(2)
     wait_for(run, RunState.CANCELLED)
@@ -108,15 +108,15 @@ def test_run_of_a_dead_worker_is_finished_once(
     celery_worker_thread: Any,
 ) -> None:
     sandbox_key(alice)
-    run = services.run_create(user=alice, agent="conversation", text="What is 17 * 23?")
-    dead = services.run_claim(run.pk)
+    run = runs.run_create(user=alice, agent="conversation", text="What is 17 * 23?")
+    dead = runs.run_claim(run.pk)
     assert dead is not None
     AgentRun.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
     for _ in range(3):  # the broker gives out again what was never acknowledged
         tasks.enqueue_run(run)
     wait_for(run, RunState.DONE)
     assert run.attempts == 2
-    assert not services.run_finish(run.pk, dead, state=RunState.FAILED, output="late", steps=[])
+    assert not runs.run_finish(run.pk, dead, state=RunState.FAILED, output="late", steps=[])
     assert len(journal.chats()) == 1
 
 
@@ -129,8 +129,8 @@ def test_run_given_out_again_too_early_is_looked_at_later(
     for module in ("agents.models", "agents.tasks"):
         monkeypatch.setattr(f"{module}.STALE_AFTER", timedelta(seconds=1))
     sandbox_key(alice)
-    run = services.run_create(user=alice, agent="conversation", text="What is 17 * 23?")
-    services.run_claim(run.pk)  # by a worker that dies right away
+    run = runs.run_create(user=alice, agent="conversation", text="What is 17 * 23?")
+    runs.run_claim(run.pk)  # by a worker that dies right away
     tasks.enqueue_run(run)
     wait_for(run, RunState.DONE)
     assert run.attempts == 2
@@ -151,7 +151,7 @@ def test_run_message_that_means_nothing_hurts_nobody(
 def test_run_message_carries_the_id_alone(alice: User, valkey_url: str) -> None:
     run = queued(alice, "my secret plan")
     with redis.Redis.from_url(valkey_url) as client:
-        (message,) = client.lrange("celery", 0, -1)
+        (message,) = client.lrange("runs.light", 0, -1)
     assert json.loads(_body(message))[0] == [str(run.pk)]
     assert b"secret plan" not in bytes(message) + _body(message)
 
@@ -161,14 +161,14 @@ def _body(message: bytes) -> bytes:
 
 
 def test_run_without_a_queue_says_so(alice: User, no_queue: None) -> None:
-    run = services.run_create(user=alice, agent="conversation", text="Hello")
+    run = runs.run_create(user=alice, agent="conversation", text="Hello")
     with pytest.raises(tasks.QueueUnavailable):
         tasks.enqueue_run(run)
 
 
 def test_run_in_a_transaction_that_is_rolled_back_never_happens(alice: User) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
-        services.run_create(user=alice, agent="conversation", text="Hello")
+        runs.run_create(user=alice, agent="conversation", text="Hello")
         raise RuntimeError
     assert not AgentRun.objects.exists()
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ValidationError
 from django.utils import timezone
 
-from agents import services
+from agents import runs, services
 from agents.models import AgentRun, Conversation, MessageState, RunState, StoredMessage
 from agents.tests.factories import AgentRunFactory, ConversationFactory
 from llm_credentials.providers import LLMMessage, TextPart, ToolCall, ToolResult
@@ -229,62 +229,62 @@ def test_message_of_another_is_as_absent_as_none(alice: User, bob: User) -> None
 
 
 def test_run_create_queues_a_run(alice: User) -> None:
-    run = services.run_create(user=alice, agent="conversation", text=" Write a haiku. ")
+    run = runs.run_create(user=alice, agent="conversation", text=" Write a haiku. ")
     assert (run.state, run.input, run.user) == (RunState.QUEUED, "Write a haiku.", alice)
 
 
 def test_run_create_refuses_what_a_message_refuses(alice: User) -> None:
-    assert "text" in errors_of(lambda: services.run_create(user=alice, agent="conversation", text=""))
-    assert "agent" in errors_of(lambda: services.run_create(user=alice, agent="nobody", text="x"))
+    assert "text" in errors_of(lambda: runs.run_create(user=alice, agent="conversation", text=""))
+    assert "agent" in errors_of(lambda: runs.run_create(user=alice, agent="nobody", text="x"))
     assert not AgentRun.objects.exists()
 
 
 def test_run_claim_is_given_once_and_again_after_a_death(alice: User) -> None:
     run = AgentRunFactory(user=alice)
-    first = services.run_claim(run.pk)
+    first = runs.run_claim(run.pk)
     assert first is not None
-    assert services.run_claim(run.pk) is None
+    assert runs.run_claim(run.pk) is None
     AgentRun.objects.update(heartbeat_at=timezone.now() - LONG_AGO)
-    second = services.run_claim(run.pk)
+    second = runs.run_claim(run.pk)
     assert second is not None
     ending: dict[str, Any] = {"state": RunState.DONE, "steps": []}
-    assert not services.run_finish(run.pk, first, output="from the dead", **ending)
-    assert services.run_finish(run.pk, second, output="alive", **ending)
+    assert not runs.run_finish(run.pk, first, output="from the dead", **ending)
+    assert runs.run_finish(run.pk, second, output="alive", **ending)
     run.refresh_from_db()
     assert (run.output, run.attempts, run.state) == ("alive", 2, RunState.DONE)
 
 
 def test_run_finish_stores_what_postgresql_refuses(alice: User) -> None:
     run = AgentRunFactory(user=alice)
-    claim = services.run_claim(run.pk)
+    claim = runs.run_claim(run.pk)
     assert claim is not None
-    assert services.run_finish(run.pk, claim, state=RunState.DONE, output="a\x00b\ud800c", steps=[])
+    assert runs.run_finish(run.pk, claim, state=RunState.DONE, output="a\x00b\ud800c", steps=[])
     run.refresh_from_db()
     assert run.output == "a\ufffdb?c"
 
 
 def test_run_cancel_ends_a_waiting_run_and_asks_a_running_one(alice: User) -> None:
     waiting, running = AgentRunFactory(user=alice), AgentRunFactory(user=alice)
-    services.run_claim(running.pk)
-    assert services.run_cancel(user=alice, run_id=waiting.pk).state == RunState.CANCELLED
-    asked = services.run_cancel(user=alice, run_id=running.pk)
+    runs.run_claim(running.pk)
+    assert runs.run_cancel(user=alice, run_id=waiting.pk).state == RunState.CANCELLED
+    asked = runs.run_cancel(user=alice, run_id=running.pk)
     assert asked.state == RunState.RUNNING
     assert asked.cancel_requested_at is not None
-    assert services.run_claim(waiting.pk) is None
+    assert runs.run_claim(waiting.pk) is None
 
 
 def test_run_cancel_ends_a_run_whose_worker_died(alice: User) -> None:
     run = AgentRunFactory(user=alice)
-    services.run_claim(run.pk)
+    runs.run_claim(run.pk)
     AgentRun.objects.update(heartbeat_at=timezone.now() - LONG_AGO)
-    assert services.run_cancel(user=alice, run_id=run.pk).state == RunState.CANCELLED
+    assert runs.run_cancel(user=alice, run_id=run.pk).state == RunState.CANCELLED
 
 
 def test_run_of_another_is_as_absent_as_none(alice: User, bob: User) -> None:
     run = AgentRunFactory(user=alice)
     for key in (run.pk, uuid4()):
         with pytest.raises(AgentRun.DoesNotExist):
-            services.run_cancel(user=bob, run_id=key)
+            runs.run_cancel(user=bob, run_id=key)
 
 
 def test_querysets_give_nobody_nothing(alice: User, bob: User) -> None:

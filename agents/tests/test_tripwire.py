@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.test import Client
 
-from agents import services
+from agents import runs, services
 from agents.loop import Done, ToolEnd, run_loop
 from agents.models import AgentRun, StoredMessage
 from agents.tests.factories import ConversationFactory
@@ -61,7 +61,7 @@ def test_message_without_script_keeps_what_was_typed(alice: User, key: Any, clie
 
 def test_run_and_first_message_with_the_own_key_are_refused(alice: User, key: Any) -> None:
     with pytest.raises(ValidationError, match="ending in 4f2a"):
-        services.run_create(user=alice, agent="conversation", text=KEY)
+        runs.run_create(user=alice, agent="conversation", text=KEY)
     with pytest.raises(ValidationError, match="ending in 4f2a"):
         services.conversation_start(user=alice, agent="conversation", text=KEY)
     assert not AgentRun.objects.exists()

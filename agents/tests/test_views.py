@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents import services
+from agents import runs, services
 from agents.models import AgentRun, Conversation, MessageState, RunState, StoredMessage
 from agents.receipts import error_json
 from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
@@ -56,6 +56,14 @@ def page(browser: Client, url: str, status: int = 200, **how: Any) -> str:
 
 GUARDED = [
     ("get", "agents:agent-list", ()),
+    ("get", "agents:agent-detail", ("conversation",)),
+    ("post", "agents:run-start", ("conversation",)),
+    ("post", "agents:schedule-create", ("conversation",)),
+    ("get", "agents:run-stream", (uuid4(),)),
+    ("post", "agents:run-approve", (uuid4(),)),
+    ("get", "agents:schedule-list", ()),
+    ("post", "agents:schedule-switch", (uuid4(),)),
+    ("post", "agents:schedule-delete", (uuid4(),)),
     ("get", "agents:conversation-list", ()),
     ("post", "agents:conversation-create", ("conversation",)),
     ("get", "agents:conversation-detail", (uuid4(),)),
@@ -435,7 +443,7 @@ def test_run_detail_asks_again_while_it_lasts(browser: Client, alice: User) -> N
     run = AgentRunFactory(user=alice)
     fragment = page(browser, run.get_absolute_url(), **HTMX)
     assert "<html" not in fragment
-    assert 'hx-trigger="every 1s"' in fragment
+    assert 'hx-trigger="every 5s"' in fragment
     seen = f"{run.get_absolute_url()}?seen={run.seen}"
     assert seen in fragment
     page(browser, seen, 204, **HTMX)
@@ -449,7 +457,7 @@ def test_run_detail_asks_again_while_it_lasts(browser: Client, alice: User) -> N
 def test_run_detail_says_when_no_worker_comes(browser: Client, alice: User) -> None:
     run = AgentRunFactory(user=alice)
     assert "No worker has taken this run yet." not in page(browser, run.get_absolute_url())
-    AgentRun.objects.update(created_at=timezone.now() - timedelta(seconds=5))
+    AgentRun.objects.update(enqueued_at=timezone.now() - timedelta(seconds=5))
     html = page(browser, run.get_absolute_url())
     assert "No worker has taken this run yet." in html
     assert "Queue it again" in html
@@ -457,7 +465,7 @@ def test_run_detail_says_when_no_worker_comes(browser: Client, alice: User) -> N
 
 def test_run_detail_says_when_its_worker_is_silent(browser: Client, alice: User) -> None:
     run = AgentRunFactory(user=alice)
-    services.run_claim(run.pk)
+    runs.run_claim(run.pk)
     AgentRun.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
     assert "has gone silent" in page(browser, run.get_absolute_url())
 

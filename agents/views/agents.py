@@ -1,19 +1,33 @@
-"""The page with the agents."""
+"""The page with the agents, and the page of each: what it does, examples, a form that starts it."""
 
 from __future__ import annotations
 
-from django.contrib.auth.decorators import login_required
-from django.http import HttpResponse
-from django.shortcuts import render
-from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET
+from typing import Any
 
-from agents.models import Conversation
-from agents.registry import agents
-from agents.views.answers import UserRequest
+from django import forms
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from agents import attachments, runs, schedules, tasks
+from agents.attachments import Attachment
+from agents.base import Agent
+from agents.forms import OPTION_PREFIX, HowForm, WhenForm, time_zones
+from agents.models import AgentRun, Conversation
+from agents.registry import UnknownAgent, agents, get_agent
+from agents.turns import choices_for
+from agents.views.answers import UserRequest, admit_run, texts_of
 from llm_credentials.factory import explain_route
+from llm_credentials.limits import LimitReached
 
 RECENT = 5
+PAGE = "agents/agent_detail.html"
 
 
 @require_GET
@@ -26,3 +40,119 @@ def agent_list(request: UserRequest) -> HttpResponse:
         "has_route": explain_route(request.user).chosen is not None,
     }
     return render(request, "agents/agent_list.html", context)
+
+
+@require_GET
+@never_cache
+@login_required
+def agent_detail(request: UserRequest, agent: str) -> HttpResponse:
+    """``?example=2`` puts the second example into the form, ``?text=…`` what was typed elsewhere."""
+    found = find_agent(agent)
+    text = request.GET.get("text", "")
+    number = request.GET.get("example", "")
+    if number.isdecimal() and 0 < int(number[:4]) <= len(found.examples):
+        text = found.examples[int(number[:4]) - 1]
+    return _page(request, found, text=text)
+
+
+@require_POST
+@login_required
+def run_start(request: UserRequest, agent: str) -> HttpResponse:
+    found, how = find_agent(agent), HowForm(request.POST)
+    options = option_form(found, request.POST)
+    files: list[Attachment] = []
+    try:
+        settled = settled_for(found, how, options)
+        files = _files(request, found)
+        admit_run(request.user, agent, settled["provider"], settled["model"])
+        run = runs.run_create(user=request.user, agent=agent, text=request.POST.get("text", ""), files=files, **settled)
+    except ValidationError as error:
+        return _page(request, found, how=how, options=options, files=files, errors=texts_of(error), status=422)
+    except LimitReached as limit:
+        words = _("Many runs were started just now. Start this one in %(seconds)s s; your text is still here.")
+        errors = [words % {"seconds": limit.retry_after_s}]
+        response = _page(request, found, how=how, options=options, files=files, errors=errors, status=429)
+        response["Retry-After"] = str(limit.retry_after_s)
+        return response
+    try:
+        tasks.enqueue_run(run)
+    except tasks.QueueUnavailable as error:
+        runs.run_discard(run)
+        errors = [_(error.user_message)]
+        return _page(request, found, how=how, options=options, files=files, errors=errors, status=503)
+    return redirect(run)
+
+
+@require_POST
+@login_required
+def schedule_create(request: UserRequest, agent: str) -> HttpResponse:
+    """From the same form: not now, but every hour, day or week."""
+    found, how, when = find_agent(agent), HowForm(request.POST), WhenForm(request.POST)
+    options = option_form(found, request.POST)
+    try:
+        settled = settled_for(found, how, options)
+        if not when.is_valid():
+            raise ValidationError(when.errors.as_data())
+        schedule = schedules.schedule_create(
+            user=request.user, agent=agent, text=request.POST.get("text", ""), **when.cleaned_data, **settled
+        )
+    except ValidationError as error:
+        return _page(request, found, how=how, when=when, options=options, errors=texts_of(error), status=422)
+    messages.success(request, _("It is scheduled; its runs are listed here."))
+    return redirect(f"{reverse('agents:schedule-list')}#schedule-{schedule.pk}")
+
+
+def find_agent(slug: str) -> type[Agent]:
+    """Raises Http404."""
+    try:
+        return get_agent(slug)
+    except UnknownAgent:
+        raise Http404 from None
+
+
+def option_form(agent: type[Agent], data: Any = None) -> forms.Form | None:
+    return None if agent.form is None else agent.form(data, prefix=OPTION_PREFIX)
+
+
+def settled_for(agent: type[Agent], how: HowForm, options: forms.Form | None) -> dict[str, Any]:
+    """What the forms settle, as ``runs.run_create`` takes it. Raises ValidationError."""
+    for form in (how, options):
+        if form is not None and not form.is_valid():
+            raise ValidationError({name: list(errors) for name, errors in form.errors.items()})
+    return how.how() | {"options": options.cleaned_data if options is not None else {}}
+
+
+def _files(request: UserRequest, agent: type[Agent]) -> list[Attachment]:
+    if not agent.takes_files:
+        return []
+    return attachments.from_form(request.user, request.POST.getlist("attachment"), request.FILES.getlist("files"))
+
+
+def _page(
+    request: UserRequest,
+    agent: type[Agent],
+    *,
+    text: str | None = None,
+    how: HowForm | None = None,
+    when: WhenForm | None = None,
+    options: forms.Form | None = None,
+    files: list[Attachment] | None = None,
+    errors: list[str] | None = None,
+    status: int = 200,
+) -> HttpResponse:
+    recent = AgentRun.objects.for_user(request.user).filter(agent=agent.slug).recent_first()
+    context = {
+        "agent": agent,
+        "text": request.POST.get("text", "") if text is None else text,
+        "how": how or HowForm(),
+        "when": when or WhenForm(),
+        "options": options or option_form(agent),
+        "attachments": files or [],
+        "choices": choices_for(request.user),
+        "chosen_choice": request.POST.get("choice", ""),
+        "time_zones": time_zones(),
+        "runs": recent[:RECENT],
+        "errors": errors or [],
+        "has_route": explain_route(request.user, task=agent.slug, needs=agent.all_needs()).chosen is not None,
+    }
+    return render(request, PAGE, context, status=status)

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.template import TemplateDoesNotExist
+from django.template.loader import get_template, render_to_string
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from agents import services, tasks
+from agents import runs, tasks
 from agents.models import AgentRun
 from agents.registry import agents
+from agents.sse import FOLLOW_EVERY_S
 from agents.turns import choice_parts, choices_for
 from agents.views.answers import UserRequest, admit_run, find_run, texts_of
 from agents.watching import announce_stop
+from llm_credentials import limits
 from llm_credentials.limits import LimitReached
+from llm_credentials.live.access import may_see
+from llm_credentials.streams import HEARTBEAT, RETRY, EventStreamResponse, in_database, sse
 
 PER_PAGE = 30
 LIST = "agents/run_list.html"
@@ -41,7 +53,7 @@ def run_create(request: UserRequest) -> HttpResponse:
     agent = request.POST.get("agent", "")
     try:
         admit_run(request.user, agent, provider, model)
-        run = services.run_create(user=request.user, agent=agent, text=text, provider=provider, model=model)
+        run = runs.run_create(user=request.user, agent=agent, text=text, provider=provider, model=model)
     except ValidationError as error:
         return _list(request, errors=texts_of(error), status=422)
     except LimitReached as limit:
@@ -49,7 +61,7 @@ def run_create(request: UserRequest) -> HttpResponse:
     try:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable as error:
-        services.run_discard(run)
+        runs.run_discard(run)
         return _list(request, errors=[error.user_message], status=503)
     return redirect(run)
 
@@ -62,16 +74,77 @@ def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
     run = find_run(request.user, run_id)
     if request.htmx and request.GET.get("seen") == run.seen:
         return HttpResponse(status=204)
-    return render(request, f"{DETAIL}#live" if request.htmx else DETAIL, {"run": run})
+    return render(request, f"{DETAIL}#live" if request.htmx else DETAIL, shown_run(run))
+
+
+@require_GET
+@login_required
+async def run_stream(request: UserRequest, run_id: UUID) -> HttpResponseBase:
+    """The live part of the page, each time that it changes: ``live`` with ``{"html"}``, at last ``end``."""
+    user = await request.auser()
+    assert isinstance(user, User)
+    run = await sync_to_async(find_run)(user, run_id)
+    await sync_to_async(limits.admit)("stream", user)
+    return EventStreamResponse(_events(request, user, run.pk))
+
+
+async def _events(request: UserRequest, user: User, run_id: UUID) -> AsyncGenerator[bytes, None]:
+    session_key = request.session.session_key
+    seen = ""
+    yield RETRY
+    while True:
+        state, html, is_open = await in_database(_live, request, user, session_key, run_id, seen)
+        yield sse("live", {"html": html}) if html else HEARTBEAT
+        if not is_open:
+            yield sse("end", {})
+            return
+        seen = state
+        await asyncio.sleep(FOLLOW_EVERY_S)
+
+
+def _live(request: UserRequest, user: User, session_key: str | None, run_id: UUID, seen: str) -> tuple[str, str, bool]:
+    """What the reader has seen then, the part of the page if it is another one, and whether more may come."""
+    run = AgentRun.objects.for_user(user).filter(pk=run_id).first()
+    if run is None or not may_see(user.pk, session_key):
+        return "", "", False
+    html = "" if run.seen == seen else render_to_string(f"{DETAIL}#live", shown_run(run), request)
+    return run.seen, html, run.is_open
+
+
+def shown_run(run: AgentRun) -> dict[str, Any]:
+    """What its page needs; the agent's own part for the result, if it has one."""
+    part = f"agents/{run.agent}/result.html"
+    try:
+        get_template(part)
+    except TemplateDoesNotExist:
+        part = ""
+    return {"run": run, "result_part": part, "files": runs.files_of(run) if run.attachment_ids else []}
+
+
+@require_POST
+@login_required
+def run_approve(request: UserRequest, run_id: UUID) -> HttpResponse:
+    """The user's yes or no to each call that the run waits for."""
+    run = find_run(request.user, run_id)
+    calls = run.pending or []
+    answers = {call["id"]: request.POST.get(f"call-{index}") == "yes" for index, call in enumerate(calls)}
+    try:
+        run = runs.run_answer(user=request.user, run_id=run.pk, answers=answers)
+        tasks.enqueue_run(run)
+    except ValidationError as error:
+        messages.error(request, " ".join(texts_of(error)))
+    except tasks.QueueUnavailable:
+        messages.warning(request, _("Your answer is kept. The run goes on as soon as the queue is back."))
+    return redirect(run)
 
 
 @require_POST
 @login_required
 def run_cancel(request: UserRequest, run_id: UUID) -> HttpResponse:
-    run = services.run_cancel(user=request.user, run_id=find_run(request.user, run_id).pk)
+    run = runs.run_cancel(user=request.user, run_id=find_run(request.user, run_id).pk)
     announce_stop(run.pk)
     if request.htmx:
-        return render(request, f"{DETAIL}#live", {"run": run})
+        return render(request, f"{DETAIL}#live", shown_run(run))
     return redirect(run)
 
 
@@ -86,14 +159,15 @@ def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
     except LimitReached as limit:
         return _not_now(request, limit, text=run.input)
     if is_new:
-        run = services.run_create(
-            user=request.user, agent=run.agent, text=run.input, provider=run.provider, model=run.model
-        )
+        try:
+            run = runs.run_again(run)
+        except ValidationError as error:
+            return _list(request, errors=texts_of(error), text=run.input, status=422)
     try:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable as error:
         if is_new:
-            services.run_discard(run)
+            runs.run_discard(run)
         return _list(request, errors=[error.user_message], text=run.input, status=503)
     return redirect(run)
 
@@ -110,9 +184,9 @@ def _not_now(request: UserRequest, limit: LimitReached, text: str | None = None)
 def _list(
     request: UserRequest, *, errors: list[str] | None = None, text: str | None = None, status: int = 200
 ) -> HttpResponse:
-    runs = AgentRun.objects.for_user(request.user).recent_first()
+    found = AgentRun.objects.for_user(request.user).recent_first()
     context = {
-        "page": Paginator(runs, PER_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(found, PER_PAGE).get_page(request.GET.get("page")),
         "agents": agents(),
         "chosen_agent": request.POST.get("agent") or request.GET.get("agent", ""),
         "choices": choices_for(request.user),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from ninja import NinjaAPI, Swagger
 
+from llm_credentials.api.account import router as account
+from llm_credentials.api.alerts import router as alerts
 from llm_credentials.api.audit import router as audit
 from llm_credentials.api.auth import SessionUser, TokenUser
 from llm_credentials.api.body import StrictJSON
 from llm_credentials.api.catalogue import router as catalogue
+from llm_credentials.api.chain import router as chain
+from llm_credentials.api.comparison import router as comparison
 from llm_credentials.api.credentials import router as credentials
 from llm_credentials.api.errors import install_error_handlers
 from llm_credentials.api.preferences import router as preferences
@@ -29,6 +33,10 @@ api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
 api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])
 api.add_router("/user", preferences, tags=["settings"])
+api.add_router("/user", chain, tags=["settings"])
+api.add_router("/user", alerts, tags=["alerts"])
+api.add_router("/user", account, tags=["account"])
 api.add_router("/providers", catalogue, tags=["providers"])
+api.add_router("/providers", comparison, tags=["providers"])
 api.add_router("/settings/ai", site, tags=["site"])
 api.add_router("/usage", usage, tags=["usage"])

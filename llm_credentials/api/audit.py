@@ -10,7 +10,7 @@ from uuid import UUID
 from ninja import Query, Router, Schema
 from pydantic import Field
 
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.audit.history import seen_by
@@ -35,9 +35,8 @@ class AuditEventList(PageOut):
     items: list[AuditEventOut]
 
 
-@router.get("", response={200: AuditEventList, **REFUSALS}, url_name="audit_event_list")
+@router.get("", response={200: AuditEventList, **REFUSALS}, url_name="audit_event_list", auth=only("read"))
 def audit_event_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
     """Newest first."""
-    require_scope(request, "read")
     events = AuditEvent.objects.for_user(request.user).recent_first()
     return page_of(events, where, lambda event: asdict(seen_by(request.user, event)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
@@ -26,7 +27,19 @@ class ApiRequest(HttpRequest):
     rate_usage: limits.Usage | None
 
 
+Admit: TypeAlias = Callable[[ApiRequest], None]
+"""Raises ApiError for a caller who may not do this."""
+
+
+def _everybody(request: ApiRequest) -> None:
+    return None
+
+
 class TokenUser(HttpBearer):
+    def __init__(self, admit: Admit = _everybody) -> None:
+        super().__init__()
+        self.admit = admit
+
     def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
         """The token's owner; None without the header. A header that is no valid token is refused, session or not."""
         header = request.headers.get("Authorization")
@@ -46,10 +59,15 @@ class TokenUser(HttpBearer):
         caller.token = row
         caller.user = row.user
         caller.rate_usage = limits.admit("api", row.user, token_id=row.pk)
+        self.admit(caller)
         return row.user
 
 
 class SessionUser(SessionAuth):
+    def __init__(self, admit: Admit = _everybody) -> None:
+        super().__init__()
+        self.admit = admit
+
     def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
         if request.headers.get("Authorization"):
             return None
@@ -65,6 +83,7 @@ class SessionUser(SessionAuth):
         caller = cast("ApiRequest", request)
         caller.token = None
         caller.rate_usage = limits.admit("api", user)
+        self.admit(caller)
         return user
 
 
@@ -73,6 +92,16 @@ def require_scope(request: ApiRequest, *scopes: str) -> None:
     if request.token is not None and not any(request.token.allows(scope) for scope in scopes):
         wanted = " or ".join(f"«{scope}»" for scope in scopes)
         raise ApiError(403, "scope_missing", f"This token lacks the scope {wanted}.")
+
+
+def only(*scopes: str, also: Admit = _everybody) -> list[TokenUser | SessionUser]:
+    """``auth`` of an operation: who lacks all of these scopes is refused before anything is read of what was sent."""
+
+    def admit(request: ApiRequest) -> None:
+        require_scope(request, *scopes)
+        also(request)
+
+    return [TokenUser(admit), SessionUser(admit)]
 
 
 def require_proof(request: ApiRequest) -> None:

@@ -9,7 +9,7 @@ from django.utils import timezone
 from ninja import Router, Schema
 from pydantic import Field
 
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.ledger import prices
 from llm_credentials.policies import policy_of
@@ -79,9 +79,8 @@ class ProviderList(Schema):
     count: int
 
 
-@router.get("", response={200: ProviderList, **REFUSALS}, url_name="provider_list")
+@router.get("", response={200: ProviderList, **REFUSALS}, url_name="provider_list", auth=only("read"))
 def provider_list(request: ApiRequest) -> dict[str, Any]:
-    require_scope(request, "read")
     policy = policy_of(request.user)
     today = timezone.now().toordinal()
     items = [_provider_out(spec, policy, today) for spec in specs()]

@@ -14,10 +14,11 @@ from ninja.responses import Status
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from llm_credentials import connection_tests, removal, replacement, services, waiting
-from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
+from llm_credentials.api.auth import ApiRequest, only, require_proof
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
+from llm_credentials.api.values import Flag, Whole
 from llm_credentials.connection_tests import ModelList, QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
@@ -39,13 +40,11 @@ EDITED: dict[int, Any] = {409: ErrorOut, 412: ErrorOut}
 QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
 
 
-Whole = Annotated[int, Field(strict=True)]
-"""A number that was sent as one: neither "5" nor true."""
-Flag = Annotated[bool, Field(strict=True)]
 KeyName = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[^\x00]*$"})]
 """Of a key, in an address: no address takes a NUL."""
 
 
+Undo = Annotated[bool, Query(description="For ten seconds it can be brought back: see `removed-credentials`.")]
 WaitS = Annotated[
     float, Query(ge=0, le=10, description="Seconds to wait for its end; 503 if no worker has taken it by then.")
 ]
@@ -185,7 +184,7 @@ def _owned(request: ApiRequest, provider: str, name: str) -> UserCredential:
     return credential
 
 
-def _default_of(request: ApiRequest) -> UserCredential | None:
+def default_of(request: ApiRequest) -> UserCredential | None:
     return _first_asked(request, UserCredential.objects.for_user(request.user).in_order())
 
 
@@ -196,9 +195,8 @@ def _first_asked(request: ApiRequest, in_order: Iterable[UserCredential]) -> Use
     return next((key for key in active if key.provider == chosen), active[0] if active else None)
 
 
-@router.get("", response={200: CredentialList, **REFUSALS}, url_name="credential_list")
+@router.get("", response={200: CredentialList, **REFUSALS}, url_name="credential_list", auth=only("read"))
 def credential_list(request: ApiRequest) -> dict[str, Any]:
-    require_scope(request, "read")
     removal.destroy_due(request.user)
     rows = list(UserCredential.objects.for_user(request.user).in_order())
     default = _first_asked(request, rows)
@@ -206,13 +204,15 @@ def credential_list(request: ApiRequest) -> dict[str, Any]:
 
 
 @router.post(
-    "", response={200: CredentialSaved, 201: CredentialSaved, **REFUSALS, **EDITED}, url_name="credential_save"
+    "",
+    response={200: CredentialSaved, 201: CredentialSaved, **REFUSALS, **EDITED},
+    url_name="credential_save",
+    auth=only("credentials"),
 )
 def credential_save(
     request: ApiRequest, payload: CredentialIn, response: HttpResponse, if_match: IfMatch = None
 ) -> Any:
     """Add a key, or change what is said of a stored one. A new key is tested at once."""
-    require_scope(request, "credentials")
     version = matched_version(if_match, _stored(request, payload.provider, payload.name))
     draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
     if services.changes_key(user=request.user, provider=payload.provider, name=payload.name, draft=draft):
@@ -221,7 +221,7 @@ def credential_save(
         saved = services.credential_save(user=request.user, version=version, **payload.dict())
     tell_etag(response, saved.credential)
     test = _start_test(request, saved.credential) if saved.key_changed else None
-    body = credential_out(saved.credential, _default_of(request)) | {"test": test}
+    body = credential_out(saved.credential, default_of(request)) | {"test": test}
     return Status(201 if saved.created else 200, body)
 
 
@@ -235,19 +235,24 @@ def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, An
     return connection_test_out(test)
 
 
-@router.get("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list")
+@router.get(
+    "/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list", auth=only("read")
+)
 def model_list(request: ApiRequest, provider: str, name: KeyName = "default") -> dict[str, Any]:
     """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
-    require_scope(request, "read")
     return _models_out(connection_tests.models_available(user=request.user, provider=provider, name=name))
 
 
-@router.post("/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list_unsaved")
+@router.post(
+    "/available-models/{provider}",
+    response={200: ModelListOut, **REFUSALS},
+    url_name="model_list_unsaved",
+    auth=only("credentials"),
+)
 def model_list_unsaved(
     request: ApiRequest, provider: str, payload: CredentialFields, name: KeyName = "default"
 ) -> dict[str, Any]:
     """The same for a key that is not saved: it goes in the body, for no address holds a key, and is kept nowhere."""
-    require_scope(request, "credentials")
     return _models_out(
         connection_tests.models_available(
             user=request.user, provider=provider, name=name, unsaved=Draft(**payload.dict())
@@ -268,9 +273,10 @@ def _models_out(found: ModelList) -> dict[str, Any]:
     return {"items": items, "count": len(items), "source": found.source}
 
 
-@router.get("/tests/{uuid:test_id}", response={200: TestOut, **REFUSALS}, url_name="connection_test_get")
+@router.get(
+    "/tests/{uuid:test_id}", response={200: TestOut, **REFUSALS}, url_name="connection_test_get", auth=only("read")
+)
 def connection_test_get(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
-    require_scope(request, "read")
     test = ConnectionTest.objects.for_user(request.user).filter(pk=test_id).first()
     if test is None:
         raise Http404
@@ -283,19 +289,22 @@ def connection_test_get(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
     "/tests/{uuid:test_id}/save",
     response={200: CredentialOut, **REFUSALS, 409: ErrorOut},
     url_name="replacement_save",
+    auth=only("credentials"),
 )
 def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
     """Use a new key that did not pass its test, or was overtaken by another change, all the same."""
-    require_scope(request, "credentials")
     if not ConnectionTest.objects.for_user(request.user).filter(pk=test_id).exists():
         raise Http404
     require_proof(request)
     saved = replacement.replacement_save(user=request.user, test_id=test_id)
-    return credential_out(saved, _default_of(request))
+    return credential_out(saved, default_of(request))
 
 
 @router.post(
-    "/{provider}/test", response={200: TestOut, 202: TestOut, **REFUSALS, **QUEUED}, url_name="connection_test_start"
+    "/{provider}/test",
+    response={200: TestOut, 202: TestOut, **REFUSALS, **QUEUED},
+    url_name="connection_test_start",
+    auth=only("credentials"),
 )
 def connection_test_start(
     request: ApiRequest,
@@ -309,7 +318,6 @@ def connection_test_start(
     """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``; with ``wait``
     it is the answer to this, 200, if the test ends in time.
     """
-    require_scope(request, "credentials")
 
     def start() -> tuple[int, TestOut]:
         unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
@@ -322,21 +330,21 @@ def connection_test_start(
     return once(request, idempotency_key, response, start)
 
 
-@router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get")
+@router.get("/{provider}", response={200: CredentialOut, **REFUSALS}, url_name="credential_get", auth=only("read"))
 def credential_get(
     request: ApiRequest, provider: str, response: HttpResponse, name: KeyName = "default"
 ) -> dict[str, Any]:
     """With an `ETag`, which a later change may send as `If-Match`."""
-    require_scope(request, "read")
     credential = _owned(request, provider, name)
     tell_etag(response, credential)
-    return credential_out(credential, _default_of(request))
+    return credential_out(credential, default_of(request))
 
 
 @router.patch(
     "/{provider}",
     response={200: CredentialSaved, 202: TestOut, **REFUSALS, **QUEUED, **EDITED},
     url_name="credential_change",
+    auth=only("credentials"),
 )
 def credential_change(
     request: ApiRequest,
@@ -347,7 +355,6 @@ def credential_change(
     if_match: IfMatch = None,
 ) -> Any:
     """Change what is said of a stored key, or replace the key: at once, or with `test_first` only if it works."""
-    require_scope(request, "credentials")
     matched = matched_version(if_match, _owned(request, provider, name))
     if matched is not None and payload.version not in (None, matched):
         raise VersionConflict
@@ -362,7 +369,7 @@ def credential_change(
         saved = services.credential_save(user=request.user, provider=provider, name=name, version=version, **changes)
     tell_etag(response, saved.credential)
     started = _start_test(request, saved.credential) if saved.key_changed else None
-    return Status(200, credential_out(saved.credential, _default_of(request)) | {"test": started})
+    return Status(200, credential_out(saved.credential, default_of(request)) | {"test": started})
 
 
 def _replace_if_it_works(
@@ -378,12 +385,19 @@ def _replace_if_it_works(
     return Status(202, connection_test_out(test))
 
 
-@router.delete("/{provider}", response={204: None, **REFUSALS, 412: ErrorOut}, url_name="credential_delete")
-def credential_delete(request: ApiRequest, provider: str, name: KeyName = "default", if_match: IfMatch = None) -> Any:
-    """Remove the key. Its sealed text is gone at once."""
-    require_scope(request, "credentials")
+@router.delete(
+    "/{provider}",
+    response={204: None, **REFUSALS, 412: ErrorOut},
+    url_name="credential_delete",
+    auth=only("credentials"),
+)
+def credential_delete(
+    request: ApiRequest, provider: str, name: KeyName = "default", undo: Undo = False, if_match: IfMatch = None
+) -> Any:
+    """Remove the key. Its sealed text is gone at once, or with `undo` ten seconds later."""
     version = matched_version(if_match, _owned(request, provider, name))
     require_proof(request)
+    remove = removal.remove if undo else services.credential_delete
     with held(if_match):
-        services.credential_delete(user=request.user, provider=provider, name=name, version=version)
+        remove(user=request.user, provider=provider, name=name, version=version)
     return HttpResponse(status=204)

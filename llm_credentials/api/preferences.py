@@ -12,7 +12,7 @@ from ninja import Query, Router, Schema
 from pydantic import Field
 
 from llm_credentials import services
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.factory import explain_routes
@@ -56,16 +56,16 @@ class SettingsIn(StrictSchema):
     alerts: Flag | None = None
 
 
-@router.get("/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_get")
+@router.get("/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_get", auth=only("read"))
 def settings_get(request: ApiRequest) -> LLMSettings:
-    require_scope(request, "read")
     return LLMSettings.of(request.user)
 
 
-@router.patch("/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_change")
+@router.patch(
+    "/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_change", auth=only("credentials")
+)
 def settings_change(request: ApiRequest, payload: SettingsIn) -> LLMSettings:
     """Change the settings that are named."""
-    require_scope(request, "credentials")
     return services.settings_update(user=request.user, **payload.dict(exclude_unset=True))
 
 
@@ -114,25 +114,31 @@ def _override(request: ApiRequest, task: str) -> TaskOverride:
     return found
 
 
-@router.get("/task-overrides", response={200: OverrideList, **REFUSALS}, url_name="task_override_list")
+@router.get(
+    "/task-overrides", response={200: OverrideList, **REFUSALS}, url_name="task_override_list", auth=only("read")
+)
 def task_override_list(request: ApiRequest) -> dict[str, Any]:
     """The tasks for which something is settled of their own."""
-    require_scope(request, "read")
     rows = TaskOverride.objects.for_user(request.user).select_related("credential").order_by("task")
     items = [_override_out(row.task, row) for row in rows]
     return {"items": items, "count": len(items)}
 
 
-@router.get("/task-overrides/{task}", response={200: OverrideOut, **REFUSALS}, url_name="task_override_get")
+@router.get(
+    "/task-overrides/{task}", response={200: OverrideOut, **REFUSALS}, url_name="task_override_get", auth=only("read")
+)
 def task_override_get(request: ApiRequest, task: str) -> dict[str, Any]:
-    require_scope(request, "read")
     return _override_out(task, _override(request, task))
 
 
-@router.put("/task-overrides/{task}", response={200: OverrideOut, **REFUSALS}, url_name="task_override_set")
+@router.put(
+    "/task-overrides/{task}",
+    response={200: OverrideOut, **REFUSALS},
+    url_name="task_override_set",
+    auth=only("credentials"),
+)
 def task_override_set(request: ApiRequest, task: str, payload: OverrideFields) -> dict[str, Any]:
     """Settle the task as a whole: what is left out is as otherwise settled. One that says nothing is none."""
-    require_scope(request, "credentials")
     if kinds.get(task) is None:
         raise Http404
     typed = payload.dict()
@@ -153,10 +159,14 @@ def _key_named(request: ApiRequest, provider: str, name: str) -> UUID:
     return found.pk
 
 
-@router.delete("/task-overrides/{task}", response={204: None, **REFUSALS}, url_name="task_override_delete")
+@router.delete(
+    "/task-overrides/{task}",
+    response={204: None, **REFUSALS},
+    url_name="task_override_delete",
+    auth=only("credentials"),
+)
 def task_override_delete(request: ApiRequest, task: str) -> Any:
     """The task is settled as all others again."""
-    require_scope(request, "credentials")
     _override(request, task)
     services.task_override_delete(user=request.user, task=task)
     return HttpResponse(status=204)
@@ -207,10 +217,9 @@ ANY: Final = kinds.TaskKind("", "")
 """Of a call that names no task."""
 
 
-@router.get("/llm-routes", response={200: RouteList, **REFUSALS}, url_name="route_list")
+@router.get("/llm-routes", response={200: RouteList, **REFUSALS}, url_name="route_list", auth=only("read"))
 def route_list(request: ApiRequest, where: Query[RoutesIn]) -> dict[str, Any]:
     """Where calls would go now: for each kind of task, and for those of none. Calls nothing and opens no key."""
-    require_scope(request, "read")
     if where.task is not None and kinds.get(where.task) is None:
         raise ApiError(422, "invalid_value", "There is no such task.", "query.task")
     tasks: list[str | None] = [where.task] if where.task else [None, *(kind.slug for kind in kinds.all())]

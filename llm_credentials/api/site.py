@@ -10,9 +10,10 @@ from ninja.responses import Status
 from pydantic import Field
 
 from llm_credentials import site_settings
-from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
-from llm_credentials.api.credentials import QUEUED, REFUSALS, Flag, StrictSchema, TestOut, connection_test_out
+from llm_credentials.api.auth import ApiRequest, only, require_proof
+from llm_credentials.api.credentials import QUEUED, REFUSALS, StrictSchema, TestOut, connection_test_out
 from llm_credentials.api.errors import ApiError
+from llm_credentials.api.values import Flag
 from llm_credentials.policies import may_change_site, may_see_site
 from llm_credentials.preferences import MAX_TEMPERATURE, MAX_TOKENS
 from llm_credentials.site_settings import SiteChoice, SiteSettings, Use
@@ -80,13 +81,11 @@ class ModelChoice(Schema):
 
 
 def _may_see(request: ApiRequest) -> None:
-    require_scope(request, "read")
     if not may_see_site(request.user):
         raise _forbidden()
 
 
 def _may_change(request: ApiRequest) -> None:
-    require_scope(request, "credentials")
     if not may_change_site(request.user):
         raise _forbidden()
 
@@ -104,41 +103,56 @@ def _choice_out(choice: SiteChoice) -> dict[str, Any]:
     return asdict(choice) | {"provider": choice.provider or None, "endpoint": choice.endpoint or None}
 
 
-@router.get("", response={200: SiteOut, **REFUSALS}, url_name="site_get")
+@router.get("", response={200: SiteOut, **REFUSALS}, url_name="site_get", auth=only("read", also=_may_see))
 def site_get(request: ApiRequest) -> dict[str, Any]:
     """What the site's completions and embeddings go with. Of keys only whether they are there."""
-    _may_see(request)
     return _site_out(site_settings.read())
 
 
-@router.put("/completions", response={200: SiteOut, **REFUSALS}, url_name="site_completions_set")
+@router.put(
+    "/completions",
+    response={200: SiteOut, **REFUSALS},
+    url_name="site_completions_set",
+    auth=only("credentials", also=_may_change),
+)
 def site_completions_set(request: ApiRequest, payload: CompletionsIn) -> dict[str, Any]:
     """Settle what answers on the site's key. What is left out stays; another provider clears the model."""
-    _may_change(request)
     require_proof(request)
     return _site_out(site_settings.completions_set(**payload.dict(exclude_unset=True)))
 
 
-@router.put("/embeddings", response={200: SiteOut, **REFUSALS}, url_name="site_embeddings_set")
+@router.put(
+    "/embeddings",
+    response={200: SiteOut, **REFUSALS},
+    url_name="site_embeddings_set",
+    auth=only("credentials", also=_may_change),
+)
 def site_embeddings_set(request: ApiRequest, payload: EmbeddingsIn) -> dict[str, Any]:
     """Settle what makes embeddings, with a key of their own or the completions'."""
-    _may_change(request)
     require_proof(request)
     return _site_out(site_settings.embeddings_set(**payload.dict(exclude_unset=True)))
 
 
-@router.post("/models", response={200: list[ModelChoice], **REFUSALS}, url_name="site_models")
+@router.post(
+    "/models",
+    response={200: list[ModelChoice], **REFUSALS},
+    url_name="site_models",
+    auth=only("credentials", also=_may_change),
+)
 def site_models(request: ApiRequest, payload: ModelsIn) -> list[dict[str, str]]:
     """What may be chosen with the site's key or an unsaved one; empty where the provider cannot list its models."""
-    _may_change(request)
     found = site_settings.models_for(user=request.user, use=_use(payload), **payload.dict(exclude={"embeddings"}))
     return [{"id": info.id, "display_name": info.label} for info in found]
 
 
-@router.post("/test", response={202: TestOut, **REFUSALS, **QUEUED}, url_name="site_test")
+@router.post(
+    "/test",
+    response={202: TestOut, **REFUSALS, **QUEUED},
+    url_name="site_test",
+    auth=only("credentials", also=_may_change),
+)
 def site_test(request: ApiRequest, payload: TestIn) -> Any:
     """Test the site's key, or one that is not saved. The answer comes at ``status_url``, for whoever asked."""
-    _may_change(request)
     test = site_settings.test_begin(user=request.user, use=_use(payload), **payload.dict(exclude={"embeddings"}))
     enqueue_connection_test(test)
     return Status(202, connection_test_out(test))

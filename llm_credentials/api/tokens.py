@@ -13,7 +13,7 @@ from ninja.responses import Status
 from pydantic import AwareDatetime, Field
 
 from llm_credentials import services
-from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
+from llm_credentials.api.auth import ApiRequest, only, require_proof
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.models.tokens import TOKEN_PREFIX
@@ -57,32 +57,29 @@ def token_out(token: PersonalAccessToken) -> dict[str, Any]:
     return {name: getattr(token, name) for name in names} | {"prefix": TOKEN_PREFIX + token.prefix}
 
 
-@router.get("", response={200: TokenList, **REFUSALS}, url_name="token_list")
+@router.get("", response={200: TokenList, **REFUSALS}, url_name="token_list", auth=only("read"))
 def token_list(request: ApiRequest) -> dict[str, Any]:
     """Newest first, without those that were revoked."""
-    require_scope(request, "read")
     items = [token_out(token) for token in PersonalAccessToken.objects.for_user(request.user).listed()]
     return {"items": items, "count": len(items)}
 
 
-@router.post("", response={201: TokenMade, **REFUSALS}, url_name="token_create")
+@router.post("", response={201: TokenMade, **REFUSALS}, url_name="token_create", auth=only("credentials"))
 def token_create(request: ApiRequest, payload: TokenIn, response: HttpResponse) -> Any:
     """Make a token: with a session in which you confirmed lately that it is you, or a token of the scope `credentials`.
 
     A token made by a token gets no further than that one: in scopes, providers, budget and days. What is left out is
     taken from it.
     """
-    require_scope(request, "credentials")
     require_proof(request)
     token, secret = services.token_create(user=request.user, **payload.dict(), parent=request.token)
     response["Cache-Control"] = "no-store"
     return Status(201, token_out(token) | {"token": secret})
 
 
-@router.delete("/{uuid:token_id}", response={204: None, **REFUSALS}, url_name="token_revoke")
+@router.delete("/{uuid:token_id}", response={204: None, **REFUSALS}, url_name="token_revoke", auth=only("credentials"))
 def token_revoke(request: ApiRequest, token_id: UUID) -> Any:
     """Revoke it, everywhere and for good. Twice is the same as once."""
-    require_scope(request, "credentials")
     try:
         services.token_revoke(user=request.user, token_id=token_id)
     except PersonalAccessToken.DoesNotExist:

@@ -9,7 +9,7 @@ from django.http import HttpResponse, HttpResponseBase
 from ninja import Query, Router, Schema
 from pydantic import Field, StringConstraints
 
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.pages import MAX_PAGE, PageOut
@@ -82,10 +82,16 @@ class UsageIn(Schema):
 _AS_CSV: Final = {"responses": {200: {"content": {CSV: {"schema": {"type": "string"}}}}}}
 
 
-@router.get("", response={200: UsageList, **REFUSALS}, url_name="usage_list", by_alias=True, openapi_extra=_AS_CSV)
+@router.get(
+    "",
+    response={200: UsageList, **REFUSALS},
+    url_name="usage_list",
+    auth=only("read"),
+    by_alias=True,
+    openapi_extra=_AS_CSV,
+)
 def usage_list(request: ApiRequest, where: Query[UsageIn]) -> Any:
     """Attempts of the caller in sums; the days before today from their roll-ups, exactly. A CSV holds all groups."""
-    require_scope(request, "read")
     names = _names(where.group_by)
     report = Report(_span(where), request.user.pk)
     dimensions = tuple(dict.fromkeys(column for name in names for column in DIMENSIONS[name]))

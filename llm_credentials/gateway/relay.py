@@ -120,22 +120,23 @@ class Relay:
     # Streams
 
     async def _streamed(self) -> Answer:
-        pieces = self._client.relay_stream(
+        pieces = await self._client.relay_stream(
             self._follow, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
         )
         first = await anext(pieces)
         return Answer(self._events(first, pieces), content_type=EVENTS, headers=self._headers(None))
 
-    async def _follow(
+    def _follow(
         self, client: LLMClient, candidate: Candidate, limit_s: float
     ) -> AsyncGenerator[Passed | Written, None]:
         self._begin(candidate)
         if client.wire == self.wire.NAME:
-            passed = passed_stream(client, self._body(candidate), path=self.wire.PATH, model=candidate.model)
-            async with aclosing(passed):
-                async for piece in passed:
-                    yield piece
-            return
+            return passed_stream(client, self._body(candidate), path=self.wire.PATH, model=candidate.model)
+        return self._translated(client, candidate, limit_s)
+
+    async def _translated(
+        self, client: LLMClient, candidate: Candidate, limit_s: float
+    ) -> AsyncGenerator[Written, None]:
         events = self.wire.answer_events(self.data)
         events.begin(candidate.model)
         chunks = client.stream(self.asked.messages, **self._arguments(candidate), timeout_s=limit_s)
@@ -158,10 +159,10 @@ class Relay:
                         data = self.wire.passed_events(data, self.data)
                     if piece.response is not None:
                         data += held
+                    if isinstance(piece.response, RoutedResponse):
+                        data += _comment(piece.response.receipt)
                     if data:
                         yield data
-                    if isinstance(piece.response, RoutedResponse):
-                        yield _comment(piece.response.receipt)
                     piece = await anext(pieces, None)
             except Exception as error:
                 said: Problem = problem(error)
@@ -238,7 +239,9 @@ class Relay:
 
 def _whole_events(data: bytes) -> tuple[bytes, bytes]:
     """The events that are complete, and the beginning of the next."""
-    end = max(data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n"))
+    end = data.rfind(b"\n\n")
+    if b"\r" in data:
+        end = max(end, data.rfind(b"\r\n\r\n"))
     if end < 0:
         return b"", data
     end += 4 if data[end : end + 1] == b"\r" else 2

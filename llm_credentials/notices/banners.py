@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from llm_credentials.models import Alert, UserCredential
@@ -21,6 +22,7 @@ SHOWN = 3
 class Banner:
     id: UUID
     at: datetime
+    kind: str
     meaning: str
     """``broken`` or ``attention``."""
     words: str
@@ -28,18 +30,23 @@ class Banner:
     url: str
 
 
-def banners_of(user: Any) -> list[Banner]:
+def banners_of(user: Any, most: int = SHOWN) -> list[Banner]:
     """The latest that still hold and were not dismissed. One query."""
     alerts = Alert.objects.for_user(user).filter(dismissed_at__isnull=True).holding(this_month())
-    found = [_banner(alert) for alert in alerts.select_related("credential").order_by("-at")[:SHOWN]]
+    found = [_banner(alert) for alert in alerts.select_related("credential").order_by("-at")[:most]]
     if any(alert.meaning == "broken" for alert in found):
         found.sort(key=lambda banner: banner.meaning != "broken")
     return found
 
 
+def dismiss(alert: Alert) -> None:
+    """Until the next change; one that came meanwhile stays."""
+    Alert.objects.filter(pk=alert.pk, at=alert.at).update(dismissed_at=timezone.now())
+
+
 def _banner(alert: Alert) -> Banner:
     meaning, words, action, url = _told(alert, Kind(alert.kind))
-    return Banner(id=alert.pk, at=alert.at, meaning=meaning, words=words, action=action, url=url)
+    return Banner(id=alert.pk, at=alert.at, kind=alert.kind, meaning=meaning, words=words, action=action, url=url)
 
 
 def _told(alert: Alert, kind: Kind) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 from llm_credentials.providers.usage import Usage
 
@@ -17,6 +17,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 ToolChoice: TypeAlias = str
 """``"auto"``, ``"none"``, ``"required"`` or the name of one tool."""
 Details: TypeAlias = Mapping[str, Any]
+Response = TypeVar("Response", bound="LLMResponse")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +144,13 @@ class LLMResponse:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         return self.message.tool_calls
+
+
+def widened(response: LLMResponse, kind: type[Response], **more: Any) -> Response:
+    """The same response as one that says more, ``kind`` being made of these fields and no others."""
+    made = object.__new__(kind)
+    vars(made).update(vars(response), **more)
+    return made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

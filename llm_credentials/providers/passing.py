@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from llm_credentials.providers.errors import BadProviderResponse, ConnectionFailed, LLMError
-from llm_credentials.providers.messages import Call, LLMMessage, LLMResponse
+from llm_credentials.providers.messages import Call, LLMMessage, LLMResponse, widened
 from llm_credentials.providers.sse import MAX_EVENT_BYTES, EventParser
 from llm_credentials.providers.transport import END_GRACE_S, Forwarded, load_json
 from llm_credentials.providers.wire import encode_json
@@ -26,6 +26,10 @@ CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."
 RECENT_BYTES = 256 * 1024
 """So much of a stream is kept to find in it how it ended: more than its last events take."""
+END_NEAR_BYTES = 1024
+"""Here the end is told nearly always; where it is not, more is looked at."""
+ENOUGH = 3
+"""Marks of the last event, of the reason and of the count."""
 END_WITHIN_BYTES = 8 * 1024
 LAST_WITHIN_BYTES = 256
 _SAID: Final = ("content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "arguments")
@@ -70,7 +74,7 @@ async def passed_answer(client: LLMClient, body: Mapping[str, Any], *, path: str
     with client.translated():
         data = await _whole(client, forwarded)
         response = client.decode_safely(_call(model), load_json(data), forwarded.headers)
-    return PassedAnswer(**{each.name: getattr(response, each.name) for each in fields(LLMResponse)}, data=data)
+    return widened(response, PassedAnswer, data=data)
 
 
 async def passed_stream(
@@ -90,12 +94,23 @@ async def passed_stream(
         passed: list[Passed] = []
         given = 0
         with client.translated(decoder):
-            async for data in _read(forwarded, decoder, _Reader(decoder, client)):
-                passed.append(Passed(data))
-                if (decoder.has_content or decoder.ended) and not _is_complete(decoder):
-                    for piece in passed[given:]:
-                        yield piece
-                    given = len(passed)
+            reader = _Reader(decoder, client)
+            try:
+                async for data in forwarded.body:
+                    reader.read(data)
+                    passed.append(Passed(data))
+                    if _is_complete(decoder):
+                        await _drained(forwarded)
+                        break
+                    if decoder.has_content or decoder.ended:
+                        for piece in passed[given:]:
+                            yield piece
+                        given = len(passed)
+                else:
+                    reader.finish()
+            except (TimeoutError, LLMError):
+                if not decoder.ended:
+                    raise
             if not decoder.ended:
                 senseless = not passed or getattr(decoder, "empty", False)
                 raise BadProviderResponse(NO_EVENTS) if senseless else ConnectionFailed(CUT_SHORT)
@@ -111,20 +126,11 @@ async def _sent(client: LLMClient, body: Mapping[str, Any], path: str, model: st
     return await client.forward(encode_json(client.adapt(body, model=model, stream=stream)), path=path, stream=stream)
 
 
-async def _read(forwarded: Forwarded, decoder: StreamDecoder, reader: _Reader) -> AsyncGenerator[bytes, None]:
-    """The body's pieces, looked at; behind the last event its end is awaited for a moment only."""
-    try:
-        async for data in forwarded.body:
-            reader.read(data)
-            yield data
-            if _is_complete(decoder):
-                async with asyncio.timeout(END_GRACE_S):
-                    await anext(forwarded.body, None)
-                return
-        reader.finish()
-    except (TimeoutError, LLMError):
-        if not decoder.ended:
-            raise
+async def _drained(forwarded: Forwarded) -> None:
+    """Behind the last event the body's end is awaited for a moment only, to keep the connection."""
+    if not forwarded.at_end():
+        async with asyncio.timeout(END_GRACE_S):
+            await anext(forwarded.body, None)
 
 
 def _is_complete(decoder: StreamDecoder) -> bool:
@@ -162,7 +168,10 @@ class _Reader:
 
     def _begin(self, data: bytes) -> bytes:
         """Reads up to the first content; what lies behind it."""
-        data = self._unread + data.replace(b"\r\n", b"\n")
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        if self._unread:
+            data = self._unread + data
         at = 0
         while (end := data.find(b"\n\n", at)) >= 0:
             for event, content in self._parser.feed(data[at : end + 2]):
@@ -182,18 +191,24 @@ class _Reader:
         data = self._joined() if self._passing else self._unread
         self._recent.clear()
         self._recent_bytes, self._unread = 0, b""
-        lines: dict[int, bytes] = {}
-        for mark in self._telling:
-            at = data.rfind(mark, max(0, len(data) - END_WITHIN_BYTES))
-            if at < 0 and not lines:
-                at = data.rfind(mark)
-            if at >= 0:
-                start = data.rfind(b"\n", 0, at) + 1
-                lines[start] = data[start : data.find(b"\n", at) if b"\n" in data[at:] else len(data)]
-        for _, line in sorted(lines.items()):
+        for line in self._telling_lines(data):
             if line[:5] == b"data:":
                 for _ in self._decoder.feed("", line[5:].strip()):
                     pass
+
+    def _telling_lines(self, data: bytes) -> list[bytes]:
+        """The last line with each of the marks, in the order in which they stand."""
+        places: dict[bytes, int] = {}
+        for within in (END_NEAR_BYTES, END_WITHIN_BYTES, len(data)):
+            tail = data[-within:]
+            for mark in self._telling:
+                # Looking from the front for what is not there is the quickest.
+                if mark not in places and mark in tail:
+                    places[mark] = len(data) - len(tail) + tail.rfind(mark)
+            if len(places) >= ENOUGH or (within >= END_WITHIN_BYTES and places):
+                break
+        starts = sorted({data.rfind(b"\n", 0, at) + 1 for at in places.values()})
+        return [data[start:].partition(b"\n")[0] for start in starts]
 
     def _joined(self) -> bytes:
         return b"".join(self._recent)
@@ -210,7 +225,8 @@ def _response(decoder: StreamDecoder, passed: Sequence[Passed]) -> LLMResponse:
 async def _whole(client: LLMClient, forwarded: Forwarded) -> bytes:
     """The body of an answer of status 200. Raises LLMError for any other."""
     try:
-        data = b"".join([piece async for piece in forwarded.body])
+        here = forwarded.at_hand()
+        data = b"".join([piece async for piece in forwarded.body]) if here is None else here
     except LLMError:
         if forwarded.status < 400:
             raise

@@ -122,6 +122,11 @@ class Forwarded:
     body: AsyncGenerator[bytes, None]
     close: Callable[[], None] = lambda: None
     """Closes the connection, also when ``body`` was never begun."""
+    at_hand: Callable[[], bytes | None] = lambda: None
+    """The whole body, where all of it has come with the head; None otherwise, or once ``body`` was begun. Raises
+    BadProviderResponse."""
+    at_end: Callable[[], bool] = lambda: False
+    """Whether all of it has come and was read, so that nothing is left to wait for."""
 
     async def aclose(self) -> None:
         await self.body.aclose()
@@ -283,10 +288,20 @@ async def forward(
         raise (_failure(error) or ConnectionFailed()) from None
     try:
         _refuse_unusable(raw)
-        given = {name.lower(): value for name, value in raw.headers.items()}
-        passed = {name: value for name, value in given.items() if name not in _RESPONSE_HEADERS_NOT_PASSED}
+        passed = {
+            lowered: value
+            for name, value in raw.headers.items()
+            if (lowered := name.lower()) not in _RESPONSE_HEADERS_NOT_PASSED
+        }
         answer = _Body(raw)
-        return Forwarded(status=raw.status, headers=passed, body=_passed_on(answer, deadline), close=answer.close)
+        return Forwarded(
+            status=raw.status,
+            headers=passed,
+            body=_passed_on(answer, deadline),
+            close=answer.close,
+            at_hand=answer.at_hand,
+            at_end=answer.at_end,
+        )
     except BaseException:
         raw.close()
         raise
@@ -611,6 +626,19 @@ class _Body(httpx2.AsyncByteStream):
                     yield piece
         if inflate is not None and not inflate.complete:
             raise ConnectionFailed("The provider's answer broke off.")
+
+    def at_hand(self) -> bytes | None:
+        """All of it, if it has come by now and nothing was read yet, as most answers do."""
+        content = self._raw.content
+        if self._inflate is not None or not content.is_eof() or content.exception() is not None:
+            return None
+        if content.total_bytes > MAX_BODY_BYTES:
+            raise BadProviderResponse("The provider's answer is too large.")
+        return content.read_nowait()
+
+    def at_end(self) -> bool:
+        content = self._raw.content
+        return content.at_eof() and content.exception() is None and (self._inflate is None or self._inflate.complete)
 
     async def read(self, limit: int) -> bytes:
         """All of it. Raises LLMError; BadProviderResponse beyond ``limit``."""

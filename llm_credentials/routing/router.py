@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar
@@ -20,6 +20,7 @@ from asgiref.sync import sync_to_async
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
+from llm_credentials import metrics
 from llm_credentials.audit.context import token_id
 from llm_credentials.ids import new_id
 from llm_credentials.ledger import estimate, prices, writer
@@ -58,6 +59,7 @@ from llm_credentials.providers import (
     UnsupportedContent,
     Usage,
 )
+from llm_credentials.providers.messages import widened
 from llm_credentials.routing import health, kept, marks
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
@@ -200,6 +202,7 @@ class Chain:
         self.flowing: tuple[_Trial, AsyncGenerator[Any, None]] | None = None
         """The stream whose pieces are being handed on."""
         self.closing: asyncio.Task[None] | None = None
+        metrics.call_began(task)
 
     # What callers use
 
@@ -332,7 +335,7 @@ class Chain:
             code=error.code,
         )
         await self._book(trial, interrupted, kind.__name__, interrupted.partial)
-        interrupted.receipt = self.receipt(trial.candidate)
+        self._failed(interrupted, trial.candidate)
         return interrupted
 
     # Turns
@@ -378,7 +381,9 @@ class Chain:
         """The candidate's key, and the call resting on it; None if it went out of use since the call began."""
         key = candidate.key
         row = self.renewed.get(key.ref) or self.loaded.rows[key.ref]
-        right = self.call.right = replace(self.call.right, key=None if key.id is None else (key.owner, key.id))
+        right = self.call.right = Right(
+            self.call.right.user_id, None if key.id is None else (key.owner, key.id), self.call.right.token_id
+        )
         gone = self.call.reason
         if gone is None and self.loop.time() - self.looked_at >= LOOK_AGAIN_S and not kept.is_current(self.loaded):
             lost = await sync_to_async(access.lost)([right])
@@ -387,9 +392,7 @@ class Chain:
                 self.looked_at = self.loop.time()
                 return now
         if gone is not None:
-            error = AccessWithdrawn(WORDS[gone], what=gone, provider=key.provider)
-            error.receipt = self.receipt(None)
-            raise error
+            raise self._failed(AccessWithdrawn(WORDS[gone], what=gone, provider=key.provider), None)
         return row
 
     async def _reserve(self, trial: _Trial, size: Size) -> None:
@@ -405,7 +408,7 @@ class Chain:
             if self.purse is not None:
                 self.purse.settle(trial.entry.id, None)
             error.provider = trial.candidate.key.provider
-            error.receipt = self.receipt(trial.candidate)
+            self._failed(error, trial.candidate)
             raise
 
     def _spec(self, trial: _Trial) -> ProviderSpec:
@@ -432,9 +435,10 @@ class Chain:
             await asyncio.sleep(pause_s)
         elif verdict.next:
             self.queue = [other for other in self.queue if _can(other, candidate, error)]
+            if self.queue:
+                metrics.failed_over(candidate.key.provider)
         else:
-            error.receipt = self.receipt(candidate)
-            raise error
+            raise self._failed(error, candidate)
 
     async def _was_replaced(self, trial: _Trial) -> bool:
         """Whether the refused key has a successor that this call has not heard of yet."""
@@ -447,7 +451,12 @@ class Chain:
     def _nobody(self) -> LLMError:
         """The error of a call that nobody answered."""
         candidate, error = self.first or (None, _no_candidate(self.route))
+        return self._failed(error, candidate)
+
+    def _failed(self, error: LLMError, candidate: Candidate | None) -> LLMError:
+        """The call's own error, with its receipt."""
         error.receipt = self.receipt(candidate)
+        metrics.call_failed(self.task, error)
         return error
 
     def _remaining(self) -> float:
@@ -501,6 +510,7 @@ class Chain:
             usage=counted,
             price=price,
         )
+        metrics.attempt_ended(trial.entry, ended)
         if state != State.VOID:
             self.prices.append(price)
         self.estimated = self.estimated or state == State.ESTIMATED
@@ -559,10 +569,7 @@ class Chain:
 
 
 def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
-    return RoutedResponse(
-        **{each.name: getattr(response, each.name) for each in fields(LLMResponse)},
-        receipt=receipt,
-    )
+    return widened(response, RoutedResponse, receipt=receipt)
 
 
 def _ours(error: LLMError | TimeoutError | Ended, trial: _Trial) -> LLMError:

@@ -199,7 +199,7 @@ def _kinds(annotation: Any) -> set[Any]:
     return {own}.union(*(_kinds(part) for part in get_args(annotation)))
 
 
-WRONG = {int: ("5", True, 5.0), bool: ("true", 1, "on"), float: ("0.5", True)}
+WRONG = {int: ("5", True, 5.5), bool: ("true", 1, "on"), float: ("0.5", True)}
 TYPED = [
     (model, name, wrong)
     for model in sorted(_body_models(), key=lambda model: model.__name__)

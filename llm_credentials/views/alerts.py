@@ -11,7 +11,6 @@ from django.core.exceptions import ValidationError
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -19,15 +18,15 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_GET, require_POST
 
-from llm_credentials import limits, stepup, webhooks
+from llm_credentials import stepup, webhooks
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import Alert, LLMSettings, Webhook
+from llm_credentials.notices.banners import dismiss
 from llm_credentials.notices.kinds import ALERTS, Kind
 from llm_credentials.services import settings_update
 from llm_credentials.views.answers import UserRequest
 
 PAGE = "llm_credentials/alert_settings.html"
-TEST_RATE = "6/m"
 LABELS = {
     Kind.KEY_REFUSED: gettext_noop("A provider refuses a key"),
     Kind.KEY_SPENT: gettext_noop("A key has no credit or quota left"),
@@ -79,7 +78,7 @@ def alert_settings_save(request: UserRequest) -> HttpResponse:
     muted = sorted(known - set(request.POST.getlist("mail")))
     settings_update(user=request.user, alerts=True, muted=muted)
     unsent = sorted(known - set(request.POST.getlist("webhook")))
-    Webhook.objects.filter(user=request.user).update(muted=unsent, updated_at=timezone.now())
+    webhooks.webhook_mute(user=request.user, muted=unsent)
     messages.success(request, _("Alerts saved."))
     return redirect("llm_credentials:alert-settings")
 
@@ -90,7 +89,7 @@ def alert_settings_save(request: UserRequest) -> HttpResponse:
 def alert_dismiss(request: UserRequest, alert_id: UUID) -> HttpResponse:
     """Until the next change."""
     alert = get_object_or_404(Alert.objects.for_user(request.user), pk=alert_id)
-    Alert.objects.filter(pk=alert.pk, at=alert.at).update(dismissed_at=timezone.now())
+    dismiss(alert)
     if request.htmx:
         return HttpResponse("")
     back = request.POST.get("next", "")
@@ -136,12 +135,12 @@ def webhook_remove(request: UserRequest) -> HttpResponse:
 @login_required
 def webhook_test(request: UserRequest) -> HttpResponse:
     try:
-        limits.use("webhook-test", str(request.user.pk), TEST_RATE)
+        sent = webhooks.webhook_test(user=request.user)
     except LimitReached as reached:
         words = _("There were many tests just now. Test again in %(seconds)d s.") % {"seconds": reached.retry_after_s}
         messages.warning(request, words)
         return redirect("llm_credentials:alert-settings")
-    if webhooks.webhook_test(user=request.user) is None:
+    if sent is None:
         messages.warning(request, _("Set a webhook first."))
     else:
         messages.success(request, _("A test message is on its way; its result stands below in a moment."))

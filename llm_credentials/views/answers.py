@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -43,6 +44,25 @@ def find_card(page: ProvidersPage, spec: ProviderSpec, name: str) -> Card:
     except ValidationError:
         raise Http404 from None
     return page.card(spec.slug, name) or Card(spec=spec, name=name)
+
+
+def typed_card(request: UserRequest, page: ProvidersPage, spec: ProviderSpec) -> Card | None:
+    """The card that a new key was typed into, whatever name was typed with it; None: the form is of a stored key."""
+    if "card" not in request.POST:
+        return None
+    try:
+        name = clean_name(request.POST["card"] or DEFAULT_NAME)
+    except ValidationError:
+        name = DEFAULT_NAME
+    return page.card(spec.slug, name) or Card(spec=spec, name=name)
+
+
+def uuid_of(text: str) -> UUID | None:
+    """None for what is no id."""
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def show_page(request: UserRequest, page: ProvidersPage, *, status: int = 200) -> HttpResponse:

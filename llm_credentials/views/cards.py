@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from itertools import count
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -14,9 +14,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import OuterRef, Subquery
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop, ngettext
+from django.utils.translation import ngettext
 
 from llm_credentials import removal, stepup
 from llm_credentials.connection_tests import ModelList, from_catalogue
@@ -26,150 +25,24 @@ from llm_credentials.policies import check_own_key, policy_of
 from llm_credentials.providers import ProviderSpec, UnknownProvider
 from llm_credentials.providers.registry import get_spec, specs
 from llm_credentials.routing.policy import Policy
+from llm_credentials.views.shown_tests import Ability, TestView, abilities_of
 
 User = AbstractBaseUser | AnonymousUser
 
 DEFAULT_NAME = "default"
-UNPICKED_AFTER_S = 4
-"""A test that waits longer than this waits for a worker; with one poll a second the page says so within 5 s."""
 RECENT = timedelta(minutes=2)
 
-STEP_LABELS = (
-    ("address", gettext_noop("Address")),
-    ("key", gettext_noop("Key")),
-    ("model", gettext_noop("Model")),
-    ("reply", gettext_noop("Reply")),
-)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
-    label: str
-    state: str
-    """``ok``, ``failed``, ``skipped``, ``running`` or ``waiting``."""
+class Todo:
+    """What a key waits for."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ability:
-    """Something that a key was tried for."""
-
-    label: str
-    answer: str
-    """``yes``, ``no`` or ``unknown``."""
-
-    @property
-    def words(self) -> str:
-        match self.answer:
-            case "yes":
-                return self.label
-            case "no":
-                return _("%(ability)s: no") % {"ability": self.label}
-            case _:
-                return _("%(ability)s: not known") % {"ability": self.label}
-
-
-def abilities_of(found: Mapping[str, Any]) -> list[Ability]:
-    """What ``probing.probe`` found, to be shown; nothing where it found nothing."""
-    results: Mapping[str, str] = found.get("results", {})
-    labels = {
-        "auth": _("Key"),
-        "list": _("Model list"),
-        "chat": _("Chat"),
-        "stream": _("Streaming"),
-        "tools": _("Tools"),
-        "json": _("JSON"),
-        "vision": _("Images"),
-        "embeddings": _("Embeddings"),
-    }
-    if found.get("dimension"):
-        labels["embeddings"] = _("Embeddings of %(count)s numbers") % {"count": number_format(found["dimension"])}
-    return [Ability(label=label, answer=results[name]) for name, label in labels.items() if name in results]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TestView:
-    """A connection test as a card tells it."""
-
-    __test__ = False
-
-    test: ConnectionTest
-    spec: ProviderSpec | None
-
-    @property
-    def id(self) -> UUID:
-        return self.test.pk
-
-    @property
-    def is_finished(self) -> bool:
-        return self.test.is_finished
-
-    @property
-    def is_unpicked(self) -> bool:
-        waited = timezone.now() - self.test.created_at
-        return self.test.state == ConnectionTest.State.QUEUED and waited >= timedelta(seconds=UNPICKED_AFTER_S)
-
-    @property
-    def of_unsaved_key(self) -> bool:
-        return self.test.credential_id is None
-
-    @property
-    def fate(self) -> str:
-        """What became of the key that was tested, where it was not the stored one."""
-        kinds = ConnectionTest.Replacement
-        match self.test.replacement:
-            case kinds.DONE:
-                return _("The new key is in use.")
-            case kinds.KEPT:
-                return _("The old key stays in use.")
-            case kinds.CONFLICT:
-                return _("The stored key was changed meanwhile, so it stays.")
-            case _ if self.of_unsaved_key and self.test.state == ConnectionTest.State.VALID:
-                return _("It is not saved yet.")
-            case _:
-                return ""
-
-    @property
-    def steps(self) -> list[Step]:
-        told = {row["name"]: row["state"] for row in self.test.steps}
-        running = self.test.state == ConnectionTest.State.RUNNING
-        found = []
-        for name, label in STEP_LABELS:
-            state = told.get(name, "running" if running else "waiting")
-            running = running and name in told
-            found.append(Step(label=_(label), state=state))
-        return found
-
-    @property
-    def steps_done(self) -> int:
-        return sum(step.state == "ok" for step in self.steps)
-
-    @property
-    def abilities(self) -> list[Ability]:
-        return abilities_of(self.test.abilities)
-
-    @property
-    def failed_step(self) -> str:
-        return next((row["name"] for row in self.test.steps if row["state"] == "failed"), "")
-
-    @property
-    def meaning(self) -> str:
-        """The look of its note."""
-        match self.test.state:
-            case ConnectionTest.State.VALID if self.test.replacement == ConnectionTest.Replacement.CONFLICT:
-                return "attention"
-            case ConnectionTest.State.VALID:
-                return "valid"
-            case ConnectionTest.State.INVALID:
-                return "broken"
-            case ConnectionTest.State.ERROR | ConnectionTest.State.EXPIRED:
-                return "attention"
-            case _:
-                return "attention" if self.is_unpicked else "idle"
-
-    @property
-    def seen(self) -> str:
-        """Changes whenever there is something new to tell."""
-        return f"{self.test.state}-{len(self.test.steps)}-{int(self.is_unpicked)}"
+    meaning: str
+    words: str
+    action: str = ""
+    """What its card is opened for; empty: that would not help."""
+    asks_key: bool = False
+    """Another key is needed, from the provider's page."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,6 +62,8 @@ class Card:
     asks_removal: bool = False
     refusal: str = ""
     """What the organisation's policy says against it; empty: nothing."""
+    further_name: str = ""
+    """What another key of this provider would be called."""
     locked: bool = False
     """Key and address are shown, and change only after a proof of who is there."""
 
@@ -203,6 +78,11 @@ class Card:
     @property
     def query(self) -> str:
         return "" if self.name == DEFAULT_NAME else f"?name={self.name}"
+
+    @property
+    def is_further(self) -> bool:
+        """One more key of a provider, which needs a name to be told apart."""
+        return self.credential is None and self.name != DEFAULT_NAME
 
     @property
     def unlock_url(self) -> str:
@@ -253,6 +133,35 @@ class Card:
                 return "attention", _("Test failed"), True
             case _:
                 return "idle", _("Not tested"), False
+
+    @property
+    def todo(self) -> Todo | None:
+        """What to do next, where something is to be done."""
+        credential = self.credential
+        if credential is None or self.is_testing:
+            return None
+        if credential.needs_reentry:
+            return Todo(
+                meaning="broken", words=_("The stored key can no longer be opened."), action=_("Enter it again")
+            )
+        if not credential.is_active:
+            return None
+        if self.refusal:
+            return Todo(meaning="attention", words=self.refusal)
+        if not self.model_in_use:
+            words = _("This provider has no usual model, so it cannot answer yet.")
+            return Todo(meaning="attention", words=words, action=_("Choose a model"))
+        match credential.shown_status:
+            case UserCredential.Status.INVALID:
+                words = _("It is passed over until it works.")
+                return Todo(meaning="broken", words=words, action=_("Replace the key"), asks_key=True)
+            case UserCredential.Status.ERROR:
+                words = credential.status_detail or _("Its last test failed.")
+                return Todo(meaning="attention", words=words, action=_("Look at it and test again"))
+            case UserCredential.Status.UNVERIFIED:
+                return Todo(meaning="idle", words=_("It has not been tested yet."), action=_("Test it"))
+            case _:
+                return None
 
     @property
     def abilities(self) -> list[Ability]:
@@ -309,6 +218,10 @@ class ProvidersPage:
     @property
     def chain(self) -> list[Card]:
         return [card for card in self.cards if card.rank is not None]
+
+    @property
+    def can_be_ordered(self) -> bool:
+        return len(self.chain) > 1
 
     @property
     def system_stands_behind(self) -> bool:
@@ -373,7 +286,7 @@ def providers_page(user: User) -> ProvidersPage:
     credentials = [row for row in rows if row.removed_at is None]
     tests = _latest_tests(user)
     found = [_under(policy, card) for card in _cards(credentials, tests)]
-    cards = _ranked(found, preferences.default_provider)
+    cards = _named(_ranked(found, preferences.default_provider))
     stored = {card.spec.slug for card in cards}
     others = tuple(
         _under(policy, Card(spec=spec, test=_test_view(tests.get((spec.slug, DEFAULT_NAME)))))
@@ -459,6 +372,17 @@ def _ranked(cards: list[Card], default_provider: str) -> list[Card]:
     return ranked
 
 
+def _named(cards: Iterable[Card]) -> list[Card]:
+    """With a free name for one more key of each provider."""
+    cards = list(cards)
+    taken = {(card.spec.slug, card.name) for card in cards}
+
+    def free(slug: str) -> str:
+        return next(name for number in count(2) if (slug, name := f"key-{number}") not in taken)
+
+    return [replace(card, further_name=free(card.spec.slug)) for card in cards]
+
+
 def _under(policy: Policy, card: Card) -> Card:
     """The card with what the organisation's policy says against it. Without a key its model is still to be chosen."""
     stored = card.credential
@@ -490,8 +414,13 @@ def opened(
 
 
 def with_card(page: ProvidersPage, card: Card) -> ProvidersPage:
-    """The page with this card in the place of the one of the same provider and name."""
-    cards = tuple(card if old.id == card.id else old for old in page.cards)
-    others = tuple(card if old.id == card.id else old for old in page.others)
-    is_listed = any(old.id == card.id for old in (*page.cards, *page.others))
-    return replace(page, cards=cards, others=others if is_listed else (card, *others), open_card=card)
+    """The page with this card in the place of the one of the same provider and name; a new one behind its kin."""
+    cards = [card if old.id == card.id else old for old in page.cards]
+    others = [card if old.id == card.id else old for old in page.others]
+    if not any(old is card for old in (*cards, *others)):
+        kin = [place for place, old in enumerate(cards) if old.spec.slug == card.spec.slug]
+        if kin:
+            cards.insert(kin[-1] + 1, card)
+        else:
+            others.insert(0, card)
+    return replace(page, cards=tuple(cards), others=tuple(others), open_card=card)

@@ -15,11 +15,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from llm_credentials import comparison
-from llm_credentials.comparison import CAPABILITIES, SORTS, TYPICAL, Row
-from llm_credentials.ledger.sums import Sums
-from llm_credentials.models import UserCredential
-from llm_credentials.policies import policy_of
-from llm_credentials.providers.registry import specs
+from llm_credentials.comparison import CAPABILITIES, SORTS, Row
 
 ABILITY_LABELS: Final = {
     "vision": gettext_noop("sees images"),
@@ -43,7 +39,7 @@ def provider_compare(request: HttpRequest) -> HttpResponse:
     wanted = [name for name in CAPABILITIES if name in request.GET.getlist("can")]
     sort = request.GET.get("sort", "")
     sort = sort if sort in SORTS else "cost"
-    every, sample = _rows(request)
+    every, sample = comparison.rows_for(request.user)
     shown = comparison.in_order(comparison.filtered(every, wanted), sort)
     few = shown if "all" in request.GET else shown[:SHOWN]
     context = {
@@ -64,36 +60,16 @@ def provider_compare(request: HttpRequest) -> HttpResponse:
     return render(request, "llm_credentials/provider_compare.html", context)
 
 
-def _rows(request: HttpRequest) -> tuple[list[Row], comparison.Sample]:
-    user = request.user
-    if not user.is_authenticated:
-        return comparison.rows_of(specs(), TYPICAL), TYPICAL
-    used = comparison.own_use(user.pk)
-    total = Sums.nothing()
-    for sums in used.values():
-        total.add(sums)
-    sample = comparison.sample_of(total)
-    policy = policy_of(user)
-    rows = comparison.rows_of(
-        specs(),
-        sample,
-        measured=used,
-        with_key=set(UserCredential.objects.for_user(user).values_list("provider", flat=True)),
-        refusal=lambda spec, model: policy.refusal_of_provider(spec) or policy.refusal_of_model(spec.slug, model),
-    )
-    return rows, sample
-
-
 def _told(row: Row) -> dict[str, Any]:
     return {
         "row": row,
         "abilities": [_(ABILITY_LABELS[name]) for name in row.abilities],
         "speed": _(SPEED_LABELS[row.facts.speed]),
-        "context": _tokens(row.facts.context_window),
+        "context": tokens_words(row.facts.context_window),
     }
 
 
-def _tokens(count: int | None) -> str:
+def tokens_words(count: int | None) -> str:
     """1 M, 262 K: as people speak of context windows."""
     if count is None:
         return ""

@@ -28,9 +28,11 @@ from llm_credentials.views.answers import (
     refuse,
     show_card,
     too_many,
+    typed_card,
     unavailable,
 )
-from llm_credentials.views.cards import Card, TestView, providers_page
+from llm_credentials.views.cards import Card, providers_page
+from llm_credentials.views.shown_tests import TestView
 
 
 @require_POST
@@ -40,7 +42,8 @@ from llm_credentials.views.cards import Card, TestView, providers_page
 def credential_test(request: UserRequest, provider: str) -> HttpResponse:
     """Test what was typed, or the stored key where nothing was."""
     spec = find_spec(provider)
-    card = find_card(providers_page(request.user), spec, request.POST.get("name", "").strip())
+    page = providers_page(request.user)
+    card = typed_card(request, page, spec) or find_card(page, spec, request.POST.get("name", "").strip())
     form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
     if not form.is_valid():
         return refuse(request, card, form)

@@ -34,6 +34,7 @@ from llm_credentials.views.answers import (
     show_card,
     show_page,
     show_region,
+    typed_card,
 )
 from llm_credentials.views.cards import (
     Card,
@@ -69,11 +70,15 @@ def credential_save(request: UserRequest, provider: str) -> HttpResponse:
     page = providers_page(request.user)
     # An impossible name is the form's to refuse, beside its field.
     typed_name = request.POST.get("name", "").strip()
-    card = page.card(spec.slug, typed_name) or Card(spec=spec)
+    card = typed_card(request, page, spec) or page.card(spec.slug, typed_name) or Card(spec=spec)
     form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
     if not form.is_valid():
         return refuse(request, card, form)
     draft, name = form.draft, form.cleaned_data["name"] or card.name
+    namesake = page.card(spec.slug, name)
+    if card.credential is None and namesake is not None and namesake.credential is not None:
+        form.add_error("name", _("You have a key of this name. Choose another one."))
+        return refuse(request, card, form)
     try:
         if changes_key(user=request.user, provider=spec.slug, name=name, draft=draft) and not stepup.is_recent(request):
             return ask_proof(request, card, form)

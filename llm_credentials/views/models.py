@@ -21,6 +21,7 @@ from llm_credentials.views.answers import (
     refuse,
     show_page,
     too_many,
+    typed_card,
 )
 from llm_credentials.views.cards import Card, opened, providers_page, with_card
 
@@ -48,7 +49,7 @@ def model_list_load(request: UserRequest, provider: str) -> HttpResponse:
     """For what was typed, which may be a key that is not saved."""
     spec = find_spec(provider)
     page = providers_page(request.user)
-    card = find_card(page, spec, request.POST.get("name", "").strip())
+    card = typed_card(request, page, spec) or find_card(page, spec, request.POST.get("name", "").strip())
     form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
     if not form.is_valid():
         return refuse(request, card, form)

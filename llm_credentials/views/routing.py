@@ -21,7 +21,7 @@ from llm_credentials import services
 from llm_credentials.forms import RoutingForm
 from llm_credentials.models import TaskOverride
 from llm_credentials.routing import kinds
-from llm_credentials.views.answers import UserRequest
+from llm_credentials.views.answers import UserRequest, uuid_of
 from llm_credentials.views.routes import own_order, routing_page
 
 PAGE = "llm_credentials/routing_detail.html"
@@ -93,7 +93,7 @@ def task_override_reset(request: UserRequest, task: str) -> HttpResponse:
 def chain_move(request: UserRequest) -> HttpResponse:
     """One key a place up or down (``move``)."""
     order = [row.pk for row in own_order(request.user)]
-    moved = _uuid(request.POST.get("credential", ""))
+    moved = uuid_of(request.POST.get("credential", ""))
     step = {"up": -1, "down": 1}.get(request.POST.get("move", ""))
     if moved not in order or step is None:
         return _refused(request, _("This key is not there any more. Reload the page."))
@@ -107,7 +107,7 @@ def chain_move(request: UserRequest) -> HttpResponse:
 @login_required
 def chain_set(request: UserRequest) -> HttpResponse:
     """The whole order at once, as somebody dragged it (``credential``, many times)."""
-    ids = [_uuid(text) for text in request.POST.getlist("credential")]
+    ids = [uuid_of(text) for text in request.POST.getlist("credential")]
     if None in ids:
         return _refused(request, _("This key is not there any more. Reload the page."))
     return _order(request, [pk for pk in ids if pk])
@@ -119,13 +119,6 @@ def _order(request: UserRequest, order: list[UUID]) -> HttpResponse:
     except ValidationError as error:
         return _refused(request, " ".join(error.messages))
     return _changed(request)
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def _save_row(request: UserRequest, task: str, save: Callable[[RoutingForm], None]) -> HttpResponse:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from allauth.mfa.models import Authenticator
-from allauth.usersessions.models import UserSession
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.core.paginator import Paginator
 from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -18,20 +14,12 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from llm_credentials import leaving, stepup
-from llm_credentials.audit import Action
+from llm_credentials import leaving, security, stepup
 from llm_credentials.audit.history import seen_by
-from llm_credentials.models import AuditEvent, PersonalAccessToken
+from llm_credentials.models import AuditEvent
 from llm_credentials.views.answers import UserRequest
 
 EVENTS_PER_PAGE = 50
-EVENTS_LATELY = 6
-SHOWN_LATELY = (
-    *(Action.LOGIN, Action.LOGIN_FAILED, Action.PASSWORD_CHANGE, Action.FACTOR_ADD, Action.FACTOR_REMOVE),
-    *(Action.CREDENTIAL_CREATE, Action.CREDENTIAL_REPLACE, Action.CREDENTIAL_DELETE, Action.CREDENTIAL_RESTORE),
-    *(Action.TOKEN_CREATE, Action.TOKEN_REVOKE, Action.ACCOUNT_EXPORT, Action.ACCESS_DENIED),
-)
-"""What somebody who wonders whether it was they would look for."""
 
 
 @require_GET
@@ -40,30 +28,17 @@ SHOWN_LATELY = (
 def security_detail(request: UserRequest) -> HttpResponse:
     """What opens the account, where it is open, and what happened lately. Five queries."""
     user = request.user
-    events = AuditEvent.objects.for_user(user).filter(action__in=SHOWN_LATELY).recent_first()
+    found = security.standing(user)
+    words = {"totp": _("an authenticator app"), "webauthn": _("a passkey or security key")}
     context = {
         "has_password": user.has_usable_password(),
-        "factors": _factors(user),
-        "sessions": _sessions(user),
+        "factors": [words[kind] for kind in found.factors],
+        "sessions": found.sessions,
         "session_key": request.session.session_key,
-        "tokens": PersonalAccessToken.objects.for_user(user).usable().count(),
-        "events": [seen_by(user, event) for event in events[:EVENTS_LATELY]],
+        "tokens": found.tokens,
+        "events": found.events,
     }
     return render(request, "llm_credentials/security_detail.html", context)
-
-
-def _factors(user: User) -> list[str]:
-    """The kinds of second factors that are set up, in words."""
-    types = Authenticator.Type
-    words = {types.TOTP: _("an authenticator app"), types.WEBAUTHN: _("a passkey or security key")}
-    found = set(Authenticator.objects.filter(user=user).values_list("type", flat=True))
-    return [words[kind] for kind in words if kind in found]
-
-
-def _sessions(user: User) -> list[UserSession]:
-    """Where the account is open now, newest first."""
-    alive = Session.objects.filter(expire_date__gt=timezone.now()).values("session_key")
-    return list(UserSession.objects.filter(user=user, session_key__in=alive).order_by("-created_at"))
 
 
 @require_GET

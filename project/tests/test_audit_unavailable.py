@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from agents import answering, running
+from agents import answering, running, runs
 from agents import services as agent_services
 from agents.catalog.conversation import ConversationAgent
 from llm_credentials import bridge, connection_tests, services
@@ -103,7 +103,7 @@ def test_answer_says_so_and_keeps_the_question(owner: User, no_trail: None) -> N
 
 
 def test_run_says_so(owner: User, no_trail: None) -> None:
-    run = agent_services.run_create(user=owner, agent="conversation", text="Hello")
+    run = runs.run_create(user=owner, agent="conversation", text="Hello")
     bridge.run(running.run_execute, run.pk)
     run.refresh_from_db()
     assert run.error is not None

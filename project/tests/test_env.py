@@ -199,7 +199,8 @@ def test_example_explains_every_variable_that_is_read() -> None:
     source = "".join(
         (env.BASE_DIR / "project" / name).read_text() for name in ("settings.py", "management/commands/up.py")
     )
-    read = set(re.findall(r'env\.(?:text|secret|flag|whole|decimal|rate|words|database)\(\s*"([A-Z0-9_]+)"', source))
+    readers = "text|secret|flag|whole|decimal|rate|words|database|shared_metrics"
+    read = set(re.findall(rf'env\.(?:{readers})\(\s*"([A-Z0-9_]+)"', source))
     for spec in registry.all_specs():
         if spec.env_prefix:
             read |= {f"{spec.env_prefix}_{end}" for end in ("MODEL", "BASE_URL")}

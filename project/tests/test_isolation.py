@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import time, timedelta
 from enum import Enum
 from typing import Any
 
@@ -26,6 +26,7 @@ from django.utils import timezone
 from agents import attachments
 from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
+from agents.schedules import ScheduledRun
 from llm_credentials import services
 from llm_credentials.models import (
     Alert,
@@ -41,6 +42,7 @@ from llm_credentials.models import (
     UsageRecord,
     UserAllowance,
     UserCredential,
+    Webhook,
 )
 from llm_credentials.providers import TextPart
 from llm_credentials.tests.factories import SystemCredentialFactory, UsageRecordFactory, UserCredentialFactory
@@ -90,7 +92,7 @@ def names(prefix: str, rule: Rule, *rest: str) -> dict[str, Rule]:
 
 
 ROUTES: dict[str, Rule] = {
-    **names("", PUBLIC, "home", "healthz", "readyz", "javascript-catalog"),
+    **names("", PUBLIC, "home", "healthz", "readyz", "metrics", "javascript-catalog"),
     **names("account_", PUBLIC, "login", "logout", "inactive", "signup", "email_verification_sent", "reset_password"),
     **names("account_", PUBLIC, "confirm_login_code", "confirm_email", "reset_password_from_key_done"),
     **names("account_", PUBLIC, "reset_password_from_key", "reset_password_done"),
@@ -102,7 +104,10 @@ ROUTES: dict[str, Rule] = {
     **names("mfa_", OWNED, "remove_webauthn", "edit_webauthn"),
     **names("", OWN, "usersessions_list"),
     # agents
-    **names("agents:", OWN, "agent-list", "conversation-list", "run-list"),
+    **names("agents:", OWN, "agent-list", "agent-detail", "conversation-list", "run-list", "schedule-list"),
+    **names("agents:", OWN_POST, "run-start", "schedule-create"),
+    **names("agents:", OWNED, "run-stream"),
+    **names("agents:", OWNED_POST, "run-approve", "schedule-switch", "schedule-delete"),
     **names("agents:", OWN_POST, "conversation-create", "run-create"),
     **names("agents:", OWNED, "conversation-detail", "run-detail", "message-stream"),
     **names("agents:", OWNED_POST, "conversation-delete", "message-create", "message-stop", "message-retry"),
@@ -117,6 +122,7 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", OWNED, "token-confirm-revocation"),
     **names("llm_credentials:", OWNED_POST, "token-revoke"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
+    **names("llm_credentials:", OWN_POST, "key-order", "key-move"),
     **names("llm_credentials:", OWN, "usage-detail", "usage-export", "alert-settings"),
     **names("llm_credentials:", OWN_POST, "alert-settings-save", "webhook-set", "webhook-remove", "webhook-test"),
     **names("llm_credentials:", OWNED_POST, "alert-dismiss"),
@@ -155,6 +161,25 @@ ROUTES: dict[str, Rule] = {
     "api:route_list": api("GET", "read"),
     "api:provider_list": api("GET", "read"),
     "api:usage_list": api("GET", "read"),
+    "api:provider_compare": api("GET", "read"),
+    "api:alert_list": api("GET", "read"),
+    "api:alert_dismiss": api("DELETE", "credentials"),
+    "api:alert_settings_get": api("GET", "read"),
+    "api:alert_settings_change": api("PATCH", "credentials"),
+    "api:webhook_get": api("GET", "read"),
+    "api:webhook_set": api("PUT", "credentials"),
+    "api:webhook_remove": api("DELETE", "credentials"),
+    "api:webhook_test": api("POST", "credentials"),
+    "api:key_order_get": api("GET", "read"),
+    "api:key_order_set": api("PUT", "credentials"),
+    "api:removed_list": api("GET", "read"),
+    "api:credential_undo": api("POST", "credentials"),
+    "api:budget_get": api("GET", "read"),
+    "api:budget_set": api("PUT", "credentials"),
+    "api:security_get": api("GET", "read"),
+    "api:account_get": api("GET", "read credentials agents gateway"),
+    "api:account_export": api("POST", "credentials"),
+    "api:account_delete": api("DELETE", ""),
     "api:site_get": site_api("GET", "read", auditor=200),
     "api:site_completions_set": site_api("PUT", "credentials"),
     "api:site_embeddings_set": site_api("PUT", "credentials"),
@@ -172,6 +197,11 @@ ROUTES: dict[str, Rule] = {
     "api:attachment_get": api("GET", "read agents"),
     "api:attachment_read": api("GET", "read agents"),
     "api:attachment_delete": api("DELETE", "agents"),
+    "api:run_approve": api("POST", "agents"),
+    "api:schedule_list": api("GET", "read agents"),
+    "api:schedule_create": api("POST", "agents"),
+    "api:schedule_update": api("PATCH", "agents"),
+    "api:schedule_delete": api("DELETE", "agents"),
     "api:conversation_list": api("GET", "read agents"),
     "api:conversation_create": api("POST", "agents"),
     "api:conversation_get": api("GET", "read agents"),
@@ -259,12 +289,16 @@ def world(alice: User) -> World:
     )
     TaskOverride.objects.create(user=alice, task="code", model=MARK)
     run = AgentRun.objects.create(user=alice, agent="conversation", input=MARK, state=RunState.QUEUED)
+    schedule = ScheduledRun.objects.create(
+        user=alice, agent="conversation", input=MARK, every="day", at=time(8), next_at=timezone.now()
+    )
     test = ConnectionTest.objects.create(user=alice, provider="openai", detail=MARK, state="valid")
     token, _ = services.token_create(user=alice, name=MARK)
     system = SystemCredentialFactory(key=SYSTEM_KEY)
     factor = Authenticator.objects.create(user=alice, type="webauthn", data={"name": MARK, "credential": {}})
     address = EmailAddress.objects.create(user=alice, email=f"{MARK}@example.com", primary=True, verified=True)
     session = UserSession.objects.create(user=alice, session_key=MARK, ip="127.0.0.1", user_agent=MARK)
+    Webhook.objects.create(user=alice, url=f"https://{MARK}.example/hook")
     admin_ids = {
         "auth_group": Group.objects.create(name=MARK).pk,
         "account_emailaddress": address.pk,
@@ -288,6 +322,7 @@ def world(alice: User) -> World:
     arguments = {
         "conversation_id": conversation.pk,
         "message_id": message.pk,
+        "schedule_id": schedule.pk,
         "run_id": run.pk,
         "attachment_id": attachments.store_bytes(alice, f"{MARK}.txt", MARK.encode()).pk,
         "test_id": test.pk,
@@ -344,6 +379,8 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/agents/conversation/runs": {"input": "Hello"},
     "/api/conversations": {"agent": "conversation"},
     "/messages": {"text": "Hello"},
+    "/approvals": {"approvals": {}},
+    "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
 }
 """By how the address of the API ends."""
 
@@ -362,8 +399,9 @@ def ask(client: Client, method: str, path: str, **headers: str) -> Any:
         return client.post(path, json.dumps(body), content_type="application/json", headers=headers)
     send: Callable[..., Any] = getattr(client, method.lower())
     if method in ("PUT", "PATCH"):
-        named = json.dumps({"provider": "openai"} if path.startswith("/api/settings/") else {})
-        return send(path, named, content_type="application/json", headers=headers)
+        named = {"provider": "openai"} if path.startswith("/api/settings/") else {}
+        named = {"is_active": True} if path.startswith("/api/schedules/") else named
+        return send(path, json.dumps(named), content_type="application/json", headers=headers)
     return send(path, headers=headers)
 
 

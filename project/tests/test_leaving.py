@@ -17,6 +17,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
+from agents import runs
 from agents import services as agent_services
 from agents import tasks as agent_tasks
 from agents.models import AgentRun, Conversation, StoredMessage
@@ -172,7 +173,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),
         *("UsageDay", "UserAllowance", "Alert", "Webhook"),
-        *("Conversation", "AgentRun", "Attachment"),
+        *("Conversation", "AgentRun", "Attachment", "ScheduledRun"),
     }
     related: set[str] = {
         field.related_model.__name__  # type: ignore[union-attr]
@@ -255,7 +256,7 @@ def test_leaving_ends_a_run_and_its_call_upstream(
     alice: User, journal: SandboxJournal, celery_worker_thread: Any
 ) -> None:
     sandbox_key(alice)
-    run = agent_services.run_create(user=alice, agent="conversation", text="count to 500")
+    run = runs.run_create(user=alice, agent="conversation", text="count to 500")
     agent_tasks.enqueue_run(run)
     wait_until(lambda: AgentRun.objects.filter(pk=run.pk, output__contains="10").exists(), "the run to write")
     leaving.account_delete(user=alice)

@@ -120,3 +120,31 @@ document.addEventListener("htmx:sendError", () => toast(gettext("The site cannot
 document.addEventListener("htmx:timeout", () => toast(gettext("The site took too long to answer. Reload the page to see where things stand.")));
 
 settleToasts(document);
+
+// A switch shows at once what was wanted, and goes back when the site did not do it.
+const turned = new WeakMap();
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const form = event.detail.elt;
+  const button = form.matches?.("form") ? form.querySelector(":scope > [role=switch]") : null;
+  if (!button) return;
+  turned.set(form, button.getAttribute("aria-checked"));
+  button.setAttribute("aria-checked", String(button.getAttribute("aria-checked") !== "true"));
+});
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { requestConfig, xhr } = event.detail;
+  if (!turned.has(requestConfig?.elt) || xhr.status !== 503) return; // other errors are told of by themselves
+  event.detail.shouldSwap = false;
+  toast(gettext("The site could not do that just now. Nothing was changed; try again in a moment."));
+});
+document.addEventListener("htmx:afterRequest", (event) => {
+  const asking = event.detail.elt;
+  const before = turned.get(asking);
+  turned.delete(asking);
+  const isDone = event.detail.successful && event.detail.xhr.status < 400;
+  if (before !== undefined && !isDone) asking.querySelector("[role=switch]")?.setAttribute("aria-checked", before);
+  if (!asking.matches?.(".default-choice input")) return;
+  for (const choice of document.querySelectorAll(".default-choice input")) {
+    if (isDone) choice.defaultChecked = choice.checked;
+    else choice.checked = choice.defaultChecked;
+  }
+});

@@ -385,8 +385,9 @@ def passed_events(events: bytes, data: Mapping[str, Any]) -> bytes:
     if wants_usage(data):
         return events
     from_end = max(0, len(events) - COUNT_WITHIN_BYTES)
-    at = max(events.rfind(b'"choices":[]', from_end), events.rfind(b'"choices": []', from_end))
-    if at < 0:
+    tail = events[from_end:]
+    at = from_end + max(tail.rfind(mark) if mark in tail else -1 for mark in (b'"choices":[]', b'"choices": []'))
+    if at < from_end:
         return events
     start, end = events.rfind(b"\n", 0, at) + 1, events.find(b"\n", at) + 1
     line = events[start:end]

@@ -3,16 +3,22 @@
 
 let dragged = null;
 
-function settle(list) {
-  for (const row of list.querySelectorAll("[data-key]")) row.draggable = true;
+const rowOf = (target) => (target instanceof Element ? target.closest("[data-order] > [data-key]") : null);
+
+// A row with a form in it stays where it is: one selects text there.
+function settle() {
+  for (const row of document.querySelectorAll("[data-order] > [data-key]")) {
+    row.draggable = !row.querySelector("form.credential-form");
+    for (const link of row.querySelectorAll("a")) link.draggable = false;
+  }
 }
 
 function keys(list) {
-  return [...list.querySelectorAll("[data-key]")].map((row) => row.dataset.key);
+  return [...list.querySelectorAll(":scope > [data-key]")].map((row) => row.dataset.key);
 }
 
 document.addEventListener("dragstart", (event) => {
-  const row = event.target instanceof Element ? event.target.closest("#order [data-key]") : null;
+  const row = rowOf(event.target);
   if (!row) return;
   dragged = { row, before: keys(row.parentElement).join() };
   row.classList.add("is-dragged");
@@ -20,8 +26,8 @@ document.addEventListener("dragstart", (event) => {
 });
 
 document.addEventListener("dragover", (event) => {
-  const over = event.target instanceof Element ? event.target.closest("#order [data-key]") : null;
-  if (!dragged || !over) return;
+  const over = rowOf(event.target);
+  if (!dragged || over?.parentElement !== dragged.row.parentElement) return;
   event.preventDefault();
   if (over === dragged.row) return;
   const middle = over.getBoundingClientRect().top + over.offsetHeight / 2;
@@ -43,11 +49,5 @@ document.addEventListener("dragend", () => {
   window.htmx.ajax("POST", list.dataset.order, { source: list, swap: "none", values: { credential: keys(list), failed } });
 });
 
-document.addEventListener("htmx:afterSettle", () => {
-  const list = document.getElementById("order");
-  if (list) settle(list);
-});
-document.addEventListener("DOMContentLoaded", () => {
-  const list = document.getElementById("order");
-  if (list) settle(list);
-});
+document.addEventListener("htmx:afterSettle", settle);
+settle();

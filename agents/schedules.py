@@ -1,0 +1,202 @@
+"""Runs that start by themselves: every hour, day or week, at a time in their user's zone.
+
+The clock calls ``start_due``. A time that is due is taken by a conditional update in the same transaction that makes
+its run, so it is started once, however many clocks there are; times that passed while the site was down are started
+once together.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Final, Self
+from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
+from django.db import models, transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, gettext_noop
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from agents.models import AgentRun
+
+MAX_SCHEDULES: Final = 50
+"""Of one user."""
+
+
+class ScheduledRunQuerySet(models.QuerySet["ScheduledRun"]):
+    def for_user(self, user: User | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.is_authenticated else self.none()
+
+    def due(self) -> Self:
+        return self.filter(is_active=True, next_at__lte=timezone.now())
+
+
+class Every(models.TextChoices):
+    HOUR = "hour", gettext_lazy("Every hour")
+    DAY = "day", gettext_lazy("Every day")
+    WEEK = "week", gettext_lazy("Every week")
+
+
+class ScheduledRun(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="scheduled_runs")
+    agent = models.SlugField(max_length=50)
+    input = models.TextField()
+    options = models.JSONField(default=dict)
+    provider = models.CharField(max_length=50, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    max_cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
+    mail_when_done = models.BooleanField(default=False)
+    webhook_when_done = models.BooleanField(default=False)
+    every = models.CharField(max_length=4, choices=Every)
+    at = models.TimeField()
+    """On the user's clock; of an hourly one only the minutes count."""
+    weekday = models.PositiveSmallIntegerField(default=0, validators=[MaxValueValidator(6)])
+    """Of a weekly one; Monday is 0."""
+    time_zone = models.CharField(max_length=64, default="UTC")
+    is_active = models.BooleanField(default=True)
+    problem = models.CharField(max_length=300, blank=True)
+    """Why it was switched off, or its last time passed over."""
+    token_id = models.UUIDField(null=True, blank=True, editable=False)
+    """Of the access token that made it; its runs rest on it."""
+    next_at = models.DateTimeField()
+    last_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = ScheduledRunQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["is_active", "next_at"]),
+            models.Index(fields=["user", "-created_at"]),
+        ]
+
+    def __str__(self) -> str:
+        return f"Schedule {self.pk}"
+
+    def time_after(self, moment: datetime) -> datetime:
+        """The first time after this moment, in UTC. A local time that a change of the clocks skips is an hour later."""
+        zone = ZoneInfo(self.time_zone)
+        local = moment.astimezone(zone)
+        if self.every == Every.HOUR:
+            first = local.astimezone(UTC) - timedelta(minutes=local.minute - self.at.minute)
+            step, first = timedelta(hours=1), first.replace(second=0, microsecond=0)
+            return first if first > moment else first + step
+        day = local.date()
+        if self.every == Every.WEEK:
+            day += timedelta(days=(self.weekday - day.weekday()) % 7)
+        step = timedelta(days=7 if self.every == Every.WEEK else 1)
+        while True:
+            found = datetime.combine(day, self.at, zone).astimezone(UTC)
+            if found > moment:
+                return found
+            day += step
+
+
+def schedule_create(
+    *,
+    user: User,
+    agent: str,
+    text: str,
+    every: str,
+    at: time,
+    weekday: int = 0,
+    time_zone: str = "UTC",
+    token_id: UUID | None = None,
+    **how: Any,
+) -> ScheduledRun:
+    """``how``: provider, model, options, max_cost_usd, mail_when_done and webhook_when_done, as ``runs.run_create``.
+
+    Raises ValidationError.
+    """
+    from agents import runs
+
+    if every not in Every.values:
+        raise ValidationError({"every": [_("Choose hour, day or week.")]})
+    if not 0 <= weekday <= 6:
+        raise ValidationError({"weekday": [_("Give a day of the week from 0 (Monday) to 6.")]})
+    checked = runs.run_checked(user=user, agent=agent, text=text, **how)
+    schedule = ScheduledRun(
+        user=user,
+        every=every,
+        at=at.replace(second=0, microsecond=0, tzinfo=None),
+        weekday=weekday,
+        time_zone=_checked_zone(time_zone),
+        token_id=token_id,
+        **checked,
+    )
+    schedule.next_at = schedule.time_after(timezone.now())
+    with transaction.atomic():
+        if ScheduledRun.objects.for_user(user).count() >= MAX_SCHEDULES:
+            words = _("You have %(most)s schedules, which is as many as fit. Remove one first.")
+            raise ValidationError({"every": [words % {"most": MAX_SCHEDULES}]})
+        schedule.save()
+    return schedule
+
+
+def _checked_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        words = _("There is no time zone of this name. Give one such as Europe/Berlin.")
+        raise ValidationError({"time_zone": [words]}) from None
+    return name
+
+
+def schedule_switch(*, user: User, schedule_id: UUID, is_active: bool) -> ScheduledRun:
+    schedule = ScheduledRun.objects.for_user(user).get(pk=schedule_id)
+    schedule.is_active, schedule.problem = is_active, ""
+    schedule.next_at = schedule.time_after(timezone.now())
+    schedule.save(update_fields=["is_active", "problem", "next_at", "updated_at"])
+    return schedule
+
+
+def schedule_delete(*, user: User, schedule_id: UUID) -> None:
+    """The runs that it started stay."""
+    ScheduledRun.objects.for_user(user).get(pk=schedule_id).delete()
+
+
+STILL_OPEN = gettext_noop("The last time was passed over: the run before it had not ended.")
+
+
+def schedule_start(schedule: ScheduledRun) -> AgentRun | None:
+    """Take its due time and make the run, for the caller to hand to a worker; None if somebody else has taken it, or
+    there is to be none."""
+    from agents import runs
+    from agents.models import AgentRun
+
+    now = timezone.now()
+    due = ScheduledRun.objects.filter(pk=schedule.pk, next_at=schedule.next_at, is_active=True)
+    with transaction.atomic():
+        if not due.update(next_at=schedule.time_after(now), last_at=now, problem=""):
+            return None
+        row = ScheduledRun.objects.filter(pk=schedule.pk)
+        if not schedule.user.is_active:
+            row.update(is_active=False)
+            return None
+        if AgentRun.objects.open().filter(schedule=schedule).exists():
+            row.update(problem=STILL_OPEN)
+            return None
+        try:
+            with transaction.atomic():
+                run = runs.run_create(
+                    user=schedule.user,
+                    agent=schedule.agent,
+                    text=schedule.input,
+                    token_id=schedule.token_id,
+                    **{name: getattr(schedule, name) for name in runs.HOW},
+                )
+                AgentRun.objects.filter(pk=run.pk).update(schedule=schedule, due_at=schedule.next_at)
+        except ValidationError as error:
+            row.update(is_active=False, problem=" ".join(error.messages)[:300])
+            return None
+    return run

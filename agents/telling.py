@@ -1,0 +1,57 @@
+"""Tell a user that a run has ended: by mail, through their webhook, or both, as they asked for it. Once."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.template.loader import render_to_string
+from django.utils import timezone
+
+from agents.models import AgentRun
+from agents.registry import UnknownAgent, get_agent
+from llm_credentials import webhooks
+from llm_credentials.notices.sending import MAIL_FAILURES
+
+logger = logging.getLogger(__name__)
+
+EVENT = "run_ended"
+
+
+def tell(run_id: UUID) -> bool:
+    """Whether somebody was told now. Never fails the run."""
+    run = AgentRun.objects.untold().select_related("user").filter(pk=run_id).first()
+    # Claimed by whoever writes first: the task may be given out twice.
+    if run is None or not AgentRun.objects.filter(pk=run_id, told_at=None).update(told_at=timezone.now()):
+        return False
+    if not run.user.is_active:
+        return False
+    if run.webhook_when_done:
+        webhooks.announce(run.user_id, EVENT, _facts(run))
+    if run.mail_when_done and run.user.email:
+        _mail(run)
+    return True
+
+
+def _facts(run: AgentRun) -> dict[str, Any]:
+    """What leaves the site: that it ended, never what was asked or answered."""
+    return {"run": str(run.pk), "agent": run.agent, "state": run.state, "error": (run.error or {}).get("class", "")}
+
+
+def _mail(run: AgentRun) -> None:
+    context = {"run": run, "agent": _title(run.agent), "error": (run.error or {}).get("user_message", "")}
+    subject, _, body = render_to_string("agents/mail/run_ended.txt", context).strip().partition("\n")
+    try:
+        send_mail(f"{settings.SITE_NAME}: {subject.strip()}", body.strip() + "\n", None, [run.user.email])
+    except MAIL_FAILURES as failure:
+        logger.error("a mail about a run could not be sent: %s", type(failure).__name__)
+
+
+def _title(slug: str) -> str:
+    try:
+        return str(get_agent(slug).title)
+    except UnknownAgent:
+        return slug
