@@ -107,7 +107,7 @@ def counted() -> CollectorRegistry:
     if not settings.METRICS_DIR:
         return registry.REGISTRY
     together = CollectorRegistry()
-    MultiProcessCollector(together, settings.METRICS_DIR)
+    MultiProcessCollector(together, settings.METRICS_DIR)  # type: ignore[no-untyped-call]
     return together
 
 
