@@ -55,6 +55,11 @@ async def aegress_policy(surface: Surface = "providers") -> EgressPolicy:
     return await egress.apolicy(surface)
 
 
+def searxng_url() -> str:
+    """Where those search who have set up no service of their own; empty: nowhere."""
+    return _text("SEARXNG_URL")
+
+
 def system_keys() -> Mapping[str, Mapping[str, Any]]:
     """Provider slug → ``{"api_key", "model", "base_url"}`` of the keys in the environment."""
     return cast("Mapping[str, Mapping[str, Any]]", getattr(settings, "LLM_SYSTEM_KEYS", {}))

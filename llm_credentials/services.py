@@ -157,7 +157,7 @@ def credential_check(
     errors: dict[str, list[str]] = {}
     has_key = stored is not None and stored.has_key
     stored_model = stored.model if stored is not None else ""
-    api_key = collect(errors, lambda: clean_api_key(typed.api_key, spec, stored=has_key))
+    api_key = collect(errors, lambda: clean_api_key(typed.api_key, stored=has_key))
     model = collect(errors, lambda: clean_model(typed.model) if typed.model is not None else stored_model) or ""
     base_url = collect(errors, lambda: _address(spec, typed.base_url, stored)) or ""
     options = collect(errors, lambda: _options(spec, typed.options, stored)) or {}

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias, assert_never
 import orjson
 from django.utils.translation import gettext as _
 
-from llm_credentials.models import EnvironmentCredential, SystemCredential, UserCredential
+from llm_credentials.models import EnvironmentCredential, SearchCredential, SystemCredential, UserCredential
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.providers import (
     ImagePart,
@@ -35,7 +35,7 @@ from llm_credentials.providers import (
 )
 from llm_credentials.providers.messages import Part
 
-Row: TypeAlias = UserCredential | SystemCredential | EnvironmentCredential
+Row: TypeAlias = UserCredential | SearchCredential | SystemCredential | EnvironmentCredential
 
 KEY_MIN: Final = 12
 """Of shorter keys no last characters are stored."""
@@ -242,7 +242,7 @@ def _trap(row: Row) -> Trap | None:
     """None for a row without a key, with a short one, or one whose encryption key is not on the ring."""
     if not row.last4 or not row.has_key or row.is_lost:
         return None
-    whose = _("your own") if isinstance(row, UserCredential) else _("this site's")
+    whose = _("your own") if isinstance(row, UserCredential | SearchCredential) else _("this site's")
     spec = row.spec_or_none
     prefixes = tuple(prefix.encode() for prefix in spec.key_prefixes) if spec else ()
     return Trap(

@@ -63,7 +63,7 @@ def clean_name(name: object) -> str:
 
 
 @sensitive_variables()
-def clean_api_key(text: object, spec: ProviderSpec, *, stored: bool = False) -> str | None:
+def clean_api_key(text: object, *, stored: bool = False) -> str | None:
     """The key as it will be sealed; None means unchanged: nothing was typed, or the mask came back.
 
     ``stored``: whether there is a key that could stay as it is. Raises ValidationError on ``api_key``.

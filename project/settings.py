@@ -265,6 +265,7 @@ USE_TZ = True
 # Keys and providers
 CREDENTIAL_KEYS = env.secret("CREDENTIAL_KEYS")
 SANDBOX_URL = env.text("SANDBOX_URL")
+SEARXNG_URL = env.text("SEARXNG_URL")
 LLM_EGRESS_ALLOW = env.words("LLM_EGRESS_ALLOW")
 LLM_DEFAULT_PROVIDER = env.text("LLM_DEFAULT_PROVIDER", "openai")
 LLM_TEST_TIMEOUT_S = env.decimal("LLM_TEST_TIMEOUT_S", default=10)

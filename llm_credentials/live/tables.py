@@ -17,6 +17,7 @@ from llm_credentials.models import (
     GroupPolicy,
     LLMSettings,
     PersonalAccessToken,
+    SearchCredential,
     SystemConfig,
     SystemCredential,
     TaskOverride,
@@ -33,6 +34,7 @@ COUNTERS = ("request_count", "last_used_at", "tested_at", "abilities", "created_
 def watch_ours() -> None:
     watched.watch(get_user_model(), user=get_user_model()._meta.pk.column, ignored=("last_login",))
     watched.watch(UserCredential, user="user_id", ignored=COUNTERS)
+    watched.watch(SearchCredential, user="user_id", ignored=("status", "status_detail", *COUNTERS))
     watched.watch(LLMSettings, user="user_id", ignored=("created_at", "updated_at"))
     watched.watch(TaskOverride, user="user_id", ignored=("created_at", "updated_at"))
     watched.watch(PersonalAccessToken, user="user_id", ignored=("last_used_at",))

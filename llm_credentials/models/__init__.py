@@ -16,6 +16,7 @@ from llm_credentials.models.egress import EgressAllowance
 from llm_credentials.models.policies import GroupPolicy, UserAllowance
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
+from llm_credentials.models.search import SearchCredential
 from llm_credentials.models.settings import LLMSettings, SystemConfig, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
 from llm_credentials.models.usage import BudgetCounter, UsageRecord
@@ -39,6 +40,7 @@ __all__ = [
     "LLMSettings",
     "PersonalAccessToken",
     "RolledDay",
+    "SearchCredential",
     "SiteUsageDay",
     "SystemConfig",
     "SystemCredential",

@@ -7,6 +7,7 @@ from llm_credentials.models.connection_tests import ConnectionTest
 from llm_credentials.models.credentials import UserCredential
 from llm_credentials.models.policies import UserAllowance
 from llm_credentials.models.rollups import UsageDay
+from llm_credentials.models.search import SearchCredential
 from llm_credentials.models.settings import LLMSettings, TaskOverride
 from llm_credentials.models.tokens import PersonalAccessToken
 from llm_credentials.models.usage import BudgetCounter, UsageRecord
@@ -18,6 +19,7 @@ def register() -> None:
         owned(model, by="user")
     for told in (Alert, Webhook):
         owned(told, by="user")
+    owned(SearchCredential, by="user")
     owned(WebhookDelivery, by="webhook")
     for summed in (UsageRecord, UsageDay, BudgetCounter, UserAllowance):
         owned(summed, by="user")

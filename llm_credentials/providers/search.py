@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 
@@ -209,6 +209,14 @@ class WebSearch:
         if self._spec.default_url:
             return ""
         return "Let the instance answer in JSON: «json» among search.formats in its settings."
+
+
+def site_search(address: str) -> WebSearch:
+    """What an operator offers to everybody, by its address alone, which needs no further word to be called."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return WebSearch(SEARCH_SPECS["searxng"], key="", base_url=address, egress=EgressPolicy(allow=[f"{host}:{port}"]))
 
 
 def plain(text: object, most: int) -> str:

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.contrib.auth import get_user_model
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Avg, F
+from django.db.models import Avg, Exists, F, OuterRef
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -23,6 +23,7 @@ from llm_credentials.ledger.prices import per_million_usd
 from llm_credentials.models import (
     GroupPolicy,
     LLMSettings,
+    SearchCredential,
     SystemConfig,
     SystemCredential,
     TaskOverride,
@@ -56,13 +57,15 @@ class Loaded:
     limits: Limits
     targets: frozenset[str]
     """Everything in it that may be cooling down."""
+    search_keys: Sequence[SearchCredential] = ()
+    """No part of any route; looked for in what leaves."""
     routes: dict[Request, Route] = field(default_factory=dict, repr=False, compare=False)
     """Those that were asked for while nothing was cooling down."""
 
     @cached_property
     def tripwire(self) -> Tripwire:
         """Finds these keys in what is about to leave."""
-        return Tripwire(self.rows.values())
+        return Tripwire([*self.rows.values(), *self.search_keys])
 
     @property
     def takes_turns(self) -> bool:
@@ -120,7 +123,7 @@ def load_site() -> Site:
 
 
 def load(user: Person, site: Site) -> Loaded:
-    """Synchronous: three queries, each by an index; one more for those whose strategy measures."""
+    """Synchronous: three queries, each by an index; one more for those whose strategy measures or who search."""
     with acting_for(user.pk):
         return _load(user, site)
 
@@ -157,16 +160,24 @@ def _load(user: Person, site: Site) -> Loaded:
         price=_price_today,
         latency_ms=_latencies(user_id) if settings.strategy == LLMSettings.Strategy.FASTEST else {},
     )
-    return Loaded(user_id=user_id, snapshot=snapshot, rows=rows, limits=limits, targets=targets(snapshot))
+    return Loaded(
+        user_id=user_id,
+        snapshot=snapshot,
+        rows=rows,
+        limits=limits,
+        targets=targets(snapshot),
+        search_keys=list(SearchCredential.objects.for_user(user)) if getattr(person, "searches", False) else [],
+    )
 
 
 def _active(user_id: Any) -> tuple[AbstractBaseUser | None, set[int]]:
     """The user with their settings and the ids of their groups; None for one who is deactivated, gone or not logged in.
 
-    One query, with a row for each group.
+    One query, with a row for each group; ``searches`` on the user: whether there are keys of search services.
     """
     users = get_user_model()._default_manager.select_related("llm_settings", "llm_allowance")
-    rows = list(users.filter(pk=user_id, is_active=True).annotate(in_group=F("groups")))
+    searches = Exists(SearchCredential.objects.filter(user=OuterRef("pk")))
+    rows = list(users.filter(pk=user_id, is_active=True).annotate(in_group=F("groups"), searches=searches))
     return (rows[0] if rows else None), {row.in_group for row in rows if row.in_group is not None}
 
 
