@@ -40,11 +40,8 @@ def get_agent(slug: str) -> type[Agent]:
 
 
 TO_COME: Final = (
-    kinds.TaskKind("code", "Code", weight="heavy", needs={"tools"}),
-    kinds.TaskKind("research", "Research", weight="heavy", needs={"tools"}),
     kinds.TaskKind("blog_writing", "Blog writing", weight="normal"),
     kinds.TaskKind("email_drafting", "Email drafting", weight="light"),
-    kinds.TaskKind("search_engine", "Search engine", weight="normal", needs={"tools"}),
     kinds.TaskKind("analysis", "Analysis", weight="heavy", needs={"tools"}),
     kinds.TaskKind("email_design", "Email design", weight="normal"),
     kinds.TaskKind("expense", "Expense", weight="light", needs={"json"}),

@@ -1,7 +1,8 @@
 """The text of a page or a PDF. Run as a program of its own: a hostile page may make any parser run for hours, or fill
 memory, so it is done where the system ends it (limits of CPU and memory), with nothing else in reach.
 
-Reads ``html`` (UTF-8) or ``pdf`` bytes from stdin, by its one argument; writes ``{"title", "text", "truncated"}``.
+Reads ``html`` (UTF-8) or ``pdf`` bytes from stdin, by its one argument; writes
+``{"title", "text", "truncated", "links"}``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ CPU_S: Final = 8
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
 MAX_TEXT: Final = 200_000
 MAX_PDF_PAGES: Final = 60
+MAX_LINKS: Final = 100
 MAIN_MIN: Final = 400
 """So much text in <main> or <article> is the page; with less, the whole body is."""
 
@@ -40,6 +42,9 @@ class _Text(HTMLParser):
         self._hidden: list[str] = []
         self._mains = 0
         self._in_title = self._in_pre = False
+        self.links: list[list[str]] = []
+        """[text, address as written]"""
+        self._in_link = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if self._hidden:
@@ -57,6 +62,8 @@ class _Text(HTMLParser):
             self._mains += 1
         if tag == "pre":
             self._in_pre = True
+        if tag == "a":
+            self._link(named.get("href") or "")
         if tag in _BLOCKS:
             self._write("\n")
         if tag in _HEADINGS:
@@ -77,6 +84,8 @@ class _Text(HTMLParser):
             self._mains = max(0, self._mains - 1)
         if tag == "pre":
             self._in_pre = False
+        if tag == "a":
+            self._in_link = False
         if tag in _BLOCKS:
             self._write("\n")
 
@@ -86,7 +95,14 @@ class _Text(HTMLParser):
         if self._in_title:
             self.title.append(data)
             return
+        if self._in_link and len(self.links[-1][0]) < 150:
+            self.links[-1][0] += data[:150]
         self._write(data if self._in_pre else " ".join(data.split()) + (" " if data[-1:].isspace() else ""), data)
+
+    def _link(self, address: str) -> None:
+        self._in_link = bool(address) and address[0] != "#" and len(address) < 2000 and len(self.links) < MAX_LINKS
+        if self._in_link:
+            self.links.append(["", address])
 
     def _write(self, text: str, data: str = "") -> None:
         if data[:1].isspace() and not self._in_pre:
@@ -105,7 +121,11 @@ def of_html(page: str) -> dict[str, Any]:
     parser.feed(page)
     parser.close()
     main, body = _tidy("".join(parser.main)), _tidy("".join(parser.body))
-    return _answer(" ".join("".join(parser.title).split()), main if len(main) >= MAIN_MIN else body, False)
+    links = [[" ".join(_sound(text).split()), _sound(address)] for text, address in parser.links]
+    title = " ".join("".join(parser.title).split())
+    return _answer(title, main if len(main) >= MAIN_MIN else body, False) | {
+        "links": [each for each in links if each[0]]
+    }
 
 
 def of_pdf(data: bytes) -> dict[str, Any]:
@@ -135,9 +155,13 @@ def _tidy(text: str) -> str:
 
 
 def _answer(title: str, text: str, truncated: bool) -> dict[str, Any]:
-    # Halves of characters, which some PDFs hold, are in no JSON.
-    title, text = (each.encode("utf-8", "replace").decode() for each in (title[:300], text))
-    return {"title": title, "text": text[:MAX_TEXT], "truncated": truncated or len(text) > MAX_TEXT}
+    cut = truncated or len(text) > MAX_TEXT
+    return {"title": _sound(title[:300]), "text": _sound(text[:MAX_TEXT]), "truncated": cut, "links": []}
+
+
+def _sound(text: str) -> str:
+    """Without halves of characters, which some PDFs hold and no JSON does."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def main() -> None:

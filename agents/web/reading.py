@@ -10,8 +10,8 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 from agents.web import charsets, extracting, robots
 from agents.web.robots import Robots
@@ -45,6 +45,8 @@ class Page:
     text: str
     truncated: bool
     """Whether there was more of it than is in ``text``."""
+    links: tuple[tuple[str, str], ...] = ()
+    """(text, whole address), in their order."""
 
 
 class PageReader:
@@ -137,7 +139,25 @@ async def _extracted(found: Fetched, kind: str, data: bytes) -> Page:
     if not answer["text"]:
         raise PageRefused("The page holds no text. It may be made of pictures, or by scripts.")
     cut = bool(answer["truncated"]) or found.truncated or (kind == "html" and len(found.body) > MAX_HTML)
-    return Page(url=found.url, title=str(answer["title"]), text=str(answer["text"]), truncated=cut)
+    return Page(
+        url=found.url,
+        title=str(answer["title"]),
+        text=str(answer["text"]),
+        truncated=cut,
+        links=_links(found.url, answer["links"]),
+    )
+
+
+def _links(base: str, written: Any) -> tuple[tuple[str, str], ...]:
+    links: dict[str, str] = {}
+    for text, address in written:
+        try:
+            whole = urldefrag(urljoin(base, address.strip())).url
+        except ValueError:
+            continue
+        if whole.startswith(("https://", "http://")) and whole != base and not set(whole) & set(" <>\n"):
+            links.setdefault(whole, text)
+    return tuple((text, whole) for whole, text in links.items())
 
 
 def _extract(kind: str, data: bytes) -> dict[str, object] | None:

@@ -53,6 +53,8 @@ SHAPES: Final[dict[str, str]] = {
     "file": '<path d="M11.5 2.5h-5a2 2 0 0 0-2 2v11a2 2 0 0 0 2 2h7a2 2 0 0 0 2-2v-9zM11.5 2.5v4h4M7.5 11h5M7.5 14h5"/>',
     "image": '<rect x="3" y="3.5" width="14" height="13" rx="2.5"/><circle cx="7.3" cy="7.8" r="1.4"/>'
     '<path d="m3.5 14.5 4-3.8 3 2.8 2.8-2.6 3.5 3.3"/>',
+    "code": '<path d="m7 6-4 4 4 4M13 6l4 4-4 4"/>',
+    "research": '<path d="M4 3.5h8.5v13H4zM12.5 6.5H16v10h-3.5M6.5 7H10M6.5 10H10"/>',
     "search": '<circle cx="9" cy="9" r="5.5"/><path d="m13.2 13.2 3.8 3.8"/>',
     "mail": '<rect x="2.5" y="4" width="15" height="12" rx="2.5"/><path d="m3 6 7 5.2L17 6"/>',
     "device": '<rect x="2.5" y="3.5" width="15" height="10" rx="2"/><path d="M7 17h6M10 13.5V17"/>',

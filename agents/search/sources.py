@@ -1,0 +1,94 @@
+"""What an answer may cite: numbered once, the same page always under the same number. Django-free."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from agents.search.merging import canonical
+from llm_credentials.providers import LLMMessage
+
+MAX_SOURCES: Final = 200
+_HEAD: Final = re.compile(r"\[(\d{1,3})\] (.*) <([^<>\s]+)>")
+_MARKS: Final = re.compile(r"([\\`*_\[\]<>|~&])")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    number: int
+    url: str
+    title: str
+    snippet: str = ""
+
+    @property
+    def head(self) -> str:
+        """The line by which a tool's result names it, and by which it is known again in later turns."""
+        return f"[{self.number}] {_line(self.title)} <{self.url}>"
+
+    @property
+    def link(self) -> str:
+        """As Markdown: what strangers wrote becomes no markup."""
+        title = _MARKS.sub(r"\\\1", _line(self.title))
+        if not self.url.startswith(("https://", "http://")):
+            return f"{title} (`{self.url.replace('`', '')}`)"
+        return f"[{title}](<{quote(self.url, safe=_URL_SIGNS)}>)"
+
+
+_URL_SIGNS: Final = "%/:?&=#+,;@!$'()*~[]"
+
+
+def plain_markdown(text: str) -> str:
+    """Text of strangers that shows as it is."""
+    return _MARKS.sub(r"\\\1", _line(text))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class Sources:
+    def __init__(self) -> None:
+        self._by_number: dict[int, Source] = {}
+        self._by_place: dict[str, Source] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._by_number
+
+    def get(self, url: str) -> Source | None:
+        return self._by_place.get(canonical(url))
+
+    def add(self, url: str, title: str, snippet: str = "") -> Source:
+        """The source of this page, under the number that it has already or the next one."""
+        found = self.get(url)
+        if found is not None:
+            return found
+        url = url.replace("<", "%3C").replace(">", "%3E").replace(" ", "%20")
+        number = max(self._by_number, default=0) + 1
+        source = Source(number=number, url=url, title=_line(title) or url, snippet=_line(snippet))
+        self._by_number[number] = self._by_place[canonical(url)] = source
+        return source
+
+    def all(self) -> list[Source]:
+        return [self._by_number[number] for number in sorted(self._by_number)]
+
+    def recall(self, conversation: Sequence[LLMMessage], tool: str, *, first_line_only: bool) -> None:
+        """Take up what this tool named in earlier turns, which the conversation may still cite by number."""
+        for message in conversation:
+            for result in message.tool_results:
+                if result.name != tool or result.is_error:
+                    continue
+                lines = result.content.split("\n")
+                for line in lines[:1] if first_line_only else lines:
+                    if (head := _HEAD.fullmatch(line)) and len(self) < MAX_SOURCES:
+                        self._take_up(int(head[1]), head[3], head[2])
+
+    def _take_up(self, number: int, url: str, title: str) -> None:
+        if number not in self._by_number and self.get(url) is None:
+            source = Source(number=number, url=url, title=title)
+            self._by_number[number] = self._by_place[canonical(url)] = source
