@@ -29,8 +29,25 @@ MAX_TOKENS: Final = 1_000_000
 MAX_BUDGET_USD: Final = Decimal(10_000_000)
 
 
-def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
-    """Change the named settings and leave the others. Raises ValidationError, also for a name that is no setting."""
+class Overtaken(Exception):
+    """What is settled is not what the caller last saw: somebody changed it meanwhile. Nothing was changed."""
+
+
+def version_of(row: LLMSettings | TaskOverride | None) -> str:
+    """Another text after each change; empty as long as nothing is stored."""
+    return "" if row is None or row._state.adding else row.updated_at.isoformat()
+
+
+def _not_overtaken(seen: str | None, row: LLMSettings | TaskOverride | None) -> None:
+    if seen is not None and seen != version_of(row):
+        raise Overtaken
+
+
+def settings_update(*, user: AbstractBaseUser, seen: str | None = None, **changes: Any) -> LLMSettings:
+    """Change the named settings and leave the others, if they are of the version that was ``seen``.
+
+    Raises ValidationError, also for a name that is no setting, and Overtaken.
+    """
     errors: dict[str, list[str]] = {}
     cleaned: dict[str, Any] = {}
     for name, value in changes.items():
@@ -50,6 +67,7 @@ def settings_update(*, user: AbstractBaseUser, **changes: Any) -> LLMSettings:
         raise ValidationError(errors)
     with transaction.atomic():
         row, created = LLMSettings.objects.select_for_update().get_or_create(user_id=user.pk, defaults=cleaned)
+        _not_overtaken(seen, None if created else row)
         changed = [name for name, value in cleaned.items() if getattr(row, name) != value]
         if changed and not created:
             for name in changed:
@@ -138,20 +156,22 @@ def task_override_set(
     temperature: float | None = None,
     max_tokens: int | None = None,
     fallback_to_system: bool | None = None,
+    seen: str | None = None,
 ) -> TaskOverride | None:
     """What holds for this kind of task instead of what is settled otherwise, as a whole; ``None`` if nothing does.
 
-    Raises ValidationError.
+    Raises ValidationError, and Overtaken if it is not of the version that was ``seen``.
     """
     _known_task(task)
     wanted = _override(user, credential, provider, model, temperature, max_tokens, fallback_to_system)
     if not any(value is not None and value != "" for value in wanted.values()):
-        _drop_override(user, task)
+        _drop_override(user, task, seen)
         return None
     with transaction.atomic():
         row, created = TaskOverride.objects.select_for_update().get_or_create(
             user_id=user.pk, task=task, defaults=wanted
         )
+        _not_overtaken(seen, None if created else row)
         changed = [name for name, value in wanted.items() if getattr(row, name) != value]
         if changed:
             for name in changed:
@@ -162,18 +182,19 @@ def task_override_set(
     return row
 
 
-def task_override_delete(*, user: AbstractBaseUser, task: str) -> None:
-    """Everything is settled as otherwise again. Raises TaskOverride.DoesNotExist."""
-    if not _drop_override(user, task):
+def task_override_delete(*, user: AbstractBaseUser, task: str, seen: str | None = None) -> None:
+    """Everything is settled as otherwise again. Raises TaskOverride.DoesNotExist, and Overtaken."""
+    if not _drop_override(user, task, seen):
         raise TaskOverride.DoesNotExist
 
 
-def _drop_override(user: AbstractBaseUser, task: str) -> bool:
+def _drop_override(user: AbstractBaseUser, task: str, seen: str | None = None) -> bool:
     # A NUL is in no row, but a database may refuse to look for it.
     if "\0" in task:
         return False
     with transaction.atomic():
         row = TaskOverride.objects.for_user(user).select_for_update().filter(task=task).first()
+        _not_overtaken(seen, row)
         if row is None:
             return False
         row.delete()

@@ -38,11 +38,13 @@ from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
 from llm_credentials.policies import check_own_key, policy_of
 from llm_credentials.preferences import (
+    Overtaken,
     chain_arrange,
     chain_order,
     settings_update,
     task_override_delete,
     task_override_set,
+    version_of,
 )
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.routing.policy import Policy
@@ -64,6 +66,7 @@ __all__ = [
     "ALL_SCOPES",
     "CheckedCredential",
     "Draft",
+    "Overtaken",
     "SavedCredential",
     "VersionConflict",
     "chain_arrange",
@@ -83,6 +86,7 @@ __all__ = [
     "token_create",
     "token_revoke",
     "validate_destination",
+    "version_of",
 ]
 
 NO_RING: Final = gettext_noop(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
-from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
@@ -20,8 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
-from llm_credentials import conf, services
-from llm_credentials.audit import Action, note, target_of
+from llm_credentials import conf, services, site_rows
 from llm_credentials.connection_tests import EMBEDDINGS_ROLE, SiteKey, site_models_available, site_test_start
 from llm_credentials.models import ConnectionTest, SystemConfig, SystemCredential
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
@@ -139,14 +137,15 @@ def completions_set(
     endpoint: str | Keep | None = KEEP,
     max_tokens: int | Keep | None = KEEP,
     temperature: float | Keep | None = KEEP,
+    seen: str | None = None,
 ) -> SiteSettings:
-    """What answers on the site's key. Raises ValidationError by field.
+    """What answers on the site's key. Raises ValidationError by field, Overtaken.
 
     A left out ``api_key`` stays; a left out ``model`` stays too unless the provider changes, which clears it.
     """
     spec = clean_provider(provider)
     with transaction.atomic():
-        row = _locked("completions_config")
+        row = site_rows.locked("completions_config", seen)
         before = system_choice(row.value)
         errors: dict[str, list[str]] = {}
         chosen = collect(errors, lambda: _model(spec, before, model, "completions"))
@@ -165,7 +164,7 @@ def completions_set(
         )
         if errors or key is None:
             raise ValidationError(errors)
-        _write(row, spec, key.pk, chosen or "", tokens, warmth)
+        site_rows.write(row, spec, key.pk, chosen or "", tokens, warmth)
     return read()
 
 
@@ -189,14 +188,17 @@ def embeddings_set(
     model: str | None = None,
     endpoint: str | Keep | None = KEEP,
     same_key_as_completions: bool | None = None,
+    seen: str | None = None,
 ) -> SiteSettings:
-    """What makes the site's embeddings, with a key of their own or the completions'. Raises ValidationError by field.
+    """What makes the site's embeddings, with a key of their own or the completions'.
+
+    Raises ValidationError by field, Overtaken.
 
     Without a ``provider`` it stays, or is the completions' with their key. The key stays with embeddings when
     completions move on to another.
     """
     with transaction.atomic():
-        row = _locked("embeddings_config")
+        row = site_rows.locked("embeddings_config", seen)
         before = system_choice(row.value)
         config = SystemConfig.objects.filter(category="llm", key="completions_config").first()
         completions = system_choice(config.value if config else None)
@@ -212,7 +214,7 @@ def embeddings_set(
         key = collect(errors, lambda: _embedding_key(spec, before, completions, draft, same_key_as_completions))
         if errors or key is None:
             raise ValidationError(errors)
-        _write(row, spec, key.pk, chosen or "", None, None)
+        site_rows.write(row, spec, key.pk, chosen or "", None, None)
     return read()
 
 
@@ -240,19 +242,21 @@ def _embedding_key(
     return present
 
 
-def supervisor_set(*, provider: str, model: str = "") -> SiteSettings:
+def supervisor_set(*, provider: str, model: str = "", seen: str | None = None) -> SiteSettings:
     """Which model picks the agent for a message; without a provider that is left to the program.
 
-    Raises ValidationError by field.
+    Raises ValidationError by field, Overtaken.
     """
     with transaction.atomic():
-        row = _locked("supervisor")
+        row = site_rows.locked("supervisor", seen)
         if provider:
             spec = clean_provider(provider)
-            _write(row, spec, None, _model(spec, system_choice(row.value), model or None, "completions"), None, None)
+            site_rows.write(
+                row, spec, None, _model(spec, system_choice(row.value), model or None, "completions"), None, None
+            )
         else:
             row.delete()
-            _note("supervisor", "removed")
+            site_rows.note_change("supervisor", "removed")
     return read()
 
 
@@ -308,36 +312,6 @@ def _model(spec: ProviderSpec, before: SystemChoice, typed: str | None, use: Use
 
 def _default_model(spec: ProviderSpec, use: Use) -> str:
     return spec.default_embedding_model if use == "embeddings" else spec.default_model
-
-
-def _locked(key: str) -> SystemConfig:
-    """The row, nobody else's until the transaction ends."""
-    return SystemConfig.objects.select_for_update().get_or_create(category="llm", key=key, defaults={"value": {}})[0]
-
-
-def _write(
-    row: SystemConfig,
-    spec: ProviderSpec,
-    credential: UUID | None,
-    model: str,
-    max_tokens: int | None,
-    temperature: float | None,
-) -> None:
-    value = {
-        "credential": None if credential is None else str(credential),
-        "provider": spec.slug,
-        "model": model,
-        "max_tokens": max_tokens,
-        "temperature": temperature,
-    }
-    if row.value != value:
-        row.value = value
-        row.save(update_fields=["value", "updated_at"])
-        _note(row.key)
-
-
-def _note(key: str, result: str = "ok") -> None:
-    note(action=Action.CONFIG_CHANGE, subject="system", target=target_of("config", "llm", key), result=result)
 
 
 # Asking the provider

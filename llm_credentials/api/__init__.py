@@ -14,6 +14,7 @@ from llm_credentials.api.chain import router as chain
 from llm_credentials.api.comparison import router as comparison
 from llm_credentials.api.credentials import router as credentials
 from llm_credentials.api.errors import install_error_handlers
+from llm_credentials.api.models import router as models
 from llm_credentials.api.preferences import router as preferences
 from llm_credentials.api.site import router as site
 from llm_credentials.api.tokens import router as tokens
@@ -29,6 +30,7 @@ api = NinjaAPI(
     urls_namespace="api",
 )
 install_error_handlers(api)
+api.add_router("/user/llm-credentials", models, tags=["credentials"])
 api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
 api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])

@@ -19,7 +19,7 @@ from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
 from llm_credentials.api.values import Flag, Whole
-from llm_credentials.connection_tests import ModelList, QueueUnavailable, TestBusy
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
 from llm_credentials.services import Draft, VersionConflict
@@ -139,19 +139,6 @@ class CredentialSaved(CredentialOut):
     test: TestOut | None = Field(None, description="The test that saving a new key started, if it could be started.")
 
 
-class ModelOut(Schema):
-    id: str
-    label: str
-    context_window: int | None
-    capabilities: list[str]
-
-
-class ModelListOut(Schema):
-    items: list[ModelOut]
-    count: int
-    source: str = Field(description="`provider`, or `catalogue` where the provider could not be asked.")
-
-
 def credential_out(credential: UserCredential, default: UserCredential | None) -> dict[str, Any]:
     names = [name for name in CredentialOut.model_fields if name not in ("is_default", "status", "status_detail")]
     return {name: getattr(credential, name) for name in names} | {
@@ -212,7 +199,10 @@ def credential_list(request: ApiRequest) -> dict[str, Any]:
 def credential_save(
     request: ApiRequest, payload: CredentialIn, response: HttpResponse, if_match: IfMatch = None
 ) -> Any:
-    """Add a key, or change what is said of a stored one. A new key is tested at once."""
+    """Add a key, or change what is said of a stored one. A new key is tested at once.
+
+    With the header `If-Match` only if a stored one is still the one of its `ETag`.
+    """
     version = matched_version(if_match, _stored(request, payload.provider, payload.name))
     draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
     if services.changes_key(user=request.user, provider=payload.provider, name=payload.name, draft=draft):
@@ -233,44 +223,6 @@ def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, An
     except (LimitReached, TestBusy, QueueUnavailable):
         return None
     return connection_test_out(test)
-
-
-@router.get(
-    "/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list", auth=only("read")
-)
-def model_list(request: ApiRequest, provider: str, name: KeyName = "default") -> dict[str, Any]:
-    """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
-    return _models_out(connection_tests.models_available(user=request.user, provider=provider, name=name))
-
-
-@router.post(
-    "/available-models/{provider}",
-    response={200: ModelListOut, **REFUSALS},
-    url_name="model_list_unsaved",
-    auth=only("credentials"),
-)
-def model_list_unsaved(
-    request: ApiRequest, provider: str, payload: CredentialFields, name: KeyName = "default"
-) -> dict[str, Any]:
-    """The same for a key that is not saved: it goes in the body, for no address holds a key, and is kept nowhere."""
-    return _models_out(
-        connection_tests.models_available(
-            user=request.user, provider=provider, name=name, unsaved=Draft(**payload.dict())
-        )
-    )
-
-
-def _models_out(found: ModelList) -> dict[str, Any]:
-    items = [
-        {
-            "id": info.id,
-            "label": info.label,
-            "context_window": info.context_window,
-            "capabilities": sorted(info.capabilities),
-        }
-        for info in found.models
-    ]
-    return {"items": items, "count": len(items), "source": found.source}
 
 
 @router.get(
@@ -302,7 +254,7 @@ def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
 
 @router.post(
     "/{provider}/test",
-    response={200: TestOut, 202: TestOut, **REFUSALS, **QUEUED},
+    response={200: TestOut, 202: TestOut, **REFUSALS, **QUEUED, **EDITED},
     url_name="connection_test_start",
     auth=only("credentials"),
 )
@@ -314,12 +266,15 @@ def connection_test_start(
     name: KeyName = "default",
     wait: WaitS = 0.0,
     idempotency_key: IdempotencyKey = None,
+    if_match: IfMatch = None,
 ) -> Any:
     """Test the stored key (no body), or fields that are not saved. The answer comes at ``status_url``; with ``wait``
-    it is the answer to this, 200, if the test ends in time.
+    it is the answer to this, 200, if the test ends in time. With the header `If-Match` only if the stored key is still
+    the one of its `ETag`.
     """
 
     def start() -> tuple[int, TestOut]:
+        matched_version(if_match, _stored(request, provider, name))
         unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
         test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
         enqueue_connection_test(test)
@@ -354,7 +309,10 @@ def credential_change(
     name: KeyName = "default",
     if_match: IfMatch = None,
 ) -> Any:
-    """Change what is said of a stored key, or replace the key: at once, or with `test_first` only if it works."""
+    """Change what is said of a stored key, or replace the key: at once, or with `test_first` only if it works.
+
+    With the header `If-Match` only if it is still the one of its `ETag`; else 412, and nothing is changed.
+    """
     matched = matched_version(if_match, _owned(request, provider, name))
     if matched is not None and payload.version not in (None, matched):
         raise VersionConflict
@@ -394,7 +352,10 @@ def _replace_if_it_works(
 def credential_delete(
     request: ApiRequest, provider: str, name: KeyName = "default", undo: Undo = False, if_match: IfMatch = None
 ) -> Any:
-    """Remove the key. Its sealed text is gone at once, or with `undo` ten seconds later."""
+    """Remove the key. Its sealed text is gone at once, or with `undo` ten seconds later.
+
+    With the header `If-Match` only if it is still the one of its `ETag`.
+    """
     version = matched_version(if_match, _owned(request, provider, name))
     require_proof(request)
     remove = removal.remove if undo else services.credential_delete

@@ -14,7 +14,8 @@ from pydantic import Field
 from llm_credentials import services
 from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
 from llm_credentials.factory import explain_routes
 from llm_credentials.models import LLMSettings, TaskOverride, UserCredential
 from llm_credentials.routing import kinds
@@ -57,16 +58,30 @@ class SettingsIn(StrictSchema):
 
 
 @router.get("/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_get", auth=only("read"))
-def settings_get(request: ApiRequest) -> LLMSettings:
-    return LLMSettings.of(request.user)
+def settings_get(request: ApiRequest, response: HttpResponse) -> LLMSettings:
+    """With an `ETag`, which a later change may send as `If-Match`."""
+    return _told(response, LLMSettings.of(request.user))
+
+
+def _told(response: HttpResponse, settings: LLMSettings) -> LLMSettings:
+    response["ETag"] = etag_of_version(services.version_of(settings))
+    return settings
 
 
 @router.patch(
-    "/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_change", auth=only("credentials")
+    "/llm-settings",
+    response={200: SettingsOut, **REFUSALS, 412: ErrorOut},
+    url_name="settings_change",
+    auth=only("credentials"),
 )
-def settings_change(request: ApiRequest, payload: SettingsIn) -> LLMSettings:
-    """Change the settings that are named."""
-    return services.settings_update(user=request.user, **payload.dict(exclude_unset=True))
+def settings_change(
+    request: ApiRequest, payload: SettingsIn, response: HttpResponse, if_match: IfMatch = None
+) -> LLMSettings:
+    """Change the settings that are named; with the header `If-Match` only if they are still those of its `ETag`."""
+    version = seen(if_match, services.version_of(LLMSettings.of(request.user)))
+    with held(if_match):
+        changed = services.settings_update(user=request.user, seen=version, **payload.dict(exclude_unset=True))
+    return _told(response, changed)
 
 
 # Overrides
@@ -105,13 +120,21 @@ def _override_out(task: str, row: TaskOverride | None) -> dict[str, Any]:
     }
 
 
-def _override(request: ApiRequest, task: str) -> TaskOverride:
-    # A NUL is in no row, but a database may refuse to look for it.
+def _stored(request: ApiRequest, task: str) -> TaskOverride | None:
     rows = TaskOverride.objects.for_user(request.user).select_related("credential")
-    found = rows.filter(task=task).first() if kinds.get(task) else None
+    # A NUL is in no row, but a database may refuse to look for it.
+    return rows.filter(task=task).first() if kinds.get(task) else None
+
+
+def _override(request: ApiRequest, task: str) -> TaskOverride:
+    found = _stored(request, task)
     if found is None:
         raise Http404
     return found
+
+
+def _tell_override(response: HttpResponse, row: TaskOverride | None) -> None:
+    response["ETag"] = etag_of_version(services.version_of(row))
 
 
 @router.get(
@@ -127,27 +150,39 @@ def task_override_list(request: ApiRequest) -> dict[str, Any]:
 @router.get(
     "/task-overrides/{task}", response={200: OverrideOut, **REFUSALS}, url_name="task_override_get", auth=only("read")
 )
-def task_override_get(request: ApiRequest, task: str) -> dict[str, Any]:
-    return _override_out(task, _override(request, task))
+def task_override_get(request: ApiRequest, task: str, response: HttpResponse) -> dict[str, Any]:
+    """With an `ETag`, which a later change may send as `If-Match`."""
+    row = _override(request, task)
+    _tell_override(response, row)
+    return _override_out(task, row)
 
 
 @router.put(
     "/task-overrides/{task}",
-    response={200: OverrideOut, **REFUSALS},
+    response={200: OverrideOut, **REFUSALS, 412: ErrorOut},
     url_name="task_override_set",
     auth=only("credentials"),
 )
-def task_override_set(request: ApiRequest, task: str, payload: OverrideFields) -> dict[str, Any]:
-    """Settle the task as a whole: what is left out is as otherwise settled. One that says nothing is none."""
+def task_override_set(
+    request: ApiRequest, task: str, payload: OverrideFields, response: HttpResponse, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Settle the task as a whole: what is left out is as otherwise settled. One that says nothing is none.
+
+    With the header `If-Match` only if it is still the one of its `ETag`.
+    """
     if kinds.get(task) is None:
         raise Http404
+    before = _stored(request, task)
+    version = seen(if_match, services.version_of(before), is_there=before is not None)
     typed = payload.dict()
     name = typed.pop("name")
     credential = None
     if name is not None:
         credential = _key_named(request, typed["provider"], name)
         typed["provider"] = ""
-    row = services.task_override_set(user=request.user, task=task, credential=credential, **typed)
+    with held(if_match):
+        row = services.task_override_set(user=request.user, task=task, credential=credential, seen=version, **typed)
+    _tell_override(response, row)
     return _override_out(task, row)
 
 
@@ -161,14 +196,15 @@ def _key_named(request: ApiRequest, provider: str, name: str) -> UUID:
 
 @router.delete(
     "/task-overrides/{task}",
-    response={204: None, **REFUSALS},
+    response={204: None, **REFUSALS, 412: ErrorOut},
     url_name="task_override_delete",
     auth=only("credentials"),
 )
-def task_override_delete(request: ApiRequest, task: str) -> Any:
-    """The task is settled as all others again."""
-    _override(request, task)
-    services.task_override_delete(user=request.user, task=task)
+def task_override_delete(request: ApiRequest, task: str, if_match: IfMatch = None) -> Any:
+    """The task is settled as all others again; with the header `If-Match` only if it is still the one of its `ETag`."""
+    version = seen(if_match, services.version_of(_override(request, task)))
+    with held(if_match):
+        services.task_override_delete(user=request.user, task=task, seen=version)
     return HttpResponse(status=204)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+from django.http import HttpResponse
 from ninja import Router, Schema
 from ninja.responses import Status
 from pydantic import Field
 
-from llm_credentials import site_settings
+from llm_credentials import site_rows, site_settings
 from llm_credentials.api.auth import ApiRequest, only, require_proof
 from llm_credentials.api.credentials import QUEUED, REFUSALS, StrictSchema, TestOut, connection_test_out
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
 from llm_credentials.api.values import Flag
 from llm_credentials.policies import may_change_site, may_see_site
 from llm_credentials.preferences import MAX_TEMPERATURE, MAX_TOKENS
@@ -41,6 +44,11 @@ class EmbeddingsOut(ChoiceOut):
     same_key_as_completions: bool
 
 
+class SupervisorOut(Schema):
+    provider: str | None = Field(description="Null: left to the program.")
+    model: str = Field(description="Empty: the provider's default.")
+
+
 class SiteOut(Schema):
     completions: CompletionsOut
     embeddings: EmbeddingsOut
@@ -62,6 +70,11 @@ class EmbeddingsIn(KeyIn):
     provider: str | None = Field(None, description="Left out: as it is.")
     model: str | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
     same_key_as_completions: Flag | None = Field(None, description="Left out: the key that is in use stays.")
+
+
+class SupervisorIn(StrictSchema):
+    provider: str | None = Field(None, description="Null: leave it to the program.")
+    model: str = ""
 
 
 class ModelsIn(KeyIn):
@@ -94,9 +107,32 @@ def _forbidden() -> ApiError:
     return ApiError(403, "not_allowed", "This is for staff who may change the site's configuration.")
 
 
+CHANGE: Final = only("credentials", also=_may_change)
+SETTLED: Final[dict[int, Any]] = {200: SiteOut, **REFUSALS, 412: ErrorOut}
+
+
 def _site_out(found: SiteSettings) -> dict[str, Any]:
     embeddings = _choice_out(found.embeddings) | {"same_key_as_completions": found.same_key}
     return {"completions": _choice_out(found.completions), "embeddings": embeddings}
+
+
+def _supervisor_out(found: SiteSettings) -> dict[str, Any]:
+    return {"provider": found.supervisor.provider or None, "model": found.supervisor.model}
+
+
+def _tell_etag(response: HttpResponse) -> None:
+    response["ETag"] = etag_of_version(site_rows.version())
+
+
+def _settled(
+    request: ApiRequest, response: HttpResponse, if_match: str | None, settle: Callable[..., SiteSettings], **typed: Any
+) -> SiteSettings:
+    require_proof(request)
+    version = seen(if_match, site_rows.version())
+    with held(if_match):
+        found = settle(seen=version, **typed)
+    _tell_etag(response)
+    return found
 
 
 def _choice_out(choice: SiteChoice) -> dict[str, Any]:
@@ -104,40 +140,67 @@ def _choice_out(choice: SiteChoice) -> dict[str, Any]:
 
 
 @router.get("", response={200: SiteOut, **REFUSALS}, url_name="site_get", auth=only("read", also=_may_see))
-def site_get(request: ApiRequest) -> dict[str, Any]:
-    """What the site's completions and embeddings go with. Of keys only whether they are there."""
+def site_get(request: ApiRequest, response: HttpResponse) -> dict[str, Any]:
+    """What the site's completions and embeddings go with. Of keys only whether they are there.
+
+    With an `ETag`, which a later change may send as `If-Match`.
+    """
+    _tell_etag(response)
     return _site_out(site_settings.read())
 
 
-@router.put(
-    "/completions",
-    response={200: SiteOut, **REFUSALS},
-    url_name="site_completions_set",
-    auth=only("credentials", also=_may_change),
+@router.put("/completions", response=SETTLED, url_name="site_completions_set", auth=CHANGE)
+def site_completions_set(
+    request: ApiRequest, payload: CompletionsIn, response: HttpResponse, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Settle what answers on the site's key. What is left out stays; another provider clears the model.
+
+    With the header `If-Match` only if all is still as its `ETag` says.
+    """
+    typed = payload.dict(exclude_unset=True)
+    return _site_out(_settled(request, response, if_match, site_settings.completions_set, **typed))
+
+
+@router.put("/embeddings", response=SETTLED, url_name="site_embeddings_set", auth=CHANGE)
+def site_embeddings_set(
+    request: ApiRequest, payload: EmbeddingsIn, response: HttpResponse, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Settle what makes embeddings, with a key of their own or the completions'.
+
+    With the header `If-Match` only if all is still as its `ETag` says.
+    """
+    typed = payload.dict(exclude_unset=True)
+    return _site_out(_settled(request, response, if_match, site_settings.embeddings_set, **typed))
+
+
+@router.get(
+    "/supervisor",
+    response={200: SupervisorOut, **REFUSALS},
+    url_name="site_supervisor_get",
+    auth=only("read", also=_may_see),
 )
-def site_completions_set(request: ApiRequest, payload: CompletionsIn) -> dict[str, Any]:
-    """Settle what answers on the site's key. What is left out stays; another provider clears the model."""
-    require_proof(request)
-    return _site_out(site_settings.completions_set(**payload.dict(exclude_unset=True)))
+def site_supervisor_get(request: ApiRequest, response: HttpResponse) -> dict[str, Any]:
+    """What picks the agent for a message."""
+    _tell_etag(response)
+    return _supervisor_out(site_settings.read())
 
 
 @router.put(
-    "/embeddings",
-    response={200: SiteOut, **REFUSALS},
-    url_name="site_embeddings_set",
-    auth=only("credentials", also=_may_change),
+    "/supervisor", response={200: SupervisorOut, **REFUSALS, 412: ErrorOut}, url_name="site_supervisor_set", auth=CHANGE
 )
-def site_embeddings_set(request: ApiRequest, payload: EmbeddingsIn) -> dict[str, Any]:
-    """Settle what makes embeddings, with a key of their own or the completions'."""
-    require_proof(request)
-    return _site_out(site_settings.embeddings_set(**payload.dict(exclude_unset=True)))
+def site_supervisor_set(
+    request: ApiRequest, payload: SupervisorIn, response: HttpResponse, if_match: IfMatch = None
+) -> dict[str, Any]:
+    """Settle what picks the agent for a message. With the header `If-Match` only if all is still as its `ETag` says."""
+    typed = {"provider": payload.provider or "", "model": payload.model}
+    return _supervisor_out(_settled(request, response, if_match, site_settings.supervisor_set, **typed))
 
 
 @router.post(
     "/models",
     response={200: list[ModelChoice], **REFUSALS},
     url_name="site_models",
-    auth=only("credentials", also=_may_change),
+    auth=CHANGE,
 )
 def site_models(request: ApiRequest, payload: ModelsIn) -> list[dict[str, str]]:
     """What may be chosen with the site's key or an unsaved one; empty where the provider cannot list its models."""
@@ -149,7 +212,7 @@ def site_models(request: ApiRequest, payload: ModelsIn) -> list[dict[str, str]]:
     "/test",
     response={202: TestOut, **REFUSALS, **QUEUED},
     url_name="site_test",
-    auth=only("credentials", also=_may_change),
+    auth=CHANGE,
 )
 def site_test(request: ApiRequest, payload: TestIn) -> Any:
     """Test the site's key, or one that is not saved. The answer comes at ``status_url``, for whoever asked."""

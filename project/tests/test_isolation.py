@@ -183,6 +183,8 @@ ROUTES: dict[str, Rule] = {
     "api:site_get": site_api("GET", "read", auditor=200),
     "api:site_completions_set": site_api("PUT", "credentials"),
     "api:site_embeddings_set": site_api("PUT", "credentials"),
+    "api:site_supervisor_get": site_api("GET", "read", auditor=200),
+    "api:site_supervisor_set": site_api("PUT", "credentials"),
     "api:site_models": site_api("POST", "credentials"),
     "api:site_test": site_api("POST", "credentials"),
     "api:agent_list": api("GET", "read agents"),
