@@ -10,6 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
 
 from llm_credentials.admin.bases import ViewOnly
 from llm_credentials.ledger.labels import Labels
@@ -27,8 +28,14 @@ def usage_urls(owner: ModelAdmin[Any]) -> list[URLPattern]:
             raise PermissionDenied
         choice = Choice.of(request.GET.dict())
         page = UsagePage(choice, Report(choice.span), Labels.for_site())
-        context = {"page": page, "staff": True, "export_url": reverse("admin:llm_credentials_usage_export")}
-        return render(request, "llm_credentials/usage_site.html", context, status=422 if choice.problem else 200)
+        context = {
+            **owner.admin_site.each_context(request),
+            **{"title": _("Usage of everybody"), "opts": owner.opts, "page": page, "staff": True},
+            "export_url": reverse("admin:llm_credentials_usage_export"),
+        }
+        return render(
+            request, "admin/llm_credentials/usagerecord/summary.html", context, status=422 if choice.problem else 200
+        )
 
     def download(request: HttpRequest) -> HttpResponseBase:
         if not owner.has_view_permission(request):
