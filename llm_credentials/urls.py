@@ -16,6 +16,7 @@ from llm_credentials.views import (
     routing,
     security,
     site,
+    start,
     step_up,
     tokens,
     usage,
@@ -60,6 +61,9 @@ urlpatterns = [
         "settings/llm/tokens/<uuid:token_id>/remove/", tokens.token_confirm_revocation, name="token-confirm-revocation"
     ),
     path("settings/llm/tokens/<uuid:token_id>/revoke/", tokens.token_revoke, name="token-revoke"),
+    path("settings/llm/start/", start.provider_start, name="provider-start"),
+    path("settings/llm/start/save/", start.start_save, name="start-save"),
+    path("settings/llm/start/organisation/", start.start_with_system, name="start-with-system"),
     path("settings/llm/order/", ordering.key_order, name="key-order"),
     path("settings/llm/order/move/", ordering.key_move, name="key-move"),
     path("settings/llm/events/", live.settings_events, name="settings-events"),

@@ -151,7 +151,7 @@ def test_agents_page_shows_each_with_an_example_to_click(browser: Client, alice:
 def test_agents_page_leads_to_the_keys_when_there_is_none(browser: Client) -> None:
     html = page(browser, "/agents/")
     assert "No usable key yet." in html
-    assert reverse("llm_credentials:provider-list") in html
+    assert reverse("llm_credentials:provider-start") in html
 
 
 def test_agents_page_shows_ones_own_recent_conversations(browser: Client, alice: User, bob: User) -> None:

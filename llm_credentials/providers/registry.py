@@ -73,6 +73,13 @@ def get_spec(slug: str, *, address: str | None = None) -> ProviderSpec:
     return spec
 
 
+def recognise(api_key: str) -> tuple[ProviderSpec, ...]:
+    """The providers of this site whose keys begin as this one does; several where they share a beginning."""
+    fits = [(len(shape), spec) for spec in specs() for shape in spec.key_shapes if api_key.startswith(shape)]
+    longest = max((length for length, _ in fits), default=0)
+    return tuple(spec for length, spec in fits if length == longest)
+
+
 def provider_choices() -> list[tuple[str, str]]:
     return [(spec.slug, spec.label) for spec in specs()]
 

@@ -106,6 +106,12 @@ class ProviderSpec:
         return self.model_facts(base) if base else None
 
     @property
+    def key_shapes(self) -> tuple[str, ...]:
+        """What a key may begin with, even if other providers' begin so, too."""
+        hint = self.key_hint.removesuffix("…")
+        return self.key_prefixes or ((hint,) if hint != self.key_hint and " " not in hint else ())
+
+    @property
     def needs_base_url(self) -> bool:
         return self.base_url is None and not self.site_address_setting
 

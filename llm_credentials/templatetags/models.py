@@ -56,3 +56,13 @@ def _line(info: ModelInfo, spec: ProviderSpec) -> Line:
     if window:
         badges.append(_("%(count)s tokens") % {"count": tokens_words(window)})
     return Line(id=info.id, label="" if info.label == info.id else info.label, badges=tuple(badges))
+
+
+@register.simple_tag
+def cost_words(cost: Cost) -> str:
+    return _(COST_LABELS[cost])
+
+
+@register.simple_tag
+def speed_words(speed: Speed) -> str:
+    return _(SPEED_LABELS[speed])

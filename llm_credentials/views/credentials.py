@@ -95,13 +95,13 @@ def credential_save(request: UserRequest, provider: str) -> HttpResponse:
         form.take_errors(error)
         return refuse(request, card, form)
     if saved.key_changed or saved.created:
-        _test_new_key(request, saved.credential)
+        test_new_key(request, saved.credential)
     else:
         messages.success(request, _("%(provider)s saved.") % {"provider": card.title})
     return _answer_saved(request, saved.credential, moved=saved.created)
 
 
-def _test_new_key(request: UserRequest, credential: UserCredential) -> None:
+def test_new_key(request: UserRequest, credential: UserCredential) -> None:
     """The key is saved whatever comes of it; where no test can start, the message says why."""
     try:
         enqueue_connection_test(test_start(user=request.user, provider=credential.provider, name=credential.name))
@@ -112,6 +112,9 @@ def _test_new_key(request: UserRequest, credential: UserCredential) -> None:
         messages.warning(request, text % {"seconds": limit.retry_after_s})
     except QueueUnavailable:
         messages.warning(request, _("Key saved. It could not be tested: background jobs cannot be started just now."))
+
+
+test_new_key.__test__ = False  # type: ignore[attr-defined]
 
 
 def _answer_saved(request: UserRequest, credential: UserCredential, *, moved: bool) -> HttpResponse:

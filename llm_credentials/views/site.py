@@ -5,12 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from llm_credentials.models import LLMSettings, UserCredential, system_credentials
+from llm_credentials.policies import policy_of
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.providers.registry import specs
 
@@ -20,6 +23,8 @@ def home(request: HttpRequest) -> HttpResponse:
     """The first useful page for a user; for anyone else, what this site is."""
     if not request.user.is_authenticated:
         return render(request, "home.html", {"shown": _examples()})
+    if _has_nothing_to_start_with(request.user):
+        return redirect("llm_credentials:provider-start")
     try:
         return redirect(reverse("agents:agent-list"))
     except NoReverseMatch:
@@ -35,6 +40,13 @@ def styleguide(request: HttpRequest) -> HttpResponse:
         "llm_credentials/styleguide.html",
         {"specs": specs(), "now": timezone.now(), "cost": Decimal("0.0042")},
     )
+
+
+def _has_nothing_to_start_with(user: User) -> bool:
+    """Neither a key of their own nor the organisation's behind them."""
+    if not policy_of(user).own_keys or UserCredential.objects.for_user(user).exists():
+        return False
+    return not (LLMSettings.of(user).fallback_to_system and system_credentials())
 
 
 def _examples() -> list[ProviderSpec]:

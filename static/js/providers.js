@@ -15,3 +15,28 @@ document.addEventListener("input", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches?.("[data-filter]")) event.preventDefault();
 });
+
+// A pasted key chooses its provider by its shape; the server does the same when nothing is chosen.
+document.addEventListener("input", (event) => {
+  const box = event.target;
+  if (!box.matches?.("[data-recognise]")) return;
+  const key = box.value.trim();
+  let longest = 0;
+  let found = [];
+  for (const radio of box.form.querySelectorAll("input[data-shapes]")) {
+    for (const shape of radio.dataset.shapes.split(" ")) {
+      if (!shape || !key.startsWith(shape) || shape.length < longest) continue;
+      if (shape.length > longest) found = [];
+      longest = shape.length;
+      found.push(radio);
+    }
+  }
+  if (found.length === 1) {
+    found[0].checked = true;
+    document.getElementById("start-provider-errors")?.replaceChildren();
+  }
+  const told = document.getElementById(box.dataset.recognise);
+  const names = found.map((radio) => radio.dataset.label).join(", ");
+  const isSettled = found.length === 1 || found.some((radio) => radio.checked);
+  told.textContent = found.length ? (isSettled ? told.dataset.one : told.dataset.some).replace("{names}", isSettled ? found.find((radio) => radio.checked).dataset.label : names) : "";
+});
