@@ -8,6 +8,7 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
 from cryptography.fernet import InvalidToken
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 
 from llm_credentials import keyring
 
@@ -28,7 +29,7 @@ class SealingMFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
 
     def decrypt(self, encrypted_text: str) -> str:
         try:
-            context, _, text = keyring.ring().decrypt(encrypted_text.encode()).decode().partition("|")
+            context, _bar, text = keyring.ring().decrypt(encrypted_text.encode()).decode().partition("|")
         except InvalidToken:
             context, text = "", ""
         if context != "mfa":
