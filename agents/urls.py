@@ -8,6 +8,8 @@ app_name = "agents"
 
 urlpatterns = [
     path("agents/", agents.agent_list, name="agent-list"),
+    path("agents/pick/", agents.agent_pick, name="agent-pick"),
+    path("agents/<slug:agent>/open/", agents.agent_open, name="agent-open"),
     path("agents/<slug:agent>/", agents.agent_detail, name="agent-detail"),
     path("agents/<slug:agent>/runs/", agents.run_start, name="run-start"),
     path("agents/<slug:agent>/schedules/", agents.schedule_create, name="schedule-create"),

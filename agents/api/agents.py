@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.http import Http404, HttpResponse
 from ninja import Router, Schema
 from pydantic import Field
 
-from agents import attachments, runs
+from agents import attachments, runs, supervisor
 from agents.api.runs import begin
 from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out, token_id_of
 from agents.base import Agent
 from agents.registry import UnknownAgent, agents, get_agent
+from agents.services import MAX_MESSAGE_CHARS, checked_text
 from agents.views.answers import admit_run
+from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, require_scope
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
+from llm_credentials.providers import LLMError, NotConfigured
 
 router = Router()
 
@@ -69,6 +74,33 @@ def _option_out(name: str, field: Any) -> OptionOut:
         initial=field.initial,
         choices=None if choices is None else [str(value) for value, _label in choices],
     )
+
+
+class PickIn(StrictSchema):
+    text: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+
+
+class PickOut(Schema):
+    agent: str
+    title: str
+    why: str = Field(description="Empty where the model could not decide.")
+    receipt: dict[str, Any] | None
+
+
+@router.post("/pick", response={200: PickOut, **WORKING}, url_name="agent_pick")
+def agent_pick(request: ApiRequest, payload: PickIn) -> Any:
+    """Which agent fits what you want to do, by a fast, cheap model. Nothing is started."""
+    require_scope(request, "agents")
+    text = checked_text(payload.text, field="text", user=caller(request))
+    limits.admit("chat", request.user, token_id=token_id_of(request))
+    try:
+        picked = async_to_sync(supervisor.pick)(caller(request), text, token=request.token)
+    except NotConfigured as error:
+        raise ApiError(409, "not_configured", str(error)) from None
+    except LLMError as error:
+        raise ApiError(503, "not_answered", error.user_message) from None
+    receipt = None if picked.receipt is None else picked.receipt.as_json()
+    return PickOut(agent=picked.agent.slug, title=picked.agent.title, why=picked.why, receipt=receipt)
 
 
 @router.post("/{agent}/runs", response={202: RunOut, **WORKING}, url_name="run_create")

@@ -57,6 +57,8 @@ def page(browser: Client, url: str, status: int = 200, **how: Any) -> str:
 GUARDED = [
     ("get", "agents:agent-list", ()),
     ("get", "agents:agent-detail", ("conversation",)),
+    ("post", "agents:agent-pick", ()),
+    ("post", "agents:agent-open", ("conversation",)),
     ("post", "agents:run-start", ("conversation",)),
     ("post", "agents:schedule-create", ("conversation",)),
     ("get", "agents:run-stream", (uuid4(),)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django import forms
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -12,34 +13,45 @@ from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from agents import attachments, runs, schedules, tasks
+from agents import attachments, runs, schedules, supervisor, tasks
 from agents.attachments import Attachment
 from agents.base import Agent
 from agents.forms import OPTION_PREFIX, HowForm, WhenForm, time_zones
 from agents.models import AgentRun, Conversation
 from agents.registry import UnknownAgent, agents, get_agent
+from agents.services import checked_text
 from agents.turns import choices_for
-from agents.views.answers import UserRequest, admit_run, texts_of
+from agents.views.answers import UserRequest, admit_run, texts_of, too_many_messages
+from llm_credentials import limits
 from llm_credentials.factory import explain_route
 from llm_credentials.limits import LimitReached
+from llm_credentials.providers import LLMError
 
 RECENT = 5
 PAGE = "agents/agent_detail.html"
+CHOOSE_YOURSELF = gettext_lazy("Choose an agent below; your text is still here to copy.")
 
 
 @require_GET
 @never_cache
 @login_required
 def agent_list(request: UserRequest) -> HttpResponse:
+    return _list(request)
+
+
+def _list(request: UserRequest, *, text: str = "", errors: list[str] | None = None, status: int = 200) -> HttpResponse:
     context = {
+        "text": text,
+        "errors": errors or [],
         "agents": agents(),
         "recent": Conversation.objects.for_user(request.user).recent_first()[:RECENT],
         "has_route": explain_route(request.user).chosen is not None,
     }
-    return render(request, "agents/agent_list.html", context)
+    return render(request, "agents/agent_list.html", context, status=status)
 
 
 @require_GET
@@ -53,6 +65,33 @@ def agent_detail(request: UserRequest, agent: str) -> HttpResponse:
     if number.isdecimal() and 0 < int(number[:4]) <= len(found.examples):
         text = found.examples[int(number[:4]) - 1]
     return _page(request, found, text=text)
+
+
+@require_POST
+@login_required
+def agent_pick(request: UserRequest) -> HttpResponse:
+    """The supervisor's choice for what was typed: that agent's page with the text in it, the others a click away."""
+    text = request.POST.get("text", "")
+    try:
+        text = checked_text(text, field="text", user=request.user)
+        limits.admit("chat", request.user)
+        picked = async_to_sync(supervisor.pick)(request.user, text)
+    except ValidationError as error:
+        return _list(request, text=text, errors=texts_of(error), status=422)
+    except LimitReached as limit:
+        response = _list(request, text=text, errors=[too_many_messages(limit)], status=429)
+        response["Retry-After"] = str(limit.retry_after_s)
+        return response
+    except LLMError as error:
+        return _list(request, text=text, errors=[_(error.user_message), str(CHOOSE_YOURSELF)], status=200)
+    return _page(request, picked.agent, text=text, picked=picked)
+
+
+@require_POST
+@login_required
+def agent_open(request: UserRequest, agent: str) -> HttpResponse:
+    """An agent's page with the text that was typed elsewhere."""
+    return _page(request, find_agent(agent), text=request.POST.get("text", ""))
 
 
 @require_POST
@@ -138,6 +177,7 @@ def _page(
     options: forms.Form | None = None,
     files: list[Attachment] | None = None,
     errors: list[str] | None = None,
+    picked: supervisor.Pick | None = None,
     status: int = 200,
 ) -> HttpResponse:
     recent = AgentRun.objects.for_user(request.user).filter(agent=agent.slug).recent_first()
@@ -153,6 +193,8 @@ def _page(
         "time_zones": time_zones(),
         "runs": recent[:RECENT],
         "errors": errors or [],
+        "picked": picked,
+        "others": [each for each in agents() if picked is not None and each.slug != agent.slug],
         "has_route": explain_route(request.user, task=agent.slug, needs=agent.all_needs()).chosen is not None,
     }
     return render(request, PAGE, context, status=status)

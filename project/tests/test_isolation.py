@@ -105,7 +105,7 @@ ROUTES: dict[str, Rule] = {
     **names("", OWN, "usersessions_list"),
     # agents
     **names("agents:", OWN, "agent-list", "agent-detail", "conversation-list", "run-list", "schedule-list"),
-    **names("agents:", OWN_POST, "run-start", "schedule-create"),
+    **names("agents:", OWN_POST, "agent-pick", "agent-open", "run-start", "schedule-create"),
     **names("agents:", OWNED, "run-stream"),
     **names("agents:", OWNED_POST, "run-approve", "schedule-switch", "schedule-delete"),
     **names("agents:", OWN_POST, "conversation-create", "run-create"),
@@ -189,6 +189,7 @@ ROUTES: dict[str, Rule] = {
     "api:site_test": site_api("POST", "credentials"),
     "api:agent_list": api("GET", "read agents"),
     "api:run_create": api("POST", "agents"),
+    "api:agent_pick": api("POST", "agents"),
     "api:run_list": api("GET", "read agents"),
     "api:run_get": api("GET", "read agents"),
     "api:run_events": api("GET", "read agents"),
@@ -382,6 +383,7 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/api/conversations": {"agent": "conversation"},
     "/messages": {"text": "Hello"},
     "/approvals": {"approvals": {}},
+    "/api/agents/pick": {"text": "Hello"},
     "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
 }
 """By how the address of the API ends."""
