@@ -23,7 +23,13 @@ from llm_credentials.api.usage import router as usage
 api = NinjaAPI(
     title="Keyswitch",
     version="1",
-    description="Everybody's own LLM keys: store, test and use them.",
+    description=(
+        "Everybody's own LLM keys: store, test and use them.\n\n"
+        "Two headers are taken beside the parameters. `If-Match`, with an `ETag` of an earlier answer, on changes of "
+        "what has one: if somebody else was faster the answer is 412 and nothing is changed. `Idempotency-Key`, of "
+        "your own making and new for each thing that you want done, on posts that start runs, messages and tests of "
+        "keys: sent twice within a day they have one effect."
+    ),
     auth=[TokenUser(), SessionUser()],
     parser=StrictJSON(),
     docs=Swagger(settings={"persistAuthorization": False}),
