@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agents import services
+from agents import memory, sent_files, services
+from agents.attachments import Attachment
 from agents.base import Agent
+from agents.branching import GO_ON
 from agents.database import in_database
 from agents.drafts import Draft
 from agents.loop import Event
+from agents.memory import Past
 from agents.models import MessageState, StoredMessage
-from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, site_error
+from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, merged_receipt, site_error
 from agents.registry import get_agent
 from agents.services import TURN
 from agents.watching import Interrupted, Watch, usable_token, watching
@@ -24,6 +27,9 @@ from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
 from llm_credentials.providers import LLMError, LLMMessage
 from llm_credentials.routing.receipt import left_behind
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +44,17 @@ class _Ending:
     state: MessageState = MessageState.STOPPED
     error: dict[str, Any] | None = None
     llm_error: LLMError | None = None
+    receipt: dict[str, Any] | None = None
+    """Of what had been written before, of an answer that is gone on with."""
 
 
 @dataclass(frozen=True)
 class _Work:
     agent: Agent
-    prompt: LLMMessage
+    question: LLMMessage
     user_id: int
     token_id: UUID | None
-    history: list[LLMMessage] = field(default_factory=list)
+    past: Past
 
 
 async def write_answer(message_id: UUID, *, session_key: str | None = None) -> AsyncGenerator[Event, None]:
@@ -58,7 +66,8 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
     claim = await in_database(services.message_claim, message_id)
     if claim is None:
         return
-    draft, ending = Draft(), _Ending()
+    begun, receipt = await in_database(services.message_begun, message_id)
+    draft, ending = Draft(begun=begun), _Ending(receipt=receipt)
     left_behind.set(draft.left_behind)
     try:
         async with aclosing(_written(message_id, claim, draft, session_key)) as events:
@@ -100,7 +109,7 @@ async def _written(message_id: UUID, claim: UUID, draft: Draft, session_key: str
         session_key=session_key,
         token_id=work.token_id,
     )
-    async with watching(watch), aclosing(work.agent.stream(work.prompt, history=work.history)) as events:
+    async with watching(watch), aclosing(_events(work, draft)) as events:
         while True:
             try:
                 event = await watch.next(events)
@@ -112,24 +121,62 @@ async def _written(message_id: UUID, claim: UUID, draft: Draft, session_key: str
             yield event
 
 
+async def _events(work: _Work, draft: Draft) -> AsyncGenerator[Event, None]:
+    history = await memory.recalled(work.agent, work.past, draft)
+    prompt = work.question
+    if draft.begun:
+        history, prompt = [*history, prompt, LLMMessage.assistant(draft.begun)], LLMMessage.user(GO_ON)
+    async with aclosing(work.agent.stream(prompt, history=history)) as events:
+        async for event in events:
+            yield event
+
+
 def _work(message_id: UUID) -> _Work:
     answer = StoredMessage.objects.select_related("conversation__user").get(pk=message_id)
     conversation = answer.conversation
-    near = conversation.messages.filter(position__lt=answer.position, position__gte=answer.position - MAX_TURNS * TURN)
-    earlier = [row.message for row in near.in_order() if row.parts]
-    agent = get_agent(conversation.agent)(
+    provider, model = answer.choice
+    kind = get_agent(conversation.agent)
+    begin = answer.position - answer.position % TURN
+    question = conversation.messages.get(position=begin)
+    summary, until = conversation.summary, conversation.summary_until or 0
+    if until > begin:
+        summary, until = "", 0
+    first = max(until, begin - MAX_TURNS * TURN)
+    rows = list(conversation.messages.going_on().filter(position__gte=first, position__lt=begin).in_order())
+    files = _files(conversation.user, [*rows, question])
+    agent = kind(
         conversation.user,
-        provider=conversation.provider or None,
-        model=conversation.model or None,
+        provider=provider or None,
+        model=model or None,
         token=usable_token(answer.token_id, conversation.user_id),
+        attachments=list(files.values()) if kind.takes_files else (),
     )
-    return _Work(
-        agent=agent,
-        prompt=earlier[-1],
-        user_id=conversation.user_id,
-        token_id=answer.token_id,
-        history=earlier[:-1],
+    seen = any(each.is_image for each in files.values()) and sent_files.sees(agent.user, kind.slug, provider, model)
+
+    def read(row: StoredMessage) -> LLMMessage:
+        """As the model reads it; an agent that takes files works them in by itself."""
+        if kind.takes_files:
+            return row.message if row.parts else LLMMessage.user(sent_files.SEE_FILES)
+        return sent_files.message_with_files(row, files, seen=seen or row is question)
+
+    said = [row for row in rows if row.parts or row.files]
+    asked = read(question)
+    past = Past(
+        conversation_id=conversation.pk,
+        summary=summary,
+        until=conversation.summary_until,
+        messages=[read(row) for row in said],
+        positions=[row.position for row in said],
+        room_tokens=memory.room_of(agent, asked),
     )
+    return _Work(agent=agent, question=asked, user_id=agent.user.pk, token_id=answer.token_id, past=past)
+
+
+def _files(user: User, rows: Iterable[StoredMessage]) -> dict[str, Attachment]:
+    """Those that are still there, by their ids, the oldest first."""
+    ids = dict.fromkeys(file["id"] for row in rows for file in row.files)
+    found = {str(each.pk): each for each in Attachment.objects.for_user(user).filter(pk__in=[*ids])} if ids else {}
+    return {each: found[each] for each in ids if each in found}
 
 
 def _end_by_itself(draft: Draft, ending: _Ending) -> None:
@@ -147,6 +194,6 @@ async def _close(message_id: UUID, claim: UUID, draft: Draft, ending: _Ending) -
         claim,
         state=ending.state,
         messages=draft.whole_or_text(),
-        receipt=draft.receipt(ending.llm_error),
+        receipt=merged_receipt(ending.receipt, draft.receipt(ending.llm_error)),
         error=ending.error,
     )

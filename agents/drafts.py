@@ -37,6 +37,8 @@ MAX_PROGRESS = 200
 
 @dataclass
 class Draft:
+    begun: str = ""
+    """What was there already of an answer that is gone on with."""
     pieces: list[str] = field(default_factory=list)
     responses: list[LLMResponse] = field(default_factory=list)
     receipts: list[Receipt | None] = field(default_factory=list)
@@ -58,7 +60,7 @@ class Draft:
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return self.begun + "".join(self.pieces)
 
     def go_on_from(self, pause: Pause | None, *, spent_before_usd: Decimal) -> None:
         """Begin where the user was asked, with what stood there then."""
@@ -133,9 +135,14 @@ class Draft:
         """What to store: all messages of an answer that was finished, else the text alone (a tool call without its
         result could never be sent to a provider again)."""
         if self.messages is not None and not self.stopped:
-            return self.messages
+            return (*self.messages[:-1], self._after_begun(self.messages[-1])) if self.begun else self.messages
         text = self.text.rstrip()
         return (LLMMessage.assistant((TextPart(text=text),) if text else ()),)
+
+    def _after_begun(self, final: LLMMessage) -> LLMMessage:
+        """One answer of both halves, as if it had never broken off."""
+        rest = [part for part in final.parts if not isinstance(part, TextPart)]
+        return LLMMessage.assistant((*rest, TextPart(text=self.begun + final.text)))
 
     def receipt(self, error: LLMError | None = None) -> dict[str, Any] | None:
         """Of all model calls, one that failed or was ended included."""

@@ -50,6 +50,10 @@ class Conversation(models.Model):
     provider = models.CharField(max_length=50, blank=True)
     """Provider slug; empty: the user's own order decides."""
     model = models.CharField(max_length=200, blank=True)
+    summary = models.TextField(blank=True)
+    """What the model remembers of the messages before ``summary_until``; see ``agents.memory``."""
+    summary_until = models.PositiveIntegerField(null=True, blank=True)
+    """Position of the first message that goes to the model word by word; None without a summary."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -82,7 +86,11 @@ class StoredMessageQuerySet(models.QuerySet["StoredMessage"]):
         return self.filter(conversation__user_id=user.pk) if user.is_authenticated else self.none()
 
     def in_order(self) -> Self:
-        return self.order_by("position")
+        return self.order_by("position", "variant")
+
+    def going_on(self) -> Self:
+        """What the conversation goes on from: no answer that was not chosen, no turn whose question was changed."""
+        return self.filter(is_aside=False)
 
     def open(self) -> Self:
         """Answers that are asked for and not yet there."""
@@ -99,6 +107,19 @@ class StoredMessage(models.Model):
     position = models.PositiveIntegerField()
     role = models.CharField(max_length=10)
     parts = PartsField()
+    files = models.JSONField(default=list, blank=True)
+    """Attachments that went along: ``{"id", "name", "media_type", "size_bytes"}``; see ``agents.sent_files``."""
+    provider = models.CharField(max_length=50, blank=True)
+    """Who was asked for this answer, where that was not the conversation's own choice."""
+    model = models.CharField(max_length=200, blank=True)
+    variant = models.PositiveSmallIntegerField(default=0)
+    """Numbers the answers to one question; the tool traffic of each has its number."""
+    is_aside = models.BooleanField(default=False)
+    """Kept and shown, but no part of what goes on; see ``agents.branching``."""
+    begun = models.TextField(blank=True)
+    """Of an answer that goes on after it broke off: what was there before."""
+    search_text = models.TextField(blank=True)
+    """What is said, in lower case; see ``agents.searching``."""
     state = models.CharField(max_length=10, choices=MessageState, default=MessageState.COMPLETE)
     receipt = models.JSONField(null=True, blank=True)
     """Who answered and what it took; see ``agents.receipts``."""
@@ -115,8 +136,10 @@ class StoredMessage(models.Model):
     objects = StoredMessageQuerySet.as_manager()
 
     class Meta:
-        ordering = ["position"]
-        constraints = [models.UniqueConstraint(fields=["conversation", "position"], name="message_position_once")]
+        ordering = ["position", "variant"]
+        constraints = [
+            models.UniqueConstraint(fields=["conversation", "position", "variant"], name="message_variant_once")
+        ]
         indexes = [models.Index(fields=["state", "heartbeat_at"])]
 
     def __str__(self) -> str:
@@ -146,6 +169,20 @@ class StoredMessage(models.Model):
     def can_retry(self) -> bool:
         """Whether a new answer may be asked for in its place."""
         return self.role == "assistant" and self.state not in (MessageState.COMPLETE, MessageState.STREAMING)
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether it ended before its end, with something that can be gone on from."""
+        cut = self.state == MessageState.COMPLETE and (self.receipt or {}).get("finish_reason") == "length"
+        broken = self.state in (MessageState.INCOMPLETE, MessageState.STOPPED)
+        return self.role == "assistant" and (cut or broken) and bool(self.text.strip())
+
+    @property
+    def choice(self) -> tuple[str, str]:
+        """Provider and model to ask for this answer; two empty ones: as the user's order says."""
+        if self.provider:
+            return self.provider, self.model
+        return self.conversation.provider, self.conversation.model
 
 
 class RunState(models.TextChoices):

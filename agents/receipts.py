@@ -56,7 +56,7 @@ def _total_cost(receipts: Iterable[Receipt]) -> str | None:
 
 
 def merged_receipt(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Of the parts of a run that was interrupted to ask its user."""
+    """Of the parts of one answer or run that was interrupted and gone on with."""
     if before is None or after is None:
         return after or before
     costs = [Decimal(part["cost_usd"]) for part in (before, after) if part.get("cost_usd") is not None]

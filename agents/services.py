@@ -19,6 +19,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
+from agents import sent_files
+from agents.attachments import Attachment
 from agents.models import Conversation, MessageState, StoredMessage
 from agents.receipts import site_error
 from agents.registry import UnknownAgent, get_agent
@@ -52,7 +54,13 @@ class Turn:
 
 
 def conversation_start(
-    *, user: User, agent: str, text: str | None = None, provider: str = "", model: str = ""
+    *,
+    user: User,
+    agent: str,
+    text: str | None = None,
+    provider: str = "",
+    model: str = "",
+    attachments: Sequence[Attachment] = (),
 ) -> Conversation:
     """An empty conversation, or with ``text`` one whose first answer is waiting to be written.
 
@@ -67,8 +75,20 @@ def conversation_start(
                 return empty
         conversation = Conversation.objects.create(user=user, agent=agent, provider=provider, model=model)
         if text is not None:
-            message_send(user=user, conversation_id=conversation.pk, text=text)
+            message_send(user=user, conversation_id=conversation.pk, text=text, attachments=attachments)
             conversation.refresh_from_db()
+    return conversation
+
+
+def conversation_rename(*, user: User, conversation_id: UUID, title: str) -> Conversation:
+    """Raises ValidationError for a title that is empty or too long."""
+    title = " ".join(storable(title.replace("\x00", "")).split())
+    most = Conversation._meta.get_field("title").max_length or 0
+    if not title or len(title) > most:
+        raise ValidationError({"title": [f"A title has between 1 and {most} characters."]})
+    conversation = Conversation.objects.for_user(user).get(pk=conversation_id)
+    conversation.title = title
+    conversation.save(update_fields=["title"])
     return conversation
 
 
@@ -88,53 +108,84 @@ def message_send(
     provider: str | None = None,
     model: str | None = None,
     token_id: UUID | None = None,
+    attachments: Sequence[Attachment] = (),
 ) -> Turn:
     """The user's message and the answer that waits to be written. ``provider`` and ``model``: None = as before.
-    ``token_id``: of the access token on which the answer rests.
+    ``token_id``: of the access token on which the answer rests. ``attachments``: the user's own; with one, the text may
+    be empty.
 
     Raises ConversationBusy while another answer is open.
     """
-    text = checked_text(text, field="text", user=user)
+    text = "" if attachments and not text.strip() else checked_text(text, field="text", user=user)
+    files = sent_files.listed(attachments)
+    names = ", ".join(file["name"] for file in files)
     with transaction.atomic():
-        conversation = _locked(user, conversation_id)
+        conversation = quiet_conversation(user, conversation_id)
         if provider is not None and model is not None:
             check_route(user, provider, model)
             conversation.provider, conversation.model = provider, model
-        messages_settle(conversation)
-        if conversation.messages.open().exists():
-            raise ConversationBusy
-        conversation.title = conversation.title or _title(text)
+        sent_files.check_seen(user, conversation.agent, (conversation.provider, conversation.model), files)
+        conversation.title = conversation.title or _title(text or names)
         conversation.save(update_fields=["title", "provider", "model", "updated_at"])
         last = conversation.messages.aggregate(last=Max("position"))["last"]
         begin = 0 if last is None else (last // TURN + 1) * TURN
-        question = conversation.messages.create(position=begin, role="user", parts=(TextPart(text=text),))
+        question = conversation.messages.create(
+            position=begin,
+            role="user",
+            parts=_text_parts(text),
+            files=files,
+            search_text=searchable(f"{text} {names}"),
+        )
+        sent_files.link(attachments, question)
         answer = conversation.messages.create(
             position=begin + TURN - 1, role="assistant", parts=(), state=MessageState.WAITING, token_id=token_id
         )
     return Turn(question=question, answer=answer)
 
 
-def message_retry(*, user: User, message_id: UUID) -> StoredMessage:
-    """Ask once more for an answer that is not complete. It must be the last of its conversation.
+def message_retry(
+    *, user: User, message_id: UUID, provider: str | None = None, model: str | None = None, token_id: UUID | None = None
+) -> StoredMessage:
+    """Ask once more for an answer that is not complete; of somebody else, with ``provider`` and ``model``. It must be
+    one of the last turn of its conversation.
 
     Raises ConversationBusy while it is being written.
     """
     found = StoredMessage.objects.for_user(user).get(pk=message_id)
     with transaction.atomic():
-        conversation = _locked(user, found.conversation_id)
+        conversation = Conversation.objects.for_user(user).select_for_update().get(pk=found.conversation_id)
         messages_settle(conversation)
         answer = conversation.messages.get(pk=message_id)
         if answer.state == MessageState.STREAMING:
             raise ConversationBusy
-        if not answer.can_retry or conversation.messages.filter(position__gt=answer.position).exists():
+        if not answer.can_retry or not is_last_turn(answer):
             raise ValidationError(
                 {"message": [_("Only the last answer can be asked for again, and only if it is not whole.")]}
             )
-        answer.state = MessageState.WAITING
-        answer.parts, answer.receipt, answer.error = (), None, None
-        answer.claim = answer.heartbeat_at = answer.stop_requested_at = answer.token_id = None
-        answer.save()
+        if conversation.messages.open().exclude(pk=answer.pk).exists():
+            raise ConversationBusy
+        answer_reopen(answer, user=user, provider=provider, model=model, token_id=token_id)
     return answer
+
+
+def answer_reopen(
+    answer: StoredMessage,
+    *,
+    user: User,
+    provider: str | None,
+    model: str | None,
+    token_id: UUID | None,
+    begun: str = "",
+) -> None:
+    """Let an answer that has ended wait to be written once more, after ``begun``."""
+    if provider is not None and model is not None:
+        check_route(user, provider, model)
+        answer.provider, answer.model = provider, model
+    answer.state, answer.error, answer.begun, answer.parts = MessageState.WAITING, None, begun, _text_parts(begun)
+    answer.receipt = answer.receipt if begun else None
+    answer.claim = answer.heartbeat_at = answer.stop_requested_at = None
+    answer.token_id = token_id
+    answer.save()
 
 
 def message_stop(*, user: User, message_id: UUID) -> StoredMessage:
@@ -154,6 +205,12 @@ def message_claim(message_id: UUID) -> UUID | None:
         state=MessageState.STREAMING, claim=claim, heartbeat_at=timezone.now(), stop_requested_at=None
     )
     return claim if taken else None
+
+
+def message_begun(message_id: UUID) -> tuple[str, dict[str, Any] | None]:
+    """What an answer goes on from, with the receipt of that; two times nothing for one that begins."""
+    begun, receipt = StoredMessage.objects.values_list("begun", "receipt").get(pk=message_id)
+    return begun, receipt if begun else None
 
 
 def message_write(message_id: UUID, claim: UUID, *, text: str) -> bool:
@@ -177,14 +234,21 @@ def message_finish(
     *traffic, final = messages or (LLMMessage.assistant(()),)
     with transaction.atomic():
         closed = _claimed(message_id, claim).update(
-            state=state, parts=final.parts, receipt=receipt, error=error, heartbeat_at=None
+            state=state,
+            parts=final.parts,
+            receipt=receipt,
+            error=error,
+            heartbeat_at=None,
+            begun="",
+            search_text=searchable(final.text),
         )
         if not closed:
             return False
         answer = StoredMessage.objects.select_related("conversation").get(pk=message_id)
         begin = answer.position - answer.position % TURN + 1
+        beside = {"conversation": answer.conversation, "variant": answer.variant, "is_aside": answer.is_aside}
         StoredMessage.objects.bulk_create(
-            StoredMessage(conversation=answer.conversation, position=begin + index, role=step.role, parts=step.parts)
+            StoredMessage(position=begin + index, role=step.role, parts=step.parts, **beside)
             for index, step in enumerate(traffic[: TURN - 2])
         )
         answer.conversation.save(update_fields=["updated_at"])
@@ -201,21 +265,32 @@ def messages_settle(conversation: Conversation) -> None:
 
 def whole_messages(conversation: Conversation) -> list[LLMMessage]:
     """Its newest turns that have an answer, as a model reads them."""
-    rows = conversation.messages.order_by("-position")
+    rows = conversation.messages.going_on().order_by("-position")
     newest = [row for row in rows[:HISTORY_ROWS] if not row.is_open][::-1]
     while newest and newest[0].role != "user":
         newest.pop(0)
     while newest and newest[-1].role == "user":
         newest.pop()
-    return [row.message for row in newest if row.parts]
+    return sent_files.messages_with_files(conversation.user_id, newest)
 
 
 def _claimed(message_id: UUID, claim: UUID) -> Any:
     return StoredMessage.objects.filter(pk=message_id, claim=claim, state=MessageState.STREAMING)
 
 
-def _locked(user: User, conversation_id: UUID) -> Conversation:
-    return Conversation.objects.for_user(user).select_for_update().get(pk=conversation_id)
+def quiet_conversation(user: User, conversation_id: UUID) -> Conversation:
+    """Held by this transaction alone until it ends. Raises ConversationBusy while an answer of it is open."""
+    conversation = Conversation.objects.for_user(user).select_for_update().get(pk=conversation_id)
+    messages_settle(conversation)
+    if conversation.messages.open().exists():
+        raise ConversationBusy
+    return conversation
+
+
+def is_last_turn(row: StoredMessage) -> bool:
+    """Whether nothing was asked after it, so that its answer may still change."""
+    begin = row.position - row.position % TURN
+    return not row.conversation.messages.filter(position__gte=begin + TURN).exists()
 
 
 WRITER_DIED = site_error(
@@ -230,6 +305,11 @@ WRITER_DIED = site_error(
 def storable(text: str) -> str:
     """Without NUL characters and lone surrogates, which PostgreSQL refuses in text columns."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def searchable(text: str) -> str:
+    """As it is looked for; see ``agents.searching``."""
+    return storable(text).casefold()
 
 
 def _text_parts(text: str) -> tuple[Part, ...]:

@@ -36,7 +36,7 @@ from agents.loop import Event, Progress, Reasoning, Text, ToolEnd, ToolStart
 from agents.markdown import closed_length, render_open
 from agents.models import StoredMessage
 from agents.receipts import site_error
-from agents.turns import turn_of
+from agents.turns import answer_of, choices_for
 from llm_credentials.live.access import may_see
 from llm_credentials.streams import HEARTBEAT, HEARTBEAT_S, RETRY, sse
 
@@ -52,7 +52,8 @@ GONE = site_error("Gone", gettext_noop("This conversation was removed."))
 async def answer_events(request: HttpRequest, user: User, message_id: UUID) -> AsyncGenerator[bytes, None]:
     session_key = request.session.session_key
     yield RETRY
-    async with aclosing(_live(write_answer(message_id, session_key=session_key))) as live:
+    begun = await in_database(_begun, message_id)
+    async with aclosing(_live(write_answer(message_id, session_key=session_key), begun)) as live:
         async for chunk in live:
             yield chunk
     async with aclosing(_follow(message_id, user.pk, session_key)) as followed:
@@ -64,8 +65,8 @@ async def answer_events(request: HttpRequest, user: User, message_id: UUID) -> A
 class LiveText:
     """Turns a growing text into ``text`` events: what is closed is sent once, the open rest again and again."""
 
-    def __init__(self) -> None:
-        self.open = ""
+    def __init__(self, begun: str = "") -> None:
+        self.open = begun
 
     def add(self, text: str) -> dict[str, Any]:
         self.open += text
@@ -114,9 +115,14 @@ class Feed:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-async def _live(events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
+def _begun(message_id: UUID) -> str:
+    """What stands there already of an answer that is gone on with."""
+    return StoredMessage.objects.filter(pk=message_id).values_list("begun", flat=True).first() or ""
+
+
+async def _live(events: AsyncGenerator[Event, None], begun: str) -> AsyncGenerator[bytes, None]:
     feed = Feed(events)
-    text = LiveText()
+    text = LiveText(begun)
     try:
         while (taken := await feed.take()) is not None:
             for chunk in _chunks(taken, text) or [HEARTBEAT]:
@@ -170,12 +176,14 @@ def _written_so_far(message_id: UUID, user_id: int, session_key: str | None) -> 
 
 
 def _last_event(request: HttpRequest, user_id: int, session_key: str | None, message_id: UUID) -> bytes:
-    message = StoredMessage.objects.select_related("conversation").filter(pk=message_id).first()
+    message = StoredMessage.objects.select_related("conversation__user").filter(pk=message_id).first()
     if message is None:
         return sse("error", {**GONE, "state": "gone", "html": ""})
     if not may_see(user_id, session_key):
         return sse("error", {**SIGNED_OUT, "state": message.state, "html": ""})
-    html = render_to_string("agents/conversation_detail.html#answer", {"turn": turn_of(message)}, request)
+    choices = choices_for(message.conversation.user, message.conversation)
+    context = {"shown": answer_of(message), "choices": choices}
+    html = render_to_string("agents/conversation_detail.html#answer", context, request)
     if message.error is not None:
         return sse("error", {**message.error, "state": message.state, "html": html})
     return sse("done", {"state": message.state, "html": html})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.utils.translation import gettext as _
 
 from agents.models import Conversation, StoredMessage
-from agents.services import TURN
+from agents.services import TURN, is_last_turn
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.models import UserCredential
 from llm_credentials.policies import allows_own_key, policy_of
@@ -34,31 +34,61 @@ class ShownStep:
 
 
 @dataclass
-class ShownTurn:
-    question: StoredMessage | None = None
+class ShownAnswer:
+    answer: StoredMessage
     steps: list[ShownStep] = field(default_factory=list)
-    answer: StoredMessage | None = None
     is_last: bool = False
-    """Only the last answer can be asked for again."""
+    """Only an answer of the last turn can be asked for again, gone on with or chosen."""
+    is_alone: bool = True
+    """Whether its question has no other answer."""
+
+
+@dataclass
+class ShownTurn:
+    begin: int
+    """Position of its question."""
+    question: StoredMessage | None = None
+    answers: list[ShownAnswer] = field(default_factory=list)
+    is_last: bool = False
+    is_aside: bool = False
+    """Whether its question was changed since, or an earlier one."""
+
+    @property
+    def shown(self) -> list[ShownAnswer]:
+        """Side by side while one is to be chosen; later the one that was."""
+        if self.is_last or self.is_aside:
+            return self.answers
+        return [one for one in self.answers if not one.answer.is_aside]
+
+    @property
+    def folded(self) -> list[ShownAnswer]:
+        return [one for one in self.answers if one not in self.shown]
 
 
 def shown_turns(messages: Iterable[StoredMessage]) -> list[ShownTurn]:
-    turns: list[ShownTurn] = []
+    turns: dict[int, ShownTurn] = {}
+    steps: dict[tuple[int, int], list[ShownStep]] = {}
     rows = list(messages)
-    for index, row in enumerate(rows):
-        if row.role == "user" or not turns:
-            turns.append(ShownTurn())
-        turn = turns[-1]
-        if row.role == "user":
-            turn.question = row
+    results = {
+        (row.position, row.variant): row.message.tool_results for row in rows if row.role not in ("user", "assistant")
+    }
+    for row in rows:
+        begin = row.position - row.position % TURN
+        turn = turns.setdefault(begin, ShownTurn(begin=begin))
+        if row.position == begin:
+            turn.question, turn.is_aside = row, row.is_aside
+        elif row.position == begin + TURN - 1:
+            turn.answers.append(ShownAnswer(answer=row, steps=steps.get((begin, row.variant), [])))
         elif row.message.tool_calls:
-            results = rows[index + 1].message.tool_results if index + 1 < len(rows) else ()
-            turn.steps.append(_shown_step(row, results))
-        elif row.role == "assistant":
-            turn.answer = row
-    if turns:
-        turns[-1].is_last = True
-    return turns
+            step = _shown_step(row, results.get((row.position + 1, row.variant), ()))
+            steps.setdefault((begin, row.variant), []).append(step)
+    found = [turns[begin] for begin in sorted(turns)]
+    if found:
+        found[-1].is_last = True
+    for turn in found:
+        for one in turn.answers:
+            one.is_last, one.is_alone = turn.is_last, len(turn.answers) == 1
+    return found
 
 
 def _shown_step(row: StoredMessage, results: Iterable[ToolResult]) -> ShownStep:
@@ -66,11 +96,36 @@ def _shown_step(row: StoredMessage, results: Iterable[ToolResult]) -> ShownStep:
     return ShownStep(row.text, [ToolUse(call, by_call.get(call.id)) for call in row.message.tool_calls])
 
 
-def turn_of(answer: StoredMessage) -> ShownTurn:
-    """The turn that ends with this answer."""
-    begin = answer.position - answer.position % TURN
-    rows = answer.conversation.messages.filter(position__gte=begin, position__lte=answer.position).in_order()
-    return shown_turns(rows)[-1]
+@dataclass
+class ShownGroup:
+    """Neighbouring turns that go on, or that were set aside together."""
+
+    is_aside: bool
+    turns: list[ShownTurn]
+
+
+def grouped(turns: Iterable[ShownTurn]) -> list[ShownGroup]:
+    groups: list[ShownGroup] = []
+    for turn in turns:
+        if not groups or groups[-1].is_aside != turn.is_aside:
+            groups.append(ShownGroup(turn.is_aside, []))
+        groups[-1].turns.append(turn)
+    return groups
+
+
+def turn_of(message: StoredMessage) -> ShownTurn:
+    """The turn that this message belongs to."""
+    begin = message.position - message.position % TURN
+    rows = message.conversation.messages.filter(position__gte=begin, position__lt=begin + TURN).in_order()
+    turn = shown_turns(rows)[0]
+    turn.is_last = is_last_turn(message)
+    for one in turn.answers:
+        one.is_last = turn.is_last
+    return turn
+
+
+def answer_of(message: StoredMessage) -> ShownAnswer:
+    return next(one for one in turn_of(message).answers if one.answer.pk == message.pk)
 
 
 @dataclass(frozen=True)

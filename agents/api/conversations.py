@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from django.http import HttpResponse
 from ninja import Query, Router
 from ninja.responses import Status
+from pydantic import Field
 
-from agents import answering, services
+from agents import answering, attachments, exporting, searching, services
 from agents.api.events import answer_events
 from agents.api.shared import (
     EVENTS,
@@ -27,11 +28,12 @@ from agents.api.shared import (
     right_of,
     token_id_of,
 )
-from agents.models import Conversation, StoredMessage
+from agents.models import StoredMessage
 from agents.views.answers import admit_message, find_conversation
+from agents.views.conversations import export_response
 from agents.watching import announce_stop
 from llm_credentials.api.auth import ApiRequest, require_scope
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
@@ -39,10 +41,18 @@ from llm_credentials.streams import EventStreamResponse
 
 router = Router()
 STREAM = "text/event-stream"
+SearchWords = Annotated[str, Query(max_length=200, description="Words to look for.")]
+FILES: dict[str, Any] = {
+    "responses": {200: {"content": {"text/markdown": {"schema": {"type": "string"}}, "application/json": {}}}}
+}
 
 
 class ConversationIn(Said):
     agent: str
+
+
+class TitleIn(StrictSchema):
+    title: str = Field(min_length=1, max_length=120)
 
 
 class ConversationList(PageOut):
@@ -58,10 +68,10 @@ class ConversationWhole(ConversationOut):
 
 
 @router.get("", response={200: ConversationList, **REFUSALS}, url_name="conversation_list")
-def conversation_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
-    """The one with the newest message first."""
+def conversation_list(request: ApiRequest, where: Query[PageIn], q: SearchWords = "") -> dict[str, Any]:
+    """The one with the newest message first; with `q` those where all its words stand in one message or the title."""
     require_reading(request)
-    return page_of(Conversation.objects.for_user(caller(request)).recent_first(), where, conversation_out)
+    return page_of(searching.conversations_with(caller(request), q), where, conversation_out)
 
 
 @router.post("", response={201: ConversationOut, **REFUSALS}, url_name="conversation_create")
@@ -80,6 +90,26 @@ def conversation_get(request: ApiRequest, conversation_id: UUID, where: Query[Pa
     services.messages_settle(conversation)
     messages = page_of(conversation.messages.in_order(), where, message_out)
     return conversation_out(conversation).dict() | {"messages": messages}
+
+
+@router.patch("/{uuid:conversation_id}", response={200: ConversationOut, **REFUSALS}, url_name="conversation_change")
+def conversation_change(request: ApiRequest, conversation_id: UUID, payload: TitleIn) -> ConversationOut:
+    require_scope(request, "agents")
+    found = find_conversation(caller(request), conversation_id)
+    renamed = services.conversation_rename(user=caller(request), conversation_id=found.pk, title=payload.title)
+    return conversation_out(renamed)
+
+
+@router.get(
+    "/{uuid:conversation_id}/export",
+    response={200: None, **REFUSALS},
+    url_name="conversation_export",
+    openapi_extra=FILES,
+)
+def conversation_export(request: ApiRequest, conversation_id: UUID, format: exporting.Form = "json") -> HttpResponse:
+    """As JSON with everything that is kept of it, or as Markdown to read."""
+    require_reading(request)
+    return export_response(find_conversation(caller(request), conversation_id), format)
 
 
 @router.delete("/{uuid:conversation_id}", response={204: None, **REFUSALS}, url_name="conversation_delete")
@@ -121,8 +151,9 @@ def message_create(
         if (payload.provider is None) != (payload.model is None):
             raise ApiError(422, "invalid_request", "Name provider and model together.", "body.model")
         admit_message(caller(request), conversation, payload.provider)
+        said = payload.dict() | {"attachments": attachments.find(caller(request), payload.attachments)}
         turn = services.message_send(
-            user=caller(request), conversation_id=conversation_id, token_id=token_id_of(request), **payload.dict()
+            user=caller(request), conversation_id=conversation_id, token_id=token_id_of(request), **said
         )
         return turn.answer
 

@@ -14,6 +14,7 @@ from django.urls import reverse
 from ninja import Schema
 from pydantic import Field
 
+from agents.attachments import MAX_FILES
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.services import MAX_MESSAGE_CHARS, ConversationBusy
 from agents.tasks import QueueUnavailable
@@ -48,7 +49,8 @@ class RunIn(How):
 
 
 class MessageIn(StrictSchema):
-    text: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    text: str = Field(max_length=MAX_MESSAGE_CHARS, description="May be empty where files go along.")
+    attachments: list[UUID] = Field([], max_length=MAX_FILES, description="Of `/api/attachments`.")
     provider: str | None = Field(None, max_length=50, description="Left out: as before in this conversation.")
     model: str | None = Field(None, max_length=200)
 
@@ -91,6 +93,9 @@ class MessageOut(Schema):
     role: str
     text: str
     state: str = Field(description="`complete`; of an answer also `waiting`, `streaming`, `incomplete`, `stopped`, …")
+    files: list[dict[str, Any]] = Field(description="Attachments that went along.")
+    variant: int = Field(description="Numbers the answers to one question.")
+    is_aside: bool = Field(description="Kept, but no part of what the conversation goes on from.")
     receipt: dict[str, Any] | None
     error: dict[str, Any] | None
     created_at: datetime
@@ -102,6 +107,7 @@ class ConversationOut(Schema):
     title: str
     provider: str
     model: str
+    summary: str = Field(description="What the model remembers of messages that it reads no longer; else empty.")
     created_at: datetime
     updated_at: datetime
 

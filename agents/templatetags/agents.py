@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from django import template
@@ -14,9 +16,10 @@ from django.utils.translation import gettext_noop
 from agents import markdown as rendering
 from agents.attachments import size_words
 from agents.forms import WEEKDAYS
-from agents.models import AgentRun, RunState
+from agents.models import AgentRun, MessageState, RunState, StoredMessage
 from agents.registry import UnknownAgent, get_agent
 from agents.schedules import ScheduledRun
+from agents.turns import Choice
 from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
 
 register = template.Library()
@@ -89,6 +92,20 @@ def outcome_words(outcome: str) -> str:
 def outcome_in_words(name: str) -> str:
     """``RateLimited`` → "rate limited"."""
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+@register.filter
+def offered(choices: Iterable[Choice], answer: StoredMessage) -> list[Choice]:
+    """Who may give another answer than this one; chosen is somebody else than who gave or failed it, if possible."""
+    every = list(choices)
+    gone = {(answer.receipt or {}).get("provider"), (answer.error or {}).get("provider")} - {None}
+    first = next((one for one in every if one.value and one.value.partition(":")[0] not in gone), None)
+    model = (answer.receipt or {}).get("model")
+    if first is None:
+        first = next((one for one in every if one.value and one.value.partition(":")[2] != model), None)
+    if first is None or not gone or (answer.state == MessageState.STOPPED):
+        return every
+    return [replace(one, is_chosen=one is first) for one in every]
 
 
 @register.filter

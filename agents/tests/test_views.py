@@ -75,6 +75,10 @@ GUARDED = [
     ("get", "agents:message-stream", (uuid4(),)),
     ("post", "agents:message-stop", (uuid4(),)),
     ("post", "agents:message-retry", (uuid4(),)),
+    *(("post", f"agents:message-{does}", (uuid4(),)) for does in ("continue", "beside", "choose", "edit")),
+    ("get", "agents:message-edit", (uuid4(),)),
+    ("post", "agents:conversation-rename", (uuid4(),)),
+    ("get", "agents:conversation-export", (uuid4(),)),
     ("get", "agents:run-list", ()),
     ("post", "agents:run-create", ()),
     ("get", "agents:run-detail", (uuid4(),)),
@@ -125,7 +129,7 @@ def test_page_of_a_colleague_is_not_there(
 
 @pytest.mark.parametrize(("method", "name", "args"), GUARDED)
 def test_page_knows_its_method(browser: Client, method: str, name: str, args: tuple[Any, ...]) -> None:
-    if name == "agents:conversation-delete":
+    if name in ("agents:conversation-delete", "agents:message-edit"):
         method, wrong = "get", "put"
     else:
         wrong = "post" if method == "get" else "get"

@@ -12,6 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django_htmx.middleware import HtmxDetails
 
+from agents import attachments
+from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
 from llm_credentials import limits
 from llm_credentials.factory import explain_route
@@ -27,6 +29,13 @@ class UserRequest(HttpRequest):
 
     user: User
     htmx: HtmxDetails
+
+
+def sent_with(request: HttpRequest) -> list[Attachment]:
+    """The files of a form. Raises ValidationError."""
+    assert isinstance(request.user, User)
+    uploads = request.FILES.getlist("files")
+    return attachments.from_form(request.user, request.POST.getlist("attachment"), uploads)
 
 
 def is_plain(request: HttpRequest) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,30 +14,43 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, services
+from agents import answering, exporting, searching, services
+from agents.attachments import Attachment
 from agents.models import Conversation
 from agents.registry import UnknownAgent, get_agent
 from agents.services import TURN
-from agents.turns import choices_for, route_of, shown_turns
-from agents.views.answers import UserRequest, admit_message, find_conversation, is_plain, texts_of, too_many_messages
+from agents.turns import choices_for, grouped, route_of, shown_turns
+from agents.views.answers import (
+    UserRequest,
+    admit_message,
+    find_conversation,
+    is_plain,
+    sent_with,
+    texts_of,
+    too_many_messages,
+)
 from agents.watching import announce_stop
 from llm_credentials.limits import LimitReached
 
 PER_PAGE = 30
 TURNS_SHOWN = 50
+MAX_QUERY_CHARS = 200
 
 
 @require_GET
 @never_cache
 @login_required
 def conversation_list(request: UserRequest) -> HttpResponse:
-    conversations = Conversation.objects.for_user(request.user).recent_first()
-    page = Paginator(conversations, PER_PAGE).get_page(request.GET.get("page"))
-    return render(request, "agents/conversation_list.html", {"page": page})
+    query = request.GET.get("q", "").strip()[:MAX_QUERY_CHARS]
+    page = Paginator(searching.conversations_with(request.user, query), PER_PAGE).get_page(request.GET.get("page"))
+    found = searching.snippets(page.object_list, query)
+    rows = [(conversation, found.get(conversation.pk)) for conversation in page]
+    return render(request, "agents/conversation_list.html", {"page": page, "rows": rows, "query": query})
 
 
 @require_POST
@@ -49,7 +63,7 @@ async def conversation_create(request: UserRequest, agent: str) -> HttpResponse:
     try:
         if text is not None:
             await sync_to_async(admit_message)(user, Conversation(user=user, agent=agent))
-        conversation = await sync_to_async(services.conversation_start)(user=user, agent=agent, text=text)
+        conversation = await sync_to_async(_start)(request, user, agent, text)
     except ValidationError as error:
         await sync_to_async(messages.error)(request, " ".join(texts_of(error)))
         return redirect("agents:agent-list")
@@ -59,6 +73,11 @@ async def conversation_create(request: UserRequest, agent: str) -> HttpResponse:
         async for answer in conversation.messages.open():
             await answering.finish_answer(answer.pk, session_key=request.session.session_key)
     return redirect(conversation)
+
+
+def _start(request: UserRequest, user: User, agent: str, text: str | None) -> Conversation:
+    files = sent_with(request) if text is not None else []
+    return services.conversation_start(user=user, agent=agent, text=text, attachments=files)
 
 
 def _find_agent(slug: str) -> None:
@@ -102,10 +121,43 @@ def conversation_delete(request: UserRequest, conversation_id: UUID) -> HttpResp
     return redirect("agents:conversation-list")
 
 
+@require_POST
+@login_required
+def conversation_rename(request: UserRequest, conversation_id: UUID) -> HttpResponse:
+    conversation = find_conversation(request.user, conversation_id)
+    try:
+        services.conversation_rename(
+            user=request.user, conversation_id=conversation.pk, title=request.POST.get("title", "")
+        )
+    except ValidationError as error:
+        messages.error(request, " ".join(texts_of(error)))
+    return redirect(conversation)
+
+
+@require_GET
+@never_cache
+@login_required
+def conversation_export(request: UserRequest, conversation_id: UUID) -> HttpResponse:
+    conversation = find_conversation(request.user, conversation_id)
+    return export_response(conversation, "json" if request.GET.get("format") == "json" else "md")
+
+
+def export_response(conversation: Conversation, form: exporting.Form) -> HttpResponse:
+    name = content_disposition_header(True, exporting.file_name(conversation, form)) or "attachment"
+    headers = {"Content-Disposition": name, "X-Content-Type-Options": "nosniff"}
+    return HttpResponse(exporting.exported(conversation, form), content_type=exporting.FORMS[form], headers=headers)
+
+
 def page_context(
-    user: User, conversation: Conversation, *, whole: bool = False, text: str = "", errors: list[str] | None = None
+    user: User,
+    conversation: Conversation,
+    *,
+    whole: bool = False,
+    text: str = "",
+    errors: list[str] | None = None,
+    attachments: Sequence[Attachment] = (),
 ) -> dict[str, Any]:
-    """The newest turns, or all; ``text`` and ``errors``: what was typed and why it could not be sent."""
+    """The newest turns, or all; ``text``, ``attachments``, ``errors``: what was to be sent, and why it could not be."""
     services.messages_settle(conversation)
     rows = conversation.messages.in_order()
     last = rows.last()
@@ -119,9 +171,10 @@ def page_context(
     return {
         "conversation": conversation,
         "agent": agent,
-        "turns": turns,
+        "groups": grouped(turns),
+        "attachments": attachments,
         "is_cut": begin > 0,
-        "is_busy": any(turn.answer and turn.answer.is_open for turn in turns),
+        "is_busy": any(one.answer.is_open for turn in turns for one in turn.answers),
         "choices": choices_for(user, conversation),
         "route": route,
         "text": text,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -11,18 +13,20 @@ from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, services
+from agents import answering, branching, services
+from agents.attachments import Attachment
 from agents.models import Conversation, StoredMessage
 from agents.sse import answer_events
-from agents.turns import choice_parts, turn_of
+from agents.turns import answer_of, choice_parts, choices_for, turn_of
 from agents.views.answers import (
     BUSY,
     UserRequest,
     admit_message,
     find_conversation,
     find_message,
+    sent_with,
     texts_of,
     too_many_messages,
 )
@@ -33,6 +37,7 @@ from llm_credentials.limits import LimitReached
 from llm_credentials.streams import EventStreamResponse
 
 PAGE = "agents/conversation_detail.html"
+REFUSALS: Final = (ValidationError, services.ConversationBusy, LimitReached)
 
 
 @require_POST
@@ -49,46 +54,77 @@ async def message_create(request: UserRequest, conversation_id: UUID) -> HttpRes
 def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | services.Turn:
     conversation = find_conversation(request.user, conversation_id)
     text = request.POST.get("text", "")
-    provider = model = None
-    if "choice" in request.POST:
-        provider, model = choice_parts(request.POST["choice"])
+    files: list[Attachment] = []
     try:
-        admit_message(request.user, conversation, provider)
+        admit_message(request.user, conversation, chosen(request)[0])
+        files = sent_with(request)
         turn = services.message_send(
-            user=request.user, conversation_id=conversation.pk, text=text, provider=provider, model=model
+            user=request.user, conversation_id=conversation.pk, text=text, attachments=files, **named(request)
         )
-    except ValidationError as error:
-        return _refused(request, conversation, text, texts_of(error), status=422)
-    except services.ConversationBusy:
-        return _refused(request, conversation, text, [_(BUSY)], status=409)
-    except LimitReached as limit:
-        return _refused_for_now(request, conversation, text, limit)
-    if request.htmx:
-        shown = {
-            "turn": turn_of(turn.answer),
-            "conversation": turn.answer.conversation,
-            "is_first": not turn.question.position,
-        }
-        return render(request, f"{PAGE}#sent", shown)
-    return turn
+    except REFUSALS as refusal:
+        return _refused(request, conversation, refusal, text, files)
+    if not request.htmx:
+        return turn
+    if _missed_turns(request, turn):
+        return _all_turns(request, turn.answer.conversation)
+    context = {
+        "turn": turn_of(turn.answer),
+        "conversation": turn.answer.conversation,
+        "is_first": not turn.question.position,
+    }
+    return render(request, f"{PAGE}#sent", context)
+
+
+def _missed_turns(request: UserRequest, turn: services.Turn) -> bool:
+    """Whether another tab has sent what this one does not show yet."""
+    seen = request.POST.get("seen", "")
+    return seen.isdecimal() and len(seen) < 12 and int(seen) + services.TURN < turn.question.position
+
+
+def _all_turns(request: UserRequest, conversation: Conversation) -> HttpResponse:
+    response = render(request, f"{PAGE}#turns", page_context(request.user, conversation))
+    response["HX-Retarget"] = "#turns"
+    response["HX-Reswap"] = "innerHTML"
+    return response
+
+
+def chosen(request: UserRequest) -> tuple[str | None, str | None]:
+    """Provider and model that the form names; two times None where it names none."""
+    return choice_parts(request.POST["choice"]) if "choice" in request.POST else (None, None)
+
+
+def named(request: UserRequest) -> dict[str, Any]:
+    provider, model = chosen(request)
+    return {"provider": provider, "model": model}
 
 
 def _refused(
-    request: UserRequest, conversation: Conversation, text: str, errors: list[str], *, status: int
+    request: UserRequest,
+    conversation: Conversation,
+    refusal: Exception,
+    text: str = "",
+    files: Sequence[Attachment] = (),
 ) -> HttpResponse:
-    if not request.htmx:
-        context = page_context(request.user, conversation, text=text, errors=errors)
-        return render(request, PAGE, context, status=status)
-    response = render(request, f"{PAGE}#composer_errors", {"errors": errors}, status=status)
-    response["HX-Retarget"] = "#composer-errors"
-    response["HX-Reswap"] = "outerHTML"
+    errors, status = _in_words(refusal)
+    if request.htmx:
+        response = render(request, f"{PAGE}#composer_errors", {"errors": errors}, status=status)
+        response["HX-Retarget"] = "#composer-errors"
+        response["HX-Reswap"] = "outerHTML"
+    else:
+        context = page_context(request.user, conversation, text=text, errors=errors, attachments=files)
+        response = render(request, PAGE, context, status=status)
+    if isinstance(refusal, LimitReached):
+        response["Retry-After"] = str(refusal.retry_after_s)
     return response
 
 
-def _refused_for_now(request: UserRequest, conversation: Conversation, text: str, limit: LimitReached) -> HttpResponse:
-    response = _refused(request, conversation, text, [too_many_messages(limit)], status=429)
-    response["Retry-After"] = str(limit.retry_after_s)
-    return response
+def _in_words(refusal: Exception) -> tuple[list[str], int]:
+    if isinstance(refusal, LimitReached):
+        return [too_many_messages(refusal)], 429
+    if isinstance(refusal, services.ConversationBusy):
+        return [_(BUSY)], 409
+    assert isinstance(refusal, ValidationError)
+    return texts_of(refusal), 422
 
 
 @require_GET
@@ -118,25 +154,98 @@ def message_stop(request: UserRequest, message_id: UUID) -> HttpResponse:
 @require_POST
 @login_required
 async def message_retry(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """Ask once more for an answer that is not whole."""
-    result = await sync_to_async(_retry)(request, message_id)
+    """Ask once more for an answer that is not whole, in its place."""
+    return await _again(request, message_id, services.message_retry)
+
+
+@require_POST
+@login_required
+async def message_continue(request: UserRequest, message_id: UUID) -> HttpResponse:
+    """Let an answer that ended before its end be gone on with."""
+    return await _again(request, message_id, branching.answer_continue)
+
+
+@require_POST
+@login_required
+async def message_beside(request: UserRequest, message_id: UUID) -> HttpResponse:
+    """Another answer to the same question, beside this one."""
+
+    def beside(**asked: Any) -> StoredMessage:
+        return branching.answer_beside(**{**asked, "provider": asked["provider"] or "", "model": asked["model"] or ""})
+
+    return await _again(request, message_id, beside, shows="turn")
+
+
+async def _again(
+    request: UserRequest, message_id: UUID, ask: Callable[..., StoredMessage], *, shows: str = "answer"
+) -> HttpResponse:
+    result = await sync_to_async(_ask_again)(request, message_id, ask, shows)
     if isinstance(result, HttpResponse):
         return result
     await answering.finish_answer(result.pk, session_key=request.session.session_key)
     return redirect(f"{result.conversation.get_absolute_url()}#answer-{result.pk}")
 
 
-def _retry(request: UserRequest, message_id: UUID) -> HttpResponse | StoredMessage:
+def _ask_again(
+    request: UserRequest, message_id: UUID, ask: Callable[..., StoredMessage], shows: str
+) -> HttpResponse | StoredMessage:
     message = find_message(request.user, message_id)
     try:
-        admit_message(request.user, message.conversation)
-        answer = services.message_retry(user=request.user, message_id=message.pk)
-    except ValidationError as error:
-        return _refused(request, message.conversation, "", texts_of(error), status=422)
-    except services.ConversationBusy:
-        return _refused(request, message.conversation, "", [_(BUSY)], status=409)
-    except LimitReached as limit:
-        return _refused_for_now(request, message.conversation, "", limit)
-    if request.htmx:
-        return render(request, f"{PAGE}#answer", {"turn": turn_of(answer)})
-    return answer
+        admit_message(request.user, message.conversation, chosen(request)[0])
+        answer = ask(user=request.user, message_id=message.pk, **named(request))
+    except REFUSALS as refusal:
+        return _refused(request, message.conversation, refusal)
+    if not request.htmx:
+        return answer
+    context = {"turn": turn_of(answer), "shown": answer_of(answer)}
+    return render(request, f"{PAGE}#{shows}", context | {"choices": choices_for(request.user, answer.conversation)})
+
+
+@require_POST
+@login_required
+def message_choose(request: UserRequest, message_id: UUID) -> HttpResponse:
+    """Let the conversation go on with this of two answers."""
+    message = find_message(request.user, message_id)
+    try:
+        answer = branching.answer_choose(user=request.user, message_id=message.pk)
+    except ValidationError as refusal:
+        return _refused(request, message.conversation, refusal)
+    if not request.htmx:
+        return redirect(f"{message.conversation.get_absolute_url()}#answer-{answer.pk}")
+    context = {"turn": turn_of(answer), "choices": choices_for(request.user, answer.conversation)}
+    return render(request, f"{PAGE}#turn", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@login_required
+async def message_edit(request: UserRequest, message_id: UUID) -> HttpResponse:
+    """The form on GET; on POST the question is asked again, changed."""
+    result = await sync_to_async(_edit)(request, message_id)
+    if isinstance(result, HttpResponse):
+        return result
+    await answering.finish_answer(result.answer.pk, session_key=request.session.session_key)
+    return redirect(f"{result.answer.conversation.get_absolute_url()}#answer-{result.answer.pk}")
+
+
+def _edit(request: UserRequest, message_id: UUID) -> HttpResponse | services.Turn:
+    question = branching.question_of(find_message(request.user, message_id))
+    if question is None:
+        raise Http404
+    if request.method != "POST":
+        kept = [file["id"] for file in question.files]
+        files = list(Attachment.objects.for_user(request.user).without_content().filter(pk__in=kept)) if kept else []
+        context = {"question": question, "text": question.text, "attachments": files}
+        return render(request, f"{PAGE}#edit" if request.htmx else "agents/message_edit.html", context)
+    text = request.POST.get("text", "")
+    files = []
+    try:
+        admit_message(request.user, question.conversation)
+        files = sent_with(request)
+        turn = branching.question_edit(user=request.user, message_id=question.pk, text=text, attachments=files)
+    except REFUSALS as refusal:
+        if request.htmx:
+            return _refused(request, question.conversation, refusal)
+        errors, status = _in_words(refusal)
+        context = {"question": question, "text": text, "attachments": files, "errors": errors}
+        return render(request, "agents/message_edit.html", context, status=status)
+    return _all_turns(request, turn.answer.conversation) if request.htmx else turn

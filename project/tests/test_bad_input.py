@@ -17,8 +17,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
+from llm_credentials.tests.proofs import proven
 from project.tests import test_isolation as isolation
-from project.tests.test_isolation import ALL, Route, World, _logged_in, _path
+from project.tests.test_isolation import ALL, Route, World, path_of
 
 world = isolation.world  # the fixture
 
@@ -76,7 +77,7 @@ def everything(world: World, settings: Any) -> Callable[[], Client]:
     world.alice.refresh_from_db()
 
     def client() -> Client:
-        made = _logged_in(world.alice)
+        made = proven(world.alice)
         made.raise_request_exception = False
         return made
 
@@ -86,7 +87,7 @@ def everything(world: World, settings: Any) -> Callable[[], Client]:
 def crashes(world: World, client: Callable[[], Client], ask: Callable[[Client, Route, str], list[Any]]) -> list[str]:
     found = []
     for route in ALL:
-        path = _path(route, world)
+        path = path_of(route, world)
         with transaction.atomic():
             for number, response in enumerate(ask(client(), route, path)):
                 # A call of a provider refuses to run inside the transaction that keeps this loop from leaving traces.

@@ -111,6 +111,8 @@ ROUTES: dict[str, Rule] = {
     **names("agents:", OWN_POST, "conversation-create", "run-create"),
     **names("agents:", OWNED, "conversation-detail", "run-detail", "message-stream"),
     **names("agents:", OWNED_POST, "conversation-delete", "message-create", "message-stop", "message-retry"),
+    **names("agents:", OWNED_POST, "message-continue", "message-beside", "message-choose", "conversation-rename"),
+    **names("agents:", OWNED, "conversation-export", "message-edit"),
     **names("agents:", OWNED_POST, "run-cancel", "run-retry", "attachment-delete"),
     **names("agents:", OWNED, "attachment-detail"),
     **names("agents:", OWN_POST, "attachment-create"),
@@ -205,6 +207,12 @@ ROUTES: dict[str, Rule] = {
     "api:schedule_create": api("POST", "agents"),
     "api:schedule_update": api("PATCH", "agents"),
     "api:schedule_delete": api("DELETE", "agents"),
+    **{
+        f"api:message_{does}": api("POST", "agents")
+        for does in ("stop", "retry", "beside", "continue", "choose", "edit")
+    },
+    "api:conversation_change": api("PATCH", "agents"),
+    "api:conversation_export": api("GET", "read agents"),
     "api:conversation_list": api("GET", "read agents"),
     "api:conversation_create": api("POST", "agents"),
     "api:conversation_get": api("GET", "read agents"),
@@ -287,6 +295,7 @@ def world(alice: User) -> World:
     credential = UserCredentialFactory(user=alice, key=KEY, model=MARK)
     UserCredentialFactory(user=alice, provider="mistral", name=MARK, key=KEY)
     conversation = Conversation.objects.create(user=alice, agent="conversation", title=MARK)
+    conversation.messages.create(position=0, role="user", parts=(TextPart(text=MARK),))
     message = conversation.messages.create(
         position=999, role="assistant", parts=(TextPart(text=MARK),), state="incomplete"
     )
@@ -385,6 +394,8 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/approvals": {"approvals": {}},
     "/api/agents/pick": {"text": "Hello"},
     "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
+    "/edit": {"text": "Hello"},
+    **{f"/{does}": {} for does in ("retry", "beside", "continue", "stop", "choose")},
 }
 """By how the address of the API ends."""
 
@@ -405,6 +416,7 @@ def ask(client: Client, method: str, path: str, **headers: str) -> Any:
     if method in ("PUT", "PATCH"):
         named = {"provider": "openai"} if path.startswith("/api/settings/") else {}
         named = {"is_active": True} if path.startswith("/api/schedules/") else named
+        named = {"title": "Hello"} if path.startswith("/api/conversations/") else named
         return send(path, json.dumps(named), content_type="application/json", headers=headers)
     return send(path, headers=headers)
 

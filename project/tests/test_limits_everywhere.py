@@ -20,7 +20,8 @@ from agents.models import Conversation, MessageState
 from llm_credentials import factory
 from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import RequestRejected, TextPart
-from project.tests.test_isolation import ALL, KEY, TABLE, Route, World, _ask, _logged_in, _path, world
+from llm_credentials.tests.proofs import proven
+from project.tests.test_isolation import ALL, KEY, TABLE, Route, World, ask, path_of, world
 
 __all__ = ["world"]
 
@@ -28,6 +29,8 @@ CALLS = {
     "agents:conversation-create": "chat",
     "agents:message-create": "chat",
     "agents:message-retry": "chat",
+    **{f"agents:message-{does}": "chat" for does in ("continue", "beside", "edit")},
+    **{f"api:message_{does}": "chat" for does in ("retry", "continue", "beside", "edit")},
     "agents:message-stream": "stream",
     "agents:run-create": "run",
     "agents:run-retry": "run",
@@ -55,6 +58,7 @@ JOBS = {"llm_credentials.connection_test", "agents.run_agent"}
 TYPED = {
     "agents:conversation-create": {"text": "Hello", "plain": "1"},
     "agents:message-create": {"text": "Hello"},
+    "agents:message-edit": {"text": "Hello"},
     "agents:run-create": {"text": "Hello", "agent": "conversation"},
     "llm_credentials:credential-save": {"api_key": KEY + "x", "model": "m"},
     "llm_credentials:credential-test": {"api_key": KEY + "x", "model": "m"},
@@ -95,7 +99,7 @@ def calls(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
 
 def _ask_for(route: Route, world: World, client: Client) -> Any:
     """As its page or a program would, with something to do."""
-    path, method = _path(route, world), TABLE[route.name].method
+    path, method = path_of(route, world), TABLE[route.name].method
     if route.name == "api:site_models":
         return client.post(path, json.dumps({"provider": "openai"}), content_type="application/json")
     if route.name == "api:credential_save":
@@ -103,7 +107,7 @@ def _ask_for(route: Route, world: World, client: Client) -> Any:
         return client.post(path, body, content_type="application/json")
     if route.name in TYPED:
         return client.post(path, TYPED[route.name])
-    return _ask(client, method, path, **({"HX-Request": "true"} if route.name.endswith("model-list") else {}))
+    return ask(client, method, path, **({"HX-Request": "true"} if route.name.endswith("model-list") else {}))
 
 
 def _ready(world: World) -> None:
@@ -111,9 +115,10 @@ def _ready(world: World) -> None:
     Authenticator.objects.all().delete()
     conversation = Conversation.objects.get(pk=world.ids["conversation_id"])
     conversation.messages.filter(position__gt=999).delete()
-    if not conversation.messages.filter(position=0).exists():
-        conversation.messages.create(position=0, role="user", parts=(TextPart(text="Hello"),))
-    conversation.messages.filter(role="assistant").update(state=MessageState.INCOMPLETE)
+    conversation.messages.filter(variant__gt=0).delete()
+    conversation.messages.update(is_aside=False)
+    half = (TextPart(text="Half an answer"),)
+    conversation.messages.filter(role="assistant").update(state=MessageState.INCOMPLETE, parts=half, begun="")
 
 
 CALLING = [route for route in ALL if route.name in CALLS]
@@ -129,7 +134,7 @@ def test_route_that_causes_calls_is_limited(world: World, calls: Calls, settings
     rates = settings.LLM_RATES
     _ready(world)
     User.objects.filter(pk=alice.pk).update(is_staff=True, is_superuser=True)
-    client = _logged_in(alice)
+    client = proven(alice)
     for route in CALLING:
         settings.LLM_RATES = {kind: {} for kind in rates}
         _ready(world)
@@ -151,11 +156,11 @@ def test_route_that_causes_calls_is_limited(world: World, calls: Calls, settings
 def test_route_causes_calls_only_where_it_is_limited(world: World, calls: Calls, alice: User) -> None:
     _ready(world)
     User.objects.filter(pk=alice.pk).update(is_staff=True, is_superuser=True)
-    client = _logged_in(alice)
+    client = proven(alice)
     for route in QUIET:
         with transaction.atomic():
             for method in {"GET", TABLE[route.name].method}:
-                _ask(client, method, _path(route, world))
+                ask(client, method, path_of(route, world))
             transaction.set_rollback(True)
         assert calls.count == 0, str(route)
 
@@ -164,7 +169,7 @@ def test_route_causes_calls_only_where_it_is_limited(world: World, calls: Calls,
 def test_limit_keeps_what_was_typed(world: World, calls: Calls, set_rate: Any, alice: User) -> None:
     set_rate("chat", "user", "0/m")
     set_rate("run", "user", "0/m")
-    client = _logged_in(alice)
+    client = proven(alice)
     typed = "A long question that nobody wants to type twice"
     conversation = f"/conversations/{world.ids['conversation_id']}/messages/"
     for path, data in (

@@ -154,6 +154,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
   // A refusal in words is no failure to htmx; what was typed must stay.
   if (!form.matches?.("[data-composer]") || event.detail.xhr.status !== 200) return;
   document.getElementById("message-text").value = "";
+  form.querySelector("[data-attachment-list]")?.replaceChildren();
+  forgetDraft();
   document.getElementById("chat-start")?.remove();
   document.getElementById("composer-errors").replaceChildren();
 });
@@ -161,7 +163,46 @@ document.addEventListener("htmx:afterRequest", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.target.id !== "message-text" || event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  if (!chat().hasAttribute("data-busy") && event.target.value.trim()) event.target.form.requestSubmit();
+  const form = event.target.form;
+  const something = event.target.value.trim() || form.querySelector("[data-attachment]");
+  if (!chat().hasAttribute("data-busy") && !form.hasAttribute("data-uploading") && something) form.requestSubmit();
+});
+
+// Another tab may have sent meanwhile: say which turn is the last one here, so that none is left out.
+document.addEventListener("htmx:configRequest", (event) => {
+  if (!event.detail.elt.matches?.("[data-composer]")) return;
+  const turns = document.querySelectorAll("#turns > [data-turn]");
+  event.detail.parameters.set("seen", turns.length ? turns[turns.length - 1].dataset.turn : "");
+});
+
+// What is typed and not sent survives a reload, in this tab alone.
+const draftKey = `draft:${window.location.pathname}`;
+function forgetDraft() {
+  try {
+    sessionStorage.removeItem(draftKey);
+  } catch {
+    // No storage: there is nothing to forget.
+  }
+}
+document.addEventListener("input", (event) => {
+  if (event.target.id !== "message-text") return;
+  try {
+    if (event.target.value) sessionStorage.setItem(draftKey, event.target.value);
+    else sessionStorage.removeItem(draftKey);
+  } catch {
+    // No storage, or none left: the text is on the page all the same.
+  }
+});
+function restoreDraft() {
+  const box = document.getElementById("message-text");
+  try {
+    if (box && !box.value) box.value = sessionStorage.getItem(draftKey) ?? "";
+  } catch {
+    // As above.
+  }
+}
+document.addEventListener("submit", (event) => {
+  if (event.target.action?.endsWith("/logout/")) sessionStorage.clear();
 });
 
 document.addEventListener("click", (event) => {
@@ -177,6 +218,7 @@ window.addEventListener("pageshow", (event) => {
   if (event.persisted) readAll();
 });
 
+restoreDraft();
 readAll();
 const last = document.querySelector("#turns > :last-child");
 if (last && !window.location.hash) window.scrollTo({ top: document.documentElement.scrollHeight });

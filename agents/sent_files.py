@@ -1,0 +1,119 @@
+"""Files that go along with messages: as rows name them, and as a model reads them.
+
+Pictures go as pictures, made smaller where they are larger than any model looks at, and only to models that see; texts
+go as texts. Of everything else the model learns that it is there: agents that take files read it with their tools.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+
+from agents import file_kinds
+from agents.attachments import Attachment, size_words
+from llm_credentials.factory import explain_route
+from llm_credentials.providers import ImagePart, LLMMessage, TextPart, get_spec
+from llm_credentials.providers.messages import Part
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    from agents.models import StoredMessage
+
+MAX_TEXT_CHARS: Final = 60_000
+"""Of one file that goes along word by word."""
+MAX_IMAGE_BYTES: Final = 3_500_000
+MAX_IMAGE_SIDE_PX: Final = 2_048
+SEEING_NAMED: Final = 3
+SEE_FILES: Final = "(See the files.)"
+"""What a message without words says."""
+
+
+def listed(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
+    return [
+        {"id": str(each.pk), "name": each.name, "media_type": each.media_type, "size_bytes": each.size_bytes}
+        for each in attachments
+    ]
+
+
+def link(attachments: Sequence[Attachment], question: StoredMessage) -> None:
+    """They go with the conversation from now on; one that has a home keeps it."""
+    Attachment.objects.unused().filter(pk__in=[each.pk for each in attachments]).update(message=question)
+
+
+def check_seen(user: User, agent: str, choice: tuple[str, str], files: Iterable[dict[str, Any]]) -> None:
+    """Raises ValidationError where whoever would be asked cannot see the pictures that go along.
+
+    ``choice``: provider and model, as far as they are settled.
+    """
+    if not any(file_kinds.is_image(file["media_type"]) for file in files) or sees(user, agent, *choice):
+        return
+    route = explain_route(user, task=agent, needs={"vision"})
+    able = dict.fromkeys(f"{get_spec(each.key.provider).label} {each.model}" for each in route.candidates)
+    if able:
+        words = _("%(model)s cannot see pictures; nothing was sent. Choose one that can: %(able)s.")
+        who = choice[1] or choice[0] or _("Whoever would answer")
+        raise ValidationError({"files": [words % {"model": who, "able": ", ".join([*able][:SEEING_NAMED])}]})
+    words = _("None of your keys has a model that can see pictures; nothing was sent. Remove the picture, or add one.")
+    raise ValidationError({"files": [words]})
+
+
+def sees(user: User, agent: str, provider: str, model: str) -> bool:
+    """Whether who is named, else who comes first, can see; True as well where nobody could be asked at all."""
+    route = explain_route(user, task=agent, provider=provider or None, model=model or None, needs={"vision"})
+    if route.chosen is None or not provider:
+        able = route.chosen is not None
+    else:
+        able = route.chosen.key.provider == provider and model in ("", route.chosen.model)
+    return able or explain_route(user, task=agent, provider=provider or None, model=model or None).chosen is None
+
+
+def messages_with_files(user_id: int, rows: Sequence[StoredMessage], *, seen: bool = True) -> list[LLMMessage]:
+    """What was said, with the files in it. ``seen``: whether pictures go along, or only their names."""
+    ids = {UUID(file["id"]) for row in rows for file in row.files}
+    found = {str(each.pk): each for each in Attachment.objects.filter(user_id=user_id, pk__in=ids)} if ids else {}
+    said = [message_with_files(row, found, seen=seen) for row in rows]
+    return [message for message in said if message.parts]
+
+
+def message_with_files(row: StoredMessage, found: dict[str, Attachment], *, seen: bool) -> LLMMessage:
+    if not row.files:
+        return row.message
+    parts = [_part(file, found.get(file["id"]), seen=seen) for file in row.files]
+    return LLMMessage(role=row.message.role, parts=(*parts, *row.parts))
+
+
+def _part(file: dict[str, Any], attachment: Attachment | None, *, seen: bool) -> Part:
+    name = file["name"]
+    if attachment is None:
+        return TextPart(text=f"[The file “{name}” was removed by the user.]")
+    if attachment.is_image:
+        if not seen:
+            return TextPart(text=f"[A picture, “{name}”, which you cannot see.]")
+        data, media_type = smaller(attachment.data, attachment.media_type)
+        return ImagePart(data=data, media_type=media_type)
+    if attachment.is_text:
+        text = attachment.text
+        cut = f"\n[{len(text) - MAX_TEXT_CHARS} more characters were left out]" if len(text) > MAX_TEXT_CHARS else ""
+        return TextPart(text=f"The file “{name}”:\n\n{text[:MAX_TEXT_CHARS]}{cut}\n\n(end of “{name}”)")
+    return TextPart(text=f"[A file, “{name}”, {attachment.media_type}, {size_words(attachment.size_bytes)}.]")
+
+
+def smaller(data: bytes, media_type: str) -> tuple[bytes, str]:
+    """A picture as a model needs it, and its kind; as it is where that is small enough."""
+    from PIL import Image, ImageOps  # at first use: most processes never see a picture
+
+    with Image.open(io.BytesIO(data), formats=list(file_kinds.IMAGES)) as image:
+        if len(data) <= MAX_IMAGE_BYTES and max(image.size) <= MAX_IMAGE_SIDE_PX:
+            return data, media_type
+        image.draft("RGB", (MAX_IMAGE_SIDE_PX, MAX_IMAGE_SIDE_PX))
+        upright = ImageOps.exif_transpose(image)
+        upright.thumbnail((MAX_IMAGE_SIDE_PX, MAX_IMAGE_SIDE_PX))
+        out = io.BytesIO()
+        upright.convert("RGB").save(out, "JPEG", quality=85)
+    return out.getvalue(), "image/jpeg"
