@@ -6,10 +6,11 @@ comes back byte by byte. For every other the request is read into our vocabulary
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Protocol
 
 import orjson
@@ -22,6 +23,7 @@ from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.wires.asked import Asked
 from llm_credentials.ledger import estimate
 from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
+from llm_credentials.providers.client import make_call
 from llm_credentials.providers.passing import Passed, PassedAnswer, passed_answer, passed_stream
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
 from llm_credentials.routing.router import Size
@@ -56,23 +58,24 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A piece of a translated answer: the chunk, and the bytes that it became. See ``routing.router.Piece``."""
+    """A piece of a translated answer: chunks, and the bytes that they became. See ``routing.router.Piece``."""
 
-    chunk: LLMStreamChunk
+    chunks: Sequence[LLMStreamChunk]
+    """What came at once. ``done`` comes alone."""
     data: bytes
     response: LLMResponse | None = None
 
     @property
     def type(self) -> str:
-        return self.chunk.type
+        return self.chunks[-1].type
 
     @property
     def text(self) -> str:
-        return self.chunk.text
+        return "".join(chunk.text for chunk in self.chunks)
 
     @property
     def has_content(self) -> bool:
-        return self.chunk.has_content
+        return any(chunk.has_content for chunk in self.chunks)
 
 
 @dataclass(eq=False)
@@ -139,10 +142,11 @@ class Relay:
     ) -> AsyncGenerator[Written, None]:
         events = self.wire.answer_events(self.data)
         events.begin(candidate.model)
-        chunks = client.stream(self.asked.messages, **self._arguments(candidate), timeout_s=limit_s)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                yield Written(chunk, events.feed(chunk), chunk.response)
+        call = make_call(client, self.asked.messages, **self._arguments(candidate))
+        async with aclosing(client.stream_by_reads(call, limit_s)) as reads:
+            async for chunks in reads:
+                data = b"".join(map(events.feed, _joined(chunks)))
+                yield Written(chunks, data, chunks[-1].response)
 
     async def _events(
         self, first: Passed | Written, pieces: AsyncGenerator[Passed | Written, None]
@@ -246,6 +250,15 @@ def _whole_events(data: bytes) -> tuple[bytes, bytes]:
         return b"", data
     end += 4 if data[end : end + 1] == b"\r" else 2
     return data[:end], data[end:]
+
+
+def _joined(chunks: Sequence[LLMStreamChunk]) -> Iterator[LLMStreamChunk]:
+    """Pieces of text that came together are one piece: nobody could see them one by one."""
+    for kind, alike in groupby(chunks, key=lambda chunk: chunk.type):
+        if kind in ("delta", "reasoning"):
+            yield LLMStreamChunk(type=kind, text="".join(chunk.text for chunk in alike))
+        else:
+            yield from alike
 
 
 def _comment(receipt: Receipt) -> bytes:

@@ -11,6 +11,7 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -35,6 +36,7 @@ from llm_credentials.providers.messages import (
     ToolDefinition,
 )
 from llm_credentials.providers.schema import restore_text
+from llm_credentials.providers.sse import Event
 from llm_credentials.providers.transport import Answer, EgressPolicy, Forwarded, RawResponse
 
 if TYPE_CHECKING:
@@ -207,6 +209,15 @@ class LLMClient(ABC):
             stop=stop,
             seed=seed,
         )
+        async with aclosing(self.stream_by_reads(call, timeout_s)) as reads:
+            async for chunks in reads:
+                for chunk in chunks:
+                    yield chunk
+
+    async def stream_by_reads(
+        self, call: Call, timeout_s: float | None = None
+    ) -> AsyncGenerator[Sequence[LLMStreamChunk], None]:
+        """The same for a call that ``make_call`` has checked: together what one read from the network completed."""
         with self.translated():
             path, body = self.encode(call, stream=True)
             deadline = asyncio.get_running_loop().time() + _seconds(timeout_s)
@@ -220,17 +231,19 @@ class LLMClient(ABC):
         try:
             with self.translated(decoder):
                 async for batch in events:
-                    for event, data in batch:
-                        whole = event == transport.WHOLE_BODY
-                        for chunk in decoder.feed(event, data):
-                            yield chunk
+                    whole = batch[-1][0] == transport.WHOLE_BODY
+                    chunks, fault = _decoded(decoder, batch)
+                    if chunks:
+                        yield chunks
+                    if fault is not None:
+                        raise fault
                 if not decoder.ended:
                     senseless = whole or getattr(decoder, "empty", False)
                     raise BadProviderResponse(WRONG_SHAPE) if senseless else ConnectionFailed(CUT_SHORT)
-                for chunk in decoder.finish():
-                    yield chunk
+                if chunks := list(decoder.finish()):
+                    yield chunks
                 done = LLMStreamChunk(type="done", response=_restored(decoder.response(), call))
-            yield done
+            yield (done,)
         finally:
             await events.aclose()
 
@@ -335,6 +348,17 @@ class _Translated:
             raise ours.with_traceback(None) from None
         finally:
             ours.__context__ = None
+
+
+def _decoded(decoder: StreamDecoder, events: Iterable[Event]) -> tuple[list[LLMStreamChunk], Exception | None]:
+    """What these events say, up to the first that is at fault, and its fault."""
+    chunks: list[LLMStreamChunk] = []
+    try:
+        for event, data in events:
+            chunks.extend(decoder.feed(event, data))
+    except Exception as fault:
+        return chunks, fault
+    return chunks, None
 
 
 def _restored(response: LLMResponse, call: Call) -> LLMResponse:
