@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
 import orjson
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DataError, connections
 from django.db import transaction as django_transaction
 
 from llm_credentials.wall.statements import opening_statement
@@ -52,6 +52,47 @@ def transaction() -> Iterator[Hand]:
             with suppress(Exception):  # what went wrong is the better answer
                 hand.end("ROLLBACK")
             raise
+
+
+class Unlike(Exception):
+    """A statement touched other rows than it was to touch, and nothing was written."""
+
+
+def write(statements: Sequence[tuple[Statement, int | None]]) -> None:
+    """All of these in one transaction; beside each, how many rows it must touch, if that matters.
+
+    PostgreSQL gets them, the conditions and the commit in one message. Raises Unlike, Django's database errors.
+    """
+    connection = connections[DEFAULT_DB_ALIAS]
+    connection.ensure_connection()
+    if connection.in_atomic_block or not _on_postgresql():
+        with transaction() as execute:
+            counts = execute.run(*(statement for statement, _ in statements))
+            if any(must not in (None, count) for (_, must), count in zip(statements, counts, strict=True)):
+                raise Unlike
+        return
+    parts = [sql if must is None else _on_condition(sql, must) for (sql, _), must in statements]
+    if opening := opening_statement():
+        parts.insert(0, opening)  # past Django's cursors, so the wall is told here whose rows are meant
+    try:
+        with connection.wrap_database_errors:
+            # Several statements in one message are one transaction, which ends with the message.
+            connection.connection.cursor().execute(
+                "; ".join(parts), [each for (_, some), _ in statements for each in some]
+            )
+    except DataError as problem:
+        if getattr(problem.__cause__, "sqlstate", "") != _DIVISION_BY_ZERO:
+            raise
+        raise Unlike from None
+
+
+_DIVISION_BY_ZERO = "22012"
+
+
+@lru_cache(maxsize=1000)
+def _on_condition(sql: str, must: int) -> str:
+    """The same statement, which fails, and everything with it, unless it touches so many rows."""
+    return f"WITH done AS ({sql} RETURNING 1) SELECT 1 / (count(*) = {must})::int FROM done"  # noqa: S608 (ours)
 
 
 class _One:

@@ -6,6 +6,7 @@ is asked once, however many calls of its user are waiting.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from llm_credentials.ledger import budgets, hand
 from llm_credentials.ledger.budgets import Limit, e8
 from llm_credentials.ledger.entries import LOST, Entry, Reservation, Settlement, State
-from llm_credentials.ledger.hand import Column, Statement
+from llm_credentials.ledger.hand import Column, Statement, Unlike
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import RequestRejected
 from llm_credentials.wall import open_for
@@ -27,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 ROWS_MAX = 200
 """At once: a statement takes only so many values."""
+FULL_FOR_S = 5.0
 
 
 @open_for("the ledger writes for all who wait")
@@ -37,13 +39,13 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
     """
     try:
         return _write_as_hoped(reservations, settlements)
-    except _Unlike:
+    except Unlike:
         pass
     try:
         return _write(reservations, settlements)
     except (OperationalError, InterfaceError):
         raise
-    except (_Unlike, DatabaseError, ValueError, TypeError):
+    except (Unlike, DatabaseError, ValueError, TypeError):
         pass  # one among them is unlike the others: settled before, its user gone, or no text that a database holds
     settled = sum(_write_one((), (each,)) for each in settlements)
     for each in reservations:
@@ -51,15 +53,13 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
     return settled
 
 
-class _Unlike(Exception):
-    """Not all went as hoped, and nothing was written."""
-
-
 def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
-    """All open, all admitted: every statement is known beforehand. Raises _Unlike when it is not so."""
+    """All open, all admitted: every statement is known beforehand. Raises Unlike when it is not so."""
     moves = _moves(settlements)
     wishes = _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]
+    if _are_full(wishes):
+        raise Unlike
     try:
         expected: list[tuple[Statement, int | None]] = [(_settle(rows), len(rows))] if rows else []
         expected += [(use, None) for use in _uses(settlements)]
@@ -70,26 +70,23 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
                 expected.append((budgets.move(counter_id, moves[counter_id]), None))
         if reservations:
             expected.append((_insert(reservations), None))
-        with hand.transaction() as execute:
-            counts = execute.run(*(statement for statement, _ in expected))
-            if any(must not in (None, count) for (_, must), count in zip(expected, counts, strict=True)):
-                raise _Unlike
+        hand.write(expected)
     except (OperationalError, InterfaceError):
         raise
     except (DatabaseError, ValueError, TypeError):
-        raise _Unlike from None
+        raise Unlike from None
     for each in reservations:
         each.refusal = None
     return len(settlements)
 
 
 def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
-    """Step by step: who does not fit is refused. Raises _Unlike when a row cannot be settled."""
+    """Step by step: who does not fit is refused. Raises Unlike when a row cannot be settled."""
     moves, wishes = _moves(settlements), _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]
     with hand.transaction() as execute:
         if rows and execute.run(_settle(rows)) != [len(rows)]:
-            raise _Unlike
+            raise Unlike
         execute.run(*_uses(settlements))
         used: dict[str, int] = {}
         for counter_id in sorted(moves.keys() | wishes.keys()):
@@ -109,7 +106,7 @@ def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement
 def _write_one(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
     try:
         return _write(reservations, settlements)
-    except _Unlike:
+    except Unlike:
         return 0
     except (OperationalError, InterfaceError):
         raise
@@ -242,7 +239,22 @@ def _fits(asked: Reservation, used: dict[str, int]) -> bool:
     for limit, counter_id in counters:
         if refusal := limit.refusal(used[counter_id], worst_usd):
             asked.refusal = refusal
+            _full[counter_id] = time.monotonic() + FULL_FOR_S
             return False
     for _, counter_id in counters:
         used[counter_id] += e8(worst_usd)
     return True
+
+
+_full: dict[str, float] = {}
+"""Counters that had no room lately → until when that is thought, on the monotonic clock."""
+
+
+def _are_full(counter_ids: Iterable[str]) -> bool:
+    """Whether hoping is in vain: what fails on a server leaves a line in its log, and is done twice."""
+    if not _full:
+        return False
+    now = time.monotonic()
+    for counter_id in [counter_id for counter_id, until in _full.items() if until <= now]:
+        del _full[counter_id]
+    return any(counter_id in _full for counter_id in counter_ids)
