@@ -99,20 +99,29 @@ def explain_route(
     provider: str | None = None,
     model: str | None = None,
     needs: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> Route:
-    """The route that a call would take now, and why each other key is left out. Synchronous; opens nothing."""
-    _, route = _look(user, _request(task, provider, model, None, needs, True))
+    """The route that a call would take now, and why each other key is left out. Synchronous; opens nothing.
+
+    ``without``: what is supposed to have failed: ``system``, a provider, or ``provider:name``.
+    """
+    failed = frozenset(ref for named in without for ref in kept.load(user).snapshot.refs(named)) if without else None
+    _, route = _look(user, replace(_request(task, provider, model, None, needs, True), without=failed or frozenset()))
     return route
 
 
-def explain_routes(user: Person, tasks: Sequence[str | None]) -> tuple[Loaded, dict[str | None, Route]]:
+def explain_routes(
+    user: Person, tasks: Sequence[str | None], *, without: Collection[str] = ()
+) -> tuple[Loaded, dict[str | None, Route]]:
     """The routes of calls for each of these tasks (``None``: of no kind), all from one look; and what was looked at.
 
+    ``without``: keys that are supposed to have failed, as ``Snapshot.refs`` takes them; what names none is left out.
     Synchronous; opens nothing.
     """
     loaded = kept.load(user)
     cooling = health.cooling(loaded.targets)
-    requests = {task: _request(task, None, None, None, (), True) for task in tasks}
+    failed = frozenset(ref for named in without for ref in loaded.snapshot.refs(named))
+    requests = {task: replace(_request(task, None, None, None, (), True), without=failed) for task in tasks}
     return loaded, {task: loaded.route(request, cooling) for task, request in requests.items()}
 
 

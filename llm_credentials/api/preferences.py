@@ -247,6 +247,9 @@ class RouteList(Schema):
 
 class RoutesIn(Schema):
     task: str | None = Field(None, max_length=60, description="Only this kind of task.")
+    without: str | None = Field(
+        None, max_length=100, description="As if this had failed: a provider, `provider:name`, or `system`."
+    )
 
 
 ANY: Final = kinds.TaskKind("", "")
@@ -259,7 +262,10 @@ def route_list(request: ApiRequest, where: Query[RoutesIn]) -> dict[str, Any]:
     if where.task is not None and kinds.get(where.task) is None:
         raise ApiError(422, "invalid_value", "There is no such task.", "query.task")
     tasks: list[str | None] = [where.task] if where.task else [None, *(kind.slug for kind in kinds.all())]
-    _, routes = explain_routes(request.user, tasks)
+    without = [] if where.without is None else [where.without]
+    loaded, routes = explain_routes(request.user, tasks, without=without)
+    if not all(loaded.snapshot.refs(named) for named in without):
+        raise ApiError(422, "invalid_value", "You have no such key.", "query.without")
     items = [_route_out(task, route) for task, route in routes.items()]
     return {"items": items, "count": len(items)}
 

@@ -343,6 +343,8 @@ class _Plan:
             )
         if key.owner == "system" and not self.snapshot.system_unpriced and self.snapshot.price(spec, model) is None:
             return "unpriced", _unpriced(model), None
+        if key.ref in self.request.without:
+            return "supposed", _("Supposed to have failed."), None
         return self._resting(key, cooling)
 
     def _refused(self, key: Key, step: Step) -> tuple[Why, str] | None:

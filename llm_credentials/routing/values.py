@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
 from llm_credentials.providers.spec import ModelFacts, ProviderSpec
@@ -30,7 +30,12 @@ Why: TypeAlias = Literal[
     "not_allowed",
     "unpriced",
     "no_fallback",
+    "supposed",
 ]
+
+
+SITE: Final = "system"
+"""Where keys are named: all of the organisation's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +139,13 @@ class Snapshot:
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     """``Key.ref`` → how long this user waited for it lately."""
 
+    def refs(self, named: str) -> frozenset[str]:
+        """Of the keys that are meant by a ``Key.ref``, ``system``, a provider, or ``provider:name`` of a user's key."""
+        provider, _, name = named.partition(":")
+        own = {key.ref for key in self.keys if key.provider == provider and name in ("", key.name)}
+        site = {key.ref for key in self.system_keys if named == SITE}
+        return frozenset({key.ref for key in (*self.keys, *self.system_keys) if key.ref == named} | own | site)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -149,6 +161,8 @@ class Request:
     """Slugs that the caller's access token may reach; ``None``: all."""
     turn: int = 0
     """Counts the calls of this process: whose turn it is where keys share the load."""
+    without: frozenset[str] = frozenset()
+    """``Key.ref`` of those that are supposed to have failed, for the question what then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

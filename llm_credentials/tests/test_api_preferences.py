@@ -173,6 +173,17 @@ def test_routes_of_no_task_are_refused(program: Client) -> None:
         assert program.get(ROUTES, {"task": task}).status_code == 422, task
 
 
+def test_routes_say_what_if_a_key_failed(program: Client, alice: User, bob: User) -> None:
+    UserCredentialFactory(user=alice)
+    UserCredentialFactory(user=alice, provider="mistral", name="work")
+    UserCredentialFactory(user=bob, provider="groq")
+    item = program.get(ROUTES, {"task": "code", "without": "openai:default"}).json()["items"][0]
+    assert [each["provider"] for each in item["candidates"]] == ["mistral"]
+    assert [each["why"] for each in item["dropped"]] == ["supposed"]
+    for unknown in ("groq", "mistral:default", "system", "", "x" * 101):
+        assert program.get(ROUTES, {"without": unknown}).status_code == 422, unknown
+
+
 def test_routes_say_that_the_policy_leaves_a_key_out(program: Client, alice: User) -> None:
     UserCredentialFactory(user=alice)
     group = Group.objects.create(name="Interns")

@@ -113,3 +113,14 @@ def test_ledger_sweep_is_on_the_schedule(alice: User) -> None:
     _leave_open(alice)
     tasks.ledger_sweep()
     assert UsageRecord.objects.get().state == "reserved"
+
+
+def test_explain_route_command_tells_what_if_a_key_failed(alice: User, chain: None) -> None:
+    UserCredentialFactory(user=alice, provider="mistral", name="work")
+    lines = _run("explain_route", "alice", "--without", "sandbox").splitlines()
+    assert lines[1].startswith("  1. Mistral · work with mistral-medium-latest")
+    assert "  -  Sandbox: Supposed to have failed." in lines
+    assert "no key can be used" in _run("explain_route", "alice", without=["sandbox", "mistral:work"])
+    for unknown in ("groq", "mistral:default", "system", "user:", ""):
+        with pytest.raises(CommandError, match="names no key here"):
+            _run("explain_route", "alice", "--without", unknown)

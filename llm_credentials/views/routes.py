@@ -19,12 +19,12 @@ from llm_credentials.providers import ProviderSpec, registry
 from llm_credentials.routing import kinds
 from llm_credentials.routing.policy import Policy
 from llm_credentials.routing.snapshot import Loaded
-from llm_credentials.routing.values import Candidate, Dropped, Key, Override, Route, Snapshot
+from llm_credentials.routing.values import SITE, Candidate, Dropped, Key, Override, Route, Snapshot
 
 User = AbstractBaseUser | AnonymousUser
 
-SITE = "system"
-"""In the choice of what fails: all of the organisation's keys."""
+SUPPOSED = "supposed"
+"""Why a key is left out that is only supposed to fail."""
 SHOWN = 4
 """How many tiles a chain shows before it is summed up."""
 WEIGHTS: Mapping[str, str] = {
@@ -201,16 +201,16 @@ class RoutingPage:
 def routing_page(user: User, failed: str = "") -> RoutingPage:
     """``failed``: the ``ref`` of one of the user's keys, or ``SITE``, that is supposed not to work."""
     tasks = kinds.all()
-    loaded, routes = explain_routes(user, [None, *(kind.slug for kind in tasks)])
+    loaded, routes = explain_routes(user, [None, *(kind.slug for kind in tasks)], without=[failed] if failed else [])
     snapshot = loaded.snapshot
     order = sorted((key for key in snapshot.keys), key=lambda key: key.order)
     failing = (*(Choice(value=key.ref, label=key.title) for key in order), *_site_fails(snapshot))
     failed = failed if any(choice.value == failed for choice in failing) else ""
-    rows = tuple(_row(snapshot, routes[kind.slug], failed, kind) for kind in tasks)
+    rows = tuple(_row(snapshot, routes[kind.slug], kind) for kind in tasks)
     default = snapshot.specs.get(snapshot.preferences.default_provider)
     own = {key.provider for key in order if key.provider in snapshot.specs}
     return RoutingPage(
-        defaults=_row(snapshot, routes[None], failed, None),
+        defaults=_row(snapshot, routes[None], None),
         rows=rows,
         order=tuple(_places(snapshot, order)),
         strategy=snapshot.preferences.strategy,
@@ -233,8 +233,9 @@ def _site_fails(snapshot: Snapshot) -> tuple[Choice, ...]:
     return (Choice(value=SITE, label=_("The organisation's keys")),) if snapshot.system_keys else ()
 
 
-def _row(snapshot: Snapshot, route: Route, failed: str, kind: kinds.TaskKind | None) -> Row:
-    tiles = tuple(_tiles(snapshot, route.candidates, failed))
+def _row(snapshot: Snapshot, route: Route, kind: kinds.TaskKind | None) -> Row:
+    tiles = tuple(_tiles(snapshot, route))
+    dropped = tuple(each for each in route.dropped if each.why != SUPPOSED)
     preferences = snapshot.preferences
     if kind is None:
         general = Override(
@@ -248,7 +249,7 @@ def _row(snapshot: Snapshot, route: Route, failed: str, kind: kinds.TaskKind | N
             label=_("All tasks"),
             override=general,
             tiles=tiles,
-            dropped=route.dropped,
+            dropped=dropped,
             problem=route.problem,
         )
     return Row(
@@ -258,30 +259,27 @@ def _row(snapshot: Snapshot, route: Route, failed: str, kind: kinds.TaskKind | N
         needs=", ".join(_(NEEDS[need]) for need in sorted(kind.needs)),
         override=snapshot.overrides.get(kind.slug, Override()),
         tiles=tiles,
-        dropped=route.dropped,
+        dropped=dropped,
         problem=route.problem,
         placeholder=route.chosen.model if route.chosen else "",
     )
 
 
-def _tiles(snapshot: Snapshot, candidates: tuple[Candidate, ...], failed: str) -> list[Tile]:
-    tiles: list[Tile] = []
-    found_first = False
-    for each in candidates:
-        fails = each.key.ref == failed or (failed == SITE and each.key.owner == "system")
-        tiles.append(
-            Tile(
-                title=each.key.title,
-                spec=snapshot.specs.get(each.key.provider),
-                model=each.model,
-                is_site=each.key.owner == "system",
-                is_first=not fails and not found_first,
-                fails=fails,
-                reason=each.reason,
-            )
+def _tiles(snapshot: Snapshot, route: Route) -> list[Tile]:
+    """The chain in its order; what is supposed to fail stays where it would be."""
+    shown: list[Candidate | Dropped] = [*route.candidates, *(each for each in route.dropped if each.why == SUPPOSED)]
+    return [
+        Tile(
+            title=each.key.title,
+            spec=snapshot.specs.get(each.key.provider),
+            model=each.model,
+            is_site=each.key.owner == "system",
+            is_first=each is route.chosen,
+            fails=isinstance(each, Dropped),
+            reason=each.words if isinstance(each, Dropped) else each.reason,
         )
-        found_first = found_first or not fails
-    return tiles
+        for each in sorted(shown, key=lambda each: each.position)
+    ]
 
 
 def _places(snapshot: Snapshot, order: list[Key]) -> list[Place]:

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.policies import policy_of
-from llm_credentials.routing import kinds
+from llm_credentials.routing import kept, kinds
 
 
 class Command(BaseCommand):
@@ -21,6 +21,14 @@ class Command(BaseCommand):
         parser.add_argument("--provider", help="as if the call named this provider")
         parser.add_argument("--model", help="as if the call named this model")
         parser.add_argument("--need", action="append", default=[], choices=sorted(kinds.NEEDS), help="may be repeated")
+
+        parser.add_argument(
+            "--without",
+            action="append",
+            default=[],
+            metavar="KEY",
+            help="as if this had failed: a provider, provider:name, or system; may be repeated",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         users = get_user_model()
@@ -36,9 +44,18 @@ class Command(BaseCommand):
             self.stdout.write("policy of the organisation:")
             for rule in rules:
                 self.stdout.write(f"  {rule}")
+        snapshot = kept.load(user).snapshot
+        for named in options["without"]:
+            if not snapshot.refs(named):
+                raise CommandError(f"{named!r} names no key here: give a provider, provider:name, or system.")
         for each in [task] if task else [None, *known]:
             route = explain_route(
-                user, task=each, provider=options["provider"], model=options["model"], needs=options["need"]
+                user,
+                task=each,
+                provider=options["provider"],
+                model=options["model"],
+                needs=options["need"],
+                without=options["without"],
             )
             self.stdout.write(f"{each or 'any call'}:")
             for line in _lines(route):
