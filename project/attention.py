@@ -17,9 +17,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from llm_credentials.audit import Action
+from llm_credentials.audit.verify import last_check
 from llm_credentials.ledger import budgets
-from llm_credentials.models import Alert, AuditEvent, SystemConfig, SystemCredential, environment_credentials
+from llm_credentials.models import Alert, SystemConfig, SystemCredential, environment_credentials
 from llm_credentials.models.alerts import STATUS_OF
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.notices.alerts import this_month
@@ -27,7 +27,6 @@ from llm_credentials.templatetags.keyswitch import money
 from project.vitals import Meaning, Vitals
 
 CHECK_CHAIN_EVERY: Final = timedelta(days=7)
-_LOOKED_BACK: Final = timedelta(days=90)
 _BROKEN: Final = (LLMCredential.Status.INVALID, LLMCredential.Status.ERROR, LLMCredential.Status.NEEDS_REENTRY)
 
 
@@ -126,8 +125,7 @@ def _allowance() -> Iterator[Finding]:
 
 
 def _chain() -> Iterator[Finding]:
-    since = timezone.now() - _LOOKED_BACK
-    last = AuditEvent.objects.filter(action=Action.AUDIT_VERIFY, at__gte=since).recent_first().first()
+    last = last_check()
     place, action = _list("llm_credentials_auditevent"), _("Check the chain")
     if last is not None and last.result == "broken":
         words = _("The audit trail was found broken when it was last checked.")

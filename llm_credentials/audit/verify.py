@@ -5,13 +5,19 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from django.db import connection
+from django.utils import timezone
 
 from llm_credentials.audit import guard, keys
 from llm_credentials.audit.chain import GENESIS, checkpoint_seal, event_mac, head_seal
+from llm_credentials.audit.recording import note
+from llm_credentials.audit.words import Action
 from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead
+
+LOOKED_BACK: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +65,19 @@ def verify(since: datetime | None = None) -> Report:
         if broken is not None:
             found.broken.append(broken)
     return found
+
+
+def check() -> Report:
+    """Walk every chain from its beginning, and write down how they were found. Raises KeyringError."""
+    found = verify()
+    note(action=Action.AUDIT_VERIFY, subject="system", result="holds" if found.holds else "broken")
+    return found
+
+
+def last_check() -> AuditEvent | None:
+    """When that was done, within ``LOOKED_BACK``."""
+    checks = AuditEvent.objects.filter(subject="system", action=Action.AUDIT_VERIFY)
+    return checks.filter(at__gte=timezone.now() - LOOKED_BACK).recent_first().first()
 
 
 class _Walk:

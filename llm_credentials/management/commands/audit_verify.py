@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from llm_credentials import keyring
 from llm_credentials.audit.archived import fault_in
-from llm_credentials.audit.verify import verify
+from llm_credentials.audit.verify import check, verify
 from llm_credentials.management.moments import moment
 
 
@@ -28,7 +28,7 @@ class Command(BaseCommand):
             if archive is not None:
                 self._check_archive(archive)
                 return
-            report = verify(since)
+            report = check() if since is None else verify(since)
         except keyring.KeyringError as error:
             raise CommandError(f"{error} {error.hint}") from None
         for broken in report.broken:
