@@ -31,6 +31,8 @@ from llm_credentials import bridge, limits, probing, services, waiting
 from llm_credentials.audit import Action, AuditUnavailable, note, target_of
 from llm_credentials.factory import open_client
 from llm_credentials.limits import LimitReached
+from llm_credentials.live.access import WORDS, Right, lost
+from llm_credentials.live.calls import Call, Ended, under_way
 from llm_credentials.live.changes import user_changed
 from llm_credentials.models import ConnectionTest, SystemCredential, UserCredential
 from llm_credentials.models.credentials import EnvironmentCredential, environment_credentials
@@ -116,11 +118,12 @@ def test_start(
     unsaved: Draft | None = None,
     replaces: UserCredential | None = None,
     asked_by: AbstractBaseUser | None = None,
+    token_id: UUID | None = None,
 ) -> ConnectionTest:
     """A queued test row. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
 
     ``replaces``: the stored key whose place the unsaved one takes if it works (``replacement.py``). ``asked_by``: whose
-    rate it counts for, if not its owner's.
+    rate it counts for, if not its owner's. ``token_id``: of the access token that asks, with which the test ends.
 
     Raises ValidationError ({field: [text]}), UserCredential.DoesNotExist when there is nothing to test, TestBusy and
     TestLimited.
@@ -132,6 +135,7 @@ def test_start(
     _spend("test", asked_by or user, spec)
     expire_abandoned(user)
     draft = _draft(user, spec, name, credential, unsaved)
+    draft.token_id = token_id
     if replaces is not None:
         draft.replaces, draft.replaces_version = replaces, replaces.version
         draft.replacement = ConnectionTest.Replacement.WAITING
@@ -143,7 +147,13 @@ test_start.__test__ = False  # type: ignore[attr-defined]
 
 
 def site_test_start(
-    *, user: AbstractBaseUser, provider: str, role: str, stored: SiteKey | None, unsaved: Draft | None
+    *,
+    user: AbstractBaseUser,
+    provider: str,
+    role: str,
+    stored: SiteKey | None,
+    unsaved: Draft | None,
+    token_id: UUID | None = None,
 ) -> ConnectionTest:
     """As ``test_start``, of a key of the site, for somebody of whom the caller has checked that they may.
 
@@ -153,7 +163,9 @@ def site_test_start(
     spec = clean_provider(provider)
     _spend("test", user, spec)
     expire_abandoned(user)
-    return _queued(_draft(user, spec, role, stored, unsaved, for_site=True))
+    draft = _draft(user, spec, role, stored, unsaved, for_site=True)
+    draft.token_id = token_id
+    return _queued(draft)
 
 
 def _queued(draft: ConnectionTest) -> ConnectionTest:
@@ -283,7 +295,7 @@ def _test_run(test_id: UUID | str) -> None:
         _finish(test, _Outcome(state=ConnectionTest.State.ERROR, detail=detail, status=None, steps=[]), None)
         return
     try:
-        outcome = bridge.run(_examine, test, subject)
+        outcome = bridge.run(_examine_while_allowed, test, subject)
     except AuditUnavailable as error:
         _finish(
             test, _Outcome(state=ConnectionTest.State.ERROR, detail=error.user_message, status=None, steps=[]), None
@@ -327,6 +339,18 @@ class _Outcome:
     steps: list[dict[str, str]]
     abilities: dict[str, Any] = field(default_factory=dict)
     """What was found out about them (``probing.probe``); empty: nothing."""
+
+
+async def _examine_while_allowed(test: ConnectionTest, subject: KeyHolder | EnvironmentCredential) -> _Outcome:
+    """As long as the user is active and the access token that asked is usable."""
+    right = Right(test.user_id, token_id=test.token_id)
+    try:
+        if reason := (await sync_to_async(lost)([right])).get(right):
+            raise Ended(reason)
+        with under_way(Call(right)) as call, call:
+            return await _examine(test, subject)
+    except Ended as ended:
+        return _Outcome(state=ConnectionTest.State.ERROR, detail=str(WORDS[ended.reason]), status=None, steps=[])
 
 
 async def _examine(test: ConnectionTest, subject: KeyHolder | EnvironmentCredential) -> _Outcome:

@@ -33,7 +33,13 @@ class ReplacementOver(Exception):
 
 
 def replacement_start(
-    *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Draft, version: int | None = None
+    *,
+    user: AbstractBaseUser,
+    provider: str,
+    name: str = "default",
+    unsaved: Draft,
+    version: int | None = None,
+    token_id: UUID | None = None,
 ) -> ConnectionTest:
     """A queued test whose key, if it works, takes the place of the stored one. The caller enqueues it after commit.
 
@@ -48,7 +54,7 @@ def replacement_start(
     checked = services.credential_check(provider=provider, name=name, stored=stored, draft=unsaved)
     if checked.api_key is None:
         raise ValidationError({"api_key": [_("Enter the new key that is to replace the stored one.")]})
-    return test_start(user=user, provider=provider, name=name, unsaved=unsaved, replaces=stored)
+    return test_start(user=user, provider=provider, name=name, unsaved=unsaved, replaces=stored, token_id=token_id)
 
 
 def replacement_save(*, user: AbstractBaseUser, test_id: UUID) -> UserCredential:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
@@ -355,6 +356,7 @@ def test_begin(
     api_key: str | None = None,
     model: str | None = None,
     endpoint: str | None = None,
+    token_id: UUID | None = None,
 ) -> ConnectionTest:
     """A queued test of the site's key, or of one that is not saved; the caller enqueues it after commit.
 
@@ -367,7 +369,12 @@ def test_begin(
     draft = Draft(api_key=api_key, model=model or _default_model(spec, use), base_url=endpoint)
     try:
         return site_test_start(
-            user=user, provider=spec.slug, role=role_of(use), stored=_key_for(spec.slug, use), unsaved=draft
+            user=user,
+            provider=spec.slug,
+            role=role_of(use),
+            stored=_key_for(spec.slug, use),
+            unsaved=draft,
+            token_id=token_id,
         )
     except ValidationError as error:
         raise as_endpoint(error) from None

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from agents import attachments, runs, supervisor
 from agents.api.runs import begin
-from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out, token_id_of
+from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out
 from agents.base import Agent
 from agents.registry import UnknownAgent, agents, get_agent
 from agents.services import MAX_MESSAGE_CHARS, checked_text
 from agents.views.answers import admit_run
 from llm_credentials import limits
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once

@@ -26,13 +26,12 @@ from agents.api.shared import (
     message_out,
     require_reading,
     right_of,
-    token_id_of,
 )
 from agents.models import StoredMessage
 from agents.views.answers import admit_message, find_conversation
 from agents.views.conversations import export_response
 from agents.watching import announce_stop
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once

@@ -21,13 +21,12 @@ from agents.api.shared import (
     require_reading,
     right_of,
     run_out,
-    token_id_of,
 )
 from agents.models import AgentRun
 from agents.views.answers import admit_run, find_run
 from agents.watching import announce_stop
 from llm_credentials import limits
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of

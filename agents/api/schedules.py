@@ -14,11 +14,11 @@ from ninja.responses import Status
 from pydantic import Field
 
 from agents import schedules
-from agents.api.shared import How, caller, require_reading, token_id_of
+from agents.api.shared import How, caller, require_reading
 from agents.runs import HOW
 from agents.schedules import ScheduledRun
 from agents.services import MAX_MESSAGE_CHARS
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 

@@ -18,7 +18,7 @@ from agents.attachments import MAX_FILES
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.services import MAX_MESSAGE_CHARS, ConversationBusy
 from agents.tasks import QueueUnavailable
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.live.access import Right
@@ -139,10 +139,6 @@ def require_reading(request: ApiRequest) -> None:
 
 def caller(request: ApiRequest) -> User:
     return cast("User", request.user)
-
-
-def token_id_of(request: ApiRequest) -> UUID | None:
-    return request.token.pk if request.token is not None else None
 
 
 def right_of(request: ApiRequest) -> Right:

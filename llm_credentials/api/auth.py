@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias, cast
+from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.http import HttpRequest
@@ -85,6 +86,11 @@ class SessionUser(SessionAuth):
         caller.rate_usage = limits.admit("api", user)
         self.admit(caller)
         return user
+
+
+def token_id_of(request: ApiRequest) -> UUID | None:
+    """Of the token that asks; None for a session."""
+    return request.token.pk if request.token is not None else None
 
 
 def require_scope(request: ApiRequest, *scopes: str) -> None:

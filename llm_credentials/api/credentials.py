@@ -14,7 +14,7 @@ from ninja.responses import Status
 from pydantic import ConfigDict, Field, WithJsonSchema
 
 from llm_credentials import connection_tests, removal, replacement, services, waiting
-from llm_credentials.api.auth import ApiRequest, only, require_proof
+from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
@@ -218,7 +218,9 @@ def credential_save(
 def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, Any] | None:
     """The test of a key that was just saved; its key is saved whether or not a test can start now."""
     try:
-        test = connection_tests.test_start(user=request.user, provider=credential.provider, name=credential.name)
+        test = connection_tests.test_start(
+            user=request.user, provider=credential.provider, name=credential.name, token_id=token_id_of(request)
+        )
         enqueue_connection_test(test)
     except (LimitReached, TestBusy, QueueUnavailable):
         return None
@@ -276,7 +278,9 @@ def connection_test_start(
     def start() -> tuple[int, TestOut]:
         matched_version(if_match, _stored(request, provider, name))
         unsaved = Draft(**payload.dict()) if payload.dict(exclude_none=True) else None
-        test = connection_tests.test_start(user=request.user, provider=provider, name=name, unsaved=unsaved)
+        test = connection_tests.test_start(
+            user=request.user, provider=provider, name=name, unsaved=unsaved, token_id=token_id_of(request)
+        )
         enqueue_connection_test(test)
         if wait:
             waiting.wait_finished(test, wait)
@@ -337,7 +341,12 @@ def _replace_if_it_works(
         raise ApiError(422, "invalid_value", "Change these by themselves, without test_first.", "body.test_first")
     unsaved = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
     test = replacement.replacement_start(
-        user=request.user, provider=provider, name=name, unsaved=unsaved, version=version
+        user=request.user,
+        provider=provider,
+        name=name,
+        unsaved=unsaved,
+        version=version,
+        token_id=token_id_of(request),
     )
     enqueue_connection_test(test)
     return Status(202, connection_test_out(test))

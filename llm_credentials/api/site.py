@@ -12,7 +12,7 @@ from ninja.responses import Status
 from pydantic import Field
 
 from llm_credentials import site_rows, site_settings
-from llm_credentials.api.auth import ApiRequest, only, require_proof
+from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
 from llm_credentials.api.credentials import QUEUED, REFUSALS, StrictSchema, TestOut, connection_test_out
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
@@ -216,7 +216,8 @@ def site_models(request: ApiRequest, payload: ModelsIn) -> list[dict[str, str]]:
 )
 def site_test(request: ApiRequest, payload: TestIn) -> Any:
     """Test the site's key, or one that is not saved. The answer comes at ``status_url``, for whoever asked."""
-    test = site_settings.test_begin(user=request.user, use=_use(payload), **payload.dict(exclude={"embeddings"}))
+    typed = payload.dict(exclude={"embeddings"})
+    test = site_settings.test_begin(user=request.user, use=_use(payload), token_id=token_id_of(request), **typed)
     enqueue_connection_test(test)
     return Status(202, connection_test_out(test))
 

@@ -56,6 +56,8 @@ class ConnectionTest(KeyHolder):
     for_site = models.BooleanField(default=False)
     system_credential_id = models.UUIDField(null=True, blank=True)
     """A reference without a constraint: who removes a key of the site does not see the tests of others."""
+    token_id = models.UUIDField(null=True, blank=True)
+    """Of the access token that asked, with which the test ends; a reference that outlives it."""
     replaces = models.ForeignKey(UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     """The stored key whose place the one in ``api_key`` takes if it works and ``replaces_version`` is still there."""
     replaces_version = models.PositiveIntegerField(null=True, blank=True)
