@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from llm_credentials.providers.errors import BadProviderResponse, ConnectionFailed, LLMError
-from llm_credentials.providers.messages import Call, LLMMessage, LLMResponse, widened
+from llm_credentials.providers.messages import Call, LLMResponse, widened
 from llm_credentials.providers.sse import MAX_EVENT_BYTES, EventParser
 from llm_credentials.providers.transport import END_GRACE_S, Forwarded, load_json
 from llm_credentials.providers.wire import encode_json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."
-RECENT_BYTES = 256 * 1024
+RECENT_BYTES = 16 * 1024
 """So much of a stream is kept to find in it how it ended: more than its last events take."""
 END_NEAR_BYTES = 1024
 """Here the end is told nearly always; where it is not, more is looked at."""
@@ -91,32 +91,32 @@ async def passed_stream(
                 load_json(await _whole(client, forwarded))
                 raise BadProviderResponse(NO_EVENTS)
         decoder = client.decoder(_call(model), forwarded.headers)
-        passed: list[Passed] = []
-        given = 0
+        held: list[bytes] = []
+        senseless = True
         with client.translated(decoder):
             reader = _Reader(decoder, client)
             try:
                 async for data in forwarded.body:
                     reader.read(data)
-                    passed.append(Passed(data))
+                    held.append(data)
+                    senseless = False
                     if _is_complete(decoder):
                         await _drained(forwarded)
                         break
                     if decoder.has_content or decoder.ended:
-                        for piece in passed[given:]:
-                            yield piece
-                        given = len(passed)
+                        for piece in held:
+                            yield Passed(piece)
+                        held.clear()
                 else:
                     reader.finish()
             except (TimeoutError, LLMError):
                 if not decoder.ended:
                     raise
             if not decoder.ended:
-                senseless = not passed or getattr(decoder, "empty", False)
+                senseless = senseless or getattr(decoder, "empty", False)
                 raise BadProviderResponse(NO_EVENTS) if senseless else ConnectionFailed(CUT_SHORT)
             # The end goes with ``done``: whoever hears of it finds everything written down.
-            end = b"".join(piece.data for piece in passed[given:])
-            done = Passed(end, response=_response(decoder, passed))
+            done = Passed(b"".join(held), response=decoder.response())
         yield done
     finally:
         await forwarded.aclose()
@@ -212,14 +212,6 @@ class _Reader:
 
     def _joined(self) -> bytes:
         return b"".join(self._recent)
-
-
-def _response(decoder: StreamDecoder, passed: Sequence[Passed]) -> LLMResponse:
-    """How it ended. Where the provider did not count, its words are there, so that they can be."""
-    response = decoder.response()
-    if response.usage.output_tokens is not None:
-        return response
-    return replace(response, message=LLMMessage.assistant("".join(piece.text for piece in passed)))
 
 
 async def _whole(client: LLMClient, forwarded: Forwarded) -> bytes:

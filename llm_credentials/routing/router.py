@@ -61,6 +61,7 @@ from llm_credentials.providers import (
 )
 from llm_credentials.providers.messages import widened
 from llm_credentials.routing import health, kept, marks
+from llm_credentials.routing.heard import Heard
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
 from llm_credentials.routing.snapshot import Loaded, Row
@@ -148,7 +149,7 @@ class _Trial:
     limit_s: float
     reservation: Reservation | None = None
     ttft_ms: int | None = None
-    heard: list[Piece] = field(default_factory=list)
+    heard: Heard = field(default_factory=Heard)
     opened: bool = False
     closed: bool = False
 
@@ -316,8 +317,8 @@ class Chain:
         await _close(upstream)
 
     async def _passed(self, chunk: P, trial: _Trial) -> P:
+        trial.heard.add(chunk)
         if chunk.type != "done" or chunk.response is None:
-            trial.heard.append(chunk)
             return chunk
         await self._won(trial, chunk.response)
         return replace(chunk, response=routed(chunk.response, self.receipt(trial.candidate)))
@@ -543,9 +544,8 @@ class Chain:
         if usage.input_tokens is None:
             usage = replace(usage, input_tokens=self._prompt_tokens())
         if usage.output_tokens is None:
-            text = _text(trial)
-            heard = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else estimate.text_tokens(text)
-            usage = replace(usage, output_tokens=heard)
+            said = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else 0
+            usage = replace(usage, output_tokens=max(said, estimate.text_tokens(trial.heard.text)))
         return State.ESTIMATED, usage
 
     def _prompt_tokens(self) -> int:
@@ -639,16 +639,12 @@ def _reason(candidate: Candidate | None, dropped: tuple[Dropped, ...]) -> str:
 
 def _partial(trial: _Trial) -> LLMResponse:
     return LLMResponse(
-        message=LLMMessage(role="assistant", parts=(TextPart(text=_text(trial)),)),
+        message=LLMMessage(role="assistant", parts=(TextPart(text=trial.heard.text),)),
         finish_reason="other",
         usage=Usage(),
         provider=trial.candidate.key.provider,
         model=trial.candidate.model,
     )
-
-
-def _text(trial: _Trial) -> str:
-    return "".join(piece.text for piece in trial.heard)
 
 
 async def _close(upstream: AsyncGenerator[Any, None] | None) -> None:

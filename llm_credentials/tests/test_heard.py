@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_credentials.providers.passing import Passed
+from llm_credentials.routing import heard
+from llm_credentials.routing.heard import Heard
+
+
+def _piece(number: int) -> Passed:
+    return Passed(b'data: {"choices": [{"delta": {"content": "w%d "}}]}\n\n' % number)
+
+
+def test_heard_gives_every_word_in_its_order() -> None:
+    said = Heard()
+    for number in range(heard.MANY * 2 + 3):
+        said.add(_piece(number))
+    assert said.text == said.text == "".join(f"w{number} " for number in range(heard.MANY * 2 + 3))
+
+
+@pytest.mark.parametrize(("age_s", "kept"), [(0.0, heard.MANY), (heard.SLOW_AFTER_S, heard.FEW)])
+def test_heard_keeps_few_pieces_of_a_stream_that_goes_on_for_long(monkeypatch: Any, age_s: float, kept: int) -> None:
+    monkeypatch.setattr(heard, "monotonic", lambda: 100.0)
+    said = Heard()
+    monkeypatch.setattr(heard, "monotonic", lambda: 100.0 + age_s)
+    most = 0
+    for number in range(heard.MANY * 2):
+        said.add(_piece(number))
+        most = max(most, len(said._pieces))
+    assert most == kept - 1
