@@ -233,7 +233,8 @@ def _edit(request: UserRequest, message_id: UUID) -> HttpResponse | services.Tur
         raise Http404
     if request.method != "POST":
         kept = [file["id"] for file in question.files]
-        files = list(Attachment.objects.for_user(request.user).without_content().filter(pk__in=kept)) if kept else []
+        found = Attachment.objects.for_user(request.user).without_content().filter(pk__in=kept) if kept else []
+        files = sorted(found, key=lambda each: kept.index(str(each.pk)))
         context = {"question": question, "text": question.text, "attachments": files}
         return render(request, f"{PAGE}#edit" if request.htmx else "agents/message_edit.html", context)
     text = request.POST.get("text", "")

@@ -35,9 +35,9 @@ async function send(place, file) {
     const html = [201, 422, 429].includes(answer.status) ? await answer.text() : "";
     if (answer.status === 201) waiting.insertAdjacentHTML("beforebegin", html);
     else if (html) place.querySelector("[data-attachment-errors]").insertAdjacentHTML("beforeend", html);
-    else refuse(place, answer.status === 413 ? `${file.name} is too large.` : `${file.name} could not be sent (${answer.status}).`);
+    else refuse(place, gettext("%s could not be sent; it may be too large.").replace("%s", file.name));
   } catch {
-    refuse(place, `${file.name} could not be sent: the site cannot be reached.`);
+    refuse(place, gettext("%s could not be sent: the site cannot be reached.").replace("%s", file.name));
   }
   waiting.remove();
 }
@@ -65,8 +65,10 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest?.("[data-detach]");
   if (!button) return;
   const place = button.closest("[data-attachments]");
-  const headers = { ...JSON.parse(document.body.getAttribute("hx-headers")), "HX-Request": "true" };
-  fetch(button.dataset.detach, { method: "POST", headers, redirect: "error" }).catch(() => {});
+  if (button.dataset.detach) {
+    const headers = { ...JSON.parse(document.body.getAttribute("hx-headers")), "HX-Request": "true" };
+    fetch(button.dataset.detach, { method: "POST", headers, redirect: "error" }).catch(() => {});
+  }
   button.closest("[data-attachment]").remove();
   place?.querySelector("input[type=file]").focus();
   place?.closest("form").dispatchEvent(new Event("attachments", { bubbles: true }));
