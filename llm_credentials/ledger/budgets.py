@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 from django.db import connection, models, transaction
-from django.db.models import Case, F, OuterRef, QuerySet, Subquery, Sum, When
+from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, Sum, When
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -209,10 +209,15 @@ def _spent_usd(name: Name, user_id: Any) -> Decimal:
     rows, start = _rows_of(name, user_id, now)
     settled_until = max(start, _closed_until(now))
     place = (name, None if name == "total" else user_id, start, settled_until)
-    if (closed := _closed.get(place)) is None:
-        closed = _sum(rows.filter(at__gte=start, at__lt=settled_until))
-        _remember(place, closed)
-    return closed + _sum(rows.filter(at__gte=settled_until))
+    if (closed := _closed.get(place)) is not None:
+        return closed + _sum(rows.filter(at__gte=settled_until))
+    period = rows.filter(at__gte=start).exclude(state=_State.VOID)
+    sums = period.aggregate(
+        closed=_total(Q(at__lt=settled_until)),
+        open=_total(Q(at__gte=settled_until)),
+    )
+    _remember(place, Decimal(sums["closed"]))
+    return Decimal(sums["closed"]) + Decimal(sums["open"])
 
 
 def _rows_of(name: Name, user_id: Any, at: datetime) -> tuple[QuerySet[UsageRecord], datetime]:
@@ -335,11 +340,11 @@ def _sum(rows: QuerySet[UsageRecord]) -> Decimal:
     return Decimal(total)
 
 
-def _total() -> Coalesce:
+def _total(among: Q | None = None) -> Coalesce:
     """Of rows: what they cost, and what those under way may cost."""
     money = models.DecimalField(max_digits=20, decimal_places=8)
     amount = Case(When(state=_State.RESERVED, then=F("reserved_usd")), default=F("cost_usd"), output_field=money)
-    return Coalesce(Sum(amount), Decimal(0), output_field=money)
+    return Coalesce(Sum(amount, filter=among), Decimal(0), output_field=money)
 
 
 # For staff

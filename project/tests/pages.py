@@ -24,6 +24,8 @@ from llm_credentials.models import Alert, ConnectionTest, LLMSettings, TaskOverr
 from llm_credentials.providers import TextPart, ToolCall, ToolResult
 from llm_credentials.tests.factories import UsageRecordFactory, UserCredentialFactory
 
+STILL_UNDOABLE = timedelta(minutes=10)
+"""A removed key stays that long, lest pages change while a test looks at them."""
 NOTHING = "00000000-0000-0000-0000-000000000000"
 NOT_PAGES = ("admin/", "api/", "healthz", "readyz", "words.js")
 """How addresses begin that are no pages of ours."""
@@ -163,7 +165,7 @@ def _keys(user: User) -> dict[str, UserCredential]:
         {"provider": "openai", "name": "work", "status": status.UNVERIFIED},
         {"provider": "mistral", "is_active": False, "status": status.VALID},
         {"provider": "ollama", "base_url": "http://ollama.lan:11434/v1", "model": "llama3", "key": None},
-        {"provider": "groq", "removed_at": now},
+        {"provider": "groq", "removed_at": now + STILL_UNDOABLE},
     ]
     found = {}
     for priority, row in enumerate(rows):
