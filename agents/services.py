@@ -85,7 +85,7 @@ def conversation_rename(*, user: User, conversation_id: UUID, title: str) -> Con
     title = " ".join(storable(title.replace("\x00", "")).split())
     most = Conversation._meta.get_field("title").max_length or 0
     if not title or len(title) > most:
-        raise ValidationError({"title": [f"A title has between 1 and {most} characters."]})
+        raise ValidationError({"title": [_("A title has between 1 and %(most)s characters.") % {"most": most}]})
     conversation = Conversation.objects.for_user(user).get(pk=conversation_id)
     conversation.title = title
     conversation.save(update_fields=["title"])

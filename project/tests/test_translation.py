@@ -53,6 +53,8 @@ class Words(HTMLParser):
         super().__init__()
         self.said: list[str] = []
         self.quiet: list[str] = []
+        self.inside = 0
+        """How many brackets are open: a translated sentence may hold a link."""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
@@ -73,13 +75,18 @@ class Words(HTMLParser):
             self.quiet.pop()
 
     def handle_data(self, data: str) -> None:
-        if not self.quiet:
-            self.said.append(data)
+        if self.quiet:
+            return
+        rest = ""
+        for letter in data:
+            self.inside += (letter == "⟦") - (letter == "⟧")
+            rest += letter if not self.inside and letter != "⟧" else " "
+        self.said.append(rest)
 
 
 def known_data() -> list[str]:
     """What is nobody's to translate: names of providers and models, and what the user has written."""
-    found = {"Keyswitch", "alice", "default", "genai-prices", "UTC", *pages.WRITTEN}
+    found = {"Keyswitch", "alice", "default", "genai-prices", "UTC", pages.ANSWER, *pages.WRITTEN}
     for spec in registry.all_specs():
         found |= {spec.slug, spec.label, spec.key_hint, spec.base_url or "", spec.default_model}
         found |= {text for model in spec.models for text in (model.id, model.label)}
