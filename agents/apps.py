@@ -11,6 +11,7 @@ class AgentsConfig(AppConfig):
         from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
         from agents.schedules import ScheduledRun
+        from agents.servers import MCPServer, MCPTool
         from llm_credentials.audit.denials import know_owner
         from llm_credentials.wall import owned
 
@@ -22,9 +23,14 @@ class AgentsConfig(AppConfig):
         messages = StoredMessage.objects.all()
         know_owner("message_id", lambda pk: messages.filter(pk=pk).values_list("conversation__user_id", flat=True))
         know_owner("schedule_id", lambda pk: ScheduledRun.objects.filter(pk=pk).values_list("user_id", flat=True))
+        know_owner("server_id", lambda pk: MCPServer.objects.filter(pk=pk).values_list("user_id", flat=True))
+        known = MCPTool.objects.all()
+        know_owner("tool_id", lambda pk: known.filter(pk=pk).values_list("server__user_id", flat=True))
         leaving.register()
         owned(Conversation, by="user")
         owned(StoredMessage, by="conversation")
         owned(AgentRun, by="user")
         owned(Attachment, by="user")
         owned(ScheduledRun, by="user")
+        owned(MCPServer, by="user")
+        owned(MCPTool, by="server")

@@ -86,6 +86,8 @@ class Agent:
     """Fields beside the prompt, such as tone or length; their cleaned values, as JSON, are ``self.options``."""
     takes_files: ClassVar[bool] = False
     """Whether its page offers an upload."""
+    uses_servers: ClassVar[bool] = False
+    """Whether the approved tools of the user's own tool servers are at hand, too."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """What a model must be able to do beyond chat; tools are added by themselves."""
     weight: ClassVar[Weight] = "normal"
@@ -123,6 +125,8 @@ class Agent:
         self.max_cost_usd = min(
             (limit for limit in (self.limits.max_cost_usd, max_cost_usd) if limit is not None), default=None
         )
+        self._connected: Sequence[Tool] = ()
+        """Of the user's own tool servers, as they are approved when a turn begins."""
         self._client = client
         self._token = token
         self._purse = None if self.max_cost_usd is None else Purse(self.max_cost_usd)
@@ -231,6 +235,7 @@ class Agent:
             self._purse.begin(spent.cost_usd)
         guard = await client.tripwire() if isinstance(client, Guarded) else None
         asked = (await self.turn(turn[0]), *turn[1:])
+        self._connected = await self._server_tools()
         room = self.history_tokens
         while True:
             kept = context.trim(history, max_tokens=room)
@@ -258,13 +263,20 @@ class Agent:
         return run_loop(
             client,
             (LLMMessage.system(self.instructions_for()), *conversation),
-            tools=self.tools_for(),
+            tools=(*self.tools_for(), *self._connected),
             limits=replace(self.limits, max_cost_usd=self.max_cost_usd),
             guard=guard,
             output=self.output,
             approvals=approvals,
             spent=spent,
         )
+
+    async def _server_tools(self) -> Sequence[Tool]:
+        if not self.uses_servers or self.user.pk is None:
+            return ()
+        from agents.tools.mcp import tools_of  # its models are not ready when agents are listed
+
+        return await tools_of(self.user)
 
     async def _gathered(self, events: AsyncGenerator[Event, None], before: Sequence[LLMMessage]) -> AgentResult:
         receipts: list[Any] = []

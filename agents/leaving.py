@@ -11,6 +11,7 @@ from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.parts import dump_parts
 from agents.schedules import ScheduledRun
+from agents.servers import MCPServer
 from llm_credentials.leaving import exports, rows_of
 
 
@@ -43,9 +44,19 @@ def files(user: User) -> list[dict[str, Any]]:
     ]
 
 
+def tool_servers(user: User) -> list[dict[str, Any]]:
+    """With the names of their headers and their tools."""
+    servers = MCPServer.objects.for_user(user).order_by("created_at").prefetch_related("tools")
+    return [
+        said | {"tools": [{"name": tool.name, "asks": tool.asks, "usable": tool.is_usable} for tool in row.tools.all()]}
+        for row, said in zip(servers, rows_of(servers, without=frozenset({"headers"})), strict=True)
+    ]
+
+
 def register() -> None:
     exports("conversations", conversations)
     exports("messages", messages)
     exports("runs", runs)
     exports("files", files)
     exports("schedules", schedules)
+    exports("tool_servers", tool_servers)

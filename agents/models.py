@@ -12,7 +12,8 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
-import agents.attachments  # noqa: F401 - its model, for Django to find
+import agents.attachments
+import agents.servers  # noqa: F401 - their models, for Django to find
 from agents.fields import PartsField
 from agents.schedules import ScheduledRun
 from llm_credentials.providers import LLMMessage

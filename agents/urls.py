@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agents.views import agents, attachments, conversations, messages, runs, schedules
+from agents.views import agents, attachments, conversations, messages, runs, schedules, servers
 
 app_name = "agents"
 
@@ -30,6 +30,12 @@ urlpatterns = [
     path("attachments/", attachments.attachment_create, name="attachment-create"),
     path("attachments/<uuid:attachment_id>/", attachments.attachment_detail, name="attachment-detail"),
     path("attachments/<uuid:attachment_id>/delete/", attachments.attachment_delete, name="attachment-delete"),
+    path("settings/tools/", servers.server_list, name="server-list"),
+    path("settings/tools/create/", servers.server_create, name="server-create"),
+    path("settings/tools/<uuid:server_id>/refresh/", servers.server_refresh, name="server-refresh"),
+    path("settings/tools/<uuid:server_id>/delete/", servers.server_delete, name="server-delete"),
+    path("settings/tools/approve/<uuid:tool_id>/", servers.tool_approve, name="tool-approve"),
+    path("settings/tools/withdraw/<uuid:tool_id>/", servers.tool_withdraw, name="tool-withdraw"),
     path("runs/", runs.run_list, name="run-list"),
     path("runs/create/", runs.run_create, name="run-create"),
     path("runs/<uuid:run_id>/", runs.run_detail, name="run-detail"),

@@ -10,6 +10,7 @@ import base64
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -112,6 +113,21 @@ def flag(name: str, default: bool = False) -> bool:
 
 def whole(name: str, default: int) -> int:
     return _number(name, default, int, "a whole number")
+
+
+def commands(name: str) -> dict[str, list[str]]:
+    """``name=command argument …; name=…``, quoted as in a shell."""
+    found: dict[str, list[str]] = {}
+    for entry in filter(None, map(str.strip, text(name).split(";"))):
+        label, sign, command = entry.partition("=")
+        try:
+            words = shlex.split(command)
+        except ValueError:
+            words = []
+        if not sign or not words:
+            raise ImproperlyConfigured(f"{name}: write NAME=command with arguments, several separated by semicolons.")
+        found[label.strip()] = words
+    return found
 
 
 def decimal(name: str, default: float) -> float:

@@ -137,6 +137,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 CELERY_TASK_QUEUES = [Queue(name) for name in ("celery", "runs.light", "runs.normal", "runs.heavy")]
 # Of one user and class, with the workers at a time; the next go when these have ended.
 RUNS_IN_FLIGHT = env.whole("RUNS_IN_FLIGHT", default=4)
+# Programs on this machine that users may connect as tool servers: NAME=command with arguments, one each, by semicolons.
+MCP_STDIO_SERVERS = env.commands("MCP_STDIO_SERVERS")
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
     # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.

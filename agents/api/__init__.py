@@ -10,6 +10,7 @@ from agents.api.conversations import router as conversations
 from agents.api.messages import router as messages
 from agents.api.runs import router as runs
 from agents.api.schedules import router as schedules
+from agents.api.servers import router as servers
 
 
 def add_to(api: NinjaAPI) -> None:
@@ -17,5 +18,6 @@ def add_to(api: NinjaAPI) -> None:
     api.add_router("/runs", runs, tags=["agents"])
     api.add_router("/attachments", attachments, tags=["agents"])
     api.add_router("/schedules", schedules, tags=["agents"])
+    api.add_router("/tool-servers", servers, tags=["agents"])
     api.add_router("/conversations", conversations, tags=["agents"])
     api.add_router("/messages", messages, tags=["agents"])

@@ -98,7 +98,7 @@ def agent_pick(request: ApiRequest, payload: PickIn) -> Any:
     except NotConfigured as error:
         raise ApiError(409, "not_configured", str(error)) from None
     except LLMError as error:
-        raise ApiError(503, "not_answered", error.user_message) from None
+        raise ApiError(409, "not_answered", error.user_message) from None
     receipt = None if picked.receipt is None else picked.receipt.as_json()
     return PickOut(agent=picked.agent.slug, title=picked.agent.title, why=picked.why, receipt=receipt)
 

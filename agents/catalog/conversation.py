@@ -18,4 +18,5 @@ class ConversationAgent(Agent):
     weight = "light"
     temperature = 0.7
     max_tokens = 4096
+    uses_servers = True
     position = 10

@@ -161,9 +161,13 @@ class Answer:
 # What callers use
 
 
-def http_client(policy: EgressPolicy) -> httpx2.AsyncClient:
-    """What an SDK is given as its HTTP client: our session under the running event loop, shared, never to be closed."""
-    return _door(policy).client
+def http_client(policy: EgressPolicy, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
+    """What an SDK is given as its HTTP client: our session under the running event loop, shared, never to be closed.
+
+    With ``headers`` a client of its own over the same session, which sends them with every request.
+    """
+    door = _door(policy)
+    return door.client if headers is None else _Client(door, headers)
 
 
 async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> Answer:
@@ -544,9 +548,11 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 class _Client(httpx2.AsyncClient):
     """Sends straight through the door: no redirects, cookies, proxies or authentication of httpx2's own."""
 
-    def __init__(self, door: _Door) -> None:
+    def __init__(self, door: _Door, headers: Mapping[str, str] | None = None) -> None:
         self._transport_of_door = _Transport(door)
-        super().__init__(transport=self._transport_of_door, trust_env=False, follow_redirects=False, timeout=None)
+        super().__init__(
+            transport=self._transport_of_door, headers=headers, trust_env=False, follow_redirects=False, timeout=None
+        )
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
         response = await self._transport_of_door.handle_async_request(request)

@@ -251,6 +251,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
             (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
             (_("Compare"), "llm_credentials:provider-compare", "search", ()),
             (_("Tokens"), "llm_credentials:token-list", "ticket", ()),
+            (_("Tools"), "agents:server-list", "tool", ()),
             (_("Alerts"), "llm_credentials:alert-settings", "mail", ()),
             (_("Security"), "llm_credentials:security-detail", "shield", ("/accounts/",)),
         ],
