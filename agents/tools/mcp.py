@@ -179,7 +179,7 @@ def _without_headers(text: str, server: MCPServer) -> str:
     except Unreadable:
         return text
     for value in values:
-        for secret in {value, value.rpartition(" ")[2]}:
+        for secret in (value, value.rpartition(" ")[2]):
             if len(secret) >= 8:
                 text = text.replace(secret, REDACTED)
     return text

@@ -27,6 +27,7 @@ from agents import attachments
 from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
 from agents.schedules import ScheduledRun
+from agents.servers import MCPServer
 from llm_credentials import services
 from llm_credentials.models import (
     Alert,
@@ -105,6 +106,9 @@ ROUTES: dict[str, Rule] = {
     **names("", OWN, "usersessions_list"),
     # agents
     **names("agents:", OWN, "agent-list", "agent-detail", "conversation-list", "run-list", "schedule-list"),
+    **names("agents:", OWN, "server-list"),
+    **names("agents:", OWN_POST, "server-create"),
+    **names("agents:", OWNED_POST, "server-refresh", "server-delete", "tool-approve", "tool-withdraw"),
     **names("agents:", OWN_POST, "agent-pick", "agent-open", "run-start", "schedule-create"),
     **names("agents:", OWNED, "run-stream"),
     **names("agents:", OWNED_POST, "run-approve", "schedule-switch", "schedule-delete"),
@@ -203,6 +207,12 @@ ROUTES: dict[str, Rule] = {
     "api:attachment_read": api("GET", "read agents"),
     "api:attachment_delete": api("DELETE", "agents"),
     "api:run_approve": api("POST", "agents"),
+    "api:server_list": api("GET", "read agents"),
+    "api:server_create": api("POST", "agents"),
+    "api:server_refresh": api("POST", "agents"),
+    "api:server_delete": api("DELETE", "agents"),
+    "api:tool_approve": api("POST", "agents"),
+    "api:tool_withdraw": api("POST", "agents"),
     "api:schedule_list": api("GET", "read agents"),
     "api:schedule_create": api("POST", "agents"),
     "api:schedule_update": api("PATCH", "agents"),
@@ -301,6 +311,7 @@ def world(alice: User) -> World:
     )
     TaskOverride.objects.create(user=alice, task="code", model=MARK)
     run = AgentRun.objects.create(user=alice, agent="conversation", input=MARK, state=RunState.QUEUED)
+    server = MCPServer.objects.create(user=alice, name="mark", program=MARK)
     schedule = ScheduledRun.objects.create(
         user=alice, agent="conversation", input=MARK, every="day", at=time(8), next_at=timezone.now()
     )
@@ -335,6 +346,8 @@ def world(alice: User) -> World:
         "conversation_id": conversation.pk,
         "message_id": message.pk,
         "schedule_id": schedule.pk,
+        "server_id": server.pk,
+        "tool_id": server.tools.create(name=MARK, description=MARK, fingerprint="f").pk,
         "run_id": run.pk,
         "attachment_id": attachments.store_bytes(alice, f"{MARK}.txt", MARK.encode()).pk,
         "test_id": test.pk,
@@ -392,6 +405,8 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/api/conversations": {"agent": "conversation"},
     "/messages": {"text": "Hello"},
     "/approvals": {"approvals": {}},
+    "/api/tool-servers": {"name": "mine", "program": "none"},
+    "/approve": {"fingerprint": "f"},
     "/api/agents/pick": {"text": "Hello"},
     "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
     "/edit": {"text": "Hello"},

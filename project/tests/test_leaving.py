@@ -173,7 +173,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),
         *("UsageDay", "UserAllowance", "Alert", "Webhook"),
-        *("Conversation", "AgentRun", "Attachment", "ScheduledRun"),
+        *("Conversation", "AgentRun", "Attachment", "ScheduledRun", "MCPServer"),
     }
     related: set[str] = {
         field.related_model.__name__  # type: ignore[union-attr]

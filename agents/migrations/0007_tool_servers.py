@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('agents', '0004_runs_that_ask'),
+        ('agents', '0006_search_text'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
