@@ -40,8 +40,6 @@ def get_agent(slug: str) -> type[Agent]:
 
 
 TO_COME: Final = (
-    kinds.TaskKind("blog_writing", "Blog writing", weight="normal"),
-    kinds.TaskKind("email_drafting", "Email drafting", weight="light"),
     kinds.TaskKind("analysis", "Analysis", weight="heavy", needs={"tools"}),
     kinds.TaskKind("email_design", "Email design", weight="normal"),
     kinds.TaskKind("expense", "Expense", weight="light", needs={"json"}),
