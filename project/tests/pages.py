@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from agents import attachments
 from agents.models import AgentRun, Conversation, MessageState, RunState
+from agents.services import TURN
 from llm_credentials import services
 from llm_credentials.models import Alert, ConnectionTest, LLMSettings, TaskOverride, UserCredential, Webhook
 from llm_credentials.providers import TextPart, ToolCall, ToolResult
@@ -224,17 +225,17 @@ def _talked(user: User) -> tuple[Conversation, Any]:
     conversation = Conversation.objects.create(user=user, agent="conversation", title="Is 391 a prime?")
     Conversation.objects.create(user=user, agent="conversation", title="")
     call = ToolCall(id="call-1", name="calculate", arguments={"expression": "17 * 23"})
-    said: list[tuple[str, tuple[TextPart | ToolCall | ToolResult, ...], dict[str, Any]]] = [
-        ("user", (TextPart(text=QUESTION),), {}),
-        ("assistant", (TextPart(text="Let me work it out."), call), {}),
-        ("tool", (ToolResult(call_id="call-1", name="calculate", content="391"),), {}),
-        ("assistant", (TextPart(text=ANSWER),), {"receipt": dict(RECEIPT)}),
-        ("user", (TextPart(text="And 391 * 3?"),), {}),
-        ("assistant", (TextPart(text="It is 11"),), {"state": MessageState.INCOMPLETE, "error": ERROR}),
+    said: list[tuple[int, str, tuple[TextPart | ToolCall | ToolResult, ...], dict[str, Any]]] = [
+        (0, "user", (TextPart(text=QUESTION),), {}),
+        (1, "assistant", (TextPart(text="Let me work it out."), call), {}),
+        (2, "tool", (ToolResult(call_id="call-1", name="calculate", content="391"),), {}),
+        (TURN - 1, "assistant", (TextPart(text=ANSWER),), {"receipt": dict(RECEIPT)}),
+        (TURN, "user", (TextPart(text="And 391 * 3?"),), {}),
+        (2 * TURN - 1, "assistant", (TextPart(text="It is 11"),), {"state": MessageState.INCOMPLETE, "error": ERROR}),
     ]
     message = None
-    for position, (role, parts, rest) in enumerate(said):
-        message = conversation.messages.create(position=position * 1000, role=role, parts=parts, **rest)
+    for position, role, parts, rest in said:
+        message = conversation.messages.create(position=position, role=role, parts=parts, **rest)
     return conversation, message.pk if message else None
 
 

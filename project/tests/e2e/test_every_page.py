@@ -130,7 +130,7 @@ def faults_of(page: Page, name: str) -> list[str]:
 
 def keep_picture(page: Page, name: str, scheme: str) -> None:
     width = (page.viewport_size or {})["width"]
-    path = PICTURES / f"{name.replace(":", "-")}-{scheme}-{width}.png"
+    path = PICTURES / f"{name.replace(':', '-')}-{scheme}-{width}.png"
     page.screenshot(path=path, full_page=True, animations="disabled")
 
 
