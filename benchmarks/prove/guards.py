@@ -17,6 +17,7 @@ FOR_USER = "return self.filter(user_id=user.pk) if user.pk is not None else self
 STEP_UP = "    if not stepup.is_recent(request):\n"
 STEPPED_UP = (f"{LLM_TESTS}/test_stepup.py",)
 LEAVING = ("project/tests/test_leaving.py", f"{LLM_TESTS}/test_stepup.py")
+BASES = "admin/bases.py"
 ADMIN = (f"{LLM_TESTS}/test_admin.py", f"{LLM_TESTS}/test_stepup.py")
 FOR_PERSON = "return self.filter(user_id=user.pk) if user.is_authenticated else self.none()"
 
@@ -412,7 +413,7 @@ EGRESS: Final = [
     Guard(
         "a model is no path",
         f"{LLM}/validation.py",
-        'fault = model_id_fault(text) or ("A model id is no path." if ".." in text else None)',
+        'fault = model_id_fault(text) or (_("A model id is no path.") if ".." in text else None)',
         "fault = None",
         _tests("validation"),
     ),
@@ -457,7 +458,7 @@ ACCESS: Final = [
     Guard(
         "a token's scope is asked for",
         f"{LLM}/api/auth.py",
-        "if request.token is not None and not request.token.allows(scope):",
+        "if request.token is not None and not any(request.token.allows(scope) for scope in scopes):",
         "if False:",
         _tests("api_credentials"),
     ),
@@ -527,11 +528,18 @@ ACCESS: Final = [
             ("exporting", "views/security.py", STEP_UP, "    if False:\n", LEAVING, 2),
             ("deleting the account", "views/security.py", STEP_UP, "    if False:\n", LEAVING, 3),
             ("the API with a session", "api/auth.py", "not stepup.is_recent(request)", "False", STEPPED_UP, 1),
-            ("staff changing a key", "admin.py", "if may and not stepup.is_recent(request):", "if False:", ADMIN, 1),
-            ("staff removing a key", "admin.py", "and not stepup.is_recent(request):", "and False:", ADMIN, 2),
+            (
+                "staff changing a key",
+                "admin/bases.py",
+                "if may and not stepup.is_recent(request):",
+                "if False:",
+                ADMIN,
+                1,
+            ),
+            ("staff removing a key", BASES, "and not stepup.is_recent(request):", "and False:", ADMIN, 2),
             (
                 "staff removing many keys",
-                "admin.py",
+                BASES,
                 "if chosen and not stepup.is_recent(request):",
                 "if False:",
                 ADMIN,
@@ -562,39 +570,38 @@ ACCESS: Final = [
     ),
     Guard(
         "the admin asks nothing about a key",
-        f"{LLM}/admin.py",
+        f"{LLM}/admin/bases.py",
         'if any(part in _KEY_COLUMNS for part in parts) or parts[0] == "hash":',
         "if False:",
         _tests("admin"),
     ),
     Guard(
         "staff change nothing of a user's key",
-        f"{LLM}/admin.py",
-        "class UserCredentialAdmin(ViewOnly, AuditedRemoval, MaskedKey):",
-        "class UserCredentialAdmin(AuditedRemoval, MaskedKey):",
+        f"{LLM}/admin/credentials.py",
+        "class UserCredentialAdmin(ViewOnly, RemovedKeys, UserKeyActions, MaskedKey):",
+        "class UserCredentialAdmin(RemovedKeys, UserKeyActions, MaskedKey):",
         _tests("admin"),
     ),
     Guard(
         "staff's look at a key is written down",
-        f"{LLM}/admin.py",
+        f"{LLM}/admin/credentials.py",
         "note(action=Action.CREDENTIAL_VIEW, subject=credential.owner_ref(), target=target)",
         "pass",
         (*_tests("admin", "audit_events"),),
     ),
     Guard(
         "staff see the key ring's page only with the permission",
-        f"{LLM}/admin.py",
+        f"{LLM}/admin/system_credentials.py",
         "        if not self.has_view_permission(request):\n            raise PermissionDenied\n",
         "",
         _tests("admin"),
     ),
     Guard(
         "staff check the trail only with the permission",
-        f"{LLM}/admin.py",
+        f"{LLM}/admin/audit.py",
         "        if not self.has_view_permission(request):\n            raise PermissionDenied\n",
         "",
-        (*_tests("admin"), MATRIX),
-        nth=2,
+        (*_tests("admin_audit"), MATRIX),
     ),
 ]
 
@@ -637,8 +644,8 @@ SILENCE: Final = [
     Guard(
         "an expired token that is remembered is refused",
         f"{LLM}/live/tokens.py",
-        "    if time.time() >= kept.expires_at:\n        return None\n",
-        "",
+        "return None if time.time() >= kept.expires_at else kept.token",
+        "return kept.token",
         _tests("live_tokens"),
     ),
     Guard(
@@ -818,8 +825,8 @@ INPUT: Final = [
     Guard(
         "what is allowed for keys is not allowed for pages",
         f"{LLM}/egress.py",
-        "return EgressPolicy(allow=(*listed, *allowed[surface]))",
-        'return EgressPolicy(allow=(*listed, *allowed["providers"], *allowed["tools"]))',
+        'listed, given = conf.egress_allow() if surface == "providers" else (), allowed[surface]',
+        'listed, given = conf.egress_allow(), allowed["providers"] | allowed["tools"]',
         _tests("egress_allowances"),
     ),
     Guard(
@@ -925,7 +932,7 @@ SECOND: Final = [
     ),
     Guard(
         "no stored key in a tool's answer",
-        "agents/loop.py",
+        "agents/calling.py",
         "content=guard.redacted(answer) if guard else answer",
         "content=answer",
         ("agents/tests/test_tripwire.py",),
