@@ -19,6 +19,7 @@ from llm_credentials.views import (
     start,
     step_up,
     tokens,
+    transfer,
     usage,
 )
 
@@ -64,6 +65,12 @@ urlpatterns = [
     path("settings/llm/start/", start.provider_start, name="provider-start"),
     path("settings/llm/start/save/", start.start_save, name="start-save"),
     path("settings/llm/start/organisation/", start.start_with_system, name="start-with-system"),
+    path("settings/llm/transfer/", transfer.transfer_detail, name="transfer-detail"),
+    path("settings/llm/transfer/export/", transfer.settings_export, name="settings-export"),
+    path("settings/llm/transfer/settings/look/", transfer.settings_import_look, name="settings-import-look"),
+    path("settings/llm/transfer/settings/", transfer.settings_import, name="settings-import"),
+    path("settings/llm/transfer/keys/look/", transfer.env_import_look, name="env-import-look"),
+    path("settings/llm/transfer/keys/", transfer.env_import, name="env-import"),
     path("settings/llm/order/", ordering.key_order, name="key-order"),
     path("settings/llm/order/move/", ordering.key_move, name="key-move"),
     path("settings/llm/events/", live.settings_events, name="settings-events"),

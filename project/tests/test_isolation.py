@@ -129,6 +129,8 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", OWNED_POST, "token-revoke"),
     **names("llm_credentials:", OWN_POST, "account-export", "account-delete", "default-provider-set", "fallback-set"),
     **names("llm_credentials:", OWN_POST, "key-order", "key-move", "start-save", "start-with-system"),
+    **names("llm_credentials:", OWN, "transfer-detail", "settings-export"),
+    **names("llm_credentials:", OWN_POST, "settings-import-look", "settings-import", "env-import-look", "env-import"),
     **names("llm_credentials:", OWN, "usage-detail", "usage-export", "alert-settings"),
     **names("llm_credentials:", OWN_POST, "alert-settings-save", "webhook-set", "webhook-remove", "webhook-test"),
     **names("llm_credentials:", OWNED_POST, "alert-dismiss"),
