@@ -18,6 +18,7 @@ from llm_credentials.api.models import router as models
 from llm_credentials.api.preferences import router as preferences
 from llm_credentials.api.site import router as site
 from llm_credentials.api.tokens import router as tokens
+from llm_credentials.api.transfer import router as transfer
 from llm_credentials.api.usage import router as usage
 
 api = NinjaAPI(
@@ -38,6 +39,7 @@ api = NinjaAPI(
 install_error_handlers(api)
 api.add_router("/user/llm-credentials", models, tags=["credentials"])
 api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
+api.add_router("/user/llm-transfer", transfer, tags=["settings"])
 api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])
 api.add_router("/user", preferences, tags=["settings"])

@@ -210,12 +210,12 @@ def credential_save(
     with held(if_match):
         saved = services.credential_save(user=request.user, version=version, **payload.dict())
     tell_etag(response, saved.credential)
-    test = _start_test(request, saved.credential) if saved.key_changed else None
+    test = start_test(request, saved.credential) if saved.key_changed else None
     body = credential_out(saved.credential, default_of(request)) | {"test": test}
     return Status(201 if saved.created else 200, body)
 
 
-def _start_test(request: ApiRequest, credential: UserCredential) -> dict[str, Any] | None:
+def start_test(request: ApiRequest, credential: UserCredential) -> dict[str, Any] | None:
     """The test of a key that was just saved; its key is saved whether or not a test can start now."""
     try:
         test = connection_tests.test_start(
@@ -330,7 +330,7 @@ def credential_change(
         changes = payload.dict(exclude={"test_first", "version"})
         saved = services.credential_save(user=request.user, provider=provider, name=name, version=version, **changes)
     tell_etag(response, saved.credential)
-    started = _start_test(request, saved.credential) if saved.key_changed else None
+    started = start_test(request, saved.credential) if saved.key_changed else None
     return Status(200, credential_out(saved.credential, default_of(request)) | {"test": started})
 
 

@@ -166,6 +166,9 @@ ROUTES: dict[str, Rule] = {
     "api:task_override_get": api("GET", "read"),
     "api:task_override_set": api("PUT", "credentials"),
     "api:task_override_delete": api("DELETE", "credentials"),
+    "api:settings_export": api("GET", "read"),
+    "api:settings_import": api("POST", "credentials"),
+    "api:keys_import": api("POST", "credentials"),
     "api:route_list": api("GET", "read"),
     "api:provider_list": api("GET", "read"),
     "api:usage_list": api("GET", "read"),
@@ -412,6 +415,8 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/api/agents/pick": {"text": "Hello"},
     "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
     "/edit": {"text": "Hello"},
+    "/llm-transfer": {"document": {"format": "keyswitch-settings", "version": 1}},
+    "/llm-transfer/keys": {"text": "A=b"},
     **{f"/{does}": {} for does in ("retry", "beside", "continue", "stop", "choose")},
 }
 """By how the address of the API ends."""
