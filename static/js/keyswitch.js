@@ -92,7 +92,7 @@ document.addEventListener("htmx:beforeRequest", (event) => hideTyped(event.targe
 
 // The page may come back from the browser's own cache: no typed key shall wait there.
 window.addEventListener("pagehide", () => {
-  for (const input of document.querySelectorAll("input[data-secret]")) input.value = "";
+  for (const input of document.querySelectorAll("[data-secret]")) input.value = "";
 });
 
 // Errors arrive in their places while the fields stay as they are: mark the fields, and go to the first that is wrong.
