@@ -1,4 +1,4 @@
-"""What a file is, found in its bytes; never by its name, nor by what its sender says. Django-free.
+"""What a file is, found in its bytes; never by its name, nor by what its sender says.
 
 A picture is opened before it is believed: its size in pixels is read from its head, and only what fits is decoded. What
 is packed (Excel) is looked into by its table of contents; nothing is unpacked here.
@@ -11,6 +11,9 @@ import json
 import warnings
 import zipfile
 from typing import Final
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 MAX_SIDE_PX: Final = 8_000
 """What providers take at most."""
@@ -28,7 +31,7 @@ PDF: Final = "application/pdf"
 XLSX: Final = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 PARQUET: Final = "application/vnd.apache.parquet"
 
-ACCEPTED: Final = (
+ACCEPTED: Final = gettext_noop(
     "a PNG, JPEG, GIF or WebP picture, a PDF, an Excel (.xlsx) or Parquet table, or text such as CSV, JSON or code"
 )
 _IMAGE_HEADS: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
@@ -40,9 +43,8 @@ class UnknownKind(ValueError):
     """Nothing here reads such a file; the text says so to whoever sent it."""
 
 
-_TOO_MANY_PIXELS: Final = (
-    f"This picture has too many pixels: at most {MAX_SIDE_PX} a side and {MAX_PIXELS // 1_000_000} million together "
-    "fit. Make it smaller."
+_TOO_MANY_PIXELS: Final = gettext_noop(
+    "This picture has too many pixels: at most %(side)d a side and %(all)d million together fit. Make it smaller."
 )
 
 
@@ -66,7 +68,7 @@ def kind_of(content: bytes) -> str:
         return _packed_kind(content)
     text = decoded(content)
     if text is None:
-        raise UnknownKind(f"This kind of file is read by nobody here. Attach {ACCEPTED}.")
+        raise UnknownKind(_("This kind of file is read by nobody here. Attach %(what)s.") % {"what": _(ACCEPTED)})
     return _text_kind(text)
 
 
@@ -95,7 +97,7 @@ def _image_kind(content: bytes) -> str:
             with Image.open(io.BytesIO(content), formats=list(IMAGES)) as image:
                 kind, (width, height) = IMAGES[str(image.format)], image.size
                 if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
-                    raise UnknownKind(_TOO_MANY_PIXELS)
+                    raise _too_many_pixels()
                 image.verify()
             with Image.open(io.BytesIO(content), formats=list(IMAGES)) as image:
                 image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # JPEG: read whole, kept small
@@ -103,11 +105,17 @@ def _image_kind(content: bytes) -> str:
     except UnknownKind:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UnknownKind(_TOO_MANY_PIXELS) from None
+        raise _too_many_pixels() from None
     # Pillow's readers raise nearly everything on broken files, its guards against bombs among it.
     except Exception:
-        raise UnknownKind("This picture is broken or not what it says it is. Save it anew and attach that.") from None
+        raise UnknownKind(
+            _("This picture is broken or not what it says it is. Save it anew and attach that.")
+        ) from None
     return kind
+
+
+def _too_many_pixels() -> UnknownKind:
+    return UnknownKind(_(_TOO_MANY_PIXELS) % {"side": MAX_SIDE_PX, "all": MAX_PIXELS // 1_000_000})
 
 
 def _packed_kind(content: bytes) -> str:
@@ -116,11 +124,11 @@ def _packed_kind(content: bytes) -> str:
             parts = packed.infolist()
             names = {part.filename for part in parts}
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
-        raise UnknownKind("This file is broken. Save it anew and attach that.") from None
+        raise UnknownKind(_("This file is broken. Save it anew and attach that.")) from None
     if not {"[Content_Types].xml", "xl/workbook.xml"} <= names:
-        raise UnknownKind(f"Archives are not unpacked here. Attach {ACCEPTED}.")
+        raise UnknownKind(_("Archives are not unpacked here. Attach %(what)s.") % {"what": _(ACCEPTED)})
     if len(parts) > MAX_PACKED_PARTS or sum(part.file_size for part in parts) > MAX_UNPACKED_BYTES:
-        raise UnknownKind("This workbook unpacks to more than fits. Save the sheet that matters on its own.")
+        raise UnknownKind(_("This workbook unpacks to more than fits. Save the sheet that matters on its own."))
     return XLSX
 
 

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_GET, require_POST
 
@@ -37,7 +38,7 @@ def attachment_create(request: UserRequest) -> HttpResponse:
         response["Retry-After"] = str(limit.retry_after_s)
         return response
     if not stored:
-        return render(request, REFUSED, {"errors": ["Choose a file first."]}, status=422)
+        return render(request, REFUSED, {"errors": [_("Choose a file first.")]}, status=422)
     return render(request, CHIP, {"attachments": stored}, status=201)
 
 
