@@ -1,0 +1,118 @@
+"""The provider of the benchmarks: fixed bytes, as cheap as they can be had. ``python upstream.py PORT``.
+
+What it does a prompt says: ``apart`` sends each event of a stream by itself, as providers do; ``paced N`` sends N
+events, one each half second; otherwise a stream comes in one burst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from typing import Any, cast
+
+import uvloop
+
+CHUNKS = 200
+PACE_S = 0.5
+_HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
+_PACED = re.compile(rb"paced (\d+)")
+
+
+def _event(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    choices = [{"index": 0, "delta": delta, "finish_reason": finish}]
+    return b"data: " + json.dumps({**_HEAD, "choices": choices, "usage": None}).encode() + b"\n\n"
+
+
+def _end(tokens: int) -> bytes:
+    usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}
+    counted = b"data: " + json.dumps({**_HEAD, "choices": [], "usage": usage}).encode()
+    return _event({}, "stop") + counted + b"\n\ndata: [DONE]\n\n"
+
+
+EVENTS = [
+    _event({"role": "assistant", "content": ""}),
+    *(_event({"content": f" word{n}"}) for n in range(CHUNKS)),
+    _end(CHUNKS),
+]
+WHOLE = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello there."}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21},
+    }
+).encode()
+
+
+def _answer(body: bytes, kind: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n" % (kind, len(body))
+    return head + body
+
+
+BURST, JSON = _answer(b"".join(EVENTS), b"text/event-stream"), _answer(WHOLE, b"application/json")
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Stub(asyncio.Protocol):
+    def __init__(self) -> None:
+        self.data = b""
+        self.task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        while (end := self.data.find(b"\r\n\r\n")) >= 0:
+            head = self.data[:end].lower()
+            at = head.find(b"content-length:")
+            size = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+            if len(self.data) < end + 4 + size:
+                return
+            body, self.data = self.data[end + 4 : end + 4 + size], self.data[end + 4 + size :]
+            self._answer(body)
+
+    def _answer(self, body: bytes) -> None:
+        if b'"stream":true' not in body and b'"stream": true' not in body:
+            self.transport.write(JSON)
+        elif paced := _PACED.search(body):
+            self.task = asyncio.get_running_loop().create_task(self._paced(int(paced[1])))
+        elif b"apart" in body:
+            self.task = asyncio.get_running_loop().create_task(self._apart())
+        else:
+            self.transport.write(BURST)
+
+    async def _apart(self) -> None:
+        self.transport.write(_STREAM_HEAD)
+        for event in EVENTS:
+            self.transport.write(_chunk(event))
+            await asyncio.sleep(0)
+        self.transport.write(b"0\r\n\r\n")
+
+    async def _paced(self, events: int) -> None:
+        self.transport.write(_STREAM_HEAD + _chunk(EVENTS[0]))
+        for number in range(events):
+            self.transport.write(_chunk(_event({"content": f" word{number}"})))
+            await asyncio.sleep(PACE_S)
+        self.transport.write(_chunk(_end(events)) + b"0\r\n\r\n")
+
+
+async def main() -> None:
+    server = await asyncio.get_running_loop().create_server(Stub, "127.0.0.1", int(sys.argv[1]), backlog=2048)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
