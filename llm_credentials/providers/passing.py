@@ -42,9 +42,11 @@ class PassedAnswer(LLMResponse):
     """The body as it came."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Passed:
-    """A piece of a stream, with what a router looks at in an LLMStreamChunk. The last is ``done``."""
+    """A piece of a stream, with what a router looks at in an LLMStreamChunk. The last is ``done``. Not to be changed:
+    that it is not frozen is because making one that is takes three times as long.
+    """
 
     data: bytes = b""
     response: LLMResponse | None = None

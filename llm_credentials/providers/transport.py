@@ -616,10 +616,19 @@ class _Body(httpx2.AsyncByteStream):
     def __init__(self, raw: aiohttp.ClientResponse) -> None:
         self._raw = raw
         self._inflate = _inflate_for(raw)
+        self._pieces: AsyncGenerator[bytes, None] | None = None
 
     @property
     def encoded(self) -> bool:
         return self._inflate is not None
+
+    async def next(self) -> bytes:
+        """The next piece as it arrives, nothing at the end. Raises what aiohttp raises."""
+        if self._inflate is None:
+            return await self._raw.content.readany()
+        if self._pieces is None:
+            self._pieces = self.chunks()
+        return await anext(self._pieces, b"")
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Pieces as they arrive. Raises what aiohttp raises."""
@@ -767,7 +776,7 @@ async def _passed_on(body: _Body, deadline: float) -> AsyncGenerator[bytes, None
     timer = asyncio.get_running_loop().call_at(deadline, expire)
     left = MAX_BODY_BYTES
     try:
-        async for piece in body.chunks():
+        while piece := await body.next():
             left -= len(piece)
             if left < 0:
                 raise BadProviderResponse("The provider's answer is too large.")

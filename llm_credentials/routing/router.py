@@ -231,25 +231,23 @@ class Chain:
     ) -> AsyncGenerator[P, None]:
         """The pieces of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
         with under_way(self.call):
-            while (trial := await self._next()) is not None:
-                upstream: AsyncGenerator[P, None] | None = None
-                try:
-                    with self.call:
-                        client = await self._open(trial)
-                        upstream = call(client, trial.candidate, self._remaining())
-                        held = await self._gate(upstream, trial)
-                except (LLMError, TimeoutError, Ended) as error:
-                    await _close(upstream)
-                    await self._lost(trial, _ours(error, trial))
-                    continue
-                except BaseException as error:
-                    await _close(upstream)
-                    await self._left(trial, error)
-                    raise
-                async for chunk in self._through(held, upstream, trial):
-                    yield chunk
-                return
-            raise self._nobody()
+            trial, upstream, held = await self._begun(call)
+            # From here on it is this candidate's answer or none.
+            self.flowing = (trial, upstream)
+            try:
+                for chunk in held:
+                    yield await self._passed(chunk, trial)
+                if held[-1].type != "done":
+                    while (piece := await self._piece(upstream)) is not None:
+                        yield await self._passed(piece, trial)
+            except (LLMError, TimeoutError, Ended) as error:
+                await self._shut(upstream)
+                raise await self._broken(trial, _ours(error, trial)) from None
+            except BaseException as error:
+                await self._shut(upstream)
+                await self._left(trial, error)
+                raise
+            await self._shut(upstream)
 
     def receipt(self, candidate: Candidate | None) -> Receipt:
         known = [price.usd for price in self.prices if price.usd is not None]
@@ -262,6 +260,26 @@ class Chain:
         )
 
     # Streams
+
+    async def _begun(
+        self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]]
+    ) -> tuple[_Trial, AsyncGenerator[P, None], list[P]]:
+        """The first candidate that begins to answer, the rest of its answer, and what has come of it."""
+        while (trial := await self._next()) is not None:
+            upstream: AsyncGenerator[P, None] | None = None
+            try:
+                with self.call:
+                    client = await self._open(trial)
+                    upstream = call(client, trial.candidate, self._remaining())
+                    return trial, upstream, await self._gate(upstream, trial)
+            except (LLMError, TimeoutError, Ended) as error:
+                await _close(upstream)
+                await self._lost(trial, _ours(error, trial))
+            except BaseException as error:
+                await _close(upstream)
+                await self._left(trial, error)
+                raise
+        raise self._nobody()
 
     async def _gate(self, upstream: AsyncGenerator[P, None], trial: _Trial) -> list[P]:
         """Everything up to the first real content, or the whole of an answer without any."""
@@ -276,26 +294,6 @@ class Chain:
                     trial.ttft_ms = self._ms_since(trial.started)
                     return held
         raise BadProviderResponse(provider=trial.candidate.key.provider)
-
-    async def _through(
-        self, held: list[P], upstream: AsyncGenerator[P, None], trial: _Trial
-    ) -> AsyncGenerator[P, None]:
-        """Chunks as they come, the last one with the receipt; from here on this candidate's answer or none."""
-        self.flowing = (trial, upstream)
-        try:
-            for chunk in held:
-                yield await self._passed(chunk, trial)
-            if held[-1].type != "done":
-                while (piece := await self._piece(upstream)) is not None:
-                    yield await self._passed(piece, trial)
-        except (LLMError, TimeoutError, Ended) as error:
-            await self._shut(upstream)
-            raise await self._broken(trial, _ours(error, trial)) from None
-        except BaseException as error:
-            await self._shut(upstream)
-            await self._left(trial, error)
-            raise
-        await self._shut(upstream)
 
     async def _piece(self, upstream: AsyncGenerator[P, None]) -> P | None:
         with self.call:

@@ -382,13 +382,12 @@ def passed_events(events: bytes, data: Mapping[str, Any]) -> bytes:
 
     The count of tokens is asked for in any case. Programs that did not ask would trip over its empty choices.
     """
-    if wants_usage(data):
-        return events
     from_end = max(0, len(events) - COUNT_WITHIN_BYTES)
     tail = events[from_end:]
-    at = from_end + max(tail.rfind(mark) if mark in tail else -1 for mark in (b'"choices":[]', b'"choices": []'))
-    if at < from_end:
+    found = [tail.rfind(mark) for mark in (b'"choices":[]', b'"choices": []') if mark in tail]
+    if not found or wants_usage(data):
         return events
+    at = from_end + max(found)
     start, end = events.rfind(b"\n", 0, at) + 1, events.find(b"\n", at) + 1
     line = events[start:end]
     counts = b'"usage":{' in line or b'"usage": {' in line
