@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from django.contrib import admin
@@ -9,7 +10,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext
@@ -143,6 +144,7 @@ class AuditEventAdmin(ViewOnly, ProvenChanges):
         return queryset.filter(Q(actor=str(user.pk)) | Q(subject=str(user.pk))), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        request.GET = _with_zone(request.GET)  # type: ignore[assignment]
         kept = [(name, value) for name, value in request.GET.items() if name not in ("at__gte", "at__lt", "p")]
         extra = {
             "last_check": last_check(),
@@ -214,3 +216,13 @@ def _name(event: Any, user_id: str) -> str:
     """Of somebody who has left, the id: it is all that is kept of them."""
     user = event.users.get(int(user_id)) if user_id.isdecimal() else None
     return user.get_username() if user is not None else user_id
+
+
+def _with_zone(query: QueryDict) -> QueryDict:
+    """Days as the form sends them, as moments of UTC."""
+    found = query.copy()
+    for name in ("at__gte", "at__lt"):
+        day = str(found.get(name, ""))
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", day):
+            found[name] = f"{day} 00:00:00+00:00"
+    return found

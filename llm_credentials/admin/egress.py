@@ -8,7 +8,10 @@ from django import forms
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from django.db.models import CharField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Cast
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from llm_credentials import conf
@@ -49,12 +52,18 @@ class EgressAllowanceAdmin(AuditedRemoval, ProvenChanges):
     # One by one, each behind the same question.
     actions = None
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """With the name of who added each, as far as they are still here."""
+        adder = get_user_model()._default_manager.annotate(as_text=Cast("pk", CharField()))
+        name = Subquery(adder.filter(as_text=OuterRef("added_by")).values("username")[:1])
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(adder=name)
+        return rows
+
     @admin.display(description=_("added by"))
-    def who(self, row: EgressAllowance) -> str:
+    def who(self, row: Any) -> str:
         if not row.added_by:
             return "-"
-        user = get_user_model()._default_manager.filter(pk=row.added_by).first()
-        return user.get_username() if user is not None else "somebody who has left"
+        return getattr(row, "adder", None) or gettext("somebody who has left")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         return super().changelist_view(request, {"listed_in_settings": conf.egress_allow(), **(extra_context or {})})

@@ -57,12 +57,13 @@ class _UseForm(forms.Form):
             initial |= {"model": settled.model, "endpoint": settled.endpoint}
         super().__init__(data, initial={**initial, "provider": provider}, prefix=None, auto_id=f"{self.use}-%s")
         self.spec = _spec(provider)
-        cast("forms.ChoiceField", self.fields["provider"]).choices = [("", "Not settled"), *self.providers()]
+        cast("forms.ChoiceField", self.fields["provider"]).choices = [("", _("Not settled")), *self.providers()]
         stored = settled.masked_key if not moved else ""
         self.fields["api_key"].widget.attrs["placeholder"] = stored
-        self.fields["api_key"].help_text = "Leave it empty to keep the stored key." if stored else ""
+        self.fields["api_key"].help_text = _("Leave it empty to keep the stored key.") if stored else ""
         for name in ("api_key", "endpoint", "model"):
             self.fields[name].widget.attrs["class"] = "vTextField"
+        self.fields["api_key"].widget.attrs |= _loads_models(self.use)
         self.fields["model"].widget.attrs |= {"list": f"{self.use}-models", "autocomplete": "off"}
         if not (self["endpoint"].initial or (self.spec and _asks_for_address(self.spec))):
             del self.fields["endpoint"]
@@ -79,6 +80,17 @@ class _UseForm(forms.Form):
 
     def save(self) -> None:
         raise NotImplementedError
+
+
+def _loads_models(use: Use) -> dict[str, str]:
+    """A key that was just typed asks for its models, as the button does."""
+    return {
+        "hx-post": reverse("admin:llm_credentials_site_models_load", args=[use]),
+        "hx-trigger": "change",
+        "hx-target": f"#{use}-list",
+        "hx-select": f"#{use}-list",
+        "hx-swap": "outerHTML",
+    }
 
 
 def _asks_for_address(spec: ProviderSpec) -> bool:
@@ -132,10 +144,25 @@ class SupervisorForm(forms.Form):
         chosen = found.supervisor
         initial = {"provider": chosen.provider, "model": chosen.model}
         super().__init__(data, initial=initial, auto_id="supervisor-%s")
-        cast("forms.ChoiceField", self.fields["provider"]).choices = [("", "Left to the program"), *provider_choices()]
+        cast("forms.ChoiceField", self.fields["provider"]).choices = [
+            ("", _("Left to the program")),
+            *provider_choices(),
+        ]
 
 
 FORMS: Final[dict[str, type[_UseForm]]] = {"completions": CompletionsForm, "embeddings": EmbeddingsForm}
+TITLES: Final[dict[str, dict[str, Any]]] = {
+    "completions": {
+        "title": _("Completions"),
+        "save": _("Save completions"),
+        "saved": _("Completions are saved."),
+    },
+    "embeddings": {
+        "title": _("Embeddings"),
+        "save": _("Save embeddings"),
+        "saved": _("Embeddings are saved."),
+    },
+}
 
 
 def _spec(provider: str) -> ProviderSpec | None:
@@ -170,12 +197,10 @@ class _Pages:
         found = site_settings.read()
         forms_shown = {**_forms(found), **changed.pop("forms", {})}
         models = {use: _known(forms_shown[use]) for use in FORMS} | changed.pop("models", {})
-        sections = [
-            {"use": use, "title": use.capitalize(), "form": forms_shown[use], "models": models[use]} for use in FORMS
-        ]
+        sections = [{"use": use, **TITLES[use], "form": forms_shown[use], "models": models[use]} for use in FORMS]
         context = {
             **self.owner.admin_site.each_context(request),
-            **{"title": "Models of this site", "opts": self.owner.opts, "found": found},
+            **{"title": _("Models of this site"), "opts": self.owner.opts, "found": found},
             **{"sections": sections, "supervisor": forms_shown["supervisor"]},
             "may_change": may_change_site(_person(request)),
             **changed,
@@ -201,7 +226,7 @@ class _Pages:
             except ValidationError as error:
                 form.take(error)
             else:
-                self.owner.message_user(request, f"{use.capitalize()} are saved.", messages.SUCCESS)
+                self.owner.message_user(request, TITLES[use]["saved"], messages.SUCCESS)
                 return HttpResponseRedirect(reverse(PAGE))
         return self.show(request, 422, forms={use: form})
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 
@@ -126,9 +127,10 @@ class SystemCredentialAdmin(RemovedKeys, KeyActions, MaskedKey):
         """How many rows are sealed under which encryption key, as ``rotate_credential_keys`` reports it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = self.admin_site.each_context(request) | {"title": "Encryption keys", "opts": self.opts}
+        context = self.admin_site.each_context(request) | {"title": gettext("Encryption keys"), "opts": self.opts}
         try:
-            context |= {"figures": rotation.figures(), "ring": keyring.ring()}
+            figures = rotation.figures()
+            context |= {"figures": figures, "ring": keyring.ring(), "state": _ring_state(figures)}
         except keyring.KeyringError as error:
             context |= {"problem": f"{error} {error.hint}"}
         return TemplateResponse(request, "admin/llm_credentials/systemcredential/key_ring.html", context)
@@ -147,3 +149,14 @@ class SystemCredentialAdmin(RemovedKeys, KeyActions, MaskedKey):
         )
         obj.pk = saved.credential.pk
         obj._state.adding = False
+
+
+def _ring_state(figures: rotation.Figures) -> tuple[str, str]:
+    """(meaning, words)."""
+    if figures.unreadable:
+        return "broken", gettext("Some keys cannot be opened any more. Nobody can read them, the site included.")
+    if figures.old:
+        return "attention", gettext("Some keys are still sealed under an old encryption key.")
+    if any(figures.droppable.values()):
+        return "valid", gettext("Everything is sealed under the current key; an old one may be dropped.")
+    return "valid", gettext("Everything is sealed under the current key.")
