@@ -26,6 +26,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import conf
+from llm_credentials.audit import Action, note, target_of
 from llm_credentials.fields import SealedField
 from llm_credentials.providers import EgressBlocked, transport
 
@@ -186,7 +187,17 @@ def server_create(
             words = _("You have %(most)s servers, which is as many as fit. Remove one first.")
             raise ValidationError({"name": [words % {"most": MAX_SERVERS}]})
         server.save(force_insert=True)
+        _note(server)
     return server
+
+
+def _note(server: MCPServer, result: str = "connected") -> None:
+    note(
+        action=Action.TOOLS_CHANGE,
+        subject=str(server.user_id),
+        target=target_of("tool_server", server.pk),
+        result=result,
+    )
 
 
 def _checked_url(url: str) -> str:
@@ -222,7 +233,10 @@ def header_lines(text: str) -> dict[str, str]:
 
 
 def server_delete(*, user: User, server_id: UUID) -> None:
-    MCPServer.objects.for_user(user).get(pk=server_id).delete()
+    with transaction.atomic():
+        server = MCPServer.objects.for_user(user).get(pk=server_id)
+        _note(server, "removed")
+        server.delete()
 
 
 def tools_listed(server: MCPServer, listed: Sequence[Listed]) -> None:
@@ -250,6 +264,7 @@ def tool_approve(*, user: User, tool_id: UUID, fingerprint: str, asks: bool) -> 
             raise ValidationError({"tool": [_("This tool has changed since you read it. Read it again.")]})
         tool.approved, tool.asks = fingerprint, asks
         tool.save(update_fields=["approved", "asks"])
+        _note(tool.server, "approved")
     return tool
 
 

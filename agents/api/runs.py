@@ -57,7 +57,7 @@ def run_get(request: ApiRequest, run_id: UUID) -> RunOut:
 
 @router.get("/{uuid:run_id}/events", response={200: None, **REFUSALS}, url_name="run_events", openapi_extra=EVENTS)
 def run_events(request: ApiRequest, run_id: UUID, last_event_id: LastEventId = None) -> Any:
-    """`text` (`{"text", "replace"}`), `steps` (`{"steps"}`), and at the end `done` or `error` (the run)."""
+    """`text` (`{"text", "replace"}`), `steps` (`{"steps"}`), at the end `done`, `error` or `approval` (the run)."""
     require_reading(request)
     run = find_run(caller(request), run_id)
     limits.admit("stream", request.user)

@@ -108,7 +108,8 @@ def _live(request: UserRequest, user: User, session_key: str | None, run_id: UUI
     if run is None or not may_see(user.pk, session_key):
         return "", "", False
     html = "" if run.seen == seen else render_to_string(f"{DETAIL}#live", shown_run(run), request)
-    return run.seen, html, run.is_open
+    # One that waits for its user may wait for days: the page asks by itself then.
+    return run.seen, html, run.is_open and not run.is_waiting
 
 
 def shown_run(run: AgentRun) -> dict[str, Any]:
