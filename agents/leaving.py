@@ -23,7 +23,7 @@ def messages(user: User) -> list[dict[str, Any]]:
     rows = StoredMessage.objects.for_user(user).order_by("created_at", "position")
     return [
         said | {"parts": json.loads(dump_parts(row.parts))}
-        for row, said in zip(rows, rows_of(rows, without=frozenset({"parts"})), strict=True)
+        for row, said in zip(rows, rows_of(rows, without=frozenset({"parts", "search_text", "begun"})), strict=True)
     ]
 
 

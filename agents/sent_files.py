@@ -1,12 +1,14 @@
 """Files that go along with messages: as rows name them, and as a model reads them.
 
-Pictures go as pictures, made smaller where they are larger than any model looks at, and only to models that see; texts
-go as texts. Of everything else the model learns that it is there: agents that take files read it with their tools.
+Pictures go as pictures, made smaller where they are larger than any model looks at, and only to models that see; texts,
+and what text there is in a PDF, go as texts. Of everything else the model learns that it is there: agents that take
+files read it with their tools.
 """
 
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -16,6 +18,7 @@ from django.utils.translation import gettext as _
 
 from agents import file_kinds
 from agents.attachments import Attachment, size_words
+from agents.web import reading
 from llm_credentials.factory import explain_route
 from llm_credentials.providers import ImagePart, LLMMessage, TextPart, get_spec
 from llm_credentials.providers.messages import Part
@@ -30,6 +33,9 @@ MAX_TEXT_CHARS: Final = 60_000
 MAX_IMAGE_BYTES: Final = 3_500_000
 MAX_IMAGE_SIDE_PX: Final = 2_048
 SEEING_NAMED: Final = 3
+PDFS_KEPT: Final = 16
+"""Texts of PDFs that a process remembers: each is asked for again with every turn."""
+_pdf_texts: OrderedDict[UUID, str] = OrderedDict()
 SEE_FILES: Final = "(See the files.)"
 """What a message without words says."""
 
@@ -97,11 +103,24 @@ def _part(file: dict[str, Any], attachment: Attachment | None, *, seen: bool) ->
             return TextPart(text=f"[A picture, “{name}”, which you cannot see.]")
         data, media_type = smaller(attachment.data, attachment.media_type)
         return ImagePart(data=data, media_type=media_type)
-    if attachment.is_text:
-        text = attachment.text
+    text = attachment.text or (_pdf_text(attachment) if attachment.media_type == file_kinds.PDF else "")
+    if text:
         cut = f"\n[{len(text) - MAX_TEXT_CHARS} more characters were left out]" if len(text) > MAX_TEXT_CHARS else ""
         return TextPart(text=f"The file “{name}”:\n\n{text[:MAX_TEXT_CHARS]}{cut}\n\n(end of “{name}”)")
     return TextPart(text=f"[A file, “{name}”, {attachment.media_type}, {size_words(attachment.size_bytes)}.]")
+
+
+def _pdf_text(attachment: Attachment) -> str:
+    """Empty for one that is made of pictures, locked or broken."""
+    if attachment.pk in _pdf_texts:
+        _pdf_texts.move_to_end(attachment.pk)
+        return _pdf_texts[attachment.pk]
+    found = reading.extract("pdf", attachment.data)
+    text = str(found["text"])[: 2 * MAX_TEXT_CHARS] if found else ""
+    _pdf_texts[attachment.pk] = text
+    if len(_pdf_texts) > PDFS_KEPT:
+        _pdf_texts.popitem(last=False)
+    return text
 
 
 def smaller(data: bytes, media_type: str) -> tuple[bytes, str]:

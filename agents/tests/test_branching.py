@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db import connection
 
 from agents import answering, branching, services
 from agents.models import Conversation, MessageState, StoredMessage
@@ -188,3 +191,30 @@ def test_going_on_that_fails_keeps_the_first_half(alice: User, journal: SandboxJ
     answer.refresh_from_db()
     assert (answer.state, answer.text) == ("incomplete", "One, two")
     assert answer.error["class"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_tabs_at_once_one_asks_and_the_other_is_told(alice: User) -> None:
+    """A message, an answer beside and a changed question, all at the same moment: one answer is written."""
+    conversation = services.conversation_start(user=alice, agent="conversation", text="What is a haiku?")
+    answer = ended(conversation.messages.get(role="assistant"))
+    together = threading.Barrier(3)
+
+    def asked(work: Callable[[], Any]) -> bool:
+        together.wait(timeout=20)
+        try:
+            work()
+        except (ConversationBusy, ValidationError):
+            return False
+        finally:
+            connection.close()
+        return True
+
+    works = (
+        lambda: services.message_send(user=alice, conversation_id=conversation.pk, text="Thanks"),
+        lambda: beside(alice, answer),
+        lambda: branching.question_edit(user=alice, message_id=answer.pk, text="What is a tanka?"),
+    )
+    with ThreadPoolExecutor(3) as pool:
+        assert sorted(pool.map(asked, works)) == [False, False, True]
+    assert conversation.messages.open().count() == 1

@@ -21,6 +21,7 @@ from agents.models import Conversation, StoredMessage
 from agents.tests.factories import ConversationFactory, StoredMessageFactory
 from agents.tests.live import SandboxJournal, sandbox_key
 from agents.tests.test_branching import ended
+from agents.tests.test_web import pdf
 from llm_credentials import services as vault
 from llm_credentials.providers import ImagePart, LLMMessage, TextPart
 
@@ -77,6 +78,15 @@ def test_picture_is_refused_in_words_where_nobody_sees(
     with pytest.raises(ValidationError, match=r"sandbox-fast cannot see pictures; .* Sandbox sandbox-vision"):
         send(alice, conversation, "Look", image, provider="sandbox", model="sandbox-fast")
     assert not conversation.messages.exists()
+
+
+def test_text_of_a_pdf_goes_along(alice: User, conversation: Conversation) -> None:
+    good = attachments.store_bytes(alice, "a.pdf", pdf("Rent is 900 euros"))
+    broken = attachments.store_bytes(alice, "b.pdf", b"%PDF-1.7 of nothing")
+    question = send(alice, conversation, "Look", good, broken).question
+    (message,) = sent_files.messages_with_files(alice.pk, [question])
+    assert "Rent is 900 euros" in message.text
+    assert "A file, “b.pdf”, application/pdf" in message.text
 
 
 def test_removed_file_and_unseen_picture_are_said_to_be_so(

@@ -133,7 +133,7 @@ class PageReader:
 
 async def _extracted(found: Fetched, kind: str, data: bytes) -> Page:
     """Raises PageRefused for what does not come apart within its limits, or holds no text."""
-    answer = await asyncio.to_thread(_extract, kind, data)
+    answer = await asyncio.to_thread(extract, kind, data)
     if answer is None:
         raise PageRefused(f"The {kind.upper()} could not be read: it is broken, locked, or made to take too long.")
     if not answer["text"]:
@@ -160,7 +160,7 @@ def _links(base: str, written: Any) -> tuple[tuple[str, str], ...]:
     return tuple((text, whole) for whole, text in links.items())
 
 
-def _extract(kind: str, data: bytes) -> dict[str, object] | None:
+def extract(kind: str, data: bytes) -> dict[str, object] | None:
     """In a process of its own, without this one's environment; see ``extracting``."""
     program = [sys.executable, "-I", str(Path(extracting.__file__)), kind]
     try:

@@ -201,9 +201,6 @@ function restoreDraft() {
     // As above.
   }
 }
-document.addEventListener("submit", (event) => {
-  if (event.target.action?.endsWith("/logout/")) sessionStorage.clear();
-});
 
 document.addEventListener("click", (event) => {
   if (!event.target.closest?.("[data-stop-answer]")) return;

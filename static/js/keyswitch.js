@@ -84,6 +84,16 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// Drafts of messages wait in this tab's storage; whoever logs out leaves none behind.
+document.addEventListener("submit", (event) => {
+  if (!event.target.action?.endsWith("/logout/")) return;
+  try {
+    sessionStorage.clear();
+  } catch {
+    // No storage: there is nothing to forget.
+  }
+});
+
 function hideTyped(form) {
   for (const eye of form?.querySelectorAll("[data-reveal][aria-pressed=true]") ?? []) reveal(eye, false);
 }
