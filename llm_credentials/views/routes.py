@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -204,7 +205,7 @@ def routing_page(user: User, failed: str = "") -> RoutingPage:
     loaded, routes = explain_routes(user, [None, *(kind.slug for kind in tasks)], without=[failed] if failed else [])
     snapshot = loaded.snapshot
     order = sorted((key for key in snapshot.keys), key=lambda key: key.order)
-    failing = (*(Choice(value=key.ref, label=key.title) for key in order), *_site_fails(snapshot))
+    failing = (*_providers_fail(snapshot, order), *_keys_fail(order), *_site_fails(snapshot))
     failed = failed if any(choice.value == failed for choice in failing) else ""
     rows = tuple(_row(snapshot, routes[kind.slug], kind) for kind in tasks)
     default = snapshot.specs.get(snapshot.preferences.default_provider)
@@ -227,6 +228,17 @@ def routing_page(user: User, failed: str = "") -> RoutingPage:
         failing=failing,
         models=_known_models(snapshot, own | {key.provider for key in snapshot.system_keys}),
     )
+
+
+def _keys_fail(order: Iterable[Key]) -> Iterator[Choice]:
+    return (Choice(value=key.ref, label=key.title) for key in order)
+
+
+def _providers_fail(snapshot: Snapshot, order: Iterable[Key]) -> Iterator[Choice]:
+    """Providers of which the user has several keys, which fail together when the provider does."""
+    for slug, count in Counter(key.provider for key in order).items():
+        if count > 1 and slug in snapshot.specs:
+            yield Choice(value=slug, label=_("%(provider)s, all keys") % {"provider": snapshot.specs[slug].label})
 
 
 def _site_fails(snapshot: Snapshot) -> tuple[Choice, ...]:

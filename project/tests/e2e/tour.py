@@ -1,4 +1,4 @@
-"""Takes the pictures of ``docs/tour.md``: ``.venv/bin/python -m pytest project/tests/e2e/tour.py`` writes them anew."""
+"""Takes the pictures of ``docs/tour.md``; the command stands there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from PIL import Image
 from playwright.sync_api import BrowserContext
 
-from llm_credentials.models import Alert
+from llm_credentials.models import Alert, UserCredential
 from llm_credentials.tests.proofs import proven
 from project.env import BASE_DIR
 from project.tests import pages
@@ -55,7 +55,8 @@ STOPS = (
 def test_take_the_pictures(new_context: Callable[..., BrowserContext], alice: User, live_site: str) -> None:
     PICTURES.mkdir(exist_ok=True)
     addresses = pages.page_addresses(pages.furnish(alice))
-    Alert.objects.filter(user=alice, kind="webhook_off").delete()
+    Alert.objects.filter(user=alice).delete()
+    UserCredential.with_removed.filter(user=alice, removed_at__isnull=False).delete()
     cookie = proven(alice).cookies[settings.SESSION_COOKIE_NAME].value
     for stop in STOPS:
         context = new_context(
