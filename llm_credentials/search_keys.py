@@ -35,6 +35,7 @@ from llm_credentials.wall import acting_for
 
 NAME: Final = "default"
 TEST_QUERY: Final = "weather"
+TEST_RATE: Final = "10/m"
 _KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at")
 Status = SearchCredential.Status
 

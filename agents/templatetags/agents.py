@@ -17,6 +17,7 @@ from agents import markdown as rendering
 from agents.attachments import size_words
 from agents.forms import WEEKDAYS
 from agents.models import AgentRun, MessageState, RunState, StoredMessage
+from agents.patching.files import fence_for
 from agents.registry import UnknownAgent, get_agent
 from agents.schedules import ScheduledRun
 from agents.turns import Choice
@@ -33,6 +34,13 @@ RUN_LOOK = {
     RunState.FAILED: ("broken", gettext_noop("Failed")),
     RunState.CANCELLED: ("idle", gettext_noop("Cancelled")),
 }
+
+
+@register.filter
+def as_diff(text: str) -> str:
+    """A diff as Markdown, to be shown in its colours."""
+    fence = fence_for(text)
+    return f"{fence}diff\n{text}\n{fence}"
 
 
 @register.filter

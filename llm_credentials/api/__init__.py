@@ -16,6 +16,7 @@ from llm_credentials.api.credentials import router as credentials
 from llm_credentials.api.errors import install_error_handlers
 from llm_credentials.api.models import router as models
 from llm_credentials.api.preferences import router as preferences
+from llm_credentials.api.search import router as search
 from llm_credentials.api.site import router as site
 from llm_credentials.api.tokens import router as tokens
 from llm_credentials.api.transfer import router as transfer
@@ -40,6 +41,7 @@ install_error_handlers(api)
 api.add_router("/user/llm-credentials", models, tags=["credentials"])
 api.add_router("/user/llm-credentials", credentials, tags=["credentials"])
 api.add_router("/user/llm-transfer", transfer, tags=["settings"])
+api.add_router("/user/search-credentials", search, tags=["search"])
 api.add_router("/user/tokens", tokens, tags=["tokens"])
 api.add_router("/user/audit-events", audit, tags=["audit"])
 api.add_router("/user", preferences, tags=["settings"])

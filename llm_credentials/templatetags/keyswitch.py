@@ -248,6 +248,7 @@ def settings_tabs(context: Context) -> list[NavItem]:
         [
             (_("Providers"), "llm_credentials:provider-list", "key", ()),
             (_("Routing"), "llm_credentials:routing-detail", "route", ()),
+            (_("Search"), "llm_credentials:search-settings", "search", ()),
             (_("Usage"), "llm_credentials:usage-detail", "gauge", ()),
             (_("Compare"), "llm_credentials:provider-compare", "search", ()),
             (_("Tokens"), "llm_credentials:token-list", "ticket", ()),

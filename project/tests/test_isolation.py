@@ -46,6 +46,7 @@ from llm_credentials.models import (
     Webhook,
 )
 from llm_credentials.providers import TextPart
+from llm_credentials.search_keys import SearchDraft, search_key_save
 from llm_credentials.tests.factories import SystemCredentialFactory, UsageRecordFactory, UserCredentialFactory
 from llm_credentials.tests.proofs import proven
 from project.tests.pages import Route, address, routes
@@ -134,6 +135,8 @@ ROUTES: dict[str, Rule] = {
     **names("llm_credentials:", OWN, "usage-detail", "usage-export", "alert-settings"),
     **names("llm_credentials:", OWN_POST, "alert-settings-save", "webhook-set", "webhook-remove", "webhook-test"),
     **names("llm_credentials:", OWNED_POST, "alert-dismiss"),
+    **names("llm_credentials:", OWN, "search-settings"),
+    **names("llm_credentials:", OWN_POST, "search-key-change", "search-key-try", "search-key-remove"),
     **names("llm_credentials:", OWN_POST, "budget-set"),
     **names("llm_credentials:", OWN, "provider-list", "credential-edit", "credential-detail", "model-list"),
     **names("llm_credentials:", OWN_POST, "credential-save", "credential-test", "model-list-load"),
@@ -156,6 +159,11 @@ ROUTES: dict[str, Rule] = {
     "api:credential_delete": api("DELETE", "credentials"),
     "api:credential_change": api("PATCH", "credentials"),
     "api:replacement_save": api("POST", "credentials"),
+    "api:search_credential_list": api("GET", "read"),
+    "api:search_credential_save": api("POST", "credentials"),
+    "api:search_credential_get": api("GET", "read"),
+    "api:search_credential_delete": api("DELETE", "credentials"),
+    "api:search_credential_test": api("POST", "credentials"),
     "api:token_list": api("GET", "read"),
     "api:token_create": api("POST", "credentials"),
     "api:token_revoke": api("DELETE", "credentials"),
@@ -362,6 +370,7 @@ def world(alice: User) -> World:
         "pk": factor.pk,
         "id": alice.pk,
         "provider": "openai",
+        "service": _search_service(alice),
         "agent": "conversation",
         "task": "code",
         "key": "no-key",
@@ -373,6 +382,11 @@ def world(alice: User) -> World:
         "object_id": alice.pk,
     }
     return World(alice=alice, ids={name: str(value) for name, value in {**arguments, **admin_ids}.items()})
+
+
+def _search_service(user: User) -> str:
+    draft = SearchDraft(api_key=KEY, base_url="https://search.example.com")
+    return search_key_save(user=user, provider="tavily", draft=draft)[0].provider
 
 
 def path_of(route: Route, world: World) -> str:

@@ -172,7 +172,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
     }
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),
-        *("UsageDay", "UserAllowance", "Alert", "Webhook"),
+        *("UsageDay", "UserAllowance", "Alert", "Webhook", "SearchCredential"),
         *("Conversation", "AgentRun", "Attachment", "ScheduledRun", "MCPServer"),
     }
     related: set[str] = {

@@ -17,6 +17,7 @@ from django.utils import translation
 
 from llm_credentials.notices import Kind, deliver
 from llm_credentials.providers import registry
+from llm_credentials.providers.search import SEARCH_SPECS
 from llm_credentials.tests.proofs import proven
 from project.env import BASE_DIR
 from project.tests import pages
@@ -89,6 +90,8 @@ def known_data() -> list[str]:
     found = {"Keyswitch", "alice", "default", "genai-prices", "UTC", pages.ANSWER, *pages.WRITTEN}
     for spec in registry.all_specs():
         found |= {spec.slug, spec.label, spec.key_hint, spec.base_url or "", spec.default_model}
+    for service in SEARCH_SPECS.values():
+        found |= {service.label, service.default_url}
         found |= {text for model in spec.models for text in (model.id, model.label)}
     return sorted(found - {""}, key=len, reverse=True)
 

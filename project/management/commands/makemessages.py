@@ -8,8 +8,10 @@ from typing import Any
 from django.core.management.commands import makemessages
 
 from agents.registry import agents
+from agents.search.services import LOCAL_ONLY
 from agents.templatetags.agents import outcome_in_words
 from llm_credentials.providers import LLMError, registry
+from llm_credentials.providers.search import SEARCH_SPECS
 from llm_credentials.routing import kinds
 from project.env import BASE_DIR
 
@@ -36,6 +38,9 @@ def texts_in_data() -> Iterator[str]:
         yield from filter(None, (spec.description, spec.best_for, spec.base_url_help))
         for option in spec.options:
             yield from filter(None, (option.label, option.help_text))
+    for service in SEARCH_SPECS.values():
+        yield service.key_hint
+    yield LOCAL_ONLY
     yield from (LLMError.user_message, outcome_in_words(LLMError.__name__))
     for error in _below(LLMError):
         yield from (error.user_message, outcome_in_words(error.__name__))
