@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from agents.registry import UnknownAgent, get_agent
 from agents.watching import Interrupted, Watch, usable_token, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
-from llm_credentials.models import PersonalAccessToken
+from llm_credentials.models import LLMSettings, PersonalAccessToken
 from llm_credentials.providers import AccessWithdrawn, LLMError, LLMMessage
 from llm_credentials.routing.receipt import left_behind
 
@@ -163,8 +164,14 @@ def _agent(run: AgentRun, token: PersonalAccessToken | None) -> Agent:
         token=token,
         options=run.options,
         attachments=runs.files_of(run, with_content=True),
-        max_cost_usd=run.max_cost_usd,
+        max_cost_usd=_limit_usd(run),
     )
+
+
+def _limit_usd(run: AgentRun) -> Decimal | None:
+    """The less of what was asked for this run and what its user settled for each."""
+    limits = (run.max_cost_usd, LLMSettings.of(run.user).run_budget_usd)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _history(run: AgentRun) -> list[LLMMessage]:

@@ -137,6 +137,7 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "max_tokens": clean_max_tokens,
     "strategy": _strategy,
     "monthly_budget_usd": clean_budget,
+    "run_budget_usd": clean_budget,
     "budget_stops": _flag,
     "alerts": _flag,
     "muted": _muted,

@@ -33,6 +33,7 @@ LABELS: Final[Mapping[str, Any]] = {
     "max_tokens": gettext_lazy("Most tokens"),
     "strategy": gettext_lazy("Which key goes first"),
     "monthly_budget_usd": gettext_lazy("Monthly budget"),
+    "run_budget_usd": gettext_lazy("Budget of one run"),
     "budget_stops": gettext_lazy("Stop at the budget"),
     "alerts": gettext_lazy("Alerts by mail"),
     "muted": gettext_lazy("Muted alerts"),
@@ -57,6 +58,7 @@ class SettingsPart(_Part):
     max_tokens: Whole | None = None
     strategy: str = Field("priority", max_length=20)
     monthly_budget_usd: Annotated[Decimal, Field(ge=0, le=10_000_000, max_digits=20, decimal_places=2)] | None = None
+    run_budget_usd: Annotated[Decimal, Field(ge=0, le=10_000_000, max_digits=20, decimal_places=2)] | None = None
     budget_stops: Flag = False
     alerts: Flag = True
     muted: list[str] = Field(default=[], max_length=50)

@@ -205,6 +205,16 @@ def test_run_that_may_cost_nothing_is_ended_before_it_costs(alice: User, sandbox
     assert (done.error["class"], done.spent_usd) == ("LimitReached", 0)
 
 
+def test_run_costs_no_more_than_its_user_settled_for_each(alice: User, sandbox_url: str) -> None:
+    sandbox_key(alice)
+    vault.settings_update(user=alice, run_budget_usd=Decimal("0.00"))
+    with scripted(sandbox_url) as script:
+        done = executed(runs.run_create(user=alice, agent="biller", text="Read it.", max_cost_usd=Decimal(5)))
+    assert script.asked == []
+    assert done.error is not None
+    assert done.error["class"] == "LimitReached"
+
+
 def test_money_that_a_dead_attempt_spent_is_gone(alice: User, sandbox_url: str) -> None:
     sandbox_key(alice)
     run = runs.run_create(user=alice, agent="biller", text="Read it.", max_cost_usd=Decimal("0.10"))

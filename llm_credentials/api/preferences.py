@@ -40,6 +40,7 @@ class SettingsOut(Schema):
     max_tokens: int | None
     strategy: Strategy
     monthly_budget_usd: Decimal | None = Field(description="For the caller's own keys; null: none.")
+    run_budget_usd: Decimal | None = Field(description="What one background run may cost at most; null: no limit.")
     budget_stops: bool = Field(description="Whether calls end when the budget is used up.")
     alerts: bool = Field(description="Whether the caller is told by mail of keys that go bad.")
 
@@ -53,6 +54,7 @@ class SettingsIn(StrictSchema):
     max_tokens: Tokens | None = None
     strategy: Strategy | None = None
     monthly_budget_usd: Budget | None = None
+    run_budget_usd: Budget | None = None
     budget_stops: Flag | None = None
     alerts: Flag | None = None
 

@@ -34,6 +34,8 @@ class LLMSettings(models.Model):
     max_tokens = models.PositiveIntegerField(null=True, blank=True)
     strategy = models.CharField(max_length=16, choices=Strategy, default=Strategy.PRIORITY)
     monthly_budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
+    run_budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
+    """What one background run may cost at most, on whoever's keys; runs may ask for less."""
     budget_stops = models.BooleanField(default=True)
     """Whether calls on the user's own keys end when the budget is used up; else they are only told of it."""
     alerts = models.BooleanField(default=True)

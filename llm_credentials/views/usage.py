@@ -76,8 +76,12 @@ def budget_set(request: UserRequest) -> HttpResponse:
     """The monthly budget (``amount``, empty for none) and whether it ends calls (``stops``: ``on`` or nothing)."""
     try:
         amount = _amount(request.POST)
+        changes: dict[str, Any] = {"run_budget_usd": _amount(request.POST, "run_amount")}
         settings_update(
-            user=request.user, monthly_budget_usd=amount, budget_stops=request.POST.get("stops", "off") == "on"
+            user=request.user,
+            monthly_budget_usd=amount,
+            budget_stops=request.POST.get("stops", "off") == "on",
+            **(changes if "run_amount" in request.POST else {}),
         )
     except ValidationError as error:
         typed = request.POST.get("amount", "")[:20]
@@ -86,8 +90,8 @@ def budget_set(request: UserRequest) -> HttpResponse:
     return redirect("llm_credentials:usage-detail")
 
 
-def _amount(posted: Mapping[str, str]) -> Decimal | None:
-    text = posted.get("amount", "").strip().removeprefix("$")
+def _amount(posted: Mapping[str, str], name: str = "amount") -> Decimal | None:
+    text = posted.get(name, "").strip().removeprefix("$")
     if not text:
         return None
     try:

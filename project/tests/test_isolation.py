@@ -426,7 +426,7 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/approvals": {"approvals": {}},
     "/api/tool-servers": {"name": "mine", "program": "none"},
     "/approve": {"fingerprint": "f"},
-    "/api/agents/pick": {"text": "Hello"},
+    "/api/agents/pick": {"text": " "},  # refused before the site's key is used
     "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
     "/edit": {"text": "Hello"},
     "/llm-transfer": {"document": {"format": "keyswitch-settings", "version": 1}},
