@@ -43,6 +43,7 @@ def test_settings_are_the_defaults_until_they_are_changed(program: Client) -> No
         "max_tokens": None,
         "strategy": "priority",
         "monthly_budget_usd": None,
+        "run_budget_usd": None,
         "budget_stops": True,
         "alerts": True,
     }
