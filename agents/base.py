@@ -67,6 +67,17 @@ class AgentResult:
     spent: Spent = NOTHING_SPENT
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResultFile:
+    """What a result can be taken along as."""
+
+    name: str
+    media_type: str
+    content: bytes
+    is_page: bool = False
+    """Whether it may be shown in a frame, where it can do and fetch nothing."""
+
+
 class Agent:
     """Subclass it in ``agents/catalog/``. Its instructions: ``<slug>.md`` beside it, or ``instructions``."""
 
@@ -151,6 +162,11 @@ class Agent:
     def shown(self, output: BaseModel) -> str:
         """The output as Markdown, for readers without the agent's own page part (``templates/agents/<slug>/``)."""
         return f"```json\n{output.model_dump_json(indent=2)}\n```"
+
+    @classmethod
+    def result_files(cls, result: Mapping[str, Any]) -> Sequence[ResultFile]:
+        """What the page of a run offers to take along, made from its result (the output as JSON)."""
+        return ()
 
     def client(self, *, needs: Collection[str] = (), model: str | None = None) -> RoutedClient:
         """A client for tools that ask a model themselves; what it costs counts against the same limit."""

@@ -41,7 +41,6 @@ def get_agent(slug: str) -> type[Agent]:
 
 TO_COME: Final = (
     kinds.TaskKind("analysis", "Analysis", weight="heavy", needs={"tools"}),
-    kinds.TaskKind("email_design", "Email design", weight="normal"),
     kinds.TaskKind("expense", "Expense", weight="light", needs={"json"}),
 )
 """Agents that users may settle models for already; the class of one that is in the catalogue speaks for itself."""

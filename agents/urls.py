@@ -41,6 +41,7 @@ urlpatterns = [
     path("runs/<uuid:run_id>/", runs.run_detail, name="run-detail"),
     path("runs/<uuid:run_id>/stream/", runs.run_stream, name="run-stream"),
     path("runs/<uuid:run_id>/approve/", runs.run_approve, name="run-approve"),
+    path("runs/<uuid:run_id>/files/<str:name>", runs.run_file, name="run-file"),
     path("schedules/", schedules.schedule_list, name="schedule-list"),
     path("schedules/<uuid:schedule_id>/switch/", schedules.schedule_switch, name="schedule-switch"),
     path("schedules/<uuid:schedule_id>/delete/", schedules.schedule_delete, name="schedule-delete"),

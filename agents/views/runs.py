@@ -13,17 +13,19 @@ from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.http import HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template import TemplateDoesNotExist
 from django.template.loader import get_template, render_to_string
+from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
+from django.views.decorators.clickjacking import xframe_options_sameorigin
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import runs, tasks
 from agents.models import AgentRun
-from agents.registry import agents
+from agents.registry import UnknownAgent, agents, get_agent
 from agents.sse import FOLLOW_EVERY_S
 from agents.turns import choice_parts, choices_for
 from agents.views.answers import UserRequest, admit_run, find_run, texts_of
@@ -36,6 +38,8 @@ from llm_credentials.streams import HEARTBEAT, RETRY, EventStreamResponse, in_da
 PER_PAGE = 30
 LIST = "agents/run_list.html"
 DETAIL = "agents/run_detail.html"
+FRAMED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
+"""Of what a model wrote as a page: it runs, asks and fetches nothing."""
 
 
 @require_GET
@@ -120,6 +124,29 @@ def shown_run(run: AgentRun) -> dict[str, Any]:
     except TemplateDoesNotExist:
         part = ""
     return {"run": run, "result_part": part, "files": runs.files_of(run) if run.attachment_ids else []}
+
+
+@require_GET
+@never_cache
+@xframe_options_sameorigin
+@login_required
+def run_file(request: UserRequest, run_id: UUID, name: str) -> HttpResponse:
+    """A part of the result as a file to keep; with ``?show`` in a frame of the run's page, if it is made for that."""
+    run = find_run(request.user, run_id)
+    try:
+        files = get_agent(run.agent).result_files(run.result) if isinstance(run.result, dict) else ()
+    except UnknownAgent:
+        files = ()
+    found = next((each for each in files if each.name == name), None)
+    if found is None:
+        raise Http404
+    is_shown = found.is_page and "show" in request.GET
+    headers = {
+        "Content-Disposition": content_disposition_header(not is_shown, found.name) or "attachment",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": FRAMED if is_shown else "sandbox; default-src 'none'",
+    }
+    return HttpResponse(found.content, content_type=f"{found.media_type}; charset=utf-8", headers=headers)
 
 
 @require_POST

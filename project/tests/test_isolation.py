@@ -111,7 +111,7 @@ ROUTES: dict[str, Rule] = {
     **names("agents:", OWN_POST, "server-create"),
     **names("agents:", OWNED_POST, "server-refresh", "server-delete", "tool-approve", "tool-withdraw"),
     **names("agents:", OWN_POST, "agent-pick", "agent-open", "run-start", "schedule-create"),
-    **names("agents:", OWNED, "run-stream"),
+    **names("agents:", OWNED, "run-stream", "run-file"),
     **names("agents:", OWNED_POST, "run-approve", "schedule-switch", "schedule-delete"),
     **names("agents:", OWN_POST, "conversation-create", "run-create"),
     **names("agents:", OWNED, "conversation-detail", "run-detail", "message-stream"),
@@ -323,7 +323,8 @@ def world(alice: User) -> World:
         position=999, role="assistant", parts=(TextPart(text=MARK),), state="incomplete"
     )
     TaskOverride.objects.create(user=alice, task="code", model=MARK)
-    run = AgentRun.objects.create(user=alice, agent="conversation", input=MARK, state=RunState.QUEUED)
+    design = {"subject": MARK, "html": MARK, "text": MARK}
+    run = AgentRun.objects.create(user=alice, agent="email_design", input=MARK, state=RunState.QUEUED, result=design)
     server = MCPServer.objects.create(user=alice, name="mark", program=MARK)
     schedule = ScheduledRun.objects.create(
         user=alice, agent="conversation", input=MARK, every="day", at=time(8), next_at=timezone.now()
@@ -362,6 +363,7 @@ def world(alice: User) -> World:
         "server_id": server.pk,
         "tool_id": server.tools.create(name=MARK, description=MARK, fingerprint="f").pk,
         "run_id": run.pk,
+        "name": "mail.eml",
         "attachment_id": attachments.store_bytes(alice, f"{MARK}.txt", MARK.encode()).pk,
         "test_id": test.pk,
         "token_id": token.pk,
