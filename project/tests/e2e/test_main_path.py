@@ -12,7 +12,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import BrowserContext, Page, expect
 
-from llm_credentials import services
+from llm_credentials import removal, services
 from llm_credentials.models import UserCredential
 from project.tests.e2e.conftest import log_in
 from project.tests.servers import wait_until
@@ -173,6 +173,27 @@ def test_everything_by_keyboard(alices_page: Page) -> None:
     page.keyboard.type("what is 6 * 7?")
     page.keyboard.press("Enter")
     expect(page.locator(".turn-answer")).to_contain_text("42")
+
+
+def test_a_key_is_removed_and_brought_back_by_keyboard(
+    alices_page: Page, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "UNDO_S", 300)
+    services.credential_save(user=alice, provider="sandbox", api_key=KEY)
+    page = alices_page
+    page.goto("/settings/llm/sandbox/")
+    tab_to(page, "Remove key…")
+    page.keyboard.press("Enter")
+    sure = page.get_by_role("button", name="Remove the Sandbox key ending 4f2a")
+    expect(sure).to_be_visible()
+    tab_to(page, "Remove the Sandbox key ending 4f2a")
+    page.keyboard.press("Enter")
+    expect(sure).not_to_be_visible()
+    assert not UserCredential.objects.exists()
+    tab_to(page, "Undo the removal of the Sandbox key ending 4f2a")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("switch", name="Use Sandbox")).to_be_visible()
+    assert UserCredential.objects.exists()
 
 
 def tab_to(page: Page, name: str) -> None:
