@@ -33,8 +33,10 @@ class HowForm(forms.Form):
         help_text=_("It ends before a call that would cost more. Empty: your budgets alone hold."),
         widget=forms.NumberInput(attrs={"inputmode": "decimal", "placeholder": "0.50"}),
     )
-    mail_when_done = forms.BooleanField(label=_("Mail me when it has ended"), required=False)
-    webhook_when_done = forms.BooleanField(label=_("Tell my webhook when it has ended"), required=False)
+    mail_when_done = forms.BooleanField(label=_("Mail me when it has ended, or needs my yes"), required=False)
+    webhook_when_done = forms.BooleanField(
+        label=_("Tell my webhook when it has ended, or needs my yes"), required=False
+    )
 
     def how(self) -> dict[str, Any]:
         """Arguments of ``runs.run_create``, once the form is valid."""

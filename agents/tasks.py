@@ -75,6 +75,8 @@ def _after(run_id: UUID) -> None:
         return
     with suppress(OperationalError, OSError):  # the clock looks after it
         _send_next(run.user_id, run.weight)
+    if run.is_waiting:
+        telling.tell_waiting(run)
     telling.tell(run.pk)
 
 

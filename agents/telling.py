@@ -19,6 +19,7 @@ from llm_credentials.notices.sending import MAIL_FAILURES
 logger = logging.getLogger(__name__)
 
 EVENT = "run_ended"
+WAITS = "run_waits"
 
 
 def tell(run_id: UUID) -> bool:
@@ -34,6 +35,14 @@ def tell(run_id: UUID) -> bool:
     if run.mail_when_done and run.user.email:
         _mail(run)
     return True
+
+
+def tell_waiting(run: AgentRun) -> None:
+    """That a run waits for its user's yes; called once for each time that it stops for that."""
+    if run.webhook_when_done:
+        webhooks.announce(run.user_id, WAITS, _facts(run))
+    if run.mail_when_done and run.user.email and run.user.is_active:
+        _mail(run)
 
 
 def _facts(run: AgentRun) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class How(Said):
     options: dict[str, Any] = Field(default_factory=dict, description="See `options` of the agent.")
     max_cost_usd: Decimal | None = Field(None, gt=0, le=1000, description="It is ended before it costs more.")
     mail_when_done: bool = False
-    webhook_when_done: bool = Field(False, description="Tells your webhook: `run_ended`.")
+    webhook_when_done: bool = Field(False, description="Tells your webhook: `run_ended`, and `run_waits` for your yes.")
 
 
 class RunIn(How):

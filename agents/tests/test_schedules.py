@@ -183,6 +183,17 @@ def test_end_goes_to_the_webhook_as_a_fact(alice: User) -> None:
 
 
 @pytest.mark.django_db
+def test_run_that_waits_for_a_yes_says_so(alice: User) -> None:
+    alice.email = "alice@example.com"
+    alice.save()
+    webhooks.webhook_set(user=alice, url="https://example.com/hook")
+    run = AgentRunFactory(user=alice, state=RunState.WAITING, mail_when_done=True, webhook_when_done=True)
+    telling.tell_waiting(run)
+    assert "waits for your yes" in mail.outbox[0].subject
+    assert json.loads(WebhookDelivery.objects.get().body)["event"] == "run_waits"
+
+
+@pytest.mark.django_db
 def test_end_of_a_run_that_nobody_asked_about_is_told_to_nobody(alice: User) -> None:
     assert not telling.tell(ended(alice).pk)
     assert mail.outbox == []

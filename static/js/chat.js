@@ -68,6 +68,18 @@ class LiveAnswer {
     this.turn.querySelector("[data-thought-text]").append(text);
   }
 
+  progress({ text }) {
+    const place = this.turn.querySelector("[data-tools]");
+    let line = place.querySelector("[data-progress]");
+    if (!line) {
+      line = document.createElement("p");
+      line.className = "tool";
+      line.dataset.progress = "";
+    }
+    line.textContent = text;
+    place.append(line);
+  }
+
   tool({ id, name, state }) {
     const place = this.turn.querySelector("[data-tools]");
     let line = [...place.children].find((child) => child.dataset.call === id);
@@ -125,7 +137,7 @@ function read(turn) {
   const answer = new LiveAnswer(turn);
   const source = new EventSource(turn.dataset.stream);
   readers.set(turn.id, source);
-  for (const kind of ["text", "reasoning", "tool"]) {
+  for (const kind of ["text", "reasoning", "tool", "progress"]) {
     source.addEventListener(kind, (event) => keepingEnd(() => answer[kind](JSON.parse(event.data))));
   }
   source.addEventListener("done", (event) => finish(turn, JSON.parse(event.data)));
