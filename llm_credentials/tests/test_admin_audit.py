@@ -107,3 +107,12 @@ def test_check_by_the_command_counts_when_it_was_whole(events: None, capsys: Any
     found = last_check()
     assert found is not None
     assert found.result == "holds"
+
+
+def test_copy_that_nobody_may_write_to_is_checked_all_the_same(events: None, monkeypatch: Any, capsys: Any) -> None:
+    def read_only(**fields: Any) -> None:
+        raise audit.AuditUnavailable
+
+    monkeypatch.setattr("llm_credentials.audit.verify.note", read_only)
+    call_command("audit_verify")
+    assert "The audit trail holds." in capsys.readouterr().out
