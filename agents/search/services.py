@@ -12,7 +12,9 @@ from llm_credentials.search_keys import searches_for
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-LOCAL_ONLY = "No search service is set up, so only this site's documentation was searched."
+LOCAL_ONLY = (
+    "No search service is set up, so only this site's documentation was searched. Add one under Settings, Search."
+)
 
 
 async def searchers_for(user: User) -> tuple[Sequence[Searcher], str]:

@@ -40,7 +40,7 @@ RUN_LOOK = {
 def as_diff(text: str) -> str:
     """A diff as Markdown, to be shown in its colours."""
     fence = fence_for(text)
-    return f"{fence}diff\n{text}\n{fence}"
+    return f"{fence}diff\n{text.removesuffix(chr(10))}\n{fence}"
 
 
 @register.filter

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from agents.base import AgentResult
 from agents.catalog.search_engine import SearchAnswer, SearchEngineAgent
 from agents.events import Progress
+from agents.search.services import LOCAL_ONLY
 from agents.tests.scripted import Answer, ScriptedClient, call
 from agents.tests.web import KEY, asked_paths, hits, on_web, page, tool_texts
 from agents.tests.wires import WIRES, scripted
@@ -97,7 +98,7 @@ def test_search_engine_without_a_service_searches_the_documentation_and_says_so(
     result = on_web(alice, {}, work, searches=False)
     output = output_of(result)
     assert output.results[0].url.startswith("docs:")
-    assert output.notices == ["No search service is set up, so only this site's documentation was searched."]
+    assert output.notices == [LOCAL_ONLY]
     assert output.notices[0] in result.text
 
 
