@@ -38,7 +38,7 @@ def save_key(page: Page, key: str, model: str = "sandbox-instant") -> Any:
 
 
 def ask(page: Page, text: str) -> None:
-    page.get_by_label("Message").fill(text)
+    page.get_by_role("textbox", name="Message").fill(text)
     page.get_by_role("button", name="Send").click()
 
 
