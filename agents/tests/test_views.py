@@ -62,6 +62,7 @@ GUARDED = [
     ("post", "agents:run-start", ("conversation",)),
     ("post", "agents:schedule-create", ("conversation",)),
     ("get", "agents:run-stream", (uuid4(),)),
+    ("get", "agents:run-file", (uuid4(), "changes.patch")),
     ("post", "agents:run-approve", (uuid4(),)),
     ("get", "agents:schedule-list", ()),
     ("get", "agents:server-list", ()),
