@@ -221,7 +221,7 @@ CONTENT_SECURITY_POLICY = (
     "font-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 PERMISSIONS_POLICY = ", ".join(
-    [f"{feature}=()" for feature in ("accelerometer", "bluetooth", "browsing-topics", "camera", "display-capture")]
+    [f"{feature}=()" for feature in ("accelerometer", "browsing-topics", "camera", "display-capture")]
     + [
         f"{feature}=()"
         for feature in ("geolocation", "gyroscope", "hid", "idle-detection", "local-fonts", "magnetometer")
