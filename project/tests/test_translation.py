@@ -90,9 +90,9 @@ def known_data() -> list[str]:
     found = {"Keyswitch", "alice", "default", "genai-prices", "UTC", pages.ANSWER, *pages.WRITTEN}
     for spec in registry.all_specs():
         found |= {spec.slug, spec.label, spec.key_hint, spec.base_url or "", spec.default_model}
+        found |= {text for model in spec.models for text in (model.id, model.label)}
     for service in SEARCH_SPECS.values():
         found |= {service.label, service.default_url}
-        found |= {text for model in spec.models for text in (model.id, model.label)}
     return sorted(found - {""}, key=len, reverse=True)
 
 
