@@ -14,7 +14,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.template.loader import render_to_string
 from django.test import Client
-from playwright.sync_api import BrowserContext, CDPSession, Page
+from playwright.sync_api import BrowserContext, CDPSession, Page, Route
 
 from llm_credentials.tests.proofs import proven
 from project.tests import pages
@@ -158,12 +158,16 @@ def test_every_page_is_accessible_light_and_in_one_piece(
     assert not found, json.dumps(found, indent=1, ensure_ascii=False)
 
 
+def answering(body: str) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(body=body, content_type="text/html")
+
+
 def test_error_pages_are_as_good_as_the_others(new_context: Callable[..., BrowserContext], live_site: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     context = new_context(viewport={"width": DESKTOP, "height": 844}, reduced_motion="reduce", color_scheme="light")
     page = context.new_page()
     for error in ("400", "403", "403_csrf", "404", "413", "429", "500", "503"):
         shown = render_to_string(f"{error}.html", {"retry_after_s": 42})
-        page.route("**/broken/", lambda route, body=shown: route.fulfill(body=body, content_type="text/html"))
-        page.goto("/broken/")
+        page.route(f"**/broken/{error}/", answering(shown))
+        page.goto(f"/broken/{error}/")
         assert faults_of(page, f"error-{error}") == [], error
