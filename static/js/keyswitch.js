@@ -133,6 +133,14 @@ settleToasts(document);
 
 // A switch shows at once what was wanted, and goes back when the site did not do it.
 const turned = new WeakMap();
+const again = new Set(); // ids of switches that were pressed once more meanwhile
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("form > [role=switch]");
+  if (!button || !turned.has(button.form)) return;
+  event.preventDefault();
+  again.delete(button.id) || again.add(button.id);
+  button.setAttribute("aria-checked", String(button.getAttribute("aria-checked") !== "true"));
+}, true);
 document.addEventListener("htmx:beforeRequest", (event) => {
   const form = event.detail.elt;
   const button = form.matches?.("form") ? form.querySelector(":scope > [role=switch]") : null;
@@ -151,6 +159,9 @@ document.addEventListener("htmx:afterRequest", (event) => {
   const before = turned.get(asking);
   turned.delete(asking);
   const isDone = event.detail.successful && event.detail.xhr.status < 400;
+  const pressed = before !== undefined && again.delete(asking.querySelector("[role=switch]")?.id);
+  // The answer takes the old switch's place in a moment.
+  if (pressed && isDone) setTimeout((id) => document.getElementById(id)?.click(), 80, asking.querySelector("[role=switch]").id);
   if (before !== undefined && !isDone) asking.querySelector("[role=switch]")?.setAttribute("aria-checked", before);
   if (!asking.matches?.(".default-choice input")) return;
   for (const choice of document.querySelectorAll(".default-choice input")) {

@@ -161,10 +161,12 @@ def test_everything_by_keyboard(alices_page: Page) -> None:
     expect(page.locator("#card-sandbox-default")).to_contain_text("Key accepted")
     page.goto("/settings/llm/")
     tab_to(page, "Use Sandbox")
-    page.keyboard.press("Space")
+    with page.expect_response("**/toggle/"):
+        page.keyboard.press("Space")
     expect(page.get_by_role("switch", name="Use Sandbox")).to_have_attribute("aria-checked", "false")
     expect(page.get_by_role("switch", name="Use Sandbox")).to_be_focused()
-    page.keyboard.press("Space")
+    with page.expect_response("**/toggle/"):
+        page.keyboard.press("Space")
     expect(page.get_by_role("switch", name="Use Sandbox")).to_have_attribute("aria-checked", "true")
     page.goto("/agents/")
     tab_to(page, "Start a conversation")
