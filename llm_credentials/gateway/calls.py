@@ -15,7 +15,7 @@ from llm_credentials.gateway import naming
 from llm_credentials.gateway.addresses import ONE_MODEL
 from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Refused
-from llm_credentials.gateway.http import Answer, Request
+from llm_credentials.gateway.http import Answer, Request, told
 from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.relay import Relay
 from llm_credentials.gateway.wires import chat, messages
@@ -63,11 +63,12 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
     usage = None if used is None else {"prompt_tokens": used, "total_tokens": used}
     answer = {"object": "list", "data": rows, "model": found.model, "usage": usage}
     paid_by = found.receipt.answered_by
-    headers = {"x-keyswitch-provider": found.provider, "x-keyswitch-attempts": str(len(found.receipt.attempts))}
-    if paid_by is not None:
-        headers["x-keyswitch-key-owner"] = paid_by.key_owner
-    if found.receipt.cost_usd is not None:
-        headers["x-keyswitch-cost-usd"] = str(found.receipt.cost_usd)
+    headers = told(
+        provider=found.provider,
+        key_owner=paid_by.key_owner if paid_by else None,
+        attempts=len(found.receipt.attempts),
+        cost_usd=found.receipt.cost_usd,
+    )
     return Answer(orjson.dumps(answer), headers=headers)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import orjson
@@ -32,6 +33,20 @@ class Answer:
     status: int = 200
     content_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def told(
+    *, provider: str, attempts: int, model: str | None = None, key_owner: str | None = None, cost_usd: Decimal | None
+) -> dict[str, str]:
+    """The headers that say who answered and who pays; what is unknown is left out."""
+    said = {
+        "provider": provider,
+        "model": model,
+        "key-owner": key_owner,
+        "attempts": str(attempts),
+        "cost-usd": None if cost_usd is None else str(cost_usd),
+    }
+    return {f"x-keyswitch-{name}": value for name, value in said.items() if value is not None}
 
 
 class Left(Exception):

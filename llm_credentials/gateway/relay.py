@@ -18,8 +18,9 @@ import orjson
 from llm_credentials.factory import RoutedClient
 from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Problem, Refused, problem
-from llm_credentials.gateway.http import EVENTS, Answer
+from llm_credentials.gateway.http import EVENTS, Answer, told
 from llm_credentials.gateway.naming import Named, read_model
+from llm_credentials.gateway.wires.answers import AnswerEvents
 from llm_credentials.gateway.wires.asked import Asked
 from llm_credentials.ledger import estimate
 from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
@@ -37,11 +38,6 @@ IMAGES_FROM_BYTES = 100_000
 """A body as large as this is read to see how much of it is images, which cost less than their bytes as text would."""
 
 
-class Events(Protocol):
-    def begin(self, model: str) -> None: ...
-    def feed(self, chunk: LLMStreamChunk) -> bytes: ...
-
-
 class Wire(Protocol):
     """What the modules of ``wires`` have in common."""
 
@@ -50,7 +46,7 @@ class Wire(Protocol):
 
     def read_request(self, data: object) -> Asked: ...
     def write_answer(self, response: LLMResponse) -> bytes: ...
-    def answer_events(self, data: Mapping[str, Any]) -> Events: ...
+    def answer_events(self, data: Mapping[str, Any]) -> AnswerEvents: ...
     def passed_events(self, events: bytes, data: Mapping[str, Any]) -> bytes: ...
     def write_error(self, status: int, code: str, message: str, param: str | None) -> bytes: ...
     def write_error_event(self, status: int, code: str, message: str) -> bytes: ...
@@ -230,15 +226,13 @@ class Relay:
         """Who answered and who pays; of a stream, what is known when it begins."""
         if self.candidate is None:
             return {}
-        headers = {
-            "x-keyswitch-provider": self.candidate.key.provider,
-            "x-keyswitch-model": self.candidate.model,
-            "x-keyswitch-key-owner": self.candidate.key.owner,
-            "x-keyswitch-attempts": str(len(receipt.attempts) if receipt else self.tries),
-        }
-        if receipt is not None and receipt.cost_usd is not None:
-            headers["x-keyswitch-cost-usd"] = str(receipt.cost_usd)
-        return headers
+        return told(
+            provider=self.candidate.key.provider,
+            model=self.candidate.model,
+            key_owner=self.candidate.key.owner,
+            attempts=len(receipt.attempts) if receipt else self.tries,
+            cost_usd=receipt.cost_usd if receipt else None,
+        )
 
 
 def _whole_events(data: bytes) -> tuple[bytes, bytes]:

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal, assert_never
 import orjson
 from pydantic import Field
 
+from llm_credentials.gateway.wires.answers import AnswerEvents
 from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, WireShape, read
 from llm_credentials.ids import new_id
 from llm_credentials.providers import (
     ImagePart,
     LLMMessage,
     LLMResponse,
-    LLMStreamChunk,
     TextPart,
     ToolCall,
     ToolDefinition,
@@ -298,34 +298,24 @@ def _written_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-class AnswerEvents:
-    """The server-sent events of one answer."""
-
+class ChatEvents(AnswerEvents):
     def __init__(self, *, include_usage: bool) -> None:
+        super().__init__()
         self._include_usage = include_usage
         self._head: dict[str, Any] = {"id": answer_id(), "object": "chat.completion.chunk", "created": int(time())}
-        self._model = ""
         self._calls = 0
         self._begun = False
 
-    def begin(self, model: str) -> None:
-        self._model = model
+    def _said(self, text: str) -> bytes:
+        return self._delta({"content": text})
 
-    def feed(self, chunk: LLMStreamChunk) -> bytes:
-        match chunk.type:
-            case "delta":
-                return self._delta({"content": chunk.text})
-            case "reasoning":
-                return self._delta({"reasoning_content": chunk.text})
-            case "tool_call":
-                assert chunk.tool_call is not None
-                call = {"index": self._calls, **_written_call(chunk.tool_call)}
-                self._calls += 1
-                return self._delta({"tool_calls": [call]})
-            case "done":
-                assert chunk.response is not None
-                return self._end(chunk.response)
-        assert_never(chunk.type)
+    def _thought(self, text: str) -> bytes:
+        return self._delta({"reasoning_content": text})
+
+    def _called(self, call: ToolCall) -> bytes:
+        written = {"index": self._calls, **_written_call(call)}
+        self._calls += 1
+        return self._delta({"tool_calls": [written]})
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         if not self._begun:
@@ -365,7 +355,7 @@ PATH = "/chat/completions"
 
 
 def answer_events(data: Mapping[str, Any]) -> AnswerEvents:
-    return AnswerEvents(include_usage=wants_usage(data))
+    return ChatEvents(include_usage=wants_usage(data))
 
 
 def wants_usage(data: Mapping[str, Any]) -> bool:

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, assert_never
 import orjson
 from pydantic import Field
 
+from llm_credentials.gateway.wires.answers import AnswerEvents
 from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, WireShape, read
 from llm_credentials.ids import new_id
 from llm_credentials.providers import (
     ImagePart,
     LLMMessage,
     LLMResponse,
-    LLMStreamChunk,
     ReasoningPart,
     TextPart,
     ToolCall,
@@ -276,32 +276,21 @@ def _written(part: Part) -> dict[str, Any] | None:
             return None
 
 
-class AnswerEvents:
-    """The server-sent events of one answer: blocks are opened and closed as their kind changes."""
+class MessagesEvents(AnswerEvents):
+    """Blocks are opened and closed as their kind changes."""
 
     def __init__(self) -> None:
-        self._model = ""
+        super().__init__()
         self._open: str | None = None
         """The type of the block that is open."""
         self._index = -1
         self._begun = False
 
-    def begin(self, model: str) -> None:
-        self._model = model
+    def _said(self, text: str) -> bytes:
+        return self._text("text", {"type": "text_delta", "text": text})
 
-    def feed(self, chunk: LLMStreamChunk) -> bytes:
-        match chunk.type:
-            case "delta":
-                return self._text("text", {"type": "text_delta", "text": chunk.text})
-            case "reasoning":
-                return self._text("thinking", {"type": "thinking_delta", "thinking": chunk.text})
-            case "tool_call":
-                assert chunk.tool_call is not None
-                return self._tool_use(chunk.tool_call)
-            case "done":
-                assert chunk.response is not None
-                return self._end(chunk.response)
-        assert_never(chunk.type)
+    def _thought(self, text: str) -> bytes:
+        return self._text("thinking", {"type": "thinking_delta", "thinking": text})
 
     def _start(self) -> bytes:
         if self._begun:
@@ -326,7 +315,7 @@ class AnswerEvents:
             events += self._open_block(kind, empty)
         return events + _event("content_block_delta", index=self._index, delta=delta)
 
-    def _tool_use(self, call: ToolCall) -> bytes:
+    def _called(self, call: ToolCall) -> bytes:
         block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
         events = self._start() + self._open_block("tool_use", block)
         text = orjson.dumps(call.arguments).decode() if call.invalid_arguments is None else call.invalid_arguments
@@ -387,7 +376,7 @@ PATH = "/v1/messages"
 
 
 def answer_events(data: Mapping[str, Any]) -> AnswerEvents:
-    return AnswerEvents()
+    return MessagesEvents()
 
 
 def passed_events(events: bytes, data: Mapping[str, Any]) -> bytes:
