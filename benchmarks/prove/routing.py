@@ -29,25 +29,19 @@ from uuid import uuid4
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from project import env  # noqa: E402
-
-env.use_settings("project.settings_test")
+from benchmarks.parts.sandbox import running_sandbox  # noqa: E402 isort: skip (it chooses the settings)
 
 import aiohttp  # noqa: E402
-import django  # noqa: E402
 import redis  # noqa: E402
-
-django.setup()
-
 from asgiref.sync import async_to_sync  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connections  # noqa: E402
 
 from benchmarks.prove.report import Line, print_lines  # noqa: E402
 from llm_credentials import bridge, wall  # noqa: E402
 from llm_credentials.factory import client_for  # noqa: E402
-from llm_credentials.ledger import books, budgets, prices, writer  # noqa: E402
+from llm_credentials.ledger import books, budgets, prices  # noqa: E402
 from llm_credentials.ledger.budgets import Limits  # noqa: E402
 from llm_credentials.ledger.prices import Price  # noqa: E402
 from llm_credentials.models import BudgetCounter, LLMSettings, UsageRecord, UserCredential  # noqa: E402
@@ -64,36 +58,9 @@ DECISION_LIMIT_MS = 200
 DEGRADED_LIMIT_S = 1.0
 RECOVERY_LIMIT_S = 5.0
 
-_SANDBOX = """
-from llm_credentials.providers.sandbox.running import serve_until_signal
-from llm_credentials.providers.sandbox.server import SandboxOptions
-serve_until_signal(0, "127.0.0.1", SandboxOptions(), lambda url: print(url, flush=True))
-"""
-
 
 def _figure(name: str, value: object, good: bool, must: str) -> Line:
     return Line(f"{name}: {must}", str(value), good)
-
-
-@contextmanager
-def _stage() -> Iterator[str]:
-    """A fresh database, Valkey and a sandbox in a process of its own; yields the sandbox's address."""
-    name = connection.settings_dict["NAME"]
-    connection.creation.create_test_db(verbosity=0, serialize=False)
-    sandbox = subprocess.Popen([sys.executable, "-c", _SANDBOX], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert sandbox.stdout is not None
-    try:
-        with servers.running_valkey() as settings.REDIS_URL:
-            url = sandbox.stdout.readline().strip()
-            settings.SANDBOX_URL = url
-            settings.LLM_EGRESS_ALLOW = [url.removeprefix("http://")]
-            yield url
-    finally:
-        sandbox.terminate()
-        sandbox.wait(10)
-        bridge.close()
-        writer.close()
-        servers.drop_database(name)
 
 
 @contextmanager
@@ -354,7 +321,7 @@ PARTS: dict[str, Callable[..., Iterator[Line]]] = {
 
 
 def lines(only: str | None = None, **sizes: int) -> Iterator[Line]:
-    with wall.open_for("a proof"), _stage() as url:
+    with wall.open_for("a proof"), running_sandbox() as url:
         for name, part in PARTS.items():
             if only in (None, name):
                 yield from part(url, **(sizes if part is ledger else {}))
