@@ -53,12 +53,13 @@ def _answer(body: bytes, kind: bytes) -> bytes:
     return head + body
 
 
-BURST, JSON = _answer(b"".join(EVENTS), b"text/event-stream"), _answer(WHOLE, b"application/json")
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+JSON = _answer(WHOLE, b"application/json")
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+BURST = _STREAM_HEAD + _chunk(b"".join(EVENTS)) + b"0\r\n\r\n"
 
 
 class Stub(asyncio.Protocol):

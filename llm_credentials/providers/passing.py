@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."
-RECENT_BYTES = 16 * 1024
+RECENT_BYTES = 6 * 1024
 """So much of a stream is kept to find in it how it ended: more than its last events take."""
 END_NEAR_BYTES = 1024
 """Here the end is told nearly always; where it is not, more is looked at."""
 ENOUGH = 3
 """Marks of the last event, of the reason and of the count."""
-END_WITHIN_BYTES = 8 * 1024
+END_WITHIN_BYTES = 4 * 1024
 LAST_WITHIN_BYTES = 256
 _SAID: Final = ("content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "arguments")
 """Where the wires put what a model says."""

@@ -35,10 +35,10 @@ class Heard:
             self._read()
 
     def _read(self) -> None:
-        self._words = ["".join((*self._words, *(piece.text for piece in self._pieces)))]
+        self._words.append("".join(piece.text for piece in self._pieces))
         self._pieces.clear()
 
     @property
     def text(self) -> str:
         self._read()
-        return self._words[0]
+        return "".join(self._words)
