@@ -50,7 +50,9 @@ from llm_credentials.providers import ProviderSpec
 from llm_credentials.routing.policy import Policy
 from llm_credentials.token_limits import ALL_SCOPES, token_check
 from llm_credentials.validation import (
+    KEY_NEEDED,
     REENTER,
+    UNFIT,
     clean_api_key,
     clean_flag,
     clean_model,
@@ -158,7 +160,7 @@ def credential_check(
     spec = clean_provider(provider)
     clean_name(name)
     typed = draft or Draft()
-    errors: dict[str, list[str]] = {}
+    errors: dict[str, list[Any]] = {}
     has_key = stored is not None and stored.has_key
     stored_model = stored.model if stored is not None else ""
     api_key = collect(errors, lambda: clean_api_key(typed.api_key, stored=has_key))
@@ -169,9 +171,10 @@ def credential_check(
         collect(errors, _require_ring)
     elif "api_key" not in errors and "base_url" not in errors:
         if has_key and stored is not None and base_url != stored.base_url:
-            errors["api_key"] = [_(REENTER)]
+            errors["api_key"] = [ValidationError(_(REENTER), code=UNFIT)]
         elif not has_key and spec.key_required:
-            errors["api_key"] = [_("Enter your %(provider)s key.") % {"provider": spec.label}]
+            words = _("Enter your %(provider)s key.") % {"provider": spec.label}
+            errors["api_key"] = [ValidationError(words, code=KEY_NEEDED)]
     if errors:
         raise ValidationError(errors)
     return CheckedCredential(spec=spec, api_key=api_key, model=model, base_url=base_url, options=options)

@@ -286,7 +286,7 @@ def _key_set(spec: ProviderSpec, role: str, draft: Draft) -> SiteKey:
 def as_endpoint(error: ValidationError) -> ValidationError:
     """With the address under the name that it has here."""
     return ValidationError(
-        {"endpoint" if name == "base_url" else name: texts for name, texts in error.message_dict.items()}
+        {"endpoint" if name == "base_url" else name: texts for name, texts in error.error_dict.items()}
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +20,8 @@ from llm_credentials.validation import clean_provider
 
 ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
 NAME_LENGTH: Final = 100
+LINE: Final = "^[^\\x00-\\x1f\\x7f-\\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*$"
+"""A name on one line, without what nobody sees or what turns its direction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +55,7 @@ def token_check(
     wanted = set() if isinstance(scopes, str) else set(scopes)
     if not wanted or not wanted <= set(ALL_SCOPES):
         errors["scopes"] = [_("Choose at least one of: %(value)s.") % {"value": ", ".join(ALL_SCOPES)}]
-    if len(name) > NAME_LENGTH or not name.isprintable():
+    if len(name) > NAME_LENGTH or not re.fullmatch(LINE, name):
         errors["name"] = [_("A name has at most %(length)s characters on one line.") % {"length": NAME_LENGTH}]
     if expires_at is not None and expires_at <= timezone.now():
         errors["expires_at"] = [_("The last day of a token lies in the future.")]

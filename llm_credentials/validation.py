@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
@@ -35,12 +35,18 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f\u0080-\u009f\u2028\u2029\ud800-\udfff]")
 Value = TypeVar("Value")
 
 
-def collect(errors: dict[str, list[str]], clean: Callable[[], Value]) -> Value | None:
+UNFIT: Final = "unfit"
+"""Of errors: what was sent is right in itself, and not with this provider."""
+KEY_NEEDED: Final = "key_needed"
+"""Of errors: what was sent is right in itself, but no key is stored that could go along."""
+
+
+def collect(errors: dict[str, list[Any]], clean: Callable[[], Value]) -> Value | None:
     """The cleaned value; its errors join the others, so that a form can show them all at once."""
     try:
         return clean()
     except ValidationError as error:
-        errors.update(error.message_dict)
+        errors.update(error.error_dict)
         return None
 
 
@@ -145,7 +151,7 @@ def validate_destination(provider: str, base_url: str) -> str:
         raise _url_error(_("An address is a text of at most %(length)s characters.") % {"length": URL_MAX_LENGTH})
     if not text:
         if spec.needs_base_url:
-            raise _url_error(_("%(provider)s needs the address of your server.") % {"provider": spec.label})
+            raise _url_error(_("%(provider)s needs the address of your server.") % {"provider": spec.label}, UNFIT)
         return ""
     try:
         address = registry.client_class(spec.client).normalise_base_url(transport.check_url(text, conf.egress_policy()))
@@ -154,12 +160,13 @@ def validate_destination(provider: str, base_url: str) -> str:
     if address.rstrip("/") == (spec.base_url or registry.site_address(spec)).rstrip("/"):
         return ""
     if not spec.base_url_editable:
-        raise _url_error(_("%(provider)s has one address, which cannot be changed.") % {"provider": spec.label})
+        words = _("%(provider)s has one address, which cannot be changed.")
+        raise _url_error(words % {"provider": spec.label}, UNFIT)
     return address
 
 
-def _url_error(text: str) -> ValidationError:
-    return ValidationError({"base_url": [text]})
+def _url_error(text: str, code: str = "invalid") -> ValidationError:
+    return ValidationError({"base_url": [ValidationError(text, code=code)]})
 
 
 def clean_options(options: object, spec: ProviderSpec) -> dict[str, str]:
@@ -170,7 +177,7 @@ def clean_options(options: object, spec: ProviderSpec) -> dict[str, str]:
     cleaned = {}
     for name, value in options.items():
         if name not in declared:
-            raise _options_error(_("%(provider)s has no such option.") % {"provider": spec.label})
+            raise _options_error(_("%(provider)s has no such option.") % {"provider": spec.label}, UNFIT)
         if declared[name].secret:
             raise _options_error(_("%(label)s is secret and cannot be stored here.") % {"label": declared[name].label})
         text = _option_text(declared[name].label, value)
@@ -179,7 +186,7 @@ def clean_options(options: object, spec: ProviderSpec) -> dict[str, str]:
     for name, option in declared.items():
         if option.required and not cleaned.get(name) and not option.default:
             raise _options_error(
-                _("%(label)s is needed for %(provider)s.") % {"label": option.label, "provider": spec.label}
+                _("%(label)s is needed for %(provider)s.") % {"label": option.label, "provider": spec.label}, UNFIT
             )
     return cleaned
 
@@ -196,8 +203,8 @@ def _option_text(label: str, value: Any) -> str:
     return text
 
 
-def _options_error(text: str) -> ValidationError:
-    return ValidationError({"options": [text]})
+def _options_error(text: str, code: str = "invalid") -> ValidationError:
+    return ValidationError({"options": [ValidationError(text, code=code)]})
 
 
 def clean_priority(priority: object) -> int:

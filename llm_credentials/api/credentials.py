@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
 from django.urls import reverse
 from ninja import Body, Query, Router, Schema
 from ninja.responses import Status
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 
 from llm_credentials import connection_tests, removal, replacement, services, waiting
 from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
-from llm_credentials.api.values import Flag, Whole
+from llm_credentials.api.values import (
+    KEY_NAME,
+    AddressOrNone,
+    Flag,
+    Key,
+    KeyName,
+    Model,
+    Options,
+    Priority,
+    Provider,
+    Whole,
+)
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
+from llm_credentials.providers.registry import specs
 from llm_credentials.services import Draft, VersionConflict
 from llm_credentials.tasks import enqueue_connection_test
+from llm_credentials.validation import KEY_NEEDED
 
 router = Router()
 REFUSALS: dict[int, Any] = {
@@ -40,10 +55,6 @@ EDITED: dict[int, Any] = {409: ErrorOut, 412: ErrorOut}
 QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
 
 
-KeyName = Annotated[str, WithJsonSchema({"type": "string", "pattern": r"^[^\x00]*$"})]
-"""Of a key, in an address: no address takes a NUL."""
-
-
 Undo = Annotated[bool, Query(description="For ten seconds it can be brought back: see `removed-credentials`.")]
 WaitS = Annotated[
     float, Query(ge=0, le=10, description="Seconds to wait for its end; 503 if no worker has taken it by then.")
@@ -54,11 +65,22 @@ class StrictSchema(Schema):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+def _keyless() -> list[str]:
+    return [spec.slug for spec in specs() if not spec.key_required]
+
+
+def _needs_key(schema: dict[str, Any], name: str, unless: list[Any]) -> None:
+    """Let the document say that a key goes along unless the field has one of these values."""
+    key = {"type": "string", "pattern": "^[A-Za-z0-9][!-~]{7,199}$"}
+    free = {"properties": {name: {"enum": unless}}}
+    schema["anyOf"] = [free, {"required": ["api_key"], "properties": {"api_key": key}}]
+
+
 class CredentialFields(StrictSchema):
-    api_key: str | None = Field(None, description="Left out or empty: the stored key stays.")
-    model: str | None = None
-    base_url: str | None = None
-    options: dict[str, str] | None = None
+    api_key: Key | None = Field(None, description="Left out or empty: the stored key stays.")
+    model: Model | None = Field(None, max_length=200)
+    base_url: AddressOrNone | None = None
+    options: Options | None = None
 
 
 NOTHING = CredentialFields.model_construct()
@@ -66,15 +88,19 @@ NOTHING = CredentialFields.model_construct()
 
 
 class CredentialIn(CredentialFields):
-    provider: str
-    name: str = "default"
+    model_config = ConfigDict(json_schema_extra=lambda schema: _needs_key(schema, "provider", _keyless()))
+
+    provider: Provider
+    name: str = Field("default", json_schema_extra={"pattern": KEY_NAME})
     is_active: Flag | None = None
-    priority: Whole | None = Field(None, ge=0, le=10_000)
+    priority: Priority | None = None
 
 
 class CredentialChange(CredentialFields):
+    model_config = ConfigDict(json_schema_extra=lambda schema: _needs_key(schema, "test_first", [False]))
+
     is_active: Flag | None = None
-    priority: Whole | None = Field(None, ge=0, le=10_000)
+    priority: Priority | None = None
     version: Whole | None = Field(None, description="Change it only if it is still this version; else 409.")
     test_first: Flag = Field(
         False,
@@ -205,14 +231,28 @@ def credential_save(
     """
     version = matched_version(if_match, _stored(request, payload.provider, payload.name))
     draft = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
-    if services.changes_key(user=request.user, provider=payload.provider, name=payload.name, draft=draft):
+    with _key_was_due():
+        changes_key = services.changes_key(user=request.user, provider=payload.provider, name=payload.name, draft=draft)
+    if changes_key:
         require_proof(request)
-    with held(if_match):
+    with held(if_match), _key_was_due():
         saved = services.credential_save(user=request.user, version=version, **payload.dict())
     tell_etag(response, saved.credential)
     test = start_test(request, saved.credential) if saved.key_changed else None
     body = credential_out(saved.credential, default_of(request)) | {"test": test}
     return Status(201 if saved.created else 200, body)
+
+
+@contextmanager
+def _key_was_due() -> Iterator[None]:
+    """What is new comes with its key, as the document says."""
+    try:
+        yield
+    except ValidationError as error:
+        errors = error.error_dict.get("api_key", ()) if hasattr(error, "error_dict") else ()
+        if any(each.code == KEY_NEEDED for each in errors):
+            raise ApiError(422, "invalid_value", error.message_dict["api_key"][0], "body.api_key") from None
+        raise
 
 
 def start_test(request: ApiRequest, credential: UserCredential) -> dict[str, Any] | None:
@@ -262,7 +302,7 @@ def replacement_save(request: ApiRequest, test_id: UUID) -> dict[str, Any]:
 )
 def connection_test_start(
     request: ApiRequest,
-    provider: str,
+    provider: Provider,
     response: HttpResponse,
     payload: Annotated[CredentialFields, Body()] = NOTHING,
     name: KeyName = "default",
@@ -338,7 +378,7 @@ def _replace_if_it_works(
     request: ApiRequest, provider: str, name: str, payload: CredentialChange, version: int | None
 ) -> Any:
     if payload.is_active is not None or payload.priority is not None:
-        raise ApiError(422, "invalid_value", "Change these by themselves, without test_first.", "body.test_first")
+        raise ApiError(409, "not_together", "Change these by themselves, without test_first.", "body.test_first")
     unsaved = Draft(**payload.dict(include=set(CredentialFields.model_fields)))
     test = replacement.replacement_start(
         user=request.user,

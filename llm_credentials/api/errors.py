@@ -20,6 +20,7 @@ from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import UserCredential
 from llm_credentials.replacement import ReplacementOver, VersionConflict
+from llm_credentials.validation import KEY_NEEDED, UNFIT
 from llm_credentials.waiting import NoWorker
 
 _SHAPES = {
@@ -82,6 +83,10 @@ def install_error_handlers(api: NinjaAPI) -> None:
         fields = error.message_dict if hasattr(error, "error_dict") else {"__all__": error.messages}
         name, texts = next(iter(fields.items()))
         where = None if name == "__all__" else f"body.{name}"
+        codes = {each.code for each in error.error_dict[name]} if hasattr(error, "error_dict") else set()
+        for code in (UNFIT, KEY_NEEDED):
+            if code in codes:
+                return answer(request, ApiError(409, code, str(texts[0]), where))
         return answer(request, ApiError(422, "invalid_value", str(texts[0]), where))
 
     @api.exception_handler(AuthenticationError)

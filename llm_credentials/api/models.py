@@ -9,14 +9,16 @@ from pydantic import Field
 
 from llm_credentials import connection_tests
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS, CredentialFields, KeyName
+from llm_credentials.api.credentials import REFUSALS, CredentialFields
+from llm_credentials.api.errors import ErrorOut
+from llm_credentials.api.values import KeyName, Provider
 from llm_credentials.connection_tests import ModelList
 from llm_credentials.services import Draft
 
 router = Router()
 
 
-class ModelOut(Schema):
+class AvailableModelOut(Schema):
     id: str
     label: str
     context_window: int | None
@@ -24,7 +26,7 @@ class ModelOut(Schema):
 
 
 class ModelListOut(Schema):
-    items: list[ModelOut]
+    items: list[AvailableModelOut]
     count: int
     source: str = Field(description="`provider`, or `catalogue` where the provider could not be asked.")
 
@@ -32,19 +34,19 @@ class ModelListOut(Schema):
 @router.get(
     "/available-models/{provider}", response={200: ModelListOut, **REFUSALS}, url_name="model_list", auth=only("read")
 )
-def model_list(request: ApiRequest, provider: str, name: KeyName = "default") -> dict[str, Any]:
+def model_list(request: ApiRequest, provider: Provider, name: KeyName = "default") -> dict[str, Any]:
     """What the stored key may use, as its provider lists it; without a stored key, what the catalogue knows."""
     return _models_out(connection_tests.models_available(user=request.user, provider=provider, name=name))
 
 
 @router.post(
     "/available-models/{provider}",
-    response={200: ModelListOut, **REFUSALS},
+    response={200: ModelListOut, **REFUSALS, 409: ErrorOut},
     url_name="model_list_unsaved",
     auth=only("credentials"),
 )
 def model_list_unsaved(
-    request: ApiRequest, provider: str, payload: CredentialFields, name: KeyName = "default"
+    request: ApiRequest, provider: Provider, payload: CredentialFields, name: KeyName = "default"
 ) -> dict[str, Any]:
     """The same for a key that is not saved: it goes in the body, for no address holds a key, and is kept nowhere."""
     return _models_out(

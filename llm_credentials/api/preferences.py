@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
 from ninja import Query, Router, Schema
 from pydantic import Field
@@ -16,6 +15,7 @@ from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
+from llm_credentials.api.values import Budget, Flag, KeyName, Model, ProviderOrNone, Task, Tokens
 from llm_credentials.factory import explain_routes
 from llm_credentials.models import LLMSettings, TaskOverride, UserCredential
 from llm_credentials.routing import kinds
@@ -23,11 +23,8 @@ from llm_credentials.routing.values import Candidate, Dropped, Key, Route
 
 router = Router()
 
-Flag = Annotated[bool, Field(strict=True)]
 Temperature = Annotated[float, Field(strict=True, ge=0, le=2)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Strategy = Literal["priority", "cheapest", "fastest", "balanced"]
-Budget = Annotated[Decimal, Field(ge=0, le=10_000_000, max_digits=20, decimal_places=2)]
 
 
 # Settings
@@ -45,18 +42,23 @@ class SettingsOut(Schema):
     alerts: bool = Field(description="Whether the caller is told by mail of keys that go bad.")
 
 
+def _unset(schema: dict[str, Any]) -> None:
+    """The document says of no default what it would not take."""
+    schema.pop("default", None)
+
+
 class SettingsIn(StrictSchema):
     """What is left out stays as it is; null sets back what may be unset."""
 
-    default_provider: str | None = Field(None, max_length=40)
-    fallback_to_system: Flag | None = None
+    default_provider: ProviderOrNone | None = Field(None, max_length=40)
+    fallback_to_system: Flag = Field(True, json_schema_extra=_unset)
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
-    strategy: Strategy | None = None
+    strategy: Strategy = Field("priority", json_schema_extra=_unset)
     monthly_budget_usd: Budget | None = None
     run_budget_usd: Budget | None = None
-    budget_stops: Flag | None = None
-    alerts: Flag | None = None
+    budget_stops: Flag = Field(True, json_schema_extra=_unset)
+    alerts: Flag = Field(True, json_schema_extra=_unset)
 
 
 @router.get("/llm-settings", response={200: SettingsOut, **REFUSALS}, url_name="settings_get", auth=only("read"))
@@ -90,16 +92,22 @@ def settings_change(
 
 
 class OverrideFields(StrictSchema):
-    provider: str = Field("", max_length=40, description="Empty: as otherwise settled.")
-    name: str | None = Field(None, max_length=40, description="One key of the provider; null: any of them.")
-    model: str = Field("", max_length=200)
+    provider: ProviderOrNone = Field("", max_length=40, description="Empty: as otherwise settled.")
+    name: KeyName | None = Field(None, description="One key of the provider; null: any of them.")
+    model: Model = Field("", max_length=200)
     temperature: Temperature | None = None
     max_tokens: Tokens | None = None
     fallback_to_system: Flag | None = Field(None, description="Null: as the settings say.")
 
 
-class OverrideOut(OverrideFields):
+class OverrideOut(Schema):
     task: str
+    provider: str = Field("", description="Empty: as otherwise settled.")
+    name: str | None = None
+    model: str = ""
+    temperature: float | None = None
+    max_tokens: int | None = None
+    fallback_to_system: bool | None = None
 
 
 class OverrideList(Schema):
@@ -192,7 +200,7 @@ def _key_named(request: ApiRequest, provider: str, name: str) -> UUID:
     keys = UserCredential.objects.for_user(request.user)
     found = keys.filter(provider=provider, name=name).first() if "\0" not in provider + name else None
     if found is None:
-        raise ValidationError({"name": ["You have no such key."]})
+        raise ApiError(404, "not_found", "You have no such key.", "body.name")
     return found.pk
 
 
@@ -248,7 +256,7 @@ class RouteList(Schema):
 
 
 class RoutesIn(Schema):
-    task: str | None = Field(None, max_length=60, description="Only this kind of task.")
+    task: Task | None = Field(None, max_length=60, description="Only this kind of task.")
     without: str | None = Field(
         None, max_length=100, description="As if this had failed: a provider, `provider:name`, or `system`."
     )
@@ -267,7 +275,7 @@ def route_list(request: ApiRequest, where: Query[RoutesIn]) -> dict[str, Any]:
     without = [] if where.without is None else [where.without]
     loaded, routes = explain_routes(request.user, tasks, without=without)
     if not all(loaded.snapshot.refs(named) for named in without):
-        raise ApiError(422, "invalid_value", "You have no such key.", "query.without")
+        raise ApiError(404, "not_found", "You have no such key.", "query.without")
     items = [_route_out(task, route) for task, route in routes.items()]
     return {"items": items, "count": len(items)}
 

@@ -13,19 +13,18 @@ from pydantic import Field
 
 from llm_credentials import site_rows, site_settings
 from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
-from llm_credentials.api.credentials import QUEUED, REFUSALS, StrictSchema, TestOut, connection_test_out
+from llm_credentials.api.credentials import EDITED, QUEUED, REFUSALS, StrictSchema, TestOut, connection_test_out
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
-from llm_credentials.api.values import Flag
+from llm_credentials.api.values import AddressOrNone, Flag, Key, Model, Provider, ProviderOrNone, Tokens
 from llm_credentials.policies import may_change_site, may_see_site
-from llm_credentials.preferences import MAX_TEMPERATURE, MAX_TOKENS
+from llm_credentials.preferences import MAX_TEMPERATURE
 from llm_credentials.site_settings import SiteChoice, SiteSettings, Use
 from llm_credentials.tasks import enqueue_connection_test
 
 router = Router()
 
 Temperature = Annotated[float, Field(strict=True, ge=0, le=MAX_TEMPERATURE)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)]
 
 
 class ChoiceOut(Schema):
@@ -55,36 +54,38 @@ class SiteOut(Schema):
 
 
 class KeyIn(StrictSchema):
-    api_key: str | None = Field(None, description="Left out, null or empty: the stored key is meant.")
-    endpoint: str | None = Field(None, description="Null or empty: the provider's own. A new one needs the key again.")
+    api_key: Key | None = Field(None, description="Left out, null or empty: the stored key is meant.")
+    endpoint: AddressOrNone | None = Field(
+        None, description="Null or empty: the provider's own. A new one needs the key again."
+    )
 
 
 class CompletionsIn(KeyIn):
-    provider: str
-    model: str | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
+    provider: Provider
+    model: Model | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
     max_tokens: Tokens | None = None
     temperature: Temperature | None = None
 
 
 class EmbeddingsIn(KeyIn):
-    provider: str | None = Field(None, description="Left out: as it is.")
-    model: str | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
+    provider: Provider | None = Field(None, description="Left out: as it is.")
+    model: Model | None = Field(None, description="Left out: as it is; with another provider that provider's default.")
     same_key_as_completions: Flag | None = Field(None, description="Left out: the key that is in use stays.")
 
 
 class SupervisorIn(StrictSchema):
-    provider: str | None = Field(None, description="Null: leave it to the program.")
-    model: str = ""
+    provider: ProviderOrNone | None = Field(None, description="Null or empty: leave it to the program.")
+    model: Model = ""
 
 
 class ModelsIn(KeyIn):
-    provider: str
+    provider: Provider
     embeddings: Flag = Field(False, description="Only models that make embeddings.")
 
 
 class TestIn(KeyIn):
-    provider: str | None = Field(None, description="Left out: the one that is settled.")
-    model: str | None = None
+    provider: Provider | None = Field(None, description="Left out: the one that is settled.")
+    model: Model | None = None
     embeddings: Flag = Field(False, description="Ask for an embedding instead of an answer.")
 
 
@@ -108,7 +109,7 @@ def _forbidden() -> ApiError:
 
 
 CHANGE: Final = only("credentials", also=_may_change)
-SETTLED: Final[dict[int, Any]] = {200: SiteOut, **REFUSALS, 412: ErrorOut}
+SETTLED: Final[dict[int, Any]] = {200: SiteOut, **REFUSALS, **EDITED}
 
 
 def _site_out(found: SiteSettings) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def site_supervisor_get(request: ApiRequest, response: HttpResponse) -> dict[str
 
 
 @router.put(
-    "/supervisor", response={200: SupervisorOut, **REFUSALS, 412: ErrorOut}, url_name="site_supervisor_set", auth=CHANGE
+    "/supervisor", response={200: SupervisorOut, **REFUSALS, **EDITED}, url_name="site_supervisor_set", auth=CHANGE
 )
 def site_supervisor_set(
     request: ApiRequest, payload: SupervisorIn, response: HttpResponse, if_match: IfMatch = None
@@ -198,7 +199,7 @@ def site_supervisor_set(
 
 @router.post(
     "/models",
-    response={200: list[ModelChoice], **REFUSALS},
+    response={200: list[ModelChoice], **REFUSALS, 409: ErrorOut},
     url_name="site_models",
     auth=CHANGE,
 )

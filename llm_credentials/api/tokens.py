@@ -10,11 +10,12 @@ from uuid import UUID
 from django.http import Http404, HttpResponse
 from ninja import Router, Schema
 from ninja.responses import Status
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from llm_credentials import services
 from llm_credentials.api.auth import ApiRequest, only, require_proof
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.values import Budget, Line, Moment, Provider, Scope
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.models.tokens import TOKEN_PREFIX
 
@@ -23,11 +24,15 @@ MAX_LISTED = 100
 
 
 class TokenIn(StrictSchema):
-    name: str = ""
-    scopes: list[str] = Field(max_length=MAX_LISTED, description="Of `read`, `credentials`, `agents`, `gateway`.")
-    expires_at: AwareDatetime | None = Field(None, description="Left out: it does not expire.")
-    budget_usd: Decimal | None = Field(None, description="What calls with it may cost a month. Left out: no limit.")
-    providers: list[str] = Field([], max_length=MAX_LISTED, description="That calls with it may reach. Empty: all.")
+    name: Line = ""
+    scopes: list[Scope] = Field(
+        min_length=1, max_length=MAX_LISTED, description="Of `read`, `credentials`, `agents`, `gateway`."
+    )
+    expires_at: Moment | None = Field(None, description="Left out: it does not expire.")
+    budget_usd: Budget | None = Field(None, description="What calls with it may cost a month. Left out: no limit.")
+    providers: list[Provider] = Field(
+        [], max_length=MAX_LISTED, description="That calls with it may reach. Empty: all."
+    )
 
 
 class TokenOut(Schema):

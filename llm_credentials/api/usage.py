@@ -13,6 +13,7 @@ from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.pages import MAX_PAGE, PageOut
+from llm_credentials.api.values import Described, PastDay
 from llm_credentials.ledger import exports, spans
 from llm_credentials.ledger.labels import Labels
 from llm_credentials.ledger.reports import Report, Span
@@ -68,12 +69,16 @@ class UsageList(PageOut):
 Text = Annotated[str, StringConstraints(max_length=200)]
 
 
+_GROUP = f"({'|'.join(DIMENSIONS)})"
+Groups = Annotated[Text, Described(pattern=f"^({_GROUP}(,{_GROUP}){{0,11}})?$")]
+
+
 class UsageIn(Schema):
-    group_by: Text = Field("day", description=f"Separated by commas: {', '.join(DIMENSIONS)}. Empty: only the total.")
-    first: Text | None = Field(
+    group_by: Groups = Field("day", description=f"Separated by commas: {', '.join(DIMENSIONS)}. Empty: only the total.")
+    first: PastDay | None = Field(
         None, alias="from", description="A day, such as 2026-01-31. Default: this month's first."
     )
-    last: Text | None = Field(None, alias="to", description="A day, included. Default: today.")
+    last: PastDay | None = Field(None, alias="to", description="A day, included. Default: today. Three years at most.")
     page: int = Field(1, ge=1, le=MAX_PAGE)
     page_size: int = Field(100, ge=1, le=1000)
     format: Literal["json", "csv"] | None = Field(None, description="Or ask by `Accept: text/csv`.")
@@ -127,6 +132,8 @@ def _names(text: str) -> list[str]:
 def _span(where: UsageIn) -> Span:
     try:
         first, last = (spans.day_of(text) if text is not None else None for text in (where.first, where.last))
+        if first is not None and last is not None and last < first:
+            first, last = last, first
         return spans.span_of(first, last)
     except ValueError as error:
         raise ApiError(422, "invalid_value", str(error), "query.from") from None

@@ -150,7 +150,7 @@ def test_wrong_method_is_answered_in_the_apis_shape(program: Client, method: str
         ("/api/user/llm-credentials/%00", 400),
         ("/api/user/llm-credentials?name=%00", 400),
         ("/api/user/llm-credentials/sandbox?name=a%00b", 400),
-        ("/api/user/llm-credentials/sandbox?name=" + "x" * 100_000, 404),
+        ("/api/user/llm-credentials/sandbox?name=" + "x" * 100_000, 422),
         ("/api/user/llm-credentials/available-models/" + "x" * 5000, 422),
         ("/api/user/llm-credentials/%F0%9F%92%A9", 404),
         ("/api/user/llm-credentials/tests/not-a-uuid", 404),

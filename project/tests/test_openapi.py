@@ -18,11 +18,18 @@ from schemathesis.generation import GenerationMode
 
 from llm_credentials import services
 
-EXAMPLES = 6
+EXAMPLES = 3
 """Of each kind (good and bad input), operation and run."""
-MANY_EXAMPLES = 200
-GOOD_INPUT_GETS = ["2xx", "401", "403", "404", "409", "412", "422", "429"]
-"""422 where only what is stored, the organisation's policy or two fields together say that something cannot be."""
+MANY_EXAMPLES = 60
+GOOD_INPUT_GETS = ["2xx", "3xx", "401", "403", "404", "409", "429", "5xx"]
+"""As the check has it by default: what the document describes is taken, or not there, not allowed, not now."""
+HELD_TO_IT = (
+    *("/api/providers", "/api/settings", "/api/usage", "/api/user/account", "/api/user/alert", "/api/user/audit"),
+    *("/api/user/budget", "/api/user/key-order", "/api/user/llm-credentials", "/api/user/llm-routes"),
+    *("/api/user/llm-settings", "/api/user/removed", "/api/user/security", "/api/user/task-overrides"),
+    *("/api/user/tokens", "/api/user/webhook"),
+)
+"""Elsewhere the document says in words what a text, a file or a time must be, and good input may get 422, too."""
 
 
 @pytest.fixture
@@ -34,9 +41,7 @@ def unlimited(settings: Any) -> None:
 @pytest.fixture
 def document(unlimited: None, sandbox_url: str, alice: User, bob: User) -> Any:
     services.credential_save(user=alice, provider="sandbox", api_key="sbx-good-CANARY-0123456789")
-    found = schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
-    found.config.checks.positive_data_acceptance.expected_statuses = GOOD_INPUT_GETS
-    return found
+    return schemathesis.openapi.from_wsgi("/api/openapi.json", get_wsgi_application())
 
 
 def _hold(document: Any, users: list[User], examples: int) -> None:
@@ -44,6 +49,8 @@ def _hold(document: Any, users: list[User], examples: int) -> None:
     failures = []
     for result in document.get_all_operations():
         operation = result.ok()
+        in_words = not operation.path.startswith(HELD_TO_IT)
+        document.config.checks.positive_data_acceptance.expected_statuses = GOOD_INPUT_GETS + ["422"] * in_words
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             try:
                 _hold_operation(operation, mode, headers, examples)
