@@ -199,7 +199,7 @@ def test_example_explains_every_variable_that_is_read() -> None:
     source = "".join(
         (env.BASE_DIR / "project" / name).read_text() for name in ("settings.py", "management/commands/up.py")
     )
-    readers = "text|secret|flag|whole|decimal|rate|words|database|shared_metrics"
+    readers = "text|secret|flag|whole|decimal|rate|words|database|commands|shared_metrics"
     read = set(re.findall(rf'env\.(?:{readers})\(\s*"([A-Z0-9_]+)"', source))
     for spec in registry.all_specs():
         if spec.env_prefix:
