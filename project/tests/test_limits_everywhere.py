@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
@@ -114,6 +115,8 @@ def _ask_for(route: Route, world: World, client: Client) -> Any:
         return client.post(path, body, content_type="application/json")
     if route.name == "api:agent_pick":
         return client.post(path, json.dumps({"text": "Hello"}), content_type="application/json")
+    if route.name == "llm_credentials:credential-save":
+        return client.post(path, TYPED[route.name] | {"name": f"key-{uuid4()}"})
     if route.name in TYPED:
         return client.post(path, TYPED[route.name])
     return ask(client, method, path, **({"HX-Request": "true"} if route.name.endswith("model-list") else {}))
