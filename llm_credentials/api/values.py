@@ -8,7 +8,15 @@ from decimal import Decimal
 from typing import Annotated, Any, Final
 
 from django.utils import timezone
-from pydantic import AwareDatetime, BeforeValidator, Field, GetJsonSchemaHandler, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import CoreSchema
 
 from llm_credentials.models import PersonalAccessToken
@@ -18,7 +26,8 @@ from llm_credentials.providers.registry import specs
 from llm_credentials.routing import kinds
 from llm_credentials.token_limits import LINE, NAME_LENGTH
 
-_PUBLIC = r"^https://([a-z0-9]{1,20}\.){1,4}[a-z]{2,10}(/[A-Za-z0-9._~-]{1,40}){0,4}$"
+_SIGNS = "A-Za-z0-9!$&'()*+,:;=_~-"
+_PUBLIC = rf"^https://([a-z0-9]{{1,20}}\.){{1,4}}[a-z]{{2,10}}(/[{_SIGNS}][.{_SIGNS}]{{0,40}}){{0,4}}/?$"
 _PRIVATE_TOO = "Of a public server; private ones and http only as far as this site's staff allow them."
 
 
@@ -126,8 +135,18 @@ Budget = Annotated[
     ),
 ]
 """US dollars, rounded to cents."""
-Address = Annotated[str, Described(pattern=_PUBLIC, maxLength=2048, description=_PRIVATE_TOO)]
-AddressOrNone = Annotated[str, Described(pattern=f"^$|{_PUBLIC}", maxLength=2048, description=_PRIVATE_TOO)]
+
+
+def _visible(text: str) -> str:
+    if not all("!" <= character <= "~" for character in text.strip()):
+        raise ValueError("An address has no spaces, and other characters only as %XX")
+    return text
+
+
+Address = Annotated[str, AfterValidator(_visible), Described(pattern=_PUBLIC, maxLength=2048, description=_PRIVATE_TOO)]
+AddressOrNone = Annotated[
+    str, AfterValidator(_visible), Described(pattern=f"^$|{_PUBLIC}", maxLength=2048, description=_PRIVATE_TOO)
+]
 """Empty: the provider's own."""
 Key = Annotated[str, Described(pattern=r"^$|^[A-Za-z0-9][!-~]{7,199}$")]
 """Of a provider, as it gives keys. Empty: none is typed."""
