@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 BIN := .venv/bin
-# Processes of the test run, each with a database and a Valkey of its own; unset: one per processor, at least two.
+# Processes of the test run, each with a database and a Valkey of its own; unset: one more than there are processors.
 JOBS ?=
 
 .PHONY: help install run test lint fix bench prove-vault prove-routing

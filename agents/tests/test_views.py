@@ -128,7 +128,7 @@ def test_page_of_a_colleague_is_not_there(
     if name == "agents:message-create":
         key = theirs.pk
     for how in ({}, HTMX):
-        assert getattr(browser, method)(reverse(name, args=[key]), {"text": "x"}, **how).status_code == 404
+        assert getattr(browser, method)(reverse(name, args=[key, *args[1:]]), {"text": "x"}, **how).status_code == 404
     assert theirs.messages.count() == 2
     run.refresh_from_db()
     assert run.state == RunState.QUEUED

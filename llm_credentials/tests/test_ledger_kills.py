@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import time
+from collections import Counter
 from typing import Any
 
 import aiohttp
@@ -100,8 +101,11 @@ def test_ledger_has_every_request_after_kills_and_none_twice(
 
     rows = UsageRecord.objects.filter(user=alice)
     unfinished = rows.filter(state="reserved").count()
-    # Nothing that the provider saw is missing. Beyond that there is only what was killed between ledger and wire.
-    assert seen["requests"] <= rows.count() <= seen["requests"] + unfinished
+    # Nothing that the provider saw is missing. Beyond that there is only what was killed between ledger and wire, or
+    # found no connection on a busy machine.
+    outcomes = Counter(rows.values_list("outcome", flat=True))
+    lost_on_the_way = sum(outcomes[outcome] for outcome in ("ConnectionFailed", "DeadlineExceeded", "never_sent"))
+    assert seen["requests"] <= rows.count() <= seen["requests"] + unfinished + lost_on_the_way, outcomes
     assert unfinished <= KILLS * AT_ONCE
     # Nothing is settled that the provider did not answer whole, and nothing twice.
     assert seen["whole"] - unfinished <= rows.filter(state="settled").count() <= seen["whole"]
