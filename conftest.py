@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+import structlog
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.core.cache import caches
@@ -90,6 +91,7 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     rates.forget()
     opened.forget()
     audit.end_job()  # nor in whose name another acted
+    structlog.contextvars.clear_contextvars()
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
     monkeypatch.setattr(kept, "KEPT_S", 0.0)
     monkeypatch.setattr(tokens, "KEPT_S", 0.0)

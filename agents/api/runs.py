@@ -30,6 +30,7 @@ from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
+from llm_credentials.api.values import Flag
 from llm_credentials.streams import EventStreamResponse
 
 router = Router()
@@ -74,7 +75,7 @@ def run_cancel(request: ApiRequest, run_id: UUID) -> RunOut:
 
 
 class ApprovalsIn(StrictSchema):
-    approvals: dict[str, bool] = Field(description="Yes or no by the `id` of each pending call; left out is a no.")
+    approvals: dict[str, Flag] = Field(description="Yes or no by the `id` of each pending call; left out is a no.")
 
 
 @router.post("/{uuid:run_id}/approvals", response={202: RunOut, **WORKING}, url_name="run_approve")

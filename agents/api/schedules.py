@@ -21,6 +21,7 @@ from agents.services import MAX_MESSAGE_CHARS
 from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.pages import PageIn, PageOut, page_of
+from llm_credentials.api.values import Flag, Whole
 
 router = Router()
 
@@ -30,7 +31,7 @@ class ScheduleIn(How):
     input: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
     every: Literal["hour", "day", "week"]
     at: time = Field(description="On the clock of `time_zone`; of an hourly one only the minutes count.")
-    weekday: int = Field(0, ge=0, le=6, description="Of a weekly one; Monday is 0.")
+    weekday: Whole = Field(0, ge=0, le=6, description="Of a weekly one; Monday is 0.")
     time_zone: str = Field("UTC", max_length=64, description="Such as `Europe/Berlin`.")
 
 
@@ -59,7 +60,7 @@ class ScheduleList(PageOut):
 
 
 class SwitchIn(StrictSchema):
-    is_active: bool
+    is_active: Flag
 
 
 def schedule_out(schedule: ScheduledRun) -> ScheduleOut:

@@ -20,6 +20,7 @@ from agents.tools import mcp
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, require_scope
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.values import Flag
 
 router = Router()
 
@@ -59,7 +60,7 @@ class ServerIn(StrictSchema):
 
 class ApproveIn(StrictSchema):
     fingerprint: str = Field(max_length=64)
-    asks: bool = True
+    asks: Flag = True
 
 
 def tool_out(tool: MCPTool) -> ToolOut:

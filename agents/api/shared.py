@@ -21,6 +21,7 @@ from agents.tasks import QueueUnavailable
 from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.values import Flag
 from llm_credentials.live.access import Right
 
 WORKING: Final = {**REFUSALS, 409: ErrorOut, 503: ErrorOut}
@@ -38,8 +39,8 @@ class How(Said):
 
     options: dict[str, Any] = Field(default_factory=dict, description="See `options` of the agent.")
     max_cost_usd: Decimal | None = Field(None, gt=0, le=1000, description="It is ended before it costs more.")
-    mail_when_done: bool = False
-    webhook_when_done: bool = Field(False, description="Tells your webhook: `run_ended`, and `run_waits` for your yes.")
+    mail_when_done: Flag = False
+    webhook_when_done: Flag = Field(False, description="Tells your webhook: `run_ended`, and `run_waits` for your yes.")
 
 
 class RunIn(How):

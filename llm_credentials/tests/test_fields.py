@@ -460,7 +460,7 @@ def test_an_unsaved_test_keeps_its_own_sealed_key(alice: Any) -> None:
     assert type(test).objects.get(pk=test.pk).reveal() == ALICE_KEY
 
 
-def test_opening_happens_in_one_place_only() -> None:
+def test_opening_happens_in_one_place_for_each_kind_of_key() -> None:
     from pathlib import Path
 
     root = Path(__file__).resolve().parents[2]
@@ -470,4 +470,4 @@ def test_opening_happens_in_one_place_only() -> None:
         for path in (root / package).rglob("*.py")
         if "tests" not in path.parts and ".reveal()" in path.read_text()
     }
-    assert callers == {"llm_credentials/factory.py"}
+    assert callers == {"llm_credentials/factory.py", "llm_credentials/search_keys.py", "agents/tools/mcp.py"}
