@@ -29,6 +29,13 @@ def credential(alice: User, sandbox_url: str) -> UserCredential:
     return made
 
 
+@pytest.fixture
+def sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look at the database counts as recent on a busy machine, too."""
+    monkeypatch.setattr(listener, "is_sure", lambda read_at: True)
+
+
+@pytest.mark.usefixtures("sure")
 def test_kept_snapshot_asks_no_database(alice: User, credential: UserCredential) -> None:
     first = explain_route(alice)
     with CaptureQueriesContext(connection) as queries:
@@ -36,11 +43,11 @@ def test_kept_snapshot_asks_no_database(alice: User, credential: UserCredential)
     assert len(queries) == 0
 
 
+@pytest.mark.usefixtures("sure")
 def test_kept_snapshot_routes_without_leaving_the_loop(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explain_route(alice)
-    monkeypatch.setattr(listener, "is_sure", lambda read_at: True)  # on a busy machine, too
     monkeypatch.setattr(snapshot, "load", None)
     route = async_to_sync(client_for(alice).route)()
     assert route.chosen is not None and route.chosen.key.id == credential.pk
@@ -51,13 +58,13 @@ def test_kept_snapshot_is_one_users_alone(alice: User, bob: User, credential: Us
     assert explain_route(bob).chosen is None
 
 
+@pytest.mark.usefixtures("sure")
 def test_kept_snapshot_is_read_again_after_its_time(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explain_route(alice)
     assert kept.find(alice) is not None
     move_on(monkeypatch, kept, 601.0)
-    monkeypatch.setattr(listener, "is_sure", lambda read_at: True)
     assert kept.find(alice) is None
 
 
@@ -125,6 +132,7 @@ def test_kept_snapshot_is_not_one_read_before_a_change(
     assert explain_route(alice).chosen is None
 
 
+@pytest.mark.usefixtures("sure")
 def test_kept_snapshots_are_bounded(alice: User, bob: User, charlie: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "USERS_MAX", 2)
     for user in (alice, bob, charlie):
@@ -138,6 +146,7 @@ def test_kept_snapshot_does_not_look_into_a_user_not_loaded_yet(alice: User) -> 
     assert kept.find(SimpleLazyObject(lambda: alice)) is None  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("sure")
 def test_snapshot_is_read_at_login_and_let_go_at_logout(client: Client, alice: User, bob: User) -> None:
     kept.load(bob)
     client.force_login(alice)
