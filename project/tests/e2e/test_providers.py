@@ -66,6 +66,7 @@ def test_keys_are_ordered_by_keyboard_and_by_hand(
     else:
         page.keyboard.press("Enter")
         expect(rows.nth(1)).to_contain_text("Mistral")
+        expect(page.get_by_role("button", name="Move Mistral up")).to_be_focused()
         page.keyboard.press("Enter")
     expect(page.locator(".chain .tile").first).to_contain_text("Mistral")
     expect(page.locator("#card-mistral-default")).to_contain_text("Answers first")
