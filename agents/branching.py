@@ -40,12 +40,14 @@ GO_ON: Final = (
 
 
 def answer_beside(
-    *, user: User, message_id: UUID, provider: str, model: str, token_id: UUID | None = None
+    *, user: User, message_id: UUID, provider: str | None, model: str | None, token_id: UUID | None = None
 ) -> StoredMessage:
     """One more answer to the last question, which waits to be written and is set aside until it is chosen.
 
+    Without a provider, by whoever would answer otherwise.
     Raises ConversationBusy while another answer is open, ValidationError where it is too late or they are too many.
     """
+    provider, model = provider or "", model or ""
     found = _own_answer(user, message_id)
     with transaction.atomic():
         conversation = quiet_conversation(user, found.conversation_id)

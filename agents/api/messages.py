@@ -81,11 +81,7 @@ def message_beside(
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
     """Another answer to the same question; the conversation goes on with the first until this one is chosen."""
-
-    def beside(**asked: Any) -> StoredMessage:
-        return branching.answer_beside(**{**asked, "provider": asked["provider"] or "", "model": asked["model"] or ""})
-
-    return _answered(request, message_id, payload, response, idempotency_key, beside)
+    return _answered(request, message_id, payload, response, idempotency_key, branching.answer_beside)
 
 
 @router.post("/{uuid:message_id}/continue", response={200: MessageOut, **WORKING}, url_name="message_continue")

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, computed_field
 
 from agents.base import Agent, ResultFile
 from agents.loop import Limits
-from agents.mails import rendering
+from agents.mails import one_line, rendering
 from llm_credentials.providers import LLMMessage, TextPart
 
 
@@ -24,13 +24,9 @@ def _renders(mjml: str) -> str:
     return mjml
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
 class EmailDesign(BaseModel):
-    subject: Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=150)]
-    preview: Annotated[str, AfterValidator(_one_line), Field(max_length=150, description="Shown behind the subject.")]
+    subject: Annotated[str, AfterValidator(one_line), Field(min_length=1, max_length=150)]
+    preview: Annotated[str, AfterValidator(one_line), Field(max_length=150, description="Shown behind the subject.")]
     mjml: Annotated[str, AfterValidator(_renders), Field(min_length=50, max_length=60_000)]
     text: Annotated[str, Field(min_length=1, max_length=20_000, description="The same mail as plain text.")]
 
@@ -84,7 +80,7 @@ class EmailDesignAgent(Agent):
         wishes = [
             f"{label}: {value}."
             for name, label in (("sender", "Sender"), ("colour", "Main colour"))
-            if (value := _one_line(str(self.options.get(name) or "")))
+            if (value := one_line(str(self.options.get(name) or "")))
         ]
         return replace(prompt, parts=(*prompt.parts, TextPart(text="\n\n" + " ".join(wishes)))) if wishes else prompt
 

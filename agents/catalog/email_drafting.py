@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, computed_field
 
 from agents.base import Agent
 from agents.loop import Limits
+from agents.mails import one_line
 from llm_credentials.providers import LLMMessage, TextPart
 
 LINK_MAX_CHARS = 1900
@@ -31,12 +32,7 @@ LENGTHS = {
 }
 
 
-def _one_line(text: str) -> str:
-    """A subject with a line break would end the head of the mail early."""
-    return " ".join(text.split())
-
-
-Subject = Annotated[str, AfterValidator(_one_line), Field(min_length=1, max_length=200)]
+Subject = Annotated[str, AfterValidator(one_line), Field(min_length=1, max_length=200)]
 
 
 class Draft(BaseModel):
@@ -93,7 +89,7 @@ class EmailDraftingAgent(Agent):
         tone = TONES.get(self.options.get("tone", ""), TONES["as_is"])[1]
         length = LENGTHS.get(self.options.get("length", ""), LENGTHS["medium"])[1]
         wishes = f"\n\nWrite in {tone}; {length} each."
-        if sender := _one_line(str(self.options.get("sender") or "")):
+        if sender := one_line(str(self.options.get("sender") or "")):
             wishes += f" Sign as {sender}."
         return replace(prompt, parts=(*prompt.parts, TextPart(text=wishes)))
 

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import mrml
 
+from agents.mails import one_line
+
 MAX_HTML_BYTES: Final = 102_000
 """Gmail shows no more of a mail's HTML."""
 SCHEMES: Final = frozenset({"http", "https", "mailto", "tel"})
@@ -119,7 +121,7 @@ def without_pictures(html: str) -> str:
 def as_eml(*, subject: str, html: str, text: str) -> bytes:
     """A draft that mail programs open for editing: subject, both parts, no sender and nobody to send it to."""
     mail = EmailMessage()
-    mail["Subject"] = " ".join(subject.split())
+    mail["Subject"] = one_line(subject)
     mail["X-Unsent"] = "1"
     mail.set_content(text)
     mail.add_alternative(html, subtype="html")

@@ -174,11 +174,7 @@ async def message_continue(request: UserRequest, message_id: UUID) -> HttpRespon
 @login_required
 async def message_beside(request: UserRequest, message_id: UUID) -> HttpResponse:
     """Another answer to the same question, beside this one."""
-
-    def beside(**asked: Any) -> StoredMessage:
-        return branching.answer_beside(**{**asked, "provider": asked["provider"] or "", "model": asked["model"] or ""})
-
-    return await _again(request, message_id, beside, shows="turn")
+    return await _again(request, message_id, branching.answer_beside, shows="turn")
 
 
 async def _again(
