@@ -699,14 +699,14 @@ SILENCE: Final = [
     ),
     Guard(
         "an unsaved key is destroyed when its test ends",
-        f"{LLM}/connection_tests.py",
+        f"{LLM}/connection_tests/running.py",
         "            row.api_key = None\n",
         "            pass\n",
         _tests("connection_tests"),
     ),
     Guard(
         "an unsaved key that nobody tests is destroyed",
-        f"{LLM}/connection_tests.py",
+        f"{LLM}/connection_tests/expiring.py",
         "        api_key=None,\n        detail=",
         "        detail=",
         _tests("connection_tests"),
@@ -730,7 +730,7 @@ USE: Final = [
     ),
     Guard(
         "a test of an older version blames no newer key",
-        f"{LLM}/connection_tests.py",
+        f"{LLM}/connection_tests/running.py",
         "filter(pk=test.credential_id, version=version)",
         "filter(pk=test.credential_id)",
         _tests("connection_tests"),

@@ -15,7 +15,7 @@ from django.db import connections
 from django.utils import timezone
 
 from llm_credentials import connection_tests, services
-from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited
+from llm_credentials.connection_tests import QueueUnavailable, TestBusy, TestLimited, expiring
 from llm_credentials.models import ConnectionTest, UserCredential
 from llm_credentials.services import Draft
 from llm_credentials.tasks import enqueue_connection_test
@@ -214,8 +214,8 @@ def test_abandoned_tests_lose_their_key(alice: User, sandbox_url: str) -> None:
 def test_a_waiting_key_is_destroyed_by_the_clock_alone(
     alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_tests, "UNSAVED_KEY_TTL_S", 0)
-    monkeypatch.setattr(connection_tests, "ABANDONED_AFTER_S", 0)
+    monkeypatch.setattr(expiring, "UNSAVED_KEY_TTL_S", 0)
+    monkeypatch.setattr(expiring, "ABANDONED_AFTER_S", 0)
     test = connection_tests.test_start(user=alice, provider="sandbox", unsaved=Draft(api_key=CANARY))
     wait_until(lambda: not ConnectionTest.objects.get(pk=test.pk).has_key, "the test to get there")
 

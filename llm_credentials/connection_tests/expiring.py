@@ -1,0 +1,64 @@
+"""Closing what nobody finished, and destroying the keys that waited in it."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.db import connections
+from django.db.models import Case, F, Value, When
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from llm_credentials.models import ConnectionTest
+from llm_credentials.wall import open_for
+
+log = structlog.get_logger(__name__)
+
+UNSAVED_KEY_TTL_S = 60
+ABANDONED_AFTER_S = 60
+"""A test that is not finished by then has lost its worker."""
+_WAITING, _KEPT = ConnectionTest.Replacement.WAITING, ConnectionTest.Replacement.KEPT
+
+
+def destroy_later(test_id: UUID) -> None:
+    """A key that nobody took up is destroyed by this process; another's polls and workers do it if this one dies."""
+    timer = threading.Timer(UNSAVED_KEY_TTL_S, _destroy_key, args=(test_id,))
+    timer.daemon = True
+    timer.start()
+
+
+def _destroy_key(test_id: UUID) -> None:
+    try:
+        with open_for("destroying a key that nobody took up"):
+            expire_abandoned(test_id=test_id)
+    except Exception as error:
+        # The next poll or worker does it; a thread of the clock has nobody to tell but the log.
+        log.warning("unsaved_key_not_destroyed", test=str(test_id), error=type(error).__name__)
+    finally:
+        connections.close_all()
+
+
+def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None = None) -> int:
+    """Close tests that nobody finished and destroy the keys that waited in them; how many."""
+    tests = ConnectionTest.objects.all()
+    if user is not None:
+        tests = tests.for_user(user)
+    if test_id is not None:
+        tests = tests.filter(pk=test_id)
+    now = timezone.now()
+    # New keys that did not get their place are held for somebody who wants them all the same, and no longer.
+    tests.filter(api_key__isnull=False, finished_at__lte=now - timedelta(seconds=UNSAVED_KEY_TTL_S)).update(
+        api_key=None
+    )
+    abandoned = tests.unfinished().filter(created_at__lte=now - timedelta(seconds=ABANDONED_AFTER_S))
+    return abandoned.update(
+        replacement=Case(When(replacement=_WAITING, then=Value(_KEPT)), default=F("replacement")),
+        state=ConnectionTest.State.EXPIRED,
+        api_key=None,
+        detail=_("No worker finished this test. Nothing was changed; try again."),
+        finished_at=now,
+    )
