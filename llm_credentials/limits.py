@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.http import HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django_ratelimit.core import get_usage
@@ -59,6 +60,14 @@ class Usage:
             "RateLimit-Remaining": str(self.remaining),
             "RateLimit-Reset": str(self.reset_s),
         }
+
+
+def with_pause(response: HttpResponse, refusal: Exception) -> HttpResponse:
+    """Says when to come again, if a limit is all there is to it."""
+    if isinstance(refusal, LimitReached):
+        for name, value in {"Retry-After": str(refusal.retry_after_s), **refusal.usage.headers}.items():
+            response[name] = value
+    return response
 
 
 def use(group: str, value: str, rate: str) -> Usage | None:

@@ -25,10 +25,10 @@ from agents.models import AgentRun, Conversation
 from agents.registry import UnknownAgent, agents, get_agent
 from agents.services import checked_text
 from agents.turns import choices_for
-from agents.views.answers import UserRequest, admit_run, texts_of, too_many_messages
+from agents.views.answers import UserRequest, admit_run, texts_of, too_many_messages, too_many_runs
 from llm_credentials import limits
 from llm_credentials.factory import explain_route
-from llm_credentials.limits import LimitReached
+from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.providers import LLMError
 
 RECENT = 5
@@ -79,9 +79,7 @@ def agent_pick(request: UserRequest) -> HttpResponse:
     except ValidationError as error:
         return _list(request, text=text, errors=texts_of(error), status=422)
     except LimitReached as limit:
-        response = _list(request, text=text, errors=[too_many_messages(limit)], status=429)
-        response["Retry-After"] = str(limit.retry_after_s)
-        return response
+        return with_pause(_list(request, text=text, errors=[too_many_messages(limit)], status=429), limit)
     except LLMError as error:
         return _list(request, text=text, errors=[_(error.user_message), str(CHOOSE_YOURSELF)], status=200)
     return _page(request, picked.agent, text=text, picked=picked)
@@ -108,11 +106,9 @@ def run_start(request: UserRequest, agent: str) -> HttpResponse:
     except ValidationError as error:
         return _page(request, found, how=how, options=options, files=files, errors=texts_of(error), status=422)
     except LimitReached as limit:
-        words = _("Many runs were started just now. Start this one in %(seconds)s s; your text is still here.")
-        errors = [words % {"seconds": limit.retry_after_s}]
-        response = _page(request, found, how=how, options=options, files=files, errors=errors, status=429)
-        response["Retry-After"] = str(limit.retry_after_s)
-        return response
+        errors = [too_many_runs(limit)]
+        page = _page(request, found, how=how, options=options, files=files, errors=errors, status=429)
+        return with_pause(page, limit)
     try:
         tasks.enqueue_run(run)
     except tasks.QueueUnavailable as error:

@@ -81,5 +81,11 @@ def too_many_messages(limit: LimitReached) -> str:
     }
 
 
+def too_many_runs(limit: LimitReached) -> str:
+    return _("Many runs were started just now. Start this one in %(retry_after_s)s s; your text is still here.") % {
+        "retry_after_s": limit.retry_after_s
+    }
+
+
 def texts_of(error: ValidationError) -> list[str]:
     return [text for texts in error.message_dict.values() for text in texts]

@@ -18,7 +18,7 @@ from agents import attachments
 from agents.attachments import Attachment
 from agents.views.answers import UserRequest, texts_of
 from llm_credentials import limits
-from llm_credentials.limits import LimitReached
+from llm_credentials.limits import LimitReached, with_pause
 
 CHIP = "agents/_partials/attachment_chip.html"
 REFUSED = "agents/_partials/attachment_refused.html"
@@ -34,9 +34,7 @@ def attachment_create(request: UserRequest) -> HttpResponse:
     except ValidationError as error:
         return render(request, REFUSED, {"errors": texts_of(error)}, status=422)
     except LimitReached as limit:
-        response = render(request, REFUSED, {"errors": [str(limit)]}, status=429)
-        response["Retry-After"] = str(limit.retry_after_s)
-        return response
+        return with_pause(render(request, REFUSED, {"errors": [str(limit)]}, status=429), limit)
     if not stored:
         return render(request, REFUSED, {"errors": [_("Choose a file first.")]}, status=422)
     return render(request, CHIP, {"attachments": stored}, status=201)

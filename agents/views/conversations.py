@@ -35,7 +35,7 @@ from agents.views.answers import (
     too_many_messages,
 )
 from agents.watching import announce_stop
-from llm_credentials.limits import LimitReached
+from llm_credentials.limits import LimitReached, with_pause
 
 PER_PAGE = 30
 TURNS_SHOWN = 50
@@ -92,9 +92,7 @@ def _not_now(request: UserRequest, user: User, agent: str, text: str, limit: Lim
     """An empty conversation, with what was typed in its composer."""
     conversation = services.conversation_start(user=user, agent=agent)
     context = page_context(user, conversation, text=text, errors=[too_many_messages(limit)])
-    response = render(request, "agents/conversation_detail.html", context, status=429)
-    response["Retry-After"] = str(limit.retry_after_s)
-    return response
+    return with_pause(render(request, "agents/conversation_detail.html", context, status=429), limit)
 
 
 @require_GET

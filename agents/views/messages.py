@@ -33,7 +33,7 @@ from agents.views.answers import (
 from agents.views.conversations import page_context
 from agents.watching import announce_stop
 from llm_credentials import limits
-from llm_credentials.limits import LimitReached
+from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.streams import EventStreamResponse
 
 PAGE = "agents/conversation_detail.html"
@@ -113,14 +113,7 @@ def _refused(
     else:
         context = page_context(request.user, conversation, text=text, errors=errors, attachments=files)
         response = render(request, PAGE, context, status=status)
-    return _with_pause(response, refusal)
-
-
-def _with_pause(response: HttpResponse, refusal: Exception) -> HttpResponse:
-    """Says when to come again, if that is all there is to it."""
-    if isinstance(refusal, LimitReached):
-        response["Retry-After"] = str(refusal.retry_after_s)
-    return response
+    return with_pause(response, refusal)
 
 
 def _in_words(refusal: Exception) -> tuple[list[str], int]:
@@ -249,5 +242,5 @@ def _edit(request: UserRequest, message_id: UUID) -> HttpResponse | services.Tur
             return _refused(request, question.conversation, refusal)
         errors, status = _in_words(refusal)
         context = {"question": question, "text": text, "attachments": files, "errors": errors}
-        return _with_pause(render(request, "agents/message_edit.html", context, status=status), refusal)
+        return with_pause(render(request, "agents/message_edit.html", context, status=status), refusal)
     return _all_turns(request, turn.answer.conversation) if request.htmx else turn

@@ -28,10 +28,10 @@ from agents.models import AgentRun
 from agents.registry import UnknownAgent, agents, get_agent
 from agents.sse import FOLLOW_EVERY_S
 from agents.turns import choice_parts, choices_for
-from agents.views.answers import UserRequest, admit_run, find_run, texts_of
+from agents.views.answers import UserRequest, admit_run, find_run, texts_of, too_many_runs
 from agents.watching import announce_stop
 from llm_credentials import limits
-from llm_credentials.limits import LimitReached
+from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.live.access import may_see
 from llm_credentials.streams import HEARTBEAT, RETRY, EventStreamResponse, in_database, sse
 
@@ -201,12 +201,7 @@ def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
 
 
 def _not_now(request: UserRequest, limit: LimitReached, text: str | None = None) -> HttpResponse:
-    words = _("Many runs were started just now. Start this one in %(retry_after_s)s s; your text is still here.") % {
-        "retry_after_s": limit.retry_after_s
-    }
-    response = _list(request, errors=[words], text=text, status=429)
-    response["Retry-After"] = str(limit.retry_after_s)
-    return response
+    return with_pause(_list(request, errors=[too_many_runs(limit)], text=text, status=429), limit)
 
 
 def _list(

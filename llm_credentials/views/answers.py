@@ -14,6 +14,7 @@ from django_htmx.middleware import HtmxDetails
 
 from llm_credentials import stepup
 from llm_credentials.forms import CredentialForm
+from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.providers import ProviderSpec, UnknownProvider
 from llm_credentials.providers.registry import get_spec
 from llm_credentials.validation import clean_name
@@ -126,12 +127,10 @@ def ask_proof(request: UserRequest, card: Card, form: CredentialForm) -> HttpRes
     return render(request, PAGE, {"page": page, "proof": proof}, status=401)
 
 
-def too_many(request: UserRequest, card: Card, retry_after_s: int) -> HttpResponse:
-    context: dict[str, Any] = {"card": card, "retry_after_s": retry_after_s}
+def too_many(request: UserRequest, card: Card, limit: LimitReached) -> HttpResponse:
+    context: dict[str, Any] = {"card": card, "retry_after_s": limit.retry_after_s}
     template = f"{PAGE}#too_many" if request.htmx else "429.html"
-    response = render(request, template, context, status=429)
-    response["Retry-After"] = str(retry_after_s)
-    return response
+    return with_pause(render(request, template, context, status=429), limit)
 
 
 def unavailable(request: UserRequest, card: Card, reason: str) -> HttpResponse:

@@ -67,7 +67,7 @@ def begin_test(
         form.take_errors(error)
         return refuse(request, card, form)
     except TestLimited as limit:
-        return too_many(request, card, limit.retry_after_s)
+        return too_many(request, card, limit)
     except QueueUnavailable as problem:
         return unavailable(request, card, str(problem))
     except TestBusy as busy:

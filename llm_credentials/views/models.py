@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from llm_credentials.connection_tests import TestLimited, models_available
 from llm_credentials.forms import CredentialForm
+from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.views.answers import (
     PAGE,
     UserRequest,
@@ -37,7 +38,7 @@ def model_list(request: UserRequest, provider: str) -> HttpResponse:
     try:
         found = models_available(user=request.user, provider=card.spec.slug, name=card.name)
     except TestLimited as limit:
-        return _too_many_lists(request, card, limit.retry_after_s)
+        return _too_many_lists(request, card, limit)
     return render(request, f"{PAGE}#models", {"card": card, "models": found, "asked": True})
 
 
@@ -61,16 +62,14 @@ def model_list_load(request: UserRequest, provider: str) -> HttpResponse:
         form.take_errors(error)
         return refuse(request, card, form)
     except TestLimited as limit:
-        return _too_many_lists(request, card, limit.retry_after_s)
+        return _too_many_lists(request, card, limit)
     if not request.htmx:
         return show_page(request, with_card(page, opened(card, form=form, models=found)))
     return render(request, f"{PAGE}#models", {"card": card, "models": found, "asked": True})
 
 
-def _too_many_lists(request: UserRequest, card: Card, retry_after_s: int) -> HttpResponse:
+def _too_many_lists(request: UserRequest, card: Card, limit: LimitReached) -> HttpResponse:
     if not request.htmx:
-        return too_many(request, card, retry_after_s)
-    context = {"card": opened(card), "models": opened(card).models, "retry_after_s": retry_after_s}
-    response = render(request, f"{PAGE}#models", context, status=429)
-    response["Retry-After"] = str(retry_after_s)
-    return response
+        return too_many(request, card, limit)
+    context = {"card": opened(card), "models": opened(card).models, "retry_after_s": limit.retry_after_s}
+    return with_pause(render(request, f"{PAGE}#models", context, status=429), limit)
