@@ -11,13 +11,13 @@ from pydantic import Field
 
 from agents import attachments, runs, supervisor
 from agents.api.runs import begin
-from agents.api.shared import WORKING, RunIn, RunOut, caller, in_words, require_reading, run_out
+from agents.api.shared import ACTING, READING, WORKING, RunIn, RunOut, caller, in_words, run_out
 from agents.base import Agent
 from agents.registry import UnknownAgent, agents, get_agent
 from agents.services import MAX_MESSAGE_CHARS, checked_text
 from agents.views.answers import admit_run
 from llm_credentials import limits
-from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
+from llm_credentials.api.auth import ApiRequest, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
@@ -50,9 +50,8 @@ class AgentList(Schema):
     count: int
 
 
-@router.get("", response={200: AgentList, **REFUSALS}, url_name="agent_list")
+@router.get("", response={200: AgentList, **REFUSALS}, url_name="agent_list", auth=READING)
 def agent_list(request: ApiRequest) -> dict[str, Any]:
-    require_reading(request)
     items = [_agent_out(agent) for agent in agents()]
     return {"items": items, "count": len(items)}
 
@@ -87,10 +86,9 @@ class PickOut(Schema):
     receipt: dict[str, Any] | None
 
 
-@router.post("/pick", response={200: PickOut, **WORKING}, url_name="agent_pick")
+@router.post("/pick", response={200: PickOut, **WORKING}, url_name="agent_pick", auth=ACTING)
 def agent_pick(request: ApiRequest, payload: PickIn) -> Any:
     """Which agent fits what you want to do, by a fast, cheap model. Nothing is started."""
-    require_scope(request, "agents")
     text = checked_text(payload.text, field="text", user=caller(request))
     limits.admit("chat", request.user, token_id=token_id_of(request))
     try:
@@ -103,12 +101,11 @@ def agent_pick(request: ApiRequest, payload: PickIn) -> Any:
     return PickOut(agent=picked.agent.slug, title=picked.agent.title, why=picked.why, receipt=receipt)
 
 
-@router.post("/{agent}/runs", response={202: RunOut, **WORKING}, url_name="run_create")
+@router.post("/{agent}/runs", response={202: RunOut, **WORKING}, url_name="run_create", auth=ACTING)
 def run_create(
     request: ApiRequest, agent: str, payload: RunIn, response: HttpResponse, idempotency_key: IdempotencyKey = None
 ) -> Any:
     """Start it in the background. A token's budget and providers hold for the run, and it ends with the token."""
-    require_scope(request, "agents")
     try:
         get_agent(agent)
     except UnknownAgent:

@@ -14,11 +14,11 @@ from ninja.responses import Status
 from pydantic import Field
 
 from agents import attachments
-from agents.api.shared import caller, require_reading
+from agents.api.shared import ACTING, READING, caller
 from agents.attachments import Attachment
 from agents.views.attachments import download
 from llm_credentials import limits
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest
 from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 
@@ -55,42 +55,41 @@ def find_attachment(request: ApiRequest, attachment_id: UUID) -> Attachment:
     return found
 
 
-@router.get("", response={200: AttachmentList, **REFUSALS}, url_name="attachment_list")
+@router.get("", response={200: AttachmentList, **REFUSALS}, url_name="attachment_list", auth=READING)
 def attachment_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
     """Newest first."""
-    require_reading(request)
     rows = Attachment.objects.for_user(caller(request)).without_content().recent_first()
     return page_of(rows, where, attachment_out)
 
 
-@router.post("", response={201: AttachmentOut, **REFUSALS}, url_name="attachment_create")
+@router.post("", response={201: AttachmentOut, **REFUSALS}, url_name="attachment_create", auth=ACTING)
 def attachment_create(request: ApiRequest, file: File[UploadedFile]) -> Any:
     """`multipart/form-data` with the file as `file`. Messages and runs name it by its id; one that none has named is
     removed after a week. The same limits as on the page: size, kind, and no stored key in it.
     """
-    require_scope(request, "agents")
     limits.admit("upload", request.user)
     return Status(201, attachment_out(attachments.store(caller(request), file)))
 
 
-@router.get("/{uuid:attachment_id}", response={200: AttachmentOut, **REFUSALS}, url_name="attachment_get")
+@router.get("/{uuid:attachment_id}", response={200: AttachmentOut, **REFUSALS}, url_name="attachment_get", auth=READING)
 def attachment_get(request: ApiRequest, attachment_id: UUID) -> AttachmentOut:
-    require_reading(request)
     return attachment_out(find_attachment(request, attachment_id))
 
 
 @router.get(
-    "/{uuid:attachment_id}/content", response={200: None, **REFUSALS}, url_name="attachment_read", openapi_extra=BYTES
+    "/{uuid:attachment_id}/content",
+    response={200: None, **REFUSALS},
+    url_name="attachment_read",
+    openapi_extra=BYTES,
+    auth=READING,
 )
 def attachment_read(request: ApiRequest, attachment_id: UUID) -> HttpResponse:
     """The bytes as they were sent."""
-    require_reading(request)
     return download(caller(request), attachment_id)
 
 
-@router.delete("/{uuid:attachment_id}", response={204: None, **REFUSALS}, url_name="attachment_delete")
+@router.delete("/{uuid:attachment_id}", response={204: None, **REFUSALS}, url_name="attachment_delete", auth=ACTING)
 def attachment_delete(request: ApiRequest, attachment_id: UUID) -> HttpResponse:
     """A message that it went along with says from then on that it is gone."""
-    require_scope(request, "agents")
     attachments.remove(caller(request), find_attachment(request, attachment_id).pk)
     return HttpResponse(status=204)

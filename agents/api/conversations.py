@@ -14,7 +14,9 @@ from pydantic import Field
 from agents import answering, attachments, exporting, searching, services
 from agents.api.events import answer_events
 from agents.api.shared import (
+    ACTING,
     EVENTS,
+    READING,
     WORKING,
     ConversationOut,
     MessageIn,
@@ -24,14 +26,13 @@ from agents.api.shared import (
     conversation_out,
     in_words,
     message_out,
-    require_reading,
     right_of,
 )
 from agents.models import StoredMessage
 from agents.views.answers import admit_message, find_conversation
 from agents.views.conversations import export_response
 from agents.watching import announce_stop
-from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
+from llm_credentials.api.auth import ApiRequest, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
@@ -66,34 +67,34 @@ class ConversationWhole(ConversationOut):
     messages: MessageList
 
 
-@router.get("", response={200: ConversationList, **REFUSALS}, url_name="conversation_list")
+@router.get("", response={200: ConversationList, **REFUSALS}, url_name="conversation_list", auth=READING)
 def conversation_list(request: ApiRequest, where: Query[PageIn], q: SearchWords = "") -> dict[str, Any]:
     """The one with the newest message first; with `q` those where all its words stand in one message or the title."""
-    require_reading(request)
     return page_of(searching.conversations_with(caller(request), q), where, conversation_out)
 
 
-@router.post("", response={201: ConversationOut, **REFUSALS}, url_name="conversation_create")
+@router.post("", response={201: ConversationOut, **REFUSALS}, url_name="conversation_create", auth=ACTING)
 def conversation_create(request: ApiRequest, payload: ConversationIn) -> Any:
     """An empty one; one of this agent that is empty still is given again. It costs nothing."""
-    require_scope(request, "agents")
     found = services.conversation_start(user=caller(request), **payload.dict())
     return Status(201, conversation_out(found))
 
 
-@router.get("/{uuid:conversation_id}", response={200: ConversationWhole, **REFUSALS}, url_name="conversation_get")
+@router.get(
+    "/{uuid:conversation_id}", response={200: ConversationWhole, **REFUSALS}, url_name="conversation_get", auth=READING
+)
 def conversation_get(request: ApiRequest, conversation_id: UUID, where: Query[PageIn]) -> dict[str, Any]:
     """With its messages, oldest first; the pages are theirs."""
-    require_reading(request)
     conversation = find_conversation(caller(request), conversation_id)
     services.messages_settle(conversation)
     messages = page_of(conversation.messages.in_order(), where, message_out)
     return conversation_out(conversation).dict() | {"messages": messages}
 
 
-@router.patch("/{uuid:conversation_id}", response={200: ConversationOut, **REFUSALS}, url_name="conversation_change")
+@router.patch(
+    "/{uuid:conversation_id}", response={200: ConversationOut, **REFUSALS}, url_name="conversation_change", auth=ACTING
+)
 def conversation_change(request: ApiRequest, conversation_id: UUID, payload: TitleIn) -> ConversationOut:
-    require_scope(request, "agents")
     found = find_conversation(caller(request), conversation_id)
     renamed = services.conversation_rename(user=caller(request), conversation_id=found.pk, title=payload.title)
     return conversation_out(renamed)
@@ -104,17 +105,16 @@ def conversation_change(request: ApiRequest, conversation_id: UUID, payload: Tit
     response={200: None, **REFUSALS},
     url_name="conversation_export",
     openapi_extra=FILES,
+    auth=READING,
 )
 def conversation_export(request: ApiRequest, conversation_id: UUID, format: exporting.Form = "json") -> HttpResponse:
     """As JSON with everything that is kept of it, or as Markdown to read."""
-    require_reading(request)
     return export_response(find_conversation(caller(request), conversation_id), format)
 
 
-@router.delete("/{uuid:conversation_id}", response={204: None, **REFUSALS}, url_name="conversation_delete")
+@router.delete("/{uuid:conversation_id}", response={204: None, **REFUSALS}, url_name="conversation_delete", auth=ACTING)
 def conversation_delete(request: ApiRequest, conversation_id: UUID) -> Any:
     """With all its messages; an answer that is being written ends."""
-    require_scope(request, "agents")
     conversation = find_conversation(caller(request), conversation_id)
     writing = list(conversation.messages.open())
     services.conversation_delete(user=caller(request), conversation_id=conversation.pk)
@@ -128,6 +128,7 @@ def conversation_delete(request: ApiRequest, conversation_id: UUID) -> Any:
     response={200: MessageOut, **WORKING},
     url_name="message_create",
     openapi_extra=EVENTS,
+    auth=ACTING,
 )
 def message_create(
     request: ApiRequest,
@@ -139,7 +140,6 @@ def message_create(
     """The answer once it is whole, or with `Accept: text/event-stream` as it is written: `text`, `reasoning` and `tool`
     events, at the end `done` or `error` (the answer). `state` and `error` say how it ended.
     """
-    require_scope(request, "agents")
     conversation = find_conversation(caller(request), conversation_id)
     streamed = request.get_preferred_type(["application/json", STREAM]) == STREAM
     if streamed and idempotency_key is not None:

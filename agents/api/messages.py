@@ -12,19 +12,12 @@ from ninja import Router
 from pydantic import Field
 
 from agents import answering, attachments, branching, services
-from agents.api.shared import (
-    WORKING,
-    MessageOut,
-    caller,
-    in_words,
-    message_out,
-    right_of,
-)
+from agents.api.shared import ACTING, WORKING, MessageOut, caller, in_words, message_out, right_of
 from agents.models import StoredMessage
 from agents.services import MAX_MESSAGE_CHARS
 from agents.views.answers import admit_message, find_message
 from agents.watching import announce_stop
-from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
+from llm_credentials.api.auth import ApiRequest, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
@@ -42,61 +35,60 @@ class EditIn(AgainIn):
     attachments: list[UUID] = Field([], max_length=attachments.MAX_FILES)
 
 
-@router.post("/{uuid:message_id}/stop", response={200: MessageOut, **REFUSALS}, url_name="message_stop")
+@router.post("/{uuid:message_id}/stop", response={200: MessageOut, **REFUSALS}, url_name="message_stop", auth=ACTING)
 def message_stop(request: ApiRequest, message_id: UUID) -> MessageOut:
     """An answer that is being written ends, and what had come is kept; one that has ended stays as it is."""
-    require_scope(request, "agents")
     found = find_message(caller(request), message_id)
     stopped = services.message_stop(user=caller(request), message_id=found.pk)
     announce_stop(stopped.pk)
     return message_out(stopped)
 
 
-@router.post("/{uuid:message_id}/choose", response={200: MessageOut, **REFUSALS}, url_name="message_choose")
+@router.post(
+    "/{uuid:message_id}/choose", response={200: MessageOut, **REFUSALS}, url_name="message_choose", auth=ACTING
+)
 def message_choose(request: ApiRequest, message_id: UUID) -> MessageOut:
     """Let the conversation go on with this of several answers to its last question."""
-    require_scope(request, "agents")
     found = find_message(caller(request), message_id)
     return message_out(branching.answer_choose(user=caller(request), message_id=found.pk))
 
 
-@router.post("/{uuid:message_id}/retry", response={200: MessageOut, **WORKING}, url_name="message_retry")
-def message_retry(
-    request: ApiRequest,
-    message_id: UUID,
-    payload: AgainIn,
-    response: HttpResponse,
-    idempotency_key: IdempotencyKey = None,
-) -> Any:
-    """A new answer in the place of one that is not whole."""
-    return _answered(request, message_id, payload, response, idempotency_key, services.message_retry)
+def _again(name: str, ask: Callable[..., StoredMessage], words: str) -> None:
+    """An address that asks for an answer once more, in the way that ``ask`` has it."""
+
+    @router.post(
+        f"/{{uuid:message_id}}/{name}",
+        response={200: MessageOut, **WORKING},
+        operation_id=f"agents_api_messages_message_{name}",
+        summary=f"Message {name.title()}",
+        description=words,
+        url_name=f"message_{name}",
+        auth=ACTING,
+    )
+    def again(
+        request: ApiRequest,
+        message_id: UUID,
+        payload: AgainIn,
+        response: HttpResponse,
+        idempotency_key: IdempotencyKey = None,
+    ) -> Any:
+        return _answered(request, message_id, payload, response, idempotency_key, ask)
 
 
-@router.post("/{uuid:message_id}/beside", response={200: MessageOut, **WORKING}, url_name="message_beside")
-def message_beside(
-    request: ApiRequest,
-    message_id: UUID,
-    payload: AgainIn,
-    response: HttpResponse,
-    idempotency_key: IdempotencyKey = None,
-) -> Any:
-    """Another answer to the same question; the conversation goes on with the first until this one is chosen."""
-    return _answered(request, message_id, payload, response, idempotency_key, branching.answer_beside)
+_again("retry", services.message_retry, "A new answer in the place of one that is not whole.")
+_again(
+    "beside",
+    branching.answer_beside,
+    "Another answer to the same question; the conversation goes on with the first until this one is chosen.",
+)
+_again(
+    "continue",
+    branching.answer_continue,
+    "Go on with an answer that ended before its end; it comes back whole.",
+)
 
 
-@router.post("/{uuid:message_id}/continue", response={200: MessageOut, **WORKING}, url_name="message_continue")
-def message_continue(
-    request: ApiRequest,
-    message_id: UUID,
-    payload: AgainIn,
-    response: HttpResponse,
-    idempotency_key: IdempotencyKey = None,
-) -> Any:
-    """Go on with an answer that ended before its end; it comes back whole."""
-    return _answered(request, message_id, payload, response, idempotency_key, branching.answer_continue)
-
-
-@router.post("/{uuid:message_id}/edit", response={200: MessageOut, **WORKING}, url_name="message_edit")
+@router.post("/{uuid:message_id}/edit", response={200: MessageOut, **WORKING}, url_name="message_edit", auth=ACTING)
 def message_edit(
     request: ApiRequest,
     message_id: UUID,
@@ -122,7 +114,6 @@ def _answered(
     ask: Callable[..., StoredMessage],
 ) -> Any:
     """The answer that ``ask`` lets wait, once it is written."""
-    require_scope(request, "agents")
     found = find_message(caller(request), message_id)
     if (payload.provider is None) != (payload.model is None):
         raise ApiError(422, "invalid_request", "Name provider and model together.", "body.model")

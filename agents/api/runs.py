@@ -12,21 +12,12 @@ from pydantic import Field
 
 from agents import runs, tasks
 from agents.api.events import run_events as events_of
-from agents.api.shared import (
-    EVENTS,
-    WORKING,
-    RunOut,
-    caller,
-    in_words,
-    require_reading,
-    right_of,
-    run_out,
-)
+from agents.api.shared import ACTING, EVENTS, READING, WORKING, RunOut, caller, in_words, right_of, run_out
 from agents.models import AgentRun
 from agents.views.answers import admit_run, find_run
 from agents.watching import announce_stop
 from llm_credentials import limits
-from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
+from llm_credentials.api.auth import ApiRequest, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
@@ -43,32 +34,30 @@ class RunList(PageOut):
     items: list[RunOut]
 
 
-@router.get("", response={200: RunList, **REFUSALS}, url_name="run_list")
+@router.get("", response={200: RunList, **REFUSALS}, url_name="run_list", auth=READING)
 def run_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
     """Newest first."""
-    require_reading(request)
     return page_of(AgentRun.objects.for_user(caller(request)).recent_first(), where, run_out)
 
 
-@router.get("/{uuid:run_id}", response={200: RunOut, **REFUSALS}, url_name="run_get")
+@router.get("/{uuid:run_id}", response={200: RunOut, **REFUSALS}, url_name="run_get", auth=READING)
 def run_get(request: ApiRequest, run_id: UUID) -> RunOut:
-    require_reading(request)
     return run_out(find_run(caller(request), run_id))
 
 
-@router.get("/{uuid:run_id}/events", response={200: None, **REFUSALS}, url_name="run_events", openapi_extra=EVENTS)
+@router.get(
+    "/{uuid:run_id}/events", response={200: None, **REFUSALS}, url_name="run_events", openapi_extra=EVENTS, auth=READING
+)
 def run_events(request: ApiRequest, run_id: UUID, last_event_id: LastEventId = None) -> Any:
     """`text` (`{"text", "replace"}`), `steps` (`{"steps"}`), at the end `done`, `error` or `approval` (the run)."""
-    require_reading(request)
     run = find_run(caller(request), run_id)
     limits.admit("stream", request.user)
     return EventStreamResponse(events_of(run.pk, right_of(request), last_event_id or ""))
 
 
-@router.post("/{uuid:run_id}/cancel", response={200: RunOut, **REFUSALS}, url_name="run_cancel")
+@router.post("/{uuid:run_id}/cancel", response={200: RunOut, **REFUSALS}, url_name="run_cancel", auth=ACTING)
 def run_cancel(request: ApiRequest, run_id: UUID) -> RunOut:
     """One that waits ends at once; one that is worked on is asked to end."""
-    require_scope(request, "agents")
     run = runs.run_cancel(user=caller(request), run_id=find_run(caller(request), run_id).pk)
     announce_stop(run.pk)
     return run_out(run)
@@ -78,20 +67,18 @@ class ApprovalsIn(StrictSchema):
     approvals: dict[str, Flag] = Field(description="Yes or no by the `id` of each pending call; left out is a no.")
 
 
-@router.post("/{uuid:run_id}/approvals", response={202: RunOut, **WORKING}, url_name="run_approve")
+@router.post("/{uuid:run_id}/approvals", response={202: RunOut, **WORKING}, url_name="run_approve", auth=ACTING)
 def run_approve(request: ApiRequest, run_id: UUID, payload: ApprovalsIn) -> Any:
     """Say yes or no to the calls for which a run waits. It goes on with that, once."""
-    require_scope(request, "agents")
     run = find_run(caller(request), run_id)
     with in_words():
         answered = runs.run_answer(user=caller(request), run_id=run.pk, answers=payload.approvals)
         return Status(202, run_out(begin(answered, is_new=False)))
 
 
-@router.post("/{uuid:run_id}/retry", response={202: RunOut, **WORKING}, url_name="run_retry")
+@router.post("/{uuid:run_id}/retry", response={202: RunOut, **WORKING}, url_name="run_retry", auth=ACTING)
 def run_retry(request: ApiRequest, run_id: UUID, response: HttpResponse, idempotency_key: IdempotencyKey = None) -> Any:
     """A new run like one that has ended; one that is open is handed to the workers once more and stays one run."""
-    require_scope(request, "agents")
     run = find_run(caller(request), run_id)
 
     def start() -> tuple[int, RunOut]:

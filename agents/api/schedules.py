@@ -14,11 +14,11 @@ from ninja.responses import Status
 from pydantic import Field
 
 from agents import schedules
-from agents.api.shared import How, caller, require_reading
+from agents.api.shared import ACTING, READING, How, caller
 from agents.runs import HOW
 from agents.schedules import ScheduledRun
 from agents.services import MAX_MESSAGE_CHARS
-from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
+from llm_credentials.api.auth import ApiRequest, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.api.values import Flag, Whole
@@ -71,16 +71,14 @@ def _find(request: ApiRequest, schedule_id: UUID) -> ScheduledRun:
     return get_object_or_404(ScheduledRun.objects.for_user(caller(request)), pk=schedule_id)
 
 
-@router.get("", response={200: ScheduleList, **REFUSALS}, url_name="schedule_list")
+@router.get("", response={200: ScheduleList, **REFUSALS}, url_name="schedule_list", auth=READING)
 def schedule_list(request: ApiRequest, where: Query[PageIn]) -> dict[str, Any]:
-    require_reading(request)
     return page_of(ScheduledRun.objects.for_user(caller(request)).order_by("-created_at"), where, schedule_out)
 
 
-@router.post("", response={201: ScheduleOut, **REFUSALS}, url_name="schedule_create")
+@router.post("", response={201: ScheduleOut, **REFUSALS}, url_name="schedule_create", auth=ACTING)
 def schedule_create(request: ApiRequest, payload: ScheduleIn) -> Any:
     """Its runs rest on the token that made it, and end with it."""
-    require_scope(request, "agents")
     made = schedules.schedule_create(
         user=caller(request),
         agent=payload.agent,
@@ -91,19 +89,17 @@ def schedule_create(request: ApiRequest, payload: ScheduleIn) -> Any:
     return Status(201, schedule_out(made))
 
 
-@router.patch("/{uuid:schedule_id}", response={200: ScheduleOut, **REFUSALS}, url_name="schedule_update")
+@router.patch("/{uuid:schedule_id}", response={200: ScheduleOut, **REFUSALS}, url_name="schedule_update", auth=ACTING)
 def schedule_update(request: ApiRequest, schedule_id: UUID, payload: SwitchIn) -> ScheduleOut:
     """Switch it off or on again."""
-    require_scope(request, "agents")
     found = _find(request, schedule_id)
     return schedule_out(
         schedules.schedule_switch(user=caller(request), schedule_id=found.pk, is_active=payload.is_active)
     )
 
 
-@router.delete("/{uuid:schedule_id}", response={204: None, **REFUSALS}, url_name="schedule_delete")
+@router.delete("/{uuid:schedule_id}", response={204: None, **REFUSALS}, url_name="schedule_delete", auth=ACTING)
 def schedule_delete(request: ApiRequest, schedule_id: UUID) -> Any:
     """The runs that it started stay."""
-    require_scope(request, "agents")
     schedules.schedule_delete(user=caller(request), schedule_id=_find(request, schedule_id).pk)
     return HttpResponse(status=204)

@@ -14,11 +14,11 @@ from ninja.responses import Status
 from pydantic import Field
 
 from agents import servers
-from agents.api.shared import caller, require_reading
+from agents.api.shared import ACTING, READING, caller
 from agents.servers import MCPServer, MCPTool
 from agents.tools import mcp
 from llm_credentials import limits
-from llm_credentials.api.auth import ApiRequest, require_scope
+from llm_credentials.api.auth import ApiRequest
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.values import Flag
 
@@ -80,26 +80,23 @@ def _find(request: ApiRequest, server_id: UUID) -> MCPServer:
     return get_object_or_404(MCPServer.objects.for_user(caller(request)), pk=server_id)
 
 
-@router.get("", response={200: ServerList, **REFUSALS}, url_name="server_list")
+@router.get("", response={200: ServerList, **REFUSALS}, url_name="server_list", auth=READING)
 def server_list(request: ApiRequest) -> dict[str, Any]:
-    require_reading(request)
     rows = MCPServer.objects.for_user(caller(request)).order_by("name").prefetch_related("tools")
     items = [server_out(row) for row in rows]
     return {"items": items, "count": len(items)}
 
 
-@router.post("", response={201: ServerOut, **REFUSALS}, url_name="server_create")
+@router.post("", response={201: ServerOut, **REFUSALS}, url_name="server_create", auth=ACTING)
 def server_create(request: ApiRequest, payload: ServerIn) -> Any:
     """Connect it and list its tools; none of them is used before it is approved. `problem` says what went wrong."""
-    require_scope(request, "agents")
     limits.admit("chat", request.user)
     server = servers.server_create(user=caller(request), **payload.dict())
     return Status(201, _refreshed(server))
 
 
-@router.post("/{uuid:server_id}/refresh", response={200: ServerOut, **REFUSALS}, url_name="server_refresh")
+@router.post("/{uuid:server_id}/refresh", response={200: ServerOut, **REFUSALS}, url_name="server_refresh", auth=ACTING)
 def server_refresh(request: ApiRequest, server_id: UUID) -> ServerOut:
-    require_scope(request, "agents")
     limits.admit("chat", request.user)
     return _refreshed(_find(request, server_id))
 
@@ -110,24 +107,23 @@ def _refreshed(server: MCPServer) -> ServerOut:
     return server_out(server)
 
 
-@router.delete("/{uuid:server_id}", response={204: None, **REFUSALS}, url_name="server_delete")
+@router.delete("/{uuid:server_id}", response={204: None, **REFUSALS}, url_name="server_delete", auth=ACTING)
 def server_delete(request: ApiRequest, server_id: UUID) -> Any:
-    require_scope(request, "agents")
     servers.server_delete(user=caller(request), server_id=_find(request, server_id).pk)
     return HttpResponse(status=204)
 
 
-@router.post("/tools/{uuid:tool_id}/approve", response={200: ToolOut, **REFUSALS}, url_name="tool_approve")
+@router.post("/tools/{uuid:tool_id}/approve", response={200: ToolOut, **REFUSALS}, url_name="tool_approve", auth=ACTING)
 def tool_approve(request: ApiRequest, tool_id: UUID, payload: ApproveIn) -> ToolOut:
     """Approve the very words that you have read, by their fingerprint."""
-    require_scope(request, "agents")
     tool = get_object_or_404(MCPTool.objects.for_user(caller(request)), pk=tool_id)
     return tool_out(servers.tool_approve(user=caller(request), tool_id=tool.pk, **payload.dict()))
 
 
-@router.post("/tools/{uuid:tool_id}/withdraw", response={200: ToolOut, **REFUSALS}, url_name="tool_withdraw")
+@router.post(
+    "/tools/{uuid:tool_id}/withdraw", response={200: ToolOut, **REFUSALS}, url_name="tool_withdraw", auth=ACTING
+)
 def tool_withdraw(request: ApiRequest, tool_id: UUID) -> ToolOut:
-    require_scope(request, "agents")
     tool = get_object_or_404(MCPTool.objects.for_user(caller(request)), pk=tool_id)
     servers.tool_withdraw(user=caller(request), tool_id=tool.pk)
     tool.refresh_from_db()

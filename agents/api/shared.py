@@ -18,12 +18,15 @@ from agents.attachments import MAX_FILES
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.services import MAX_MESSAGE_CHARS, ConversationBusy
 from agents.tasks import QueueUnavailable
-from llm_credentials.api.auth import ApiRequest, require_scope, token_id_of
+from llm_credentials.api.auth import ApiRequest, only, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError, ErrorOut
 from llm_credentials.api.values import Flag
 from llm_credentials.live.access import Right
 
+READING: Final = only("read", "agents")
+"""``auth`` of what only looks."""
+ACTING: Final = only("agents")
 WORKING: Final = {**REFUSALS, 409: ErrorOut, 503: ErrorOut}
 """Answers of posts that start work, beside the good one."""
 EVENTS: Final[dict[str, Any]] = {"responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}}
@@ -132,10 +135,6 @@ def message_out(message: StoredMessage) -> MessageOut:
 
 def conversation_out(conversation: Conversation) -> ConversationOut:
     return ConversationOut(**{name: getattr(conversation, name) for name in ConversationOut.model_fields})
-
-
-def require_reading(request: ApiRequest) -> None:
-    require_scope(request, "read", "agents")
 
 
 def caller(request: ApiRequest) -> User:
