@@ -91,7 +91,7 @@ def _cases(user: User, credential: UserCredential, url: str) -> tuple[dict[str, 
         return await (await open_client(credential)).complete(ASK)
 
     async def sdk_stream() -> None:
-        options = {"include_usage": True}
+        options: Any = {"include_usage": True}
         async for _ in await sdk.chat.completions.create(
             model="sandbox-instant", messages=messages, stream=True, stream_options=options
         ):

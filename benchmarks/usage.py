@@ -86,7 +86,7 @@ def fill(count: int, users: list[User]) -> None:
 
 
 def _copy(count: int) -> int:
-    names = [field.column for field in UsageRecord._meta.concrete_fields]
+    names = [str(field.column) for field in UsageRecord._meta.concrete_fields]
     if connection.vendor == "postgresql":
         fresh = {"id": "gen_random_uuid()", "at": "now() - random() * interval '365 days'"}
     else:
@@ -97,7 +97,7 @@ def _copy(count: int) -> int:
             f"INSERT INTO llm_usage_records ({', '.join(names)}) "
             f"SELECT {', '.join(fresh.get(name, name) for name in names)} FROM llm_usage_records LIMIT {count}"
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def timed(name: str, ask: Callable[[], Any], times: int = 9) -> float:

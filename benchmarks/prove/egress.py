@@ -26,7 +26,7 @@ from llm_credentials.providers.fetch import FetchFailed, fetch
 from llm_credentials.tests import ssrf
 from llm_credentials.tests.ssrf import GOOD, VECTORS, Surfaces, Watch
 
-NO_LIMITS = {"LLM_RATES": {kind: {} for kind in limits.KINDS}}
+NO_LIMITS: dict[str, dict[str, dict[str, str]]] = {"LLM_RATES": {kind: {} for kind in limits.KINDS}}
 REDIRECTS = (301, 302, 303, 307, 308)
 
 

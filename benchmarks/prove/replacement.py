@@ -25,7 +25,7 @@ from llm_credentials.providers.sandbox.running import start_sandbox_thread
 from llm_credentials.tests.replacing import WITHIN_S, Findings, replace_under_load
 
 REPLACEMENTS = 6
-NO_LIMITS = {"LLM_RATES": {kind: {} for kind in limits.KINDS}}
+NO_LIMITS: dict[str, dict[str, dict[str, str]]] = {"LLM_RATES": {kind: {} for kind in limits.KINDS}}
 
 
 def run() -> list[Line]:

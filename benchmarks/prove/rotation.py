@@ -238,7 +238,7 @@ def _change(credential: str, turn: int, chance: random.Random) -> dict[str, Any]
     row = UserCredential.with_removed.select_related("user").defer("api_key").get(pk=credential)
     if row.removed_at is not None:
         return {}
-    what = {"user": row.user, "provider": row.provider, "name": row.name}
+    what: dict[str, Any] = {"user": row.user, "provider": row.provider, "name": row.name}
     match chance.randrange(3):
         case 0:
             services.credential_save(**what, api_key=_key(credential, turn))

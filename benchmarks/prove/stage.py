@@ -59,6 +59,6 @@ def stage() -> Iterator[None]:
 
 
 def _forget_cache() -> None:
-    if hasattr(caches._connections, "default"):
+    if hasattr(caches._connections, "default"):  # type: ignore[attr-defined]
         caches["default"].close()
         del caches["default"]

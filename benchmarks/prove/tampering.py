@@ -63,7 +63,8 @@ def _tamper(changes: int) -> Found:
     alice, bob = (User.objects.create_user(f"tampered-{name}") for name in ("alice", "bob"))
     rows = [_stored(user, provider) for user in (alice, bob) for provider in PROVIDERS]
     site = services.system_credential_save(provider="openai", api_key="sk-tampered-site-0123456789").credential
-    texts = {row.pk: _text(row) for row in (*rows, site)}
+    stored: list[UserCredential | SystemCredential] = [*rows, site]
+    texts = {row.pk: _text(row) for row in stored}
     older = _replaced(rows[0], texts)
     needles = Needles([f"sk-tampered-{row.user_id}-{row.provider}-0123456789" for row in rows])
     chance, found = random.Random(4), Found()

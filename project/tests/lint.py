@@ -29,7 +29,7 @@ CHECKS: list[tuple[list[str], dict[str, str]]] = [
     (["djlint", "templates", "--lint", "--quiet"], {}),
     ([sys.executable, "manage.py", "makemigrations", "--check", "--dry-run"], LIKE_TESTS),
     ([sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"], LIKE_PRODUCTION),
-    (["mypy", "--no-error-summary", "project", "agents", "llm_credentials", "manage.py"], {}),
+    (["mypy", "--no-error-summary", "project", "agents", "llm_credentials", "benchmarks", "manage.py"], {}),
 ]
 
 
