@@ -36,7 +36,8 @@ def _end_audited_job(**kwargs: Any) -> None:
 
 @shared_task(name="llm_credentials.connection_test", soft_time_limit=20, time_limit=25)
 def connection_test(test_id: str) -> None:
-    connection_tests.test_run(test_id)
+    """``test_id`` is why it was sent; whose test it runs is a matter of turns."""
+    connection_tests.run_next()
 
 
 @shared_task(name="llm_credentials.ledger_sweep", soft_time_limit=50, time_limit=55)

@@ -21,6 +21,7 @@ from llm_credentials.connection_tests.starting import (
     test_start,
 )
 from llm_credentials.connection_tests.steps import EMBEDDINGS_ROLE
+from llm_credentials.connection_tests.turns import next_test, run_next
 
 __all__ = [
     "ABANDONED_AFTER_S",
@@ -35,6 +36,8 @@ __all__ = [
     "expire_abandoned",
     "from_catalogue",
     "models_available",
+    "next_test",
+    "run_next",
     "site_models_available",
     "site_test_start",
     "test_run",

@@ -32,20 +32,22 @@ OUR_FAULT = gettext_noop(
 )
 
 
-def test_run(test_id: UUID | str) -> None:
-    """Run a queued test to its end, in a worker. Twice the same id, an unknown or an expired one: nothing happens."""
+def test_run(test_id: UUID | str) -> bool:
+    """Run a queued test to its end, in a worker. Twice the same id, an unknown or an expired one: nothing happens, and
+    the answer is False.
+    """
     with open_for("closing tests that nobody finished"):
         expire_abandoned()
     with acting_for(owner_of(ConnectionTest.objects.filter(pk=test_id).values_list("user_id", flat=True))):
-        _test_run(test_id)
+        claimed = ConnectionTest.objects.filter(pk=test_id, state=ConnectionTest.State.QUEUED).update(
+            state=ConnectionTest.State.RUNNING, started_at=timezone.now()
+        )
+        if claimed:
+            _test_run(test_id)
+    return bool(claimed)
 
 
 def _test_run(test_id: UUID | str) -> None:
-    claimed = ConnectionTest.objects.filter(pk=test_id, state=ConnectionTest.State.QUEUED).update(
-        state=ConnectionTest.State.RUNNING, started_at=timezone.now()
-    )
-    if not claimed:
-        return
     test = ConnectionTest.objects.select_related("credential", "user").get(pk=test_id)
     user_changed(test.user_id)
     subject = _subject(test)

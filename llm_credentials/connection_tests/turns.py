@@ -1,0 +1,51 @@
+"""Whose connection test is next: users take turns, however many tests each of them has waiting.
+
+A message in the queue is a ticket: it says that a test waits, not which. The worker that takes it runs the oldest test
+of the user whose last turn is longest ago, so one user's nine hundred tests cost another's one a turn, not the queue.
+A ticket that is given out twice finds one test fewer; what a lost one leaves is closed when it is too old.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Max, Min
+from django.utils import timezone
+
+from llm_credentials.connection_tests.expiring import ABANDONED_AFTER_S
+from llm_credentials.connection_tests.running import test_run
+from llm_credentials.models import ConnectionTest
+from llm_credentials.wall import open_for
+
+REMEMBERED = timedelta(seconds=2 * ABANDONED_AFTER_S)
+"""Nothing that was asked for longer ago is still waiting or under way."""
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+def run_next() -> None:
+    """In a worker: one waiting test, to its end. Where none waits any more, nothing happens."""
+    while (test_id := next_test()) is not None:
+        if test_run(test_id):
+            return
+
+
+def next_test() -> UUID | None:
+    """The waiting test whose turn it is; None: none waits. Another worker may be faster to take it."""
+    with open_for("whose test is next"):
+        queued = ConnectionTest.objects.unfinished().filter(state=ConnectionTest.State.QUEUED)
+        waiting = dict(queued.order_by().values_list("user_id").annotate(Min("created_at")))
+        if not waiting:
+            return None
+        user_id = next(iter(waiting)) if len(waiting) == 1 else _longest_without(waiting)
+        return queued.filter(user_id=user_id).order_by("created_at").values_list("pk", flat=True).first()
+
+
+def _longest_without(waiting: dict[Any, datetime]) -> Any:
+    """Which of these users had no turn for longest; among those who had none, who asked first."""
+    turns = ConnectionTest.objects.filter(
+        user_id__in=list(waiting), created_at__gte=timezone.now() - REMEMBERED, started_at__isnull=False
+    )
+    last = dict(turns.order_by().values_list("user_id").annotate(Max("started_at")))
+    return min(waiting, key=lambda user_id: (last.get(user_id, _NEVER), waiting[user_id]))
