@@ -18,7 +18,8 @@ from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.providers import ProviderSpec, UnknownProvider
 from llm_credentials.providers.registry import get_spec
 from llm_credentials.validation import clean_name
-from llm_credentials.views.cards import DEFAULT_NAME, Card, ProvidersPage, opened, providers_page, with_card
+from llm_credentials.views.cards import ProvidersPage, opened, providers_page, with_card
+from llm_credentials.views.shown_keys import DEFAULT_NAME, Card
 
 PAGE = "llm_credentials/provider_list.html"
 

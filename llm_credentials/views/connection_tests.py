@@ -31,7 +31,8 @@ from llm_credentials.views.answers import (
     typed_card,
     unavailable,
 )
-from llm_credentials.views.cards import Card, providers_page
+from llm_credentials.views.cards import providers_page
+from llm_credentials.views.shown_keys import Card
 from llm_credentials.views.shown_tests import TestView
 
 

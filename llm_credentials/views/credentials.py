@@ -36,15 +36,8 @@ from llm_credentials.views.answers import (
     show_region,
     typed_card,
 )
-from llm_credentials.views.cards import (
-    Card,
-    ProvidersPage,
-    key_words,
-    opened,
-    providers_page,
-    removed_keys,
-    with_card,
-)
+from llm_credentials.views.cards import ProvidersPage, opened, providers_page, removed_keys, with_card
+from llm_credentials.views.shown_keys import Card, key_words
 
 
 def find_stored(request: UserRequest, provider: str, name: str) -> Card:

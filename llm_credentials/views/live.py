@@ -31,7 +31,7 @@ from llm_credentials.live.news import reading
 from llm_credentials.models import ConnectionTest
 from llm_credentials.streams import HEARTBEAT, HEARTBEAT_S, RETRY, EventStreamResponse, in_database, sse
 from llm_credentials.views.answers import UserRequest
-from llm_credentials.views.cards import RECENT
+from llm_credentials.views.shown_keys import RECENT
 from llm_credentials.views.shown_tests import TestView
 
 LOOK_EVERY_S = 1.0

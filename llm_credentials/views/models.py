@@ -24,7 +24,8 @@ from llm_credentials.views.answers import (
     too_many,
     typed_card,
 )
-from llm_credentials.views.cards import Card, opened, providers_page, with_card
+from llm_credentials.views.cards import opened, providers_page, with_card
+from llm_credentials.views.shown_keys import Card
 
 
 @require_GET

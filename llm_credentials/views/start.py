@@ -21,8 +21,9 @@ from llm_credentials.providers import ProviderSpec
 from llm_credentials.providers.registry import recognise, specs
 from llm_credentials.services import credential_save, settings_update
 from llm_credentials.views.answers import UserRequest, find_card, find_spec
-from llm_credentials.views.cards import DEFAULT_NAME, Card, ProvidersPage, providers_page
+from llm_credentials.views.cards import ProvidersPage, providers_page
 from llm_credentials.views.credentials import test_new_key
+from llm_credentials.views.shown_keys import DEFAULT_NAME, Card
 
 PAGE = "llm_credentials/provider_start.html"
 

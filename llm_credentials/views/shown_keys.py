@@ -1,0 +1,192 @@
+"""One key as pages show it, or the place of one: what it is called, how it does, what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from llm_credentials import stepup
+from llm_credentials.connection_tests import ModelList
+from llm_credentials.forms import CredentialForm
+from llm_credentials.models import UserCredential
+from llm_credentials.providers import ProviderSpec
+from llm_credentials.views.shown_tests import Ability, TestView, abilities_of
+
+User = AbstractBaseUser | AnonymousUser
+
+DEFAULT_NAME = "default"
+RECENT = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Todo:
+    """What a key waits for."""
+
+    meaning: str
+    words: str
+    action: str = ""
+    """What its card is opened for; empty: that would not help."""
+    asks_key: bool = False
+    """Another key is needed, from the provider's page."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    spec: ProviderSpec
+    name: str = DEFAULT_NAME
+    credential: UserCredential | None = None
+    test: TestView | None = None
+    rank: int | None = None
+    """Its place among the keys that may answer, from 1; None: it does not."""
+    holds_default: bool = False
+    """Its provider is the one that the user (or the order of the chain) puts first."""
+    leads_provider: bool = True
+    """The first of its provider's keys: it carries the choice of the default."""
+    form: CredentialForm | None = None
+    models: ModelList | None = None
+    asks_removal: bool = False
+    refusal: str = ""
+    """What the organisation's policy says against it; empty: nothing."""
+    further_name: str = ""
+    """What another key of this provider would be called."""
+    locked: bool = False
+    """Key and address are shown, and change only after a proof of who is there."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.spec.slug}-{self.name}"
+
+    @property
+    def title(self) -> str:
+        return self.spec.label if self.name == DEFAULT_NAME else f"{self.spec.label} · {self.name}"
+
+    @property
+    def query(self) -> str:
+        return "" if self.name == DEFAULT_NAME else f"?name={self.name}"
+
+    @property
+    def is_further(self) -> bool:
+        """One more key of a provider, which needs a name to be told apart."""
+        return self.credential is None and self.name != DEFAULT_NAME
+
+    @property
+    def unlock_url(self) -> str:
+        """Through the proof and back to this card, whose key may be changed then."""
+        return stepup.url(reverse("llm_credentials:credential-edit", args=[self.spec.slug]) + self.query)
+
+    @property
+    def model_in_use(self) -> str:
+        return (self.credential.model if self.credential else "") or self.spec.default_model
+
+    @property
+    def key_words(self) -> str:
+        """How its key is called when it is about to go."""
+        return key_words(self.credential) if self.credential else ""
+
+    @property
+    def is_refused(self) -> bool:
+        """Known not to work: refused by its provider, or no longer to be opened."""
+        status = UserCredential.Status
+        return self.credential is not None and self.credential.shown_status in (status.INVALID, status.NEEDS_REENTRY)
+
+    @property
+    def is_testing(self) -> bool:
+        return self.test is not None and not self.test.is_finished
+
+    @property
+    def status(self) -> tuple[str, str, bool]:
+        """(meaning, words, whether the age of the last test belongs to it)."""
+        credential = self.credential
+        if credential is None:
+            return "idle", _("No key"), False
+        if self.is_testing:
+            return "active", _("Testing"), False
+        if credential.needs_reentry:
+            return "broken", _("Enter the key again"), False
+        if not credential.is_active:
+            return "idle", _("Off"), False
+        if self.refusal:
+            return "attention", _("Not allowed"), False
+        if not self.model_in_use:
+            return "attention", _("Choose a model"), False
+        match credential.shown_status:
+            case UserCredential.Status.VALID:
+                return "valid", _("Valid"), True
+            case UserCredential.Status.INVALID:
+                return "broken", _("Refused"), True
+            case UserCredential.Status.ERROR:
+                return "attention", _("Test failed"), True
+            case _:
+                return "idle", _("Not tested"), False
+
+    @property
+    def todo(self) -> Todo | None:
+        """What to do next, where something is to be done."""
+        credential = self.credential
+        if credential is None or self.is_testing:
+            return None
+        if credential.needs_reentry:
+            return Todo(
+                meaning="broken", words=_("The stored key can no longer be opened."), action=_("Enter it again")
+            )
+        if not credential.is_active:
+            return None
+        if self.refusal:
+            return Todo(meaning="attention", words=self.refusal)
+        if not self.model_in_use:
+            words = _("This provider has no usual model, so it cannot answer yet.")
+            return Todo(meaning="attention", words=words, action=_("Choose a model"))
+        match credential.shown_status:
+            case UserCredential.Status.INVALID:
+                words = _("It is passed over until it works.")
+                return Todo(meaning="broken", words=words, action=_("Replace the key"), asks_key=True)
+            case UserCredential.Status.ERROR:
+                words = credential.status_detail or _("Its last test failed.")
+                return Todo(meaning="attention", words=words, action=_("Look at it and test again"))
+            case UserCredential.Status.UNVERIFIED:
+                return Todo(meaning="idle", words=_("It has not been tested yet."), action=_("Test it"))
+            case _:
+                return None
+
+    @property
+    def abilities(self) -> list[Ability]:
+        """What the stored key can do with the model that it has now, as its last test found."""
+        credential = self.credential
+        if credential is None or credential.shown_status != UserCredential.Status.VALID:
+            return []
+        found = credential.abilities
+        return abilities_of(found) if found.get("model") == self.model_in_use else []
+
+    @property
+    def shown_test(self) -> TestView | None:
+        """The last test, as long as it says something about what the card shows now."""
+        if self.test is None or not self.test.is_finished:
+            return self.test
+        finished_at = self.test.test.finished_at
+        if self.credential is not None and self.credential.tested_at == finished_at and not self.test.of_unsaved_key:
+            return self.test
+        recent = finished_at is not None and timezone.now() - finished_at < RECENT
+        return self.test if recent and self.test.of_unsaved_key else None
+
+    @property
+    def fresh_test(self) -> TestView | None:
+        """What a closed card still tells below its line."""
+        test = self.shown_test
+        if test is None or not test.is_finished:
+            return test
+        finished_at = test.test.finished_at
+        return test if finished_at is not None and timezone.now() - finished_at < RECENT else None
+
+
+def key_words(row: UserCredential) -> str:
+    """How a key is called when it goes, and when it comes back."""
+    title = row.provider_label if row.name == DEFAULT_NAME else f"{row.provider_label} · {row.name}"
+    if row.last4:
+        return _("the %(provider)s key ending %(last4)s") % {"provider": title, "last4": row.last4}
+    return _("the %(provider)s key") % {"provider": title}
