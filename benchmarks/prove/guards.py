@@ -737,7 +737,7 @@ USE: Final = [
     ),
     Guard(
         "a key that was turned off is not used",
-        f"{LLM}/routing/resolve.py",
+        f"{LLM}/routing/faults.py",
         "        if not key.is_active:\n",
         "        if False:\n",
         _tests("resolve"),

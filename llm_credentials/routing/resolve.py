@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 from llm_credentials.providers.spec import Cost, ModelFacts, ProviderSpec, Speed
-from llm_credentials.routing.policy import NO_OWN_KEYS, NO_SYSTEM_KEYS
+from llm_credentials.routing.faults import Faults, facts_of, lacking
 from llm_credentials.routing.values import (
     Candidate,
     Dropped,
@@ -29,7 +29,6 @@ from llm_credentials.routing.values import (
     Snapshot,
     Step,
     SystemChoice,
-    Why,
 )
 
 TEMPERATURE = 0.3
@@ -64,9 +63,10 @@ def resolve(snapshot: Snapshot, request: Request, cooling: Mapping[str, float] |
         return Route(problem=problem)
     candidates: list[Candidate] = []
     dropped: list[Dropped] = []
+    faults = plan.faults()
     for position, (key, step) in enumerate(plan.ordered()):
         model = plan.model(key)
-        fault = plan.fault(key, model, step, cooling)
+        fault = faults.of(key, model, step, cooling)
         if fault is None:
             candidates.append(plan.candidate(key, model, step, position))
         else:
@@ -286,7 +286,11 @@ class _Plan:
         usual = key.model or spec.default_model
         if self.strategy == "cheapest" and key.owner == "user":
             fitting = self._fitting(spec, usual)
-            if fitting and not self._missing(key, fitting) and self._allowed(key, fitting):
+            if (
+                fitting
+                and not lacking(self.snapshot, self.request, key, fitting)
+                and self.snapshot.policy.allows_model(key.provider, fitting)
+            ):
                 return fitting
         return usual
 
@@ -309,93 +313,19 @@ class _Plan:
         return facts is not None and "embeddings" in facts.capabilities
 
     def _facts(self, provider: str, model: str) -> ModelFacts | None:
-        spec = self.snapshot.specs.get(provider)
-        return spec.model_facts(model) if spec else None
+        return facts_of(self.snapshot, provider, model)
 
     # Who may not
 
-    def fault(
-        self, key: Key, model: str, step: Step, cooling: Mapping[str, float]
-    ) -> tuple[Why, str, float | None] | None:
-        """Why this candidate is left out; None when it may be tried."""
-        spec = self.snapshot.specs.get(key.provider)
-        if spec is None:
-            return "unknown_provider", _("This site does not offer the provider."), None
-        if refused := self._refused(key, step) or self._disallowed(spec, key):
-            return *refused, None
-        if not key.is_active:
-            return "inactive", _("Turned off."), None
-        if not key.readable:
-            return "unreadable", _("The key can no longer be opened. Enter it again."), None
-        if spec.key_required and not key.has_key:
-            return "no_key", _("No key is stored."), None
-        if spec.needs_base_url and not key.base_url:
-            return "no_address", _("No address is stored."), None
-        if not model:
-            return "no_model", _("No model is chosen, and the provider has no default."), None
-        if refusal := self.snapshot.policy.refusal_of_model(key.provider, model):
-            return "not_allowed", refusal, None
-        if missing := self._missing(key, model):
-            return (
-                "unable",
-                _("%(model)s cannot do this: %(value)s.") % {"model": model, "value": ", ".join(missing)},
-                None,
-            )
-        if key.owner == "system" and not self.snapshot.system_unpriced and self.snapshot.price(spec, model) is None:
-            return "unpriced", _unpriced(model), None
-        if key.ref in self.request.without:
-            return "supposed", _("Supposed to have failed."), None
-        return self._resting(key, cooling)
-
-    def _refused(self, key: Key, step: Step) -> tuple[Why, str] | None:
-        if not self.request.fallback and (step != self.head_step or key.provider != self.head_provider):
-            return "no_fallback", _("The call asks for no fallback.")
-        if key.owner == "user":
-            return None
+    def faults(self) -> Faults:
         consent = self.override.fallback_to_system
-        if not (self.snapshot.preferences.fallback_to_system if consent is None else consent):
-            return "no_consent", _("Falling back to the site's keys is turned off.")
-        return None
-
-    def _disallowed(self, spec: ProviderSpec, key: Key) -> tuple[Why, str] | None:
-        """What the caller's token, and the organisation's policy, say of the key itself; of its model see ``fault``."""
-        if self.request.providers is not None and key.provider not in self.request.providers:
-            return "not_allowed", _("The access token of this call may not use %(provider)s.") % {
-                "provider": spec.label
-            }
-        policy = self.snapshot.policy
-        if key.owner == "system":
-            refusal = "" if policy.system_keys else _(NO_SYSTEM_KEYS)
-        elif not policy.own_keys:
-            refusal = _(NO_OWN_KEYS)
-        else:
-            refusal = policy.refusal_of_address(spec, key.base_url)
-        refusal = policy.refusal_of_provider(spec) or refusal
-        return ("not_allowed", refusal) if refusal else None
-
-    def _missing(self, key: Key, model: str) -> list[str]:
-        """What is needed and known to be lacking; an unknown model is taken to be able."""
-        facts = self._facts(key.provider, model)
-        return sorted(self.request.needs - facts.capabilities) if facts else []
-
-    def _allowed(self, key: Key, model: str) -> bool:
-        return self.snapshot.policy.allows_model(key.provider, model)
-
-    @staticmethod
-    def _resting(key: Key, cooling: Mapping[str, float]) -> tuple[Why, str, float | None] | None:
-        if (seconds := cooling.get(key.ref, 0.0)) > 0:
-            return (
-                "cooling_down",
-                _("The provider asked for a pause; %(seconds)s s are left.") % {"seconds": f"{seconds:.0f}"},
-                seconds,
-            )
-        if (seconds := cooling.get(key.destination, 0.0)) > 0:
-            return (
-                "destination_down",
-                _("The provider failed repeatedly; tried again in %(seconds)s s.") % {"seconds": f"{seconds:.0f}"},
-                seconds,
-            )
-        return None
+        return Faults(
+            snapshot=self.snapshot,
+            request=self.request,
+            consent=self.snapshot.preferences.fallback_to_system if consent is None else consent,
+            head_step=self.head_step,
+            head_provider=self.head_provider,
+        )
 
     # What it gets
 
@@ -429,10 +359,3 @@ def targets(snapshot: Snapshot) -> frozenset[str]:
     """Everything in it that may be cooling down."""
     keys = (*snapshot.keys, *snapshot.system_keys)
     return frozenset(place for key in keys for place in (key.ref, key.destination))
-
-
-def _unpriced(model: str) -> str:
-    return _(
-        "The price of %(model)s is unknown, and the site's keys may not call such models; staff "
-        "can allow it with unpriced_models in the system allowance."
-    ) % {"model": model}
