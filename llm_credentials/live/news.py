@@ -24,7 +24,8 @@ class Reader:
     async def wait(self, limit_s: float) -> bool:
         """Until something of the user's has changed since the last time; False: the time is over."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), limit_s)
+            async with asyncio.timeout(limit_s):  # wait_for would lose a cancellation that comes with the news
+                await self._news.wait()
         has_news = self._news.is_set()
         self._news.clear()
         return has_news
