@@ -25,10 +25,11 @@ django.setup()
 
 from django.conf import settings  # noqa: E402
 from django.core.cache import caches  # noqa: E402
-from django.db import connection, connections  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.test.utils import setup_test_environment, teardown_test_environment  # noqa: E402
 
 from llm_credentials import bridge  # noqa: E402
+from llm_credentials.live import listener  # noqa: E402
 from llm_credentials.wall import open_process_for  # noqa: E402
 from project.celery import app  # noqa: E402
 from project.tests import servers  # noqa: E402
@@ -51,9 +52,9 @@ def stage() -> Iterator[None]:
             yield
     finally:
         bridge.close()
+        listener.close()
         _forget_cache()
-        connections.close_all()
-        connection.creation.destroy_test_db(name, verbosity=0)
+        servers.drop_database(name)
         teardown_test_environment()
         logging.disable(logging.NOTSET)
 
