@@ -141,8 +141,8 @@ class SandboxJournal:
         rows = entries["items"] if isinstance(entries, dict) else entries
         return [row for row in rows if row["operation"] == "chat"]
 
-    def wait_gone(self, limit_s: float) -> dict[str, Any]:
+    def wait_gone(self) -> dict[str, Any]:
         """The request that its client left. Raises TimeoutError."""
         return wait_until(
-            lambda: next((row for row in self.chats() if row["client_gone"]), None), "the upstream call's end", limit_s
+            lambda: next((row for row in self.chats() if row["client_gone"]), None), "the upstream call's end"
         )

@@ -68,7 +68,7 @@ def test_silence_is_filled_with_comments(
     lines = [stream.answer.readline() for _ in range(8)]
     assert lines.count(b": still here\n") >= 2
     stream.leave()
-    journal.wait_gone(2)
+    journal.wait_gone()
 
 
 def test_thoughts_are_shown_apart_and_kept(live_site: str, alice: User, journal: SandboxJournal) -> None:

@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 POLL_S = 0.4
 SURE_S = 0.7
+FIRST_LOOK_S = 0.5
+"""How long callers wait for the first look. They do without it afterwards, and what they read is not remembered."""
 RECONNECT_S = 1.0
 LINGER_S = 2.0
 """How long it stays awake for somebody who is about to remember something."""
@@ -228,8 +230,10 @@ def standing() -> Literal["listening", "asleep", "behind"]:
     return "listening" if time.monotonic() - _sure_at < SURE_S else "behind"
 
 
-def ensure(*, wait_s: float = 0.5) -> None:
+def ensure(*, wait_s: float | None = None) -> None:
     """Let there be one that listens, before anything is read that is to be remembered; wait for its first look."""
+    if wait_s is None:
+        wait_s = FIRST_LOOK_S
     global _listener
     listener = _listener
     if listener is None or not listener.thread.is_alive():

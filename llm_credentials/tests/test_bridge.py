@@ -154,9 +154,9 @@ def test_bridge_closed_cancels_what_runs_and_starts_again() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(bridge.run, endless)
-        assert started.wait(5)
+        assert started.wait(20)
         bridge.close()
-        assert waiting.exception(timeout=5) is not None
+        assert waiting.exception(timeout=20) is not None
     assert cancelled.is_set()
     assert bridge.run(_where, 1)[0] == 1
 

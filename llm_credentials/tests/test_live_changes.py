@@ -281,12 +281,13 @@ def test_message_that_is_no_user_lets_go_of_everything() -> None:
 def test_listener_rests_when_nobody_remembers_anything(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "LINGER_S", 0.0)
+    listener.close()
+    monkeypatch.setattr(listener, "LINGER_S", 1.0)
     kept.load(alice)
     running = listener._listener
     assert running is not None
-    kept.forget()
+    changes.apply([None])
     wait_until(lambda: not running.ready.is_set(), "the listener to rest")
     elsewhere(lambda: UserCredential.objects.update(is_active=False))
     assert explain_off(alice)
-    assert kept.find(alice) is not None
+    wait_until(lambda: explain_off(alice) and kept.find(alice) is not None, "it to be remembered again")

@@ -155,7 +155,7 @@ def running_valkey() -> Iterator[str]:
             yield f"unix://{path}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(20)
 
 
 class LiveServer:
@@ -176,7 +176,7 @@ class LiveServer:
 
     def settle(self) -> None:
         """Wait until no request is being served, so that the next test may empty the database."""
-        wait_until(lambda: not self.server.server_state.tasks, "the last requests", limit_s=5)
+        wait_until(lambda: not self.server.server_state.tasks, "the last requests")
 
     def stop(self) -> None:
         self.server.should_exit = True

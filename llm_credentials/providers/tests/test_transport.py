@@ -521,7 +521,7 @@ async def test_certificate_that_cannot_be_trusted_is_a_failed_connection(tmp_pat
 async def test_drip_does_not_outlive_the_deadline() -> None:
     async with serving(head(), *[b": "] * 10_000, drip_s=0.02) as served:
         assert type(await failure(events(served, timeout_s=0.3))) is DeadlineExceeded
-        await asyncio.wait_for(served.closed.wait(), 5)
+        await asyncio.wait_for(served.closed.wait(), 20)
 
 
 async def test_silence_in_a_stream_ends_by_the_deadline() -> None:
@@ -534,7 +534,7 @@ async def test_deadline_holds_while_nobody_reads() -> None:
         deadline = asyncio.get_running_loop().time() + 0.2
         stream = transport.read_events(await get(served), deadline)
         assert await anext(stream) == [("", b"1")]
-        await asyncio.wait_for(served.closed.wait(), 5)
+        await asyncio.wait_for(served.closed.wait(), 20)
         with pytest.raises(DeadlineExceeded):
             await anext(stream)
 
@@ -595,7 +595,7 @@ async def test_closed_stream_closes_its_connection() -> None:
         stream = transport.read_events(await get(served), asyncio.get_running_loop().time() + 60)
         await anext(stream)
         await stream.aclose()
-        await asyncio.wait_for(served.closed.wait(), 5)
+        await asyncio.wait_for(served.closed.wait(), 20)
 
 
 async def test_cancelled_call_closes_its_connection() -> None:
@@ -606,7 +606,7 @@ async def test_cancelled_call_closes_its_connection() -> None:
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
-            await asyncio.wait_for(served.closed.wait(), 5)
+            await asyncio.wait_for(served.closed.wait(), 20)
 
 
 async def test_unread_answer_is_not_given_to_the_next_call() -> None:
@@ -633,14 +633,14 @@ async def test_forward_that_is_closed_closes_upstream() -> None:
         forwarded = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
         assert await anext(forwarded.body) == b"data: 1\n\n"
         await forwarded.aclose()
-        await asyncio.wait_for(served.closed.wait(), 5)
+        await asyncio.wait_for(served.closed.wait(), 20)
 
 
 async def test_forward_closed_before_its_body_is_touched_closes_upstream() -> None:
     async with serving(head(), b"data: 1\n\n", stay=True) as served:
         forwarded = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
         await forwarded.aclose()
-        await asyncio.wait_for(served.closed.wait(), 5)
+        await asyncio.wait_for(served.closed.wait(), 20)
 
 
 def test_sessions_belong_to_their_loop_and_dead_ones_are_dropped() -> None:
