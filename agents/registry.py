@@ -39,10 +39,7 @@ def get_agent(slug: str) -> type[Agent]:
     raise UnknownAgent(f"There is no agent {slug!r}.")
 
 
-TO_COME: Final = (
-    kinds.TaskKind("analysis", "Analysis", weight="heavy", needs={"tools"}),
-    kinds.TaskKind("expense", "Expense", weight="light", needs={"json"}),
-)
+TO_COME: Final = (kinds.TaskKind("expense", "Expense", weight="light", needs={"json"}),)
 """Agents that users may settle models for already; the class of one that is in the catalogue speaks for itself."""
 
 

@@ -70,7 +70,7 @@ def stacked(days: Sequence[date], values: Mapping[date, Mapping[str, float]]) ->
         {name: sum(values.get(day, {}).get(name, 0) for day in _between(first, last)) for name in series}
         for first, last in stretches
     ]
-    top = _round_up(max((sum(one.values()) for one in added), default=0))
+    top = round_up(max((sum(one.values()) for one in added), default=0))
     step = WIDTH / max(1, len(stretches))
     gap = min(step * 0.25, 14)
     bars = tuple(
@@ -105,7 +105,7 @@ def _between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """To one, two, two and a half or five times a power of ten; half of it is a handsome number too."""
     if value <= 0:
         return 0

@@ -34,7 +34,7 @@ class Files:
         files = cls()
         size = 0
         for file in given:
-            name = _free_name(file.name, files.texts)
+            name = free_name(file.name, files.texts)
             text = file.text if file.is_text else ""
             if not text:
                 files.left_out.append(f"{name} was left out: it holds no text.")
@@ -77,7 +77,7 @@ def fence_for(text: str) -> str:
     return fence
 
 
-def _free_name(name: str, taken: Iterable[str]) -> str:
+def free_name(name: str, taken: Iterable[str]) -> str:
     stem, dot, ending = name.rpartition(".")
     number, free = 2, name
     while free in taken:

@@ -1,4 +1,4 @@
-"""What the three agents found, as their runs show it: what strangers wrote becomes no markup and no odd link."""
+"""What agents found, as their runs show it: what strangers wrote becomes no markup and no odd link."""
 
 from __future__ import annotations
 
@@ -43,10 +43,46 @@ RESULTS: dict[str, dict[str, Any]] = {
         "downloads": [{"name": EVIL, "url": "/attachments/x/"}],
         "notices": ["photo.png was left out: it holds no text."],
     },
+    "analysis": {
+        "answer": "Paris leads.",
+        "tables": [
+            {
+                "name": "sales",
+                "file": EVIL,
+                "part": "",
+                "rows": 3,
+                "columns": [
+                    {"name": EVIL, "type": "VARCHAR", "nulls": 0, "distinct": 3, "min": EVIL, "max": "z", "samples": []}
+                ],
+            }
+        ],
+        "queries": [
+            {
+                "title": EVIL,
+                "sql": f"SELECT '```{EVIL}'",
+                "columns": [{"name": EVIL, "type": "VARCHAR"}, {"name": "n", "type": "DOUBLE"}],
+                "rows": [[EVIL, 12345.5], [None, None]],
+                "more": True,
+            }
+        ],
+        "charts": [
+            {
+                "title": EVIL,
+                "kind": kind,
+                "label": EVIL,
+                "labels": [EVIL, "b"],
+                "series": [{"name": EVIL, "values": [1234.5, None]}],
+                "sql": "SELECT 1",
+            }
+            for kind in ("bar", "line")
+        ],
+        "notices": ["photo.png was left out: it is no table."],
+    },
 }
 SAYS = {
     "search_engine": ("taken out: 7", "out of order", "[1]", 'href="https://x.example/"'),
     "research": ("taken out: 7", "not cited", "How it was found", "https://y.example/"),
+    "analysis": ("1,234.5", "12,345.5", "There are more rows than these 2.", "files/result-1.csv", "<rect", "M0 "),
     "code": ("Mended.", "git apply", "photo.png was left out", 'href="/attachments/x/"'),
 }
 
