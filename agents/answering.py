@@ -12,7 +12,7 @@ from uuid import UUID
 
 from agents import memory, sent_files, services
 from agents.attachments import Attachment
-from agents.base import Agent
+from agents.base import Agent, CannotBegin
 from agents.branching import GO_ON
 from agents.database import in_database
 from agents.drafts import Draft
@@ -78,6 +78,8 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
         if interrupted.withdrawn:  # else stopped by the user
             ending.error = site_error("AccessWithdrawn", interrupted.withdrawn)
             ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED
+    except CannotBegin as refusal:
+        ending.error, ending.state = site_error("CannotBegin", str(refusal)), MessageState.FAILED
     except LLMError as error:
         ending.llm_error, ending.error = error, error_json(error)
         ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED

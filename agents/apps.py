@@ -8,6 +8,7 @@ class AgentsConfig(AppConfig):
     def ready(self) -> None:
         from agents import leaving
         from agents.attachments import Attachment
+        from agents.expenses.models import Expense, ExpenseLine
         from agents.models import AgentRun, Conversation, StoredMessage
         from agents.registry import register_task_kinds
         from agents.schedules import ScheduledRun
@@ -26,6 +27,8 @@ class AgentsConfig(AppConfig):
         know_owner("server_id", lambda pk: MCPServer.objects.filter(pk=pk).values_list("user_id", flat=True))
         known = MCPTool.objects.all()
         know_owner("tool_id", lambda pk: known.filter(pk=pk).values_list("server__user_id", flat=True))
+        expenses = Expense.objects.all()
+        know_owner("expense_id", lambda pk: expenses.filter(pk=pk).values_list("user_id", flat=True))
         leaving.register()
         owned(Conversation, by="user")
         owned(StoredMessage, by="conversation")
@@ -34,3 +37,5 @@ class AgentsConfig(AppConfig):
         owned(ScheduledRun, by="user")
         owned(MCPServer, by="user")
         owned(MCPTool, by="server")
+        owned(Expense, by="user")
+        owned(ExpenseLine, by="expense")

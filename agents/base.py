@@ -78,6 +78,10 @@ class ResultFile:
     """Whether it may be shown in a frame, where it can do and fetch nothing."""
 
 
+class CannotBegin(Exception):
+    """What was given cannot be worked with: no model was asked. The text says to the user what to do."""
+
+
 class Agent:
     """Subclass it in ``agents/catalog/``. Its instructions: ``<slug>.md`` beside it, or ``instructions``."""
 
@@ -97,6 +101,10 @@ class Agent:
     """Fields beside the prompt, such as tone or length; their cleaned values, as JSON, are ``self.options``."""
     takes_files: ClassVar[bool] = False
     """Whether its page offers an upload."""
+    sees_pictures: ClassVar[bool] = False
+    """Whether pictures among its files go to the model, which must be able to see then."""
+    kept_at: ClassVar[tuple[str, str] | None] = None
+    """Name of the URL, and words for it, where what its user kept of its results is listed."""
     uses_servers: ClassVar[bool] = False
     """Whether the approved tools of the user's own tool servers are at hand, too."""
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -156,7 +164,7 @@ class Agent:
         return self.system_prompt()
 
     async def turn(self, prompt: LLMMessage) -> LLMMessage:
-        """What is asked, from what the user wrote: with files or options worked in."""
+        """What is asked, from what the user wrote: with files or options worked in. May raise CannotBegin."""
         return prompt
 
     def shown(self, output: BaseModel) -> str:
@@ -205,7 +213,7 @@ class Agent:
     # Asking it
 
     async def run(self, prompt: str | LLMMessage, *, history: Sequence[LLMMessage] | None = None) -> AgentResult:
-        """The whole answer. Raises LLMError."""
+        """The whole answer. Raises LLMError and CannotBegin."""
         before = (*(history or ()), as_message(prompt))
         async with aclosing(self.stream(prompt, history=history)) as events:
             return await self._gathered(events, before)
@@ -222,7 +230,8 @@ class Agent:
         history: Sequence[LLMMessage] | None = None,
         spent: Spent = NOTHING_SPENT,
     ) -> AsyncGenerator[Event, None]:
-        """Events as they happen; the last is Done or Stopped. Raises LLMError. ``spent``: by an earlier attempt.
+        """Events as they happen; the last is Done or Stopped. Raises LLMError and CannotBegin.
+        ``spent``: by an earlier attempt.
 
         Close it (``aclosing``) to stop: the provider's stream is closed and running tools are cancelled.
         """

@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.auth.models import User
 
 from agents.attachments import Attachment
+from agents.expenses.models import Expense
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.parts import dump_parts
 from agents.schedules import ScheduledRun
@@ -53,6 +54,15 @@ def tool_servers(user: User) -> list[dict[str, Any]]:
     ]
 
 
+def expenses(user: User) -> list[dict[str, Any]]:
+    """With their lines."""
+    rows = Expense.objects.for_user(user).order_by("date").prefetch_related("lines")
+    return [
+        said | {"lines": rows_of(row.lines.all(), without=frozenset({"id", "expense"}))}
+        for row, said in zip(rows, rows_of(rows, without=frozenset({"search_text"})), strict=True)
+    ]
+
+
 def register() -> None:
     exports("conversations", conversations)
     exports("messages", messages)
@@ -60,3 +70,4 @@ def register() -> None:
     exports("files", files)
     exports("schedules", schedules)
     exports("tool_servers", tool_servers)
+    exports("expenses", expenses)

@@ -16,7 +16,7 @@ from agents.base import Agent
 from agents.database import in_database
 from agents.drafts import Draft
 from agents.models import Conversation
-from agents.services import storable
+from agents.texts import storable
 from llm_credentials.factory import explain_route
 from llm_credentials.providers import LLMError, LLMMessage
 

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 import agents.attachments
+import agents.expenses.models
 import agents.servers  # noqa: F401 - their models, for Django to find
 from agents.fields import PartsField
 from agents.schedules import ScheduledRun

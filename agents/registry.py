@@ -5,7 +5,6 @@ from __future__ import annotations
 import pkgutil
 from functools import cache
 from importlib import import_module
-from typing import Final
 
 from agents import catalog
 from agents.base import Agent
@@ -39,14 +38,7 @@ def get_agent(slug: str) -> type[Agent]:
     raise UnknownAgent(f"There is no agent {slug!r}.")
 
 
-TO_COME: Final = (kinds.TaskKind("expense", "Expense", weight="light", needs={"json"}),)
-"""Agents that users may settle models for already; the class of one that is in the catalogue speaks for itself."""
-
-
 def register_task_kinds() -> None:
     """Tell the router which tasks there are, so that users may choose a model for each."""
     for agent in agents():
         kinds.register(kinds.TaskKind(slug=agent.slug, label=agent.title, weight=agent.weight, needs=agent.all_needs()))
-    for kind in TO_COME:
-        if kinds.get(kind.slug) is None:
-            kinds.register(kind)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from agents import pausing, runs, services
-from agents.base import Agent
+from agents.base import Agent, CannotBegin
 from agents.database import in_database
 from agents.drafts import Draft
 from agents.loop import Event, Spent, StepReceipt
@@ -66,6 +66,8 @@ async def run_execute(run_id: UUID) -> Outcome:
         ending.state = RunState.CANCELLED
         if interrupted.withdrawn:
             ending.error = site_error("AccessWithdrawn", interrupted.withdrawn)
+    except CannotBegin as refusal:
+        ending.error = site_error("CannotBegin", str(refusal))
     except LLMError as caught:
         ending.llm_error, ending.error = caught, error_json(caught)
         if isinstance(caught, AccessWithdrawn) and caught.what != "key":

@@ -25,7 +25,9 @@ from agents.attachments import Attachment
 from agents.models import MAX_ATTEMPTS, AgentRun, Conversation, RunState
 from agents.receipts import site_error
 from agents.registry import get_agent
-from agents.services import check_agent, check_route, checked_text, storable
+from agents.sent_files import check_seen, listed
+from agents.services import check_agent, check_route, checked_text
+from agents.texts import storable
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -54,7 +56,7 @@ def run_create(
     ``conversation_id``: what was said there goes along. ``token_id``: of the access token on which the run rests.
     ``how``: see ``run_checked``.
     """
-    checked = run_checked(user=user, agent=agent, text=text, **how)
+    checked = run_checked(user=user, agent=agent, text=text, files=files, **how)
     if conversation_id is not None and not Conversation.objects.for_user(user).filter(pk=conversation_id).exists():
         raise ValidationError({"conversation": [_("There is no such conversation.")]})
     with transaction.atomic():
@@ -76,6 +78,7 @@ def run_checked(
     user: User,
     agent: str,
     text: str,
+    files: Sequence[Attachment] = (),
     provider: str = "",
     model: str = "",
     options: Mapping[str, Any] | None = None,
@@ -83,12 +86,17 @@ def run_checked(
     mail_when_done: bool = False,
     webhook_when_done: bool = False,
 ) -> dict[str, Any]:
-    """The columns of a run that may be started like this; ``options`` are for the agent's own form.
+    """The columns of a run that may be started like this; ``options`` are for the agent's own form. With files the text
+    may be empty; it names them then.
 
     Raises ValidationError.
     """
     check_agent(agent)
     check_route(user, provider, model)
+    if files and get_agent(agent).sees_pictures:
+        check_seen(user, agent, (provider, model), listed(files))
+    if files and not text.strip():
+        text = ", ".join(file.name for file in files)
     if max_cost_usd is not None and not 0 < max_cost_usd <= MAX_COST_USD:
         raise ValidationError({"max_cost_usd": [_("Give an amount above 0 and up to $1,000, or leave it empty.")]})
     return {

@@ -24,6 +24,7 @@ from agents.attachments import Attachment
 from agents.models import Conversation, MessageState, StoredMessage
 from agents.receipts import site_error
 from agents.registry import UnknownAgent, get_agent
+from agents.texts import storable
 from llm_credentials.factory import tripwire_for
 from llm_credentials.policies import check_choice, policy_of
 from llm_credentials.providers import LLMMessage, TextPart, UnknownProvider, get_spec
@@ -300,11 +301,6 @@ WRITER_DIED = site_error(
 
 
 # What holds for all of them
-
-
-def storable(text: str) -> str:
-    """Without NUL characters and lone surrogates, which PostgreSQL refuses in text columns."""
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def searchable(text: str) -> str:

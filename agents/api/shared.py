@@ -47,7 +47,7 @@ class How(Said):
 
 
 class RunIn(How):
-    input: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    input: str = Field("", max_length=MAX_MESSAGE_CHARS, description="May be empty where files go along.")
     attachments: list[UUID] = Field(default_factory=list, max_length=10, description="Files of yours that go along.")
     conversation: UUID | None = Field(None, description="What was said there goes along; nothing is added to it.")
 

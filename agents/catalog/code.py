@@ -19,6 +19,7 @@ from agents.loop import ChatClient, Guard, Limits, joined_text
 from agents.patching import Patched, PatchError, apply
 from agents.patching.files import Files, GivenFile, fence_for
 from agents.progress import say
+from agents.texts import plain
 from agents.tools import Tool, ToolError, tool
 from llm_credentials.providers import LLMMessage, TextPart
 
@@ -116,8 +117,8 @@ class CodeAgent(Agent):
         if output.diff:
             fence = fence_for(output.diff)
             pieces.append(f"{fence}diff\n{output.diff.removesuffix(chr(10))}\n{fence}")
-        pieces += [f"[{_plain(each.name)}]({each.url})" for each in output.downloads]
-        return "\n\n".join([*pieces, *(f"*{_plain(notice)}*" for notice in output.notices)])
+        pieces += [f"[{plain(each.name)}]({each.url})" for each in output.downloads]
+        return "\n\n".join([*pieces, *(f"*{plain(notice)}*" for notice in output.notices)])
 
     def _loop(
         self,
@@ -188,10 +189,6 @@ class CodeAgent(Agent):
                 continue  # an empty file, or one that holds a key: the diff above says all the same
             downloads.append(Download(name=name, url=kept.get_absolute_url()))
         return downloads
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>])", r"\\\1", text)
 
 
 __all__: list[Any] = ["CodeAgent", "CodeAnswer"]

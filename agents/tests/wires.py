@@ -22,13 +22,13 @@ class Script:
     url: str
     asked: list[Ask] = field(default_factory=list)
 
-    def client(self, wire: str) -> LLMClient:
+    def client(self, wire: str, model: str = "sandbox-chat") -> LLMClient:
         """A client of one wire format; close it on the loop that used it."""
         provider, path = WIRES[wire]
         return build_client(
             provider,
             api_key="sbx-good-script",
-            model="sandbox-chat",
+            model=model,
             base_url=f"{self.url}{path}",
             egress=EgressPolicy(allow=(self.url.removeprefix("http://"),)),
         )

@@ -18,6 +18,7 @@ from django.conf import settings
 from agents import servers
 from agents.database import in_database
 from agents.servers import MAX_DESCRIPTION_CHARS, MAX_SCHEMA_CHARS, MAX_TOOLS, Listed, MCPServer, MCPTool
+from agents.texts import storable
 from agents.tools import Tool, ToolError
 from llm_credentials import conf
 from llm_credentials.fields import Unreadable
@@ -143,17 +144,13 @@ async def _list(session: Client) -> list[Listed]:
 
 def _listed(tool: Any) -> Listed | None:
     """None for one that could not be shown whole, or that no model could be told of."""
-    description, schema = _storable(tool.description or ""), tool.input_schema
+    description, schema = storable(tool.description or ""), tool.input_schema
     size = len(repr(schema))
     if len(description) > MAX_DESCRIPTION_CHARS or size > MAX_SCHEMA_CHARS or not 0 < len(tool.name) <= 128:
         return None
-    if not isinstance(schema, dict) or schema.get("type") != "object" or _storable(repr(schema)) != repr(schema):
+    if not isinstance(schema, dict) or schema.get("type") != "object" or storable(repr(schema)) != repr(schema):
         return None
-    return Listed(name=_storable(tool.name), description=description, schema=schema)
-
-
-def _storable(text: str) -> str:
-    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    return Listed(name=storable(tool.name), description=description, schema=schema)
 
 
 def _text(answer: Any) -> str:

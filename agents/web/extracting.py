@@ -1,24 +1,36 @@
-"""The text of a page or a PDF. Run as a program of its own: a hostile page may make any parser run for hours, or fill
-memory, so it is done where the system ends it (limits of CPU and memory), with nothing else in reach.
+"""The text of a page or a PDF, or the pictures of a PDF. Run as a program of its own: a hostile page may make any
+parser run for hours, or fill memory, so it is done where the system ends it (limits of CPU and memory), with nothing
+else in reach.
 
-Reads ``html`` (UTF-8) or ``pdf`` bytes from stdin, by its one argument; writes
-``{"title", "text", "truncated", "links"}``.
+Reads ``html`` (UTF-8), ``pdf`` or ``pdf-pictures`` bytes from stdin, by its one argument; writes
+``{"title", "text", "truncated", "links"}``, of pictures ``{"pictures": [JPEG in base64]}``.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import resource
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from pypdf import PdfReader
 
 CPU_S: Final = 8
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
 MAX_TEXT: Final = 200_000
 MAX_PDF_PAGES: Final = 60
 MAX_LINKS: Final = 100
+MAX_PICTURES: Final = 6
+MAX_PICTURE_SIDE_PX: Final = 2_048
+MAX_PICTURE_PIXELS: Final = 40_000_000
+MIN_PICTURE_SIDE_PX: Final = 200
+"""What is smaller is a logo, not a page."""
 MAIN_MIN: Final = 400
 """So much text in <main> or <article> is the page; with less, the whole body is."""
 
@@ -128,12 +140,17 @@ def of_html(page: str) -> dict[str, Any]:
     }
 
 
-def of_pdf(data: bytes) -> dict[str, Any]:
+def _reader(data: bytes) -> PdfReader:
     from pypdf import PdfReader
 
     reader = PdfReader(io.BytesIO(data), strict=False)
     if reader.is_encrypted and not reader.decrypt(""):
         raise ValueError("locked")
+    return reader
+
+
+def of_pdf(data: bytes) -> dict[str, Any]:
+    reader = _reader(data)
     texts: list[str] = []
     size = 0
     for page in reader.pages[:MAX_PDF_PAGES]:
@@ -143,6 +160,32 @@ def of_pdf(data: bytes) -> dict[str, Any]:
             break
     title = str((reader.metadata and reader.metadata.title) or "")
     return _answer(" ".join(title.split()), _tidy("\n\n".join(texts)), len(reader.pages) > len(texts))
+
+
+def pictures_of_pdf(data: bytes) -> dict[str, Any]:
+    """Of its first pages, in their order: those large enough to be a scan."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = MAX_PICTURE_PIXELS // 2  # an error comes at twice that
+    found: list[str] = []
+    for page in _reader(data).pages[:MAX_PICTURES]:
+        try:
+            for each in page.images:
+                if len(found) < MAX_PICTURES and each.image is not None:
+                    found += _as_jpeg(each.image)
+        # Parsers of broken pictures raise nearly everything; the other pages may be sound.
+        except Exception:  # noqa: S112
+            continue
+    return {"pictures": found}
+
+
+def _as_jpeg(picture: Image) -> list[str]:
+    if min(picture.size) < MIN_PICTURE_SIDE_PX:
+        return []
+    picture.thumbnail((MAX_PICTURE_SIDE_PX, MAX_PICTURE_SIDE_PX))
+    out = io.BytesIO()
+    picture.convert("RGB").save(out, "JPEG", quality=85)
+    return [base64.b64encode(out.getvalue()).decode()]
 
 
 def _tidy(text: str) -> str:
@@ -164,12 +207,19 @@ def _sound(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+_KINDS: Final[dict[str, Callable[[bytes], dict[str, Any]]]] = {
+    "html": lambda data: of_html(data.decode("utf-8", "replace")),
+    "pdf": of_pdf,
+    "pdf-pictures": pictures_of_pdf,
+}
+
+
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     data = sys.stdin.buffer.read()
-    answer = of_pdf(data) if sys.argv[1] == "pdf" else of_html(data.decode("utf-8", "replace"))
+    answer = _KINDS[sys.argv[1]](data)
     # To a pipe, which the limit on files does not concern.
     sys.stdout.buffer.write(json.dumps(answer).encode())
 

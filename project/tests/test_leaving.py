@@ -172,7 +172,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),
         *("UsageDay", "UserAllowance", "Alert", "Webhook", "SearchCredential"),
-        *("Conversation", "AgentRun", "Attachment", "ScheduledRun", "MCPServer"),
+        *("Conversation", "AgentRun", "Attachment", "ScheduledRun", "MCPServer", "Expense"),
     }
     related: set[str] = {
         field.related_model.__name__  # type: ignore[union-attr]
