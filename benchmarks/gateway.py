@@ -136,12 +136,13 @@ def _targets(database: str, *, with_peers: bool) -> Iterator[list[Target]]:
 
 # What is measured
 
-ASKED = {"requests": "0.25", "streams, apart": "0.5", "streams, burst": "-"}
+ASKED = {"requests": "0.25", "streams, apart": "0.5", "streams, burst": "0.5", "streams, lump": "-"}
 """Of the floor."""
 KINDS = (
     ("requests", False, 4000, ASK),
     ("streams, apart", True, 600, f"{ASK} apart"),
     ("streams, burst", True, 600, ASK),
+    ("streams, lump", True, 600, f"{ASK} lump"),
 )
 SLOWER = {"LiteLLM": 0.05}
 """A part of the calls is enough of those that take long."""

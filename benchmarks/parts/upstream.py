@@ -1,7 +1,8 @@
 """The provider of the benchmarks: fixed bytes, as cheap as they can be had. ``python upstream.py PORT``.
 
 What it does a prompt says: ``apart`` sends each event of a stream by itself, as providers do; ``paced N`` sends N
-events, one each half second; otherwise a stream comes in one burst.
+events, one each half second; ``lump`` sends the whole stream as one chunk of HTTP; otherwise all of its events come
+in one burst, each a chunk of its own.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def _chunk(data: bytes) -> bytes:
 
 JSON = _answer(WHOLE, b"application/json")
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-BURST = _STREAM_HEAD + _chunk(b"".join(EVENTS)) + b"0\r\n\r\n"
+BURST = _STREAM_HEAD + b"".join(map(_chunk, EVENTS)) + b"0\r\n\r\n"
+LUMP = _STREAM_HEAD + _chunk(b"".join(EVENTS)) + b"0\r\n\r\n"
 
 
 class Stub(asyncio.Protocol):
@@ -93,7 +95,7 @@ class Stub(asyncio.Protocol):
         elif b"apart" in body:
             self.task = asyncio.get_running_loop().create_task(self._apart())
         else:
-            self.transport.write(BURST)
+            self.transport.write(LUMP if b"lump" in body else BURST)
 
     async def _apart(self) -> None:
         self.transport.write(_STREAM_HEAD)

@@ -30,6 +30,7 @@ import httpx2  # noqa: TID251 (this is the place)
 import orjson
 from yarl import URL
 
+from llm_credentials.providers.content import Response
 from llm_credentials.providers.egress import (
     Destination,
     EgressPolicy,
@@ -472,6 +473,7 @@ class _Door:
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
             request_class=_Request,
+            response_class=Response,
         )
         self.client = _Client(self)
 
