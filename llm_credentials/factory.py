@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError
 from llm_credentials import conf, opened
 from llm_credentials.audit.opening import announce_opening
 from llm_credentials.ledger import estimate
+from llm_credentials.ledger.budgets import Limits
 from llm_credentials.live import changes
 from llm_credentials.models import (
     EnvironmentCredential,
@@ -160,15 +161,14 @@ def _look(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]
 async def _alook(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
     """The same; without leaving the event loop when everything was looked up a moment ago."""
     loaded = kept.find(user)
-    cooling = None if loaded is None else health.known(loaded.targets)
-    if loaded is None or cooling is None:
+    if loaded is None:
         try:
             return await sync_to_async(_look)(user, request, turn)
         except (OperationalError, InterfaceError):
             away = SiteUnavailable()
             away.receipt = Receipt()
             raise away from None
-    return loaded, loaded.route(_in_turn(loaded, request, turn), cooling)
+    return loaded, loaded.route(_in_turn(loaded, request, turn), await health.look(loaded.targets))
 
 
 _turns = count()
@@ -463,7 +463,8 @@ class RoutedClient:
             error.receipt = Receipt()
             raise
         return Chain(
-            loaded=self._within_token(loaded),
+            loaded=loaded,
+            limits=self._limits(loaded),
             route=route,
             task=(request.task or "")[:TASK_MAX],
             opener=partial(open_client, user_id=loaded.user_id),
@@ -472,11 +473,16 @@ class RoutedClient:
             purse=self._purse,
         )
 
-    def _within_token(self, loaded: Loaded) -> Loaded:
+    def _limits(self, loaded: Loaded) -> Limits:
+        """The user's, and the token's that the call came with."""
         if self._token is None:
-            return loaded
-        limits = replace(loaded.limits, token_id=self._token.pk, token_monthly_usd=self._token.budget_usd)
-        return replace(loaded, limits=limits)
+            return loaded.limits
+        token = (self._token.pk, self._token.budget_usd)
+        limits = loaded.within_token.get(token)
+        if limits is None:
+            limits = replace(loaded.limits, token_id=token[0], token_monthly_usd=token[1])
+            loaded.within_token[token] = limits
+        return limits
 
     def _sampling(self, candidate: Candidate, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
         """Model, temperature and max_tokens: the call's, else the candidate's, else the defaults."""

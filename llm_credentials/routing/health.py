@@ -9,6 +9,7 @@ failure after that opens it again. A key's cooldown is its own and touches nobod
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Collection
@@ -28,6 +29,8 @@ COOLDOWN_MAX_S = 60.0
 COOLDOWN_UNSAID_S = 5.0
 """For a rate limit whose end the provider did not say."""
 SEEN_FOR_S = 0.5
+AHEAD_S = 0.2
+"""While calls are made, Valkey is asked again so long before what it said is too old, so that none of them waits."""
 AWAY_FOR_S = 1.0
 """How long an unreachable Valkey is not asked again."""
 RESTING = "llm:resting"
@@ -85,6 +88,36 @@ def known(targets: Collection[str]) -> dict[str, float] | None:
                 _local.calm.clear()
             _local.calm[targets] = seen_at + SEEN_FOR_S
     return found
+
+
+async def look(targets: frozenset[str]) -> dict[str, float]:
+    """As ``cooling``, for event loops: off the loop, and once for all who want to know the same at the same time."""
+    found = known(targets)
+    if found is None:
+        await asyncio.shield(_asking(targets))
+        clock = time.time()
+        return {target: until - clock for target in targets if (until := _local.until.get(target, 0.0)) > clock}
+    if _local.calm.get(targets, float("inf")) - time.monotonic() < AHEAD_S:
+        _asking(targets)
+    return found
+
+
+_under_way: dict[tuple[asyncio.AbstractEventLoop, frozenset[str]], asyncio.Future[None]] = {}
+
+
+def _asking(targets: frozenset[str]) -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    asking = _under_way.get((loop, targets))
+    if asking is None:
+        asking = loop.run_in_executor(None, _refresh, list(targets), time.monotonic())
+        _under_way[loop, targets] = asking
+
+        def done(_: asyncio.Future[None]) -> None:
+            del _under_way[loop, targets]
+            _local.calm.pop(targets, None)  # it is known for longer now
+
+        asking.add_done_callback(done)
+    return asking
 
 
 def rest(target: str, seconds: float | None) -> None:

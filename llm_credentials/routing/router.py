@@ -24,6 +24,7 @@ from llm_credentials import metrics
 from llm_credentials.audit.context import token_id
 from llm_credentials.ids import new_id
 from llm_credentials.ledger import estimate, prices, writer
+from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
 from llm_credentials.live import access
@@ -175,9 +176,12 @@ class Chain:
         opener: Opener,
         deadline_s: float,
         size: Size | None,
+        limits: Limits | None = None,
         purse: Purse | None = None,
     ) -> None:
+        """``limits``: where they are not the user's alone."""
         self.loaded = loaded
+        self.limits = limits or loaded.limits
         self.route = route
         self.task = task
         self.opener = opener
@@ -366,7 +370,7 @@ class Chain:
                 model=candidate.model,
                 credential_id=key.id,
                 key_owner=key.owner,
-                token_id=self.loaded.limits.token_id,
+                token_id=self.limits.token_id,
             ),
             number=number,
             started=self.loop.time(),
@@ -398,7 +402,7 @@ class Chain:
         """Put the worst case into the ledger before anything leaves."""
         prompt_tokens, answer_tokens = size.prompt_tokens(), size.answer_tokens(trial.candidate)
         worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
-        trial.reservation = reservation(trial.entry, self.loaded.limits, worst, prompt_tokens)
+        trial.reservation = reservation(trial.entry, self.limits, worst, prompt_tokens)
         try:
             if self.purse is not None:
                 self.purse.hold(trial.entry.id, worst.usd)

@@ -61,6 +61,8 @@ class Loaded:
     """No part of any route; looked for in what leaves."""
     routes: dict[Request, Route] = field(default_factory=dict, repr=False, compare=False)
     """Those that were asked for while nothing was cooling down."""
+    within_token: dict[Any, Limits] = field(default_factory=dict, repr=False, compare=False)
+    """The limits of calls that came with a token, by the token and its budget."""
 
     @cached_property
     def tripwire(self) -> Tripwire:

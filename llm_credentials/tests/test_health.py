@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from llm_credentials.routing import health
 
@@ -97,3 +99,40 @@ def test_valkey_that_comes_back_is_asked_again(settings: Any, monkeypatch: pytes
     assert health.cooling(["user:1"]) == {}
     settings.REDIS_URL = good
     assert set(health.cooling(["user:1"])) == {"user:1"}
+
+
+async def test_look_asks_once_for_all_who_want_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    refresh = health._refresh
+
+    def counted(targets: list[str], now: float) -> None:
+        asked.append(targets)
+        refresh(targets, now)
+
+    monkeypatch.setattr(health, "_refresh", counted)
+    await sync_to_async(_fail)(health.FAILURES)
+    _as_another_process()
+    targets = frozenset({DESTINATION})
+    found = await asyncio.gather(*(health.look(targets) for _ in range(20)))
+    assert all(DESTINATION in cooling for cooling in found)
+    assert asked == [[DESTINATION]]
+
+
+async def test_look_learns_ahead_what_others_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SEEN_FOR_S", "AHEAD_S"):
+        monkeypatch.setattr(health, name, 600.0)
+    targets = frozenset({DESTINATION})
+    assert await health.look(targets) == {}
+    await sync_to_async(_fail_elsewhere)()
+    assert await health.look(targets) == {}, "nobody waits for what is asked ahead"
+    await asyncio.gather(*health._under_way.values())
+    await asyncio.sleep(0)
+    assert DESTINATION in await health.look(targets)
+
+
+def _fail_elsewhere() -> None:
+    """Another process's failures: in Valkey alone."""
+    mine = health._local
+    _as_another_process()
+    _fail(health.FAILURES)
+    health._local = mine
