@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from agents.tables.results import ChartData
 from llm_credentials.charts import HEIGHT, WIDTH, round_up
+
+MAX_NAMES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,8 @@ class Drawing:
     marks: tuple[float, float, float]
     """The values beside the chart: at its top, half way, at its foot."""
     ends: tuple[str, str]
+    names: tuple[str, ...]
+    """Of few bars: all labels, instead of the ends."""
     zero_y: float
     bars: tuple[Bar, ...]
     lines: tuple[Line, ...]
@@ -58,6 +63,7 @@ def drawing_of(chart: ChartData) -> Drawing:
     return Drawing(
         marks=(top, (top + foot) / 2, foot),
         ends=(chart.labels[0], chart.labels[-1]),
+        names=() if is_line or len(chart.labels) > MAX_NAMES else tuple(chart.labels),
         zero_y=_y(0, top, foot),
         bars=() if is_line else tuple(_bars(chart, top, foot)),
         lines=tuple(Line(_look(place), _path(series.values, top, foot)) for place, series in enumerate(chart.series))
