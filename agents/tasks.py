@@ -88,7 +88,7 @@ def resume_runs() -> None:
         lost = list(AgentRun.objects.orphaned().order_by("created_at"))
         held = list(AgentRun.objects.held_back().order_by("user_id", "weight", "created_at"))
         for run in lost:
-            _send(run)
+            _send(run, asked_for=False)
         for (user_id, weight), _runs in groupby(held, lambda run: (run.user_id, run.weight)):
             _send_next(user_id, weight)
 
@@ -101,7 +101,7 @@ def tend_runs() -> None:
         dead = list(AgentRun.objects.orphaned().filter(lost))
         held = list(AgentRun.objects.held_back().values_list("user_id", "weight").distinct())
         for run in dead:
-            _send(run)
+            _send(run, asked_for=False)
         for user_id, weight in held:
             _send_next(user_id, weight)
         for schedule in ScheduledRun.objects.due().select_related("user").order_by("next_at")[:SCHEDULES_A_TICK]:
@@ -134,15 +134,17 @@ def enqueue_run(run: AgentRun) -> None:
     if run.enqueued_at is None and _in_flight(run.user_id, run.weight) >= settings.RUNS_IN_FLIGHT:
         return
     try:
-        _send(run)
+        _send(run, asked_for=True)
     except (OperationalError, OSError):
         raise QueueUnavailable from None
 
 
-def _send(run: AgentRun) -> None:
+def _send(run: AgentRun, *, asked_for: bool) -> None:
+    """``asked_for``: by what happens here, whose request id the job's log lines then carry."""
     runs.run_hand_over(run, at=timezone.now())
+    headers: dict[str, str] = {} if asked_for else {"request_id": ""}
     try:
-        run_agent.apply_async(args=(str(run.pk),), queue=queue_of(run.weight), retry=False)
+        run_agent.apply_async(args=(str(run.pk),), queue=queue_of(run.weight), retry=False, headers=headers)
     except (OperationalError, OSError):
         runs.run_hand_over(run, at=None)
         raise
@@ -154,7 +156,7 @@ def _send_next(user_id: int, weight: str) -> None:
     if room <= 0:
         return
     for run in AgentRun.objects.held_back().filter(user_id=user_id, weight=weight).order_by("created_at")[:room]:
-        _send(run)
+        _send(run, asked_for=False)
 
 
 def _in_flight(user_id: int, weight: str) -> int:

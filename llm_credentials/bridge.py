@@ -34,8 +34,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 THREAD_NAME = "llm-bridge"
-_KEPT_CONTEXT = ("structlog_", "audit_", "wall_")
-"""How the context variables begin that go along: a request's id on its log lines, who acts, whose rows are open."""
+_KEPT_CONTEXT = ("structlog_", "request_", "trace_", "audit_", "wall_")
+"""How the context variables begin that go along: a request's id and trace, who acts, whose rows are open."""
 
 
 class _Bridge:

@@ -6,9 +6,10 @@ machine count together where ``METRICS_DIR`` names a folder of theirs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Final, TypeAlias
 
 from prometheus_client import Counter, Histogram
 
@@ -26,6 +27,8 @@ FIRST_CONTENT_SECONDS = Histogram(
 )
 TOKENS = Counter("keyswitch_tokens", "As providers count them, or as estimated", ["provider", "direction"])
 COST_USD = Counter("keyswitch_cost_usd", "Of attempts whose price is known", ["provider", "key_owner"])
+Told: TypeAlias = Callable[[Entry, Outcome], None]
+_told: list[Told] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,15 @@ def _calls(task: str) -> Counter:
     return CALLS.labels(task)
 
 
+def also_tell(told: Told) -> None:
+    """Let this hear of every attempt that ends, on the event loop of its call. It does no I/O and raises nothing."""
+    if told not in _told:
+        _told.append(told)
+
+
 def attempt_ended(entry: Entry, ended: Outcome) -> None:
+    for told in _told:
+        told(entry, ended)
     _attempts(entry.provider, entry.key_owner, ended.outcome).inc()
     counters = _of(entry.provider, entry.key_owner)
     counters.seconds.observe(ended.latency_ms / 1000)

@@ -31,4 +31,8 @@ async def parts(scope: Any, receive: Any, send: Any) -> None:
         await django(scope, receive, send)
 
 
-application = Measured(parts)
+application: Any = Measured(parts)
+if settings.OTEL_EXPORTER_OTLP_ENDPOINT:
+    from project.tracing import Traced
+
+    application = Traced(application)

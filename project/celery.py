@@ -8,13 +8,17 @@ from project.env import use_settings
 
 use_settings("project.settings")
 
+import structlog  # noqa: E402
 from celery import Celery  # noqa: E402
 from celery.signals import (  # noqa: E402
     after_task_publish,
     beat_embedded_init,
     beat_init,
+    before_task_publish,
     heartbeat_sent,
     setup_logging,
+    task_postrun,
+    task_prerun,
     worker_init,
     worker_process_init,
     worker_ready,
@@ -28,10 +32,34 @@ app = Celery("keyswitch")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
+_bound: dict[str, Any] = {}
+"""What to undo when a job ends, by task id."""
+
 
 @setup_logging.connect
 def leave_logging_to_django(**kwargs: Any) -> None:
     """A receiver is enough to keep Celery from setting up handlers of its own, which would not redact."""
+
+
+@before_task_publish.connect
+def send_request_id(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    """A job's log lines carry the id of the request that asked for it. Jobs that nobody asked for say so: ``""``."""
+    from project.logging import current_request_id
+
+    if headers is not None and (current := current_request_id()):
+        headers.setdefault("request_id", current)
+
+
+@task_prerun.connect
+def take_request_id(task_id: str, task: Any, **kwargs: Any) -> None:
+    given = str(task.request.get("request_id") or "")
+    _bound[task_id] = structlog.contextvars.bind_contextvars(request_id=given or task_id)
+
+
+@task_postrun.connect
+def leave_request_id(task_id: str, **kwargs: Any) -> None:
+    if (tokens := _bound.pop(task_id, None)) is not None:
+        structlog.contextvars.reset_contextvars(**tokens)
 
 
 @beat_embedded_init.connect

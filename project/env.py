@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import unquote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -128,6 +129,31 @@ def commands(name: str) -> dict[str, list[str]]:
             raise ImproperlyConfigured(f"{name}: write NAME=command with arguments, several separated by semicolons.")
         found[label.strip()] = words
     return found
+
+
+def pairs(name: str) -> dict[str, str]:
+    """A secret ``name=value,name=value``, as headers are written for collectors."""
+    found = {}
+    for entry in filter(None, map(str.strip, secret(name).split(","))):
+        label, sign, value = entry.partition("=")
+        if not sign or not label.strip():
+            raise ImproperlyConfigured(f"{name}: write name=value, several separated by commas.")
+        found[label.strip()] = unquote(value.strip())
+    return found
+
+
+def web_address(name: str) -> str:
+    value = text(name)
+    if value and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+        raise ImproperlyConfigured(f"{name} must be an address such as http://collector:4318")
+    return value
+
+
+def share(name: str, default: float) -> float:
+    value = decimal(name, default)
+    if not 0 <= value <= 1:
+        raise ImproperlyConfigured(f"{name} must be between 0 and 1, not {value}")
+    return value
 
 
 def decimal(name: str, default: float) -> float:

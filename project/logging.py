@@ -75,8 +75,13 @@ def redact_fields(logger: Any, method: str, event: MutableMapping[str, Any]) -> 
     return {name: value if name.startswith("_") else _redact_value(name, value) for name, value in event.items()}
 
 
+def current_request_id() -> str:
+    """Of the request that is being served here, or that asked for the job which runs here; else empty."""
+    return str(structlog.contextvars.get_contextvars().get("request_id") or request_id.get())
+
+
 def add_request_id(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if current := request_id.get():
+    if current := current_request_id():
         event.setdefault("request_id", current)
     return event
 

@@ -310,6 +310,16 @@ METRICS_DIR = env.shared_metrics("METRICS_DIR")
 # Where a worker that stands alone answers for itself; 0: nowhere.
 METRICS_PORT = env.whole("METRICS_PORT", default=0)
 
+# Traces and error reports, for the operator's own collectors; each is off without an address
+OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
+OTEL_EXPORTER_OTLP_HEADERS = env.pairs("OTEL_EXPORTER_OTLP_HEADERS")
+OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "keyswitch")
+OTEL_TRACES_SAMPLER_ARG = env.share("OTEL_TRACES_SAMPLER_ARG", default=1)
+if OTEL_EXPORTER_OTLP_ENDPOINT:
+    MIDDLEWARE.insert(0, "project.tracing.RouteMiddleware")
+SENTRY_DSN = env.secret("SENTRY_DSN")
+SENTRY_ENVIRONMENT = env.text("SENTRY_ENVIRONMENT", "production")
+
 # What is written down, and what never is
 logging.know_secrets(
     prefixes=[prefix for spec in registry.all_specs() for prefix in spec.key_prefixes],
@@ -320,6 +330,8 @@ logging.know_secrets(
         *(keys["api_key"] or "" for keys in LLM_SYSTEM_KEYS.values()),
         EMAIL_HOST_PASSWORD,
         METRICS_TOKEN,
+        SENTRY_DSN,
+        *OTEL_EXPORTER_OTLP_HEADERS.values(),
     ],
 )
 LOGGING = logging.configure(

@@ -20,6 +20,8 @@ SANDBOX = "llm_credentials/providers/sandbox/"
 TRANSPORT = "llm_credentials/providers/transport.py"
 CLIENT_MODULES = {"aiohttp", "httpx", "httpx2", "requests", "urllib3", "urllib.request", "http.client", "socket"}
 SDKS = ("openai", "anthropic", "google.genai")
+# What a site without a collector does not pay for.
+TELEMETRY = ("opentelemetry.sdk", "sentry_sdk", "project.tracing", "project.error_reports")
 # Our own servers' doors, and whether they answer: nothing goes out, and no key is in sight.
 OWN_SERVER = {"project/supervisor.py", "project/serve.py", "project/postgresql/answering.py"}
 NAMES_THE_DEFAULT_PROVIDER = {"llm_credentials/conf.py", "project/settings.py"}
@@ -105,12 +107,12 @@ def test_provider_is_named_in_its_own_files_alone() -> None:
 
 
 @pytest.mark.parametrize("command", [["check"], ["showmigrations", "--plan"]])
-def test_commands_load_no_sdk(command: list[str], tmp_path: Path) -> None:
+def test_commands_load_neither_sdks_nor_telemetry(command: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; from project.env import use_settings; use_settings('project.settings');"
         "from django.core.management import call_command; import django; django.setup();"
         f"call_command(*{command!r});"
-        f"print([name for name in sys.modules if name in {SDKS!r}])"
+        f"print([name for name in sys.modules if name in {SDKS + TELEMETRY!r}])"
     )
     environment = bare_environment(
         SECRET_KEY="x" * 50,
@@ -125,7 +127,7 @@ def test_commands_load_no_sdk(command: list[str], tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt", "requirements-telemetry.txt"])
 def test_every_package_is_pinned_with_its_hash(file: str) -> None:
     text = (BASE_DIR / file).read_text(encoding="utf-8").replace("\\\n", " ")
     packages = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]

@@ -199,7 +199,7 @@ def test_example_explains_every_variable_that_is_read() -> None:
     source = "".join(
         (env.BASE_DIR / "project" / name).read_text() for name in ("settings.py", "management/commands/up.py")
     )
-    readers = "text|secret|flag|whole|decimal|rate|words|database|commands|shared_metrics"
+    readers = "text|secret|flag|whole|decimal|rate|words|database|commands|shared_metrics|pairs|share|web_address"
     read = set(re.findall(rf'env\.(?:{readers})\(\s*"([A-Z0-9_]+)"', source))
     for spec in registry.all_specs():
         if spec.env_prefix:
@@ -209,3 +209,26 @@ def test_example_explains_every_variable_that_is_read() -> None:
     assert read <= explained, f"not explained: {read - explained}"
     by_env_itself = {"DATABASE_POOL_SIZE", "DATABASE_WAIT_S", "DATABASE_STATEMENT_TIMEOUT_S"}
     assert explained - by_env_itself <= read, f"read by nobody: {explained - read}"
+
+
+def given(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setattr(env._Environment, "ENVIRON", {"NAME": value})
+
+
+def test_pairs_are_headers_as_collectors_write_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, "authorization=Basic%20abc=, x-team = one")
+    assert env.pairs("NAME") == {"authorization": "Basic abc=", "x-team": "one"}
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [
+        *((env.pairs, bad) for bad in ("authorization", "=x", "a=b,c")),
+        *((env.web_address, bad) for bad in ("collector:4318", "ftp://collector", "http://", "http://a b")),
+        *((lambda name: env.share(name, default=1), bad) for bad in ("1.1", "-0.1", "all", "nan")),
+    ],
+)
+def test_bad_values_of_a_collector_are_refused_in_words(monkeypatch: pytest.MonkeyPatch, read: Any, value: str) -> None:
+    given(monkeypatch, value)
+    with pytest.raises(ImproperlyConfigured, match="NAME"):
+        read("NAME")
