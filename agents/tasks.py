@@ -16,7 +16,6 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
-from kombu.exceptions import OperationalError
 
 from agents import running, runs, telling
 from agents.models import STALE_AFTER, AgentRun, RunState
@@ -24,6 +23,7 @@ from agents.receipts import site_error
 from agents.running import Outcome
 from agents.schedules import ScheduledRun, schedule_start
 from llm_credentials import bridge
+from llm_credentials.valkey import QUEUE_AWAY
 from llm_credentials.wall import acting_for, open_for, owner_of
 
 SCHEDULES_A_TICK = 200
@@ -73,7 +73,7 @@ def _after(run_id: UUID) -> None:
     run = AgentRun.objects.filter(pk=run_id).first()
     if run is None:
         return
-    with suppress(OperationalError, OSError):  # the clock looks after it
+    with suppress(*QUEUE_AWAY):  # the clock looks after it
         _send_next(run.user_id, run.weight)
     if run.is_waiting:
         telling.tell_waiting(run)
@@ -114,7 +114,7 @@ def tend_runs() -> None:
 @worker_ready.connect
 def resume_soon(**_: Any) -> None:
     """A worker that starts takes up what its predecessor held, as soon as that one must be dead."""
-    with suppress(OperationalError, OSError):
+    with suppress(*QUEUE_AWAY):
         resume_runs.apply_async(countdown=STALE_AFTER.total_seconds() + 3)
 
 
@@ -135,7 +135,7 @@ def enqueue_run(run: AgentRun) -> None:
         return
     try:
         _send(run, asked_for=True)
-    except (OperationalError, OSError):
+    except QUEUE_AWAY:
         raise QueueUnavailable from None
 
 
@@ -145,7 +145,7 @@ def _send(run: AgentRun, *, asked_for: bool) -> None:
     headers: dict[str, str] = {} if asked_for else {"request_id": ""}
     try:
         run_agent.apply_async(args=(str(run.pk),), queue=queue_of(run.weight), retry=False, headers=headers)
-    except (OperationalError, OSError):
+    except QUEUE_AWAY:
         runs.run_hand_over(run, at=None)
         raise
 

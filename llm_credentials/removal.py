@@ -21,7 +21,6 @@ from django.db import IntegrityError, connections, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from kombu.exceptions import OperationalError
 
 from llm_credentials import services
 from llm_credentials.audit import Action, note
@@ -29,6 +28,7 @@ from llm_credentials.live.changes import user_changed
 from llm_credentials.models import AuditEvent, ConnectionTest, UserCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
+from llm_credentials.valkey import QUEUE_AWAY
 from llm_credentials.wall import open_for
 
 log = structlog.get_logger(__name__)
@@ -157,7 +157,7 @@ def _destroy_later() -> None:
     timer.start()
     try:
         current_app.send_task(TASK, countdown=UNDO_S, expires=UNDO_S + 60, retry=False)
-    except (OperationalError, OSError) as problem:
+    except QUEUE_AWAY as problem:
         log.warning("removal_not_queued", error=type(problem).__name__)
 
 

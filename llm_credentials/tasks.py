@@ -8,7 +8,6 @@ from celery import shared_task
 from celery.signals import task_postrun, task_prerun
 from django.db import transaction
 from django.utils.translation import gettext as _
-from kombu.exceptions import OperationalError
 
 from llm_credentials import audit, connection_tests, removal, webhooks
 from llm_credentials.connection_tests import QueueUnavailable
@@ -19,6 +18,7 @@ from llm_credentials.notices import Kind, alerts, deliver
 from llm_credentials.notices import budget_watch as budget_watching
 from llm_credentials.notices.sending import MAIL_FAILURES
 from llm_credentials.notices.sending import TASK as NOTICE
+from llm_credentials.valkey import QUEUE_AWAY
 from llm_credentials.wall import acting_for, owner_of
 
 
@@ -102,7 +102,7 @@ def enqueue_connection_test(test: ConnectionTest) -> None:
     """Hand the test to a worker; call it after commit. Raises QueueUnavailable, and the row is gone then."""
     try:
         connection_test.apply_async(args=(str(test.pk),), retry=False, expires=connection_tests.ABANDONED_AFTER_S)
-    except (OperationalError, OSError):
+    except QUEUE_AWAY:
         with transaction.atomic():
             test.delete()
         raise QueueUnavailable from None

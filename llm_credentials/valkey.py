@@ -5,10 +5,18 @@ from __future__ import annotations
 from functools import lru_cache
 
 import redis
+from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 TIMEOUT_S = 0.25
+QUEUE_AWAY = (OperationalError, OSError, redis.RedisError)
+"""What sending a job raises while the server is away, or there and unable to keep anything."""
+
+
+def refuses_writes(problem: redis.RedisError) -> bool:
+    """Whether the server is there but takes nothing down: its disk is full, or its replicas are away."""
+    return str(problem).startswith(("MISCONF", "NOREPLICAS"))
 
 
 @lru_cache(maxsize=4)

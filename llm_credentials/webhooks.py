@@ -24,13 +24,13 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
-from kombu.exceptions import OperationalError
 
 from llm_credentials import bridge, egress, limits
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.fields import Unreadable
 from llm_credentials.models import Webhook, WebhookDelivery
 from llm_credentials.providers import EgressBlocked, LLMError, transport
+from llm_credentials.valkey import QUEUE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -127,7 +127,7 @@ def _queue(webhook: Webhook, event: str, facts: Mapping[str, Any]) -> WebhookDel
 def _enqueue(delivery_id: UUID, countdown_s: float = 0) -> None:
     try:
         current_app.send_task(TASK, args=(str(delivery_id),), countdown=countdown_s, retry=False)
-    except (OperationalError, OSError) as problem:
+    except QUEUE_AWAY as problem:
         log.warning("webhook_not_queued", delivery=str(delivery_id), error=type(problem).__name__)
 
 

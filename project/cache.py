@@ -13,9 +13,11 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as ServerAway
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as ServerSlow
 from redis.retry import Retry
+
+from llm_credentials.valkey import refuses_writes
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +86,11 @@ class ResilientRedisCache(RedisCache):
             return memory(*args, **kwargs)
         try:
             answer = server(*args, **kwargs)
+        except ResponseError as problem:
+            if not isinstance(problem, AWAY) and not refuses_writes(problem):
+                raise
+            self._outage.begin(problem)
+            return memory(*args, **kwargs)
         except AWAY as problem:
             self._outage.begin(problem)
             return memory(*args, **kwargs)

@@ -53,7 +53,6 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "project.middleware.RequestIdMiddleware",
-    "project.middleware.ApiAddressMiddleware",
     "project.middleware.SecurityHeadersMiddleware",
     "project.middleware.CompressionMiddleware",
     "project.errors.ApiErrorsMiddleware",

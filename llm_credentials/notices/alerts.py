@@ -13,7 +13,6 @@ import structlog
 from celery import current_app
 from django.db import DatabaseError, transaction
 from django.utils import timezone
-from kombu.exceptions import OperationalError
 
 from llm_credentials import limits, webhooks
 from llm_credentials.limits import LimitReached
@@ -22,6 +21,7 @@ from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.notices.keys import key_facts
 from llm_credentials.notices.kinds import Kind
 from llm_credentials.notices.sending import notify
+from llm_credentials.valkey import QUEUE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +87,7 @@ def _raise(user_id: Any, kind: Kind, *, credential: UserCredential | None = None
 def _enqueue(alert_id: UUID) -> None:
     try:
         current_app.send_task(TASK, args=(str(alert_id),), retry=False, expires=EXPIRES_S)
-    except (OperationalError, OSError) as problem:
+    except QUEUE_AWAY as problem:
         # A call must not wait for a mail server; the page shows the alert all the same.
         log.warning("alert_not_queued", alert=str(alert_id), error=type(problem).__name__)
 

@@ -16,10 +16,10 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
-from kombu.exceptions import OperationalError
 
 from llm_credentials.audit.context import address_now, circumstances
 from llm_credentials.notices.kinds import Kind
+from llm_credentials.valkey import QUEUE_AWAY
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ def _circumstances(user_id: str) -> dict[str, str]:
 def _hand_over(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> None:
     try:
         current_app.send_task(TASK, args=(user_id, kind.value, dict(facts)), retry=False)
-    except (OperationalError, OSError) as problem:
+    except QUEUE_AWAY as problem:
         log.warning("notice_not_queued", kind=kind.value, error=type(problem).__name__)
         try:
             deliver(user_id, kind, facts)

@@ -257,6 +257,19 @@ def test_enqueue_without_a_broker_is_a_clear_error(alice: User, stored: UserCred
     assert not ConnectionTest.objects.filter(pk=test.pk).exists()
 
 
+def test_enqueue_to_a_broker_that_can_keep_nothing_is_a_clear_error(
+    alice: User, stored: UserCredential, valkey_url: str, _valkey: Any
+) -> None:
+    test = connection_tests.test_start(user=alice, provider="sandbox")
+    _valkey.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(QueueUnavailable):
+            enqueue_connection_test(test)
+    finally:
+        _valkey.config_set("min-replicas-to-write", 0)
+    assert not ConnectionTest.objects.filter(pk=test.pk).exists()
+
+
 def test_models_come_from_the_provider(alice: User, stored: UserCredential) -> None:
     found = connection_tests.models_available(user=alice, provider="sandbox")
     assert found.source == "provider"

@@ -53,6 +53,18 @@ def resilient(server: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> ResilientRe
     return ResilientRedisCache(f"unix://{server.path}", {"KEY_PREFIX": "t"})
 
 
+def test_cache_goes_on_in_memory_while_the_server_takes_nothing_down(
+    resilient: ResilientRedisCache, server: OwnValkey
+) -> None:
+    """As with a full disk: it answers, and refuses what it could not keep."""
+    with redis.Redis(unix_socket_path=str(server.path)) as client:
+        client.config_set("min-replicas-to-write", 1)
+        resilient.set("a", 2)
+        assert resilient.incr("a") == 3
+        client.config_set("min-replicas-to-write", 0)
+    wait_until(lambda: (resilient.set("b", 1), resilient.get("a"))[1] is None, "the server again")
+
+
 def test_cache_goes_on_in_memory_while_the_server_is_away(resilient: ResilientRedisCache, server: OwnValkey) -> None:
     resilient.set("a", 1)
     server.stop()

@@ -352,7 +352,6 @@ def write_error_event(status: int, code: str, message: str) -> bytes:
 
 NAME = "chat"
 PATH = "/chat/completions"
-SIGNS = False
 
 
 def answer_events(data: Mapping[str, Any]) -> AnswerEvents:

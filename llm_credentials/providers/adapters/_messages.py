@@ -46,7 +46,6 @@ from llm_credentials.providers.wire import (
     WireIds,
     check_place,
     data_url,
-    own_details,
     parse_arguments,
     safe_code,
     status_error,
@@ -162,7 +161,9 @@ def _encode_text(part: TextPart, slug: str) -> dict[str, Any] | None:
 
 
 def _encode_reasoning(part: ReasoningPart, model: str, slug: str) -> dict[str, Any] | None:
-    own = own_details(part.details, slug, model) or {}
+    own = part.details.get(slug) or {}
+    if own.get("model", model) != model:
+        return None  # Current models refuse what another model has signed.
     if "signature" in own:
         return {"type": "thinking", "thinking": part.text, "signature": own["signature"]}
     if "redacted" in own:
