@@ -8,7 +8,7 @@ BIN := .venv/bin
 # Processes of the test run, each with a database and a Valkey of its own; unset: one more than there are processors.
 JOBS ?=
 
-.PHONY: help install run test lint fix bench prove-vault prove-routing
+.PHONY: help install run test lint fix bench prove prove-vault prove-routing
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /make \1: /p' $(MAKEFILE_LIST)
@@ -48,8 +48,11 @@ fix: .venv/.installed-dev ## mend what can be mended by itself
 bench: .venv/.installed-dev ## measure; the figures go to the terminal
 	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
 
+prove: .venv/.installed-dev ## every claim, measured; PART=vault, routing, gateway, load, chaos or streams (ten minutes, only when named)
+	@$(BIN)/python -m benchmarks.prove $(PART)
+
 prove-vault: .venv/.installed-dev ## leaks, tampering, rotation, egress, isolation, guards, counted: TEST_DATABASE=postgres for PostgreSQL
-	@$(BIN)/python -m benchmarks.prove.vault
+	@$(BIN)/python -m benchmarks.prove vault
 
 prove-routing: .venv/.installed-dev ## faults, kills and budgets, counted: TEST_DATABASE=postgres for PostgreSQL
-	@$(BIN)/python benchmarks/prove/routing.py && $(BIN)/python benchmarks/prove/outage.py
+	@$(BIN)/python -m benchmarks.prove routing

@@ -6,7 +6,7 @@ leaves nothing behind, and never raises because something does not hold. ``print
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 
@@ -26,3 +26,11 @@ def print_lines(lines: Iterable[Line]) -> int:
         missed += not line.holds
         print(f"  {'ok  ' if line.holds else 'MISS'}  {line.claim}: {line.measured}", flush=True)
     return missed
+
+
+def to_its_end(part: Callable[[], Iterable[Line]]) -> Iterator[Line]:
+    """A part that breaks off falls short, and says where."""
+    try:
+        yield from part()
+    except Exception as error:
+        yield Line("measured to its end", f"broke off: {type(error).__name__}: {error}"[:300], False)
