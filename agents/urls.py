@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from agents.views import agents, attachments, conversations, messages, runs, schedules, servers
+from agents.views import agents, attachments, conversations, expenses, messages, runs, schedules, servers
 
 app_name = "agents"
 
@@ -36,6 +36,11 @@ urlpatterns = [
     path("settings/tools/<uuid:server_id>/delete/", servers.server_delete, name="server-delete"),
     path("settings/tools/approve/<uuid:tool_id>/", servers.tool_approve, name="tool-approve"),
     path("settings/tools/withdraw/<uuid:tool_id>/", servers.tool_withdraw, name="tool-withdraw"),
+    path("expenses/", expenses.expense_list, name="expense-list"),
+    path("expenses/new/", expenses.expense_create, name="expense-create"),
+    path("expenses/export/", expenses.expense_export, name="expense-export"),
+    path("expenses/<uuid:expense_id>/", expenses.expense_detail, name="expense-detail"),
+    path("expenses/<uuid:expense_id>/delete/", expenses.expense_delete, name="expense-delete"),
     path("runs/", runs.run_list, name="run-list"),
     path("runs/create/", runs.run_create, name="run-create"),
     path("runs/<uuid:run_id>/", runs.run_detail, name="run-detail"),

@@ -143,6 +143,14 @@ def _receipt_of(run: AgentRun | None) -> Attachment | None:
     return rows.filter(pk=run.attachment_ids[0]).first()
 
 
+def receipt_id_of(expense: Expense | None, run: AgentRun | None) -> UUID | None:
+    """Of the file that shows it, or its first page."""
+    if expense is not None:
+        return expense.attachment_id
+    receipt = _receipt_of(run)
+    return receipt.pk if receipt else None
+
+
 def _alike(vendor: str) -> str:
     return " ".join(vendor.casefold().split())
 

@@ -27,7 +27,7 @@ LUNA = {
     "is_receipt": True,
     "problem": "",
     "vendor": "Café Luna",
-    "date": "2026-11-03",
+    "date": "2024-11-03",
     "currency": "EUR",
     "lines": [
         {"description": "Espresso", "quantity": "2", "unit_price": "1.60", "amount": "3.20"},

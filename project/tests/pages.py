@@ -18,6 +18,8 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from agents import attachments
+from agents.expenses.models import Expense
+from agents.expenses.services import expense_create
 from agents.models import AgentRun, Conversation, MessageState, RunState
 from agents.services import TURN
 from llm_credentials import services
@@ -33,6 +35,7 @@ NOT_PAGES = ("admin/", "api/", "healthz", "readyz", "words.js")
 WRITTEN = (
     *("alice@example.com", "laptop", "work", "cdef", "llama3", "gpt-5-mini", "claude-haiku-4-5", "calculate"),
     *("What is 17 * 23, and is it a prime?", "Is 391 a prime?", "Let me work it out.", "And 391 * 3?", "It is 11"),
+    *("Café Luna", "Hardware Depot", "SBB", "EUR", "CHF", "USD"),
     *("17 * 23 is", ". It is not a prime: 17 and 23 divide it."),
 )
 """What the user or a model has written, as pages show it."""
@@ -143,6 +146,7 @@ def furnish(user: User) -> dict[str, str]:
         "attachment_id": attachments.store_bytes(user, "prices.csv", b"month,usd\nMay,12\n").pk,
         "provider": "openai",
         "agent": "conversation",
+        "expense_id": _spent(user).pk,
         "task": "code",
         "key": "no-key",
         "uidb36": "1",
@@ -237,6 +241,19 @@ def _talked(user: User) -> tuple[Conversation, Any]:
     for position, role, parts, rest in said:
         message = conversation.messages.create(position=position, role=role, parts=parts, **rest)
     return conversation, message.pk if message else None
+
+
+def _spent(user: User) -> Expense:
+    """The last of three expenses, with lines."""
+    paid: list[dict[str, Any]] = [
+        {"vendor": "SBB", "total": "-41", "currency": "CHF", "category": "travel", "date": "2024-10-09"},
+        {"vendor": "Hardware Depot", "total": "123.41", "currency": "USD", "category": "hardware"},
+        {"vendor": "Café Luna", "total": "6.70", "currency": "EUR", "category": "meals", "tax": "1.25"},
+    ]
+    lines = [{"description": "Espresso", "quantity": "2", "unit_price": "1.60", "amount": "3.20"}]
+    found = [expense_create(user=user, **{"date": "2024-11-03", **each}) for each in paid[:2]]
+    toast = {"description": "Toast", "amount": "3.50"}
+    return [*found, expense_create(user=user, date="2024-11-03", lines=[*lines, toast], **paid[2])][-1]
 
 
 def _ran(user: User) -> AgentRun:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import time, timedelta
+from datetime import date, time, timedelta
 from enum import Enum
 from typing import Any
 
@@ -25,6 +25,7 @@ from django.utils import timezone
 
 from agents import attachments
 from agents.attachments import Attachment
+from agents.expenses.models import Expense
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
 from agents.schedules import ScheduledRun
 from agents.servers import MCPServer
@@ -107,7 +108,8 @@ ROUTES: dict[str, Rule] = {
     **names("", OWN, "usersessions_list"),
     # agents
     **names("agents:", OWN, "agent-list", "agent-detail", "conversation-list", "run-list", "schedule-list"),
-    **names("agents:", OWN, "server-list"),
+    **names("agents:", OWN, "server-list", "expense-list", "expense-create", "expense-export"),
+    **names("agents:", OWNED, "expense-detail", "expense-delete"),
     **names("agents:", OWN_POST, "server-create"),
     **names("agents:", OWNED_POST, "server-refresh", "server-delete", "tool-approve", "tool-withdraw"),
     **names("agents:", OWN_POST, "agent-pick", "agent-open", "run-start", "schedule-create"),
@@ -226,6 +228,10 @@ ROUTES: dict[str, Rule] = {
     "api:server_delete": api("DELETE", "agents"),
     "api:tool_approve": api("POST", "agents"),
     "api:tool_withdraw": api("POST", "agents"),
+    **{f"api:expense_{what}": api("GET", "read agents") for what in ("list", "get", "totals", "export")},
+    "api:expense_create": api("POST", "agents"),
+    "api:expense_change": api("PATCH", "agents"),
+    "api:expense_delete": api("DELETE", "agents"),
     "api:schedule_list": api("GET", "read agents"),
     "api:schedule_create": api("POST", "agents"),
     "api:schedule_update": api("PATCH", "agents"),
@@ -280,7 +286,7 @@ ALL = list(routes())
 
 OWNED_MODELS: tuple[Any, ...] = (
     *(UserCredential, ConnectionTest, LLMSettings, TaskOverride, PersonalAccessToken, UsageRecord),
-    *(Conversation, AgentRun, Attachment, Authenticator, UserAllowance),
+    *(Conversation, AgentRun, Attachment, Authenticator, UserAllowance, Expense),
 )
 
 
@@ -320,6 +326,9 @@ def world(alice: User) -> World:
     schedule = ScheduledRun.objects.create(
         user=alice, agent="conversation", input=MARK, every="day", at=time(8), next_at=timezone.now()
     )
+    expense = Expense.objects.create(
+        user=alice, vendor=MARK, date=date(2024, 11, 3), currency="EUR", total=5, note=MARK
+    )
     test = ConnectionTest.objects.create(user=alice, provider="openai", detail=MARK, state="valid")
     token, _ = services.token_create(user=alice, name=MARK)
     system = SystemCredentialFactory(key=SYSTEM_KEY)
@@ -352,6 +361,7 @@ def world(alice: User) -> World:
         "message_id": message.pk,
         "schedule_id": schedule.pk,
         "server_id": server.pk,
+        "expense_id": expense.pk,
         "tool_id": server.tools.create(name=MARK, description=MARK, fingerprint="f").pk,
         "run_id": run.pk,
         "name": "mail.eml",
@@ -420,6 +430,7 @@ AGENT_BODIES: dict[str, dict[str, Any]] = {
     "/api/tool-servers": {"name": "mine", "program": "none"},
     "/approve": {"fingerprint": "f"},
     "/api/agents/pick": {"text": " "},  # refused before the site's key is used
+    "/api/user/expenses": {"vendor": "Luna", "date": "2024-11-03", "currency": "EUR", "total": "5"},
     "/api/schedules": {"agent": "conversation", "input": "Hello", "every": "day", "at": "08:00"},
     "/edit": {"text": "Hello"},
     "/llm-transfer": {"document": {"format": "keyswitch-settings", "version": 1}},
@@ -445,6 +456,7 @@ def ask(client: Client, method: str, path: str, **headers: str) -> Any:
     if method in ("PUT", "PATCH"):
         named = {"provider": "openai"} if path.startswith("/api/settings/") else {}
         named = {"is_active": True} if path.startswith("/api/schedules/") else named
+        named = {"note": "Hello"} if path.startswith("/api/user/expenses/") else named
         named = {"title": "Hello"} if path.startswith("/api/conversations/") else named
         return send(path, json.dumps(named), content_type="application/json", headers=headers)
     return send(path, headers=headers)
