@@ -135,16 +135,18 @@ def test_impossible_name_is_refused_beside_its_field(visitor: Client, alice: Use
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "words", "is_ready"),
     [
-        ("unverified", "It has not been tested yet."),
-        ("invalid", "It is passed over until it works."),
-        ("error", "No credit left."),
+        ("unverified", "It has not been tested yet.", True),
+        ("invalid", "It is passed over until it works.", False),
+        ("error", "No credit left.", False),
     ],
 )
-def test_card_says_what_to_do_next(visitor: Client, alice: User, status: str, words: str) -> None:
+def test_card_says_what_to_do_next(visitor: Client, alice: User, status: str, words: str, is_ready: bool) -> None:
     UserCredentialFactory(user=alice, status=status, status_detail="No credit left.")
-    assert words in visitor.get(PAGE).content.decode()
+    shown = visitor.get(PAGE).content.decode()
+    assert words in shown
+    assert ('aria-label="Configured"' in shown) is is_ready
 
 
 def test_models_are_listed_with_cost_and_speed(visitor: Client) -> None:

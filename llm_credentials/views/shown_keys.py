@@ -96,6 +96,12 @@ class Card:
         return self.credential is not None and self.credential.shown_status in (status.INVALID, status.NEEDS_REENTRY)
 
     @property
+    def is_ready(self) -> bool:
+        """It may answer, and nothing is known against it."""
+        ready = (UserCredential.Status.VALID, UserCredential.Status.UNVERIFIED)
+        return self.credential is not None and self.rank is not None and self.credential.shown_status in ready
+
+    @property
     def is_testing(self) -> bool:
         return self.test is not None and not self.test.is_finished
 

@@ -160,8 +160,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
   turned.delete(asking);
   const isDone = event.detail.successful && event.detail.xhr.status < 400;
   const pressed = before !== undefined && again.delete(asking.querySelector("[role=switch]")?.id);
-  // The answer takes the old switch's place in a moment.
-  if (pressed && isDone) setTimeout((id) => document.getElementById(id)?.click(), 80, asking.querySelector("[role=switch]").id);
+  // The answer has taken the old switch's place.
+  if (pressed && isDone) document.getElementById(asking.querySelector("[role=switch]").id)?.click();
   if (before !== undefined && !isDone) asking.querySelector("[role=switch]")?.setAttribute("aria-checked", before);
   if (!asking.matches?.(".default-choice input")) return;
   for (const choice of document.querySelectorAll(".default-choice input")) {

@@ -46,8 +46,13 @@ window.addEventListener("pagehide", hangUp);
 window.addEventListener("pageshow", listen);
 document.addEventListener("htmx:beforeRequest", (event) => {
   const asking = event.detail.elt;
-  if (!lives() || !asking.matches?.("[data-poll]")) return;
+  if (!asking.matches?.("[data-poll]")) return;
   // Answers may overtake each other: what shows less than was told asks all the same.
-  if (latest.get(asking.dataset.test) === asking.dataset.seen) event.preventDefault();
+  if (lives() && latest.get(asking.dataset.test) === asking.dataset.seen) event.preventDefault();
+});
+// What gave way to a newer answer while it asked: what it is told now is of the past, and finds no place.
+document.addEventListener("htmx:beforeSend", ({ detail: { elt: asking } }) => {
+  if (!asking.matches?.("[data-poll]")) return;
+  asking.addEventListener("htmx:beforeOnLoad", (event) => asking.isConnected || event.preventDefault(), { once: true });
 });
 listen();

@@ -1,21 +1,93 @@
-// Keys are put in order by dragging, too; the buttons beside them do the same without this.
+// Keys are put in order with their arrows, or by dragging. The list shows the new order at once; what is pressed while
+// the site is being told is told next, and without scripts the arrows are forms like others.
 "use strict";
 
 let dragged = null;
+let telling = null; // the list whose order is on its way to the site
+let isStale = false; // it was changed once more since
+let sent = []; // its rows as they were told
+let isRefused = false;
+const settled = new WeakMap(); // list → its rows as the site knows them
 
 const rowOf = (target) => (target instanceof Element ? target.closest("[data-order] > [data-key]") : null);
+const rowsOf = (list) => [...list.querySelectorAll(":scope > [data-key]")];
+const keys = (list) => rowsOf(list).map((row) => row.dataset.key);
 
 // A row with a form in it stays where it is: one selects text there.
 function settle() {
-  for (const row of document.querySelectorAll("[data-order] > [data-key]")) {
-    row.draggable = !row.querySelector("form.credential-form");
-    for (const link of row.querySelectorAll("a")) link.draggable = false;
+  for (const list of document.querySelectorAll("[data-order]")) {
+    if (list !== telling) settled.set(list, rowsOf(list));
+    for (const row of rowsOf(list)) {
+      row.draggable = !row.querySelector("form.credential-form");
+      for (const link of row.querySelectorAll("a")) link.draggable = false;
+    }
   }
 }
 
-function keys(list) {
-  return [...list.querySelectorAll(":scope > [data-key]")].map((row) => row.dataset.key);
+function markEnds(list) {
+  const rows = rowsOf(list);
+  for (const button of list.querySelectorAll("button[name=move]")) {
+    const end = button.value === "up" ? rows[0] : rows[rows.length - 1];
+    if (end.contains(button)) button.setAttribute("aria-disabled", "true");
+    else button.removeAttribute("aria-disabled");
+  }
 }
+
+function tell(list) {
+  markEnds(list);
+  if (telling) {
+    isStale = true;
+    return;
+  }
+  telling = list;
+  sent = rowsOf(list);
+  isRefused = false;
+  const failed = document.getElementById("failed")?.value ?? "";
+  const asked = { source: list, swap: "none", values: { credential: keys(list), failed } };
+  window.htmx.ajax("POST", list.dataset.order, asked).catch(() => {}).finally(told);
+}
+
+// Where the answer was shown, another list stands in the place of this one.
+function told() {
+  const list = telling;
+  const goesOn = isStale;
+  telling = null;
+  isStale = false;
+  if (!list.isConnected) return;
+  if (isRefused) return goBack(list);
+  settled.set(list, sent);
+  if (goesOn) tell(list);
+}
+
+function goBack(list) {
+  const held = document.activeElement;
+  list.prepend(...settled.get(list));
+  if (list.contains(held)) held.focus({ preventScroll: true });
+  markEnds(list);
+}
+
+function say(row) {
+  const place = document.querySelector("[data-moved]");
+  if (!place) return;
+  const rows = rowsOf(row.parentElement);
+  const words = { key: row.dataset.title, place: rows.indexOf(row) + 1, all: rows.length };
+  place.textContent = place.dataset.moved.replace(/\{(\w+)\}/g, (_, word) => words[word]);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("[data-order] button[name=move]");
+  if (!button) return;
+  event.preventDefault();
+  const row = rowOf(button);
+  const isUp = button.value === "up";
+  const other = isUp ? row.previousElementSibling : row.nextElementSibling;
+  if (!other?.dataset.key) return;
+  other[isUp ? "before" : "after"](row);
+  button.focus({ preventScroll: true }); // what is moved loses it
+  row.scrollIntoView({ block: "nearest" });
+  say(row);
+  tell(row.parentElement);
+});
 
 document.addEventListener("dragstart", (event) => {
   const row = rowOf(event.target);
@@ -40,13 +112,21 @@ document.addEventListener("drop", (event) => {
 
 document.addEventListener("dragend", () => {
   if (!dragged) return;
-  const list = dragged.row.parentElement;
-  dragged.row.classList.remove("is-dragged");
-  const moved = keys(list).join() !== dragged.before;
+  const { row, before } = dragged;
   dragged = null;
-  if (!moved) return;
-  const failed = document.getElementById("failed")?.value ?? "";
-  window.htmx.ajax("POST", list.dataset.order, { source: list, swap: "none", values: { credential: keys(list), failed } });
+  row.classList.remove("is-dragged");
+  if (!row.isConnected || keys(row.parentElement).join() === before) return;
+  say(row);
+  tell(row.parentElement);
+});
+
+// An answer about an order that is not wanted any more shows nothing: the next one is on its way.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (telling && event.detail.requestConfig?.elt === telling && isStale) event.detail.shouldSwap = false;
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (telling && event.detail.requestConfig?.elt === telling) isRefused = !event.detail.successful;
 });
 
 document.addEventListener("htmx:afterSettle", settle);

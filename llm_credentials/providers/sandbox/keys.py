@@ -10,7 +10,7 @@ from llm_credentials.providers.sandbox.asks import Refused
 from llm_credentials.providers.sandbox.modifiers import Named, parse
 
 DEFAULT_RETRY_AFTER_S = 2
-_FIRST_NUMBER = re.compile(r"-(\d{1,5})(?:-|$)")
+_FIRST_NUMBER = re.compile(r"-(\d{1,5}(?:\.\d+)?)(?:-|$)")
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from project.env import BASE_DIR
 from project.tests.browser import browser_path
@@ -21,6 +21,9 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 PICTURES = BASE_DIR / ".run" / "pictures"
+PATIENCE_MS = 30_000
+"""For what a busy machine does in the end."""
+expect.set_options(timeout=PATIENCE_MS)
 SERIOUS = ("serious", "critical")
 
 
@@ -52,7 +55,7 @@ def new_context(browser: Browser, site: str) -> Iterator[Callable[..., BrowserCo
     def make(**options: Any) -> BrowserContext:
         base_url: str = options.setdefault("base_url", site)
         context = browser.new_context(**options)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("console", listen)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         context.on(

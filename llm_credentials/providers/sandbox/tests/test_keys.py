@@ -67,7 +67,7 @@ async def test_keys_guard_model_lists_too(door: Door) -> None:
 
 
 def test_keys_that_are_slow_wait_as_long_as_they_say() -> None:
-    for text, seconds in (("sbx-slow-3-x", 3.0), ("sbx-slow-x", 2.0)):
+    for text, seconds in (("sbx-slow-3-x", 3.0), ("sbx-slow-0.5-x", 0.5), ("sbx-slow-x", 2.0)):
         key = read_key(text)
         admit(key, slow_s=2.0)
         assert key.wait_s == seconds
