@@ -1,7 +1,7 @@
 """More than one way on in a conversation: answers side by side, a question put differently, an answer gone on with.
 
-Nothing is lost: what does not go on is set aside (``is_aside``), stays in its place and is shown folded. Only the last
-turn can change; whoever wants to change an earlier one asks its question again, changed, and goes on from there.
+Nothing is lost: what does not go on is set aside (``is_aside``) and can be gone back to (``agents.versions``). Only the
+last turn can change; whoever wants to change an earlier one asks its question again, changed, and goes on from there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
-from agents import sent_files
+from agents import sent_files, versions
 from agents.attachments import Attachment
 from agents.models import Conversation, MessageState, StoredMessage
 from agents.services import (
@@ -125,8 +125,10 @@ def question_edit(
     with transaction.atomic():
         conversation = quiet_conversation(user, found.conversation_id)
         if conversation.messages.get(pk=found.pk).is_aside:
-            raise ValidationError({"message": [_("This question was changed already; change the newer one.")]})
-        conversation.messages.filter(position__gte=found.position).update(is_aside=True)
+            raise ValidationError({"message": [_("This version is set aside. Go back to it first, then change it.")]})
+        asked = versions.asked_in(conversation)
+        gone = [one.position for one in asked if not one.is_aside and one.position >= found.position]
+        versions.turns_set_aside(conversation, gone)
         if conversation.summary_until is not None and found.position < conversation.summary_until:
             # It tells of what is set aside.
             Conversation.objects.filter(pk=conversation.pk).update(summary="", summary_until=None)

@@ -117,7 +117,11 @@ class StoredMessage(models.Model):
     variant = models.PositiveSmallIntegerField(default=0)
     """Numbers the answers to one question; the tool traffic of each has its number."""
     is_aside = models.BooleanField(default=False)
-    """Kept and shown, but no part of what goes on; see ``agents.branching``."""
+    """Kept, but no part of what goes on; see ``agents.branching``."""
+    follows = models.IntegerField(null=True, blank=True)
+    """Of a question: position of the one it was asked after, -1 for nothing; None: the one before it in position."""
+    chosen = models.PositiveSmallIntegerField(default=0)
+    """Of a question that is set aside: the variant of its answer that went on."""
     begun = models.TextField(blank=True)
     """Of an answer that goes on after it broke off: what was there before."""
     search_text = models.TextField(blank=True)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
@@ -128,10 +128,10 @@ def message_send(
         sent_files.check_seen(user, conversation.agent, (conversation.provider, conversation.model), files)
         conversation.title = conversation.title or _title(text or names)
         conversation.save(update_fields=["title", "provider", "model", "updated_at"])
-        last = conversation.messages.aggregate(last=Max("position"))["last"]
-        begin = 0 if last is None else (last // TURN + 1) * TURN
+        begin, follows = _next_place(conversation)
         question = conversation.messages.create(
             position=begin,
+            follows=follows,
             role="user",
             parts=_text_parts(text),
             files=files,
@@ -142,6 +142,17 @@ def message_send(
             position=begin + TURN - 1, role="assistant", parts=(), state=MessageState.WAITING, token_id=token_id
         )
     return Turn(question=question, answer=answer)
+
+
+def _next_place(conversation: Conversation) -> tuple[int, int | None]:
+    """Where the next question goes, and what it follows if that is not the turn before it; see ``agents.versions``."""
+    going_on = Max("position", filter=Q(role="user", is_aside=False))
+    found = conversation.messages.aggregate(last=Max("position"), before=going_on)
+    if found["last"] is None:
+        return 0, None
+    begin = (found["last"] // TURN + 1) * TURN
+    before = -1 if found["before"] is None else found["before"]
+    return begin, None if before == begin - TURN else before
 
 
 def message_retry(
@@ -289,9 +300,9 @@ def quiet_conversation(user: User, conversation_id: UUID) -> Conversation:
 
 
 def is_last_turn(row: StoredMessage) -> bool:
-    """Whether nothing was asked after it, so that its answer may still change."""
-    begin = row.position - row.position % TURN
-    return not row.conversation.messages.filter(position__gte=begin + TURN).exists()
+    """Whether it goes on and nothing was asked after it, so that its answer may still change."""
+    newest = row.conversation.messages.going_on().filter(role="user").aggregate(last=Max("position"))["last"]
+    return bool(newest == row.position - row.position % TURN)
 
 
 WRITER_DIED = site_error(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from agents.models import Conversation, StoredMessage
 from agents.services import TURN, is_last_turn
+from agents.versions import Versions, asked_in, turn_rows, versions_of
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.models import UserCredential
 from llm_credentials.policies import allows_own_key, policy_of
@@ -52,6 +53,8 @@ class ShownTurn:
     is_last: bool = False
     is_aside: bool = False
     """Whether its question was changed since, or an earlier one."""
+    versions: Versions | None = None
+    """Where its question was put in several ways."""
 
     @property
     def shown(self) -> list[ShownAnswer]:
@@ -65,7 +68,16 @@ class ShownTurn:
         return [one for one in self.answers if one not in self.shown]
 
 
-def shown_turns(messages: Iterable[StoredMessage]) -> list[ShownTurn]:
+def conversation_turns(conversation: Conversation, most: int | None = None) -> tuple[list[ShownTurn], bool]:
+    """Those that go on, the newest ``most`` of them, and whether earlier ones are left out."""
+    asked = asked_in(conversation)
+    begins = [one.position for one in asked if not one.is_aside]
+    shown = begins[-most:] if most else begins
+    rows = turn_rows(conversation, shown).in_order()
+    return shown_turns(rows, versions_of(asked)), len(shown) < len(begins)
+
+
+def shown_turns(messages: Iterable[StoredMessage], versions: Mapping[int, Versions] = {}) -> list[ShownTurn]:
     turns: dict[int, ShownTurn] = {}
     steps: dict[tuple[int, int], list[ShownStep]] = {}
     rows = list(messages)
@@ -76,7 +88,7 @@ def shown_turns(messages: Iterable[StoredMessage]) -> list[ShownTurn]:
         begin = row.position - row.position % TURN
         turn = turns.setdefault(begin, ShownTurn(begin=begin))
         if row.position == begin:
-            turn.question, turn.is_aside = row, row.is_aside
+            turn.question, turn.is_aside, turn.versions = row, row.is_aside, versions.get(begin)
         elif row.position == begin + TURN - 1:
             turn.answers.append(ShownAnswer(answer=row, steps=steps.get((begin, row.variant), [])))
         elif row.message.tool_calls:
@@ -96,28 +108,11 @@ def _shown_step(row: StoredMessage, results: Iterable[ToolResult]) -> ShownStep:
     return ShownStep(row.text, [ToolUse(call, by_call.get(call.id)) for call in row.message.tool_calls])
 
 
-@dataclass
-class ShownGroup:
-    """Neighbouring turns that go on, or that were set aside together."""
-
-    is_aside: bool
-    turns: list[ShownTurn]
-
-
-def grouped(turns: Iterable[ShownTurn]) -> list[ShownGroup]:
-    groups: list[ShownGroup] = []
-    for turn in turns:
-        if not groups or groups[-1].is_aside != turn.is_aside:
-            groups.append(ShownGroup(turn.is_aside, []))
-        groups[-1].turns.append(turn)
-    return groups
-
-
 def turn_of(message: StoredMessage) -> ShownTurn:
     """The turn that this message belongs to."""
     begin = message.position - message.position % TURN
     rows = message.conversation.messages.filter(position__gte=begin, position__lt=begin + TURN).in_order()
-    turn = shown_turns(rows)[0]
+    turn = shown_turns(rows, versions_of(asked_in(message.conversation)))[0]
     turn.is_last = is_last_turn(message)
     for one in turn.answers:
         one.is_last = turn.is_last

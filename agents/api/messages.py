@@ -11,7 +11,7 @@ from django.http import HttpResponse
 from ninja import Router
 from pydantic import Field
 
-from agents import answering, attachments, branching, services
+from agents import answering, attachments, branching, services, versions
 from agents.api.shared import ACTING, WORKING, MessageOut, caller, in_words, message_out, right_of
 from agents.models import StoredMessage
 from agents.services import MAX_MESSAGE_CHARS
@@ -48,8 +48,12 @@ def message_stop(request: ApiRequest, message_id: UUID) -> MessageOut:
     "/{uuid:message_id}/choose", response={200: MessageOut, **REFUSALS}, url_name="message_choose", auth=ACTING
 )
 def message_choose(request: ApiRequest, message_id: UUID) -> MessageOut:
-    """Let the conversation go on with this of several answers to its last question."""
+    """Let the conversation go on with this of several answers to its last question, or with this version of a question
+    and what followed it."""
     found = find_message(caller(request), message_id)
+    if found.role == "user":
+        with in_words():
+            return message_out(versions.version_choose(user=caller(request), message_id=found.pk))
     return message_out(branching.answer_choose(user=caller(request), message_id=found.pk))
 
 

@@ -271,9 +271,15 @@ def test_side_by_side_edit_and_continue_on_the_page(browser: Client, alice: User
     assert (refused.status_code, "Write a message first" in refused.text) == (422, True)
     changed = browser.post(edit, {"text": "Good evening"}, **HTMX)
     assert changed["HX-Retarget"] == "#turns"
-    assert "An earlier version, set aside (1 message)" in changed.text
+    assert "2 of 2" in changed.text
     busy = browser.post(reverse("agents:message-continue", args=[other.pk]), **HTMX)
     assert busy.status_code == 409
+    assert browser.post(reverse("agents:message-choose", args=[question.pk]), **HTMX).status_code == 409
+    ended(conversation.messages.order_by("position").last())
+    back = browser.post(reverse("agents:message-choose", args=[question.pk]), **HTMX)
+    assert [word in back.text for word in ("1 of 2", "Hello", "Good day.", "Good evening")] == [True, True, True, False]
+    plain = browser.post(reverse("agents:message-choose", args=[question.pk]))
+    assert plain["Location"].endswith(f"#message-{question.pk}")
 
 
 def test_second_tab_gets_what_the_first_one_sent(browser: Client, alice: User) -> None:

@@ -23,8 +23,7 @@ from agents import answering, exporting, searching, services
 from agents.attachments import Attachment
 from agents.models import Conversation
 from agents.registry import UnknownAgent, get_agent
-from agents.services import TURN
-from agents.turns import choices_for, grouped, route_of, shown_turns
+from agents.turns import choices_for, conversation_turns, route_of
 from agents.views.answers import (
     UserRequest,
     admit_message,
@@ -157,10 +156,7 @@ def page_context(
 ) -> dict[str, Any]:
     """The newest turns, or all; ``text``, ``attachments``, ``errors``: what was to be sent, and why it could not be."""
     services.messages_settle(conversation)
-    rows = conversation.messages.in_order()
-    last = rows.last()
-    begin = 0 if whole or last is None else max(0, last.position // TURN - TURNS_SHOWN + 1) * TURN
-    turns = shown_turns(rows.filter(position__gte=begin))
+    turns, is_cut = conversation_turns(conversation, None if whole else TURNS_SHOWN)
     route = route_of(user, conversation)
     try:
         agent = get_agent(conversation.agent)
@@ -169,9 +165,9 @@ def page_context(
     return {
         "conversation": conversation,
         "agent": agent,
-        "groups": grouped(turns),
+        "turns": turns,
         "attachments": attachments,
-        "is_cut": begin > 0,
+        "is_cut": is_cut,
         "is_busy": any(one.answer.is_open for turn in turns for one in turn.answers),
         "choices": choices_for(user, conversation),
         "route": route,

@@ -15,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, branching, services
+from agents import answering, branching, services, versions
 from agents.attachments import Attachment
 from agents.models import Conversation, StoredMessage
 from agents.sse import answer_events
@@ -78,7 +78,8 @@ def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | service
 def _missed_turns(request: UserRequest, turn: services.Turn) -> bool:
     """Whether another tab has sent what this one does not show yet."""
     seen = request.POST.get("seen", "")
-    return seen.isdecimal() and len(seen) < 12 and int(seen) + services.TURN < turn.question.position
+    follows = turn.question.position - services.TURN if turn.question.follows is None else turn.question.follows
+    return seen.isdecimal() and len(seen) < 12 and int(seen) != follows
 
 
 def _all_turns(request: UserRequest, conversation: Conversation) -> HttpResponse:
@@ -198,16 +199,25 @@ def _ask_again(
 @require_POST
 @login_required
 def message_choose(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """Let the conversation go on with this of two answers."""
+    """Let the conversation go on with this of two answers, or of two versions of a question."""
     message = find_message(request.user, message_id)
     try:
+        if message.role == "user":
+            return _version_chosen(request, message)
         answer = branching.answer_choose(user=request.user, message_id=message.pk)
-    except ValidationError as refusal:
+    except (ValidationError, services.ConversationBusy) as refusal:
         return _refused(request, message.conversation, refusal)
     if not request.htmx:
         return redirect(f"{message.conversation.get_absolute_url()}#answer-{answer.pk}")
     context = {"turn": turn_of(answer), "choices": choices_for(request.user, answer.conversation)}
     return render(request, f"{PAGE}#turn", context)
+
+
+def _version_chosen(request: UserRequest, message: StoredMessage) -> HttpResponse:
+    question = versions.version_choose(user=request.user, message_id=message.pk)
+    if not request.htmx:
+        return redirect(f"{question.conversation.get_absolute_url()}#message-{question.pk}")
+    return _all_turns(request, question.conversation)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -158,7 +158,8 @@ function readAll() {
 
 document.addEventListener("htmx:afterSwap", (event) => {
   readAll();
-  if (event.detail.target?.id === "turns") window.scrollTo({ top: document.documentElement.scrollHeight });
+  const { requestConfig, target } = event.detail;
+  if (target?.id === "turns" && !requestConfig?.elt.matches("[data-version]")) window.scrollTo({ top: document.documentElement.scrollHeight });
 });
 
 document.addEventListener("htmx:afterRequest", (event) => {

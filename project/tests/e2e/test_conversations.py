@@ -49,7 +49,13 @@ def test_answers_stand_side_by_side_and_a_question_is_asked_again(
     look(page, "conversation-edit")
     page.get_by_role("button", name="Ask again").click()
     expect(page.locator("#turns > .exchange .turn-answer").last).to_contain_text("2 + 2 = 4")
-    expect(page.get_by_text("An earlier version, set aside (1 message)")).to_be_visible()
+    expect(page.locator(".turn-answer [aria-label=Stop]")).to_have_count(0)
+    look(page, "conversation-versions")
+    page.get_by_role("button", name="Previous version").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#turns .turn-answer.is-chosen")).to_contain_text("391")
+    expect(page.get_by_role("group", name="Versions of this message")).to_contain_text("1 of 2")
+    expect(page.get_by_role("button", name="Previous version")).to_be_focused()
 
 
 def test_picture_and_draft_survive_and_go_along(
