@@ -77,13 +77,33 @@ def write(statements: Sequence[tuple[Statement, int | None]]) -> None:
     try:
         with connection.wrap_database_errors:
             # Several statements in one message are one transaction, which ends with the message.
-            connection.connection.cursor().execute(
-                "; ".join(parts), [each for (_, some), _ in statements for each in some]
-            )
+            _send(connection.connection, "; ".join(parts), [each for (_, some), _ in statements for each in some])
     except DataError as problem:
         if getattr(problem.__cause__, "sqlstate", "") != _DIVISION_BY_ZERO:
             raise
         raise Unlike from None
+
+
+def _send(connection: Any, sql: str, values: Sequence[Any]) -> None:
+    """As a cursor does it, without one: nobody reads what these statements give, and a cursor costs as much again."""
+    from psycopg import Connection, errors, generators, pq
+    from psycopg.sql import Literal
+
+    assert isinstance(connection, Connection)
+    server = connection.pgconn
+    escaping = pq.Escaping(server)
+
+    def literal(plain: Any) -> bytes:
+        if type(plain) is int:
+            return b"%d" % plain if plain >= 0 else b"(%d)" % plain
+        if type(plain) is str:
+            return bytes(escaping.escape_literal(plain.encode()))
+        return Literal(plain).as_bytes(connection)
+
+    server.send_query(sql.encode() % tuple(map(literal, values)))
+    for result in connection.wait(generators.execute(server)):
+        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
+            raise errors.error_from_result(result)
 
 
 _DIVISION_BY_ZERO = "22012"

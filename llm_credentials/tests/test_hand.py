@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from django.db import DataError, connection
+
+from llm_credentials.ledger import hand
+
+ODD = 'it\'s 100 % \\ "odd"; -- %s ü\n'
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a message of PostgreSQL's")
+def test_hand_sends_values_as_they_are() -> None:
+    at, uid = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), UUID(int=7)
+    connection.ensure_connection()
+    sql = "CREATE TEMP TABLE sent ON COMMIT DROP AS SELECT %s AS odd, 5-%s AS less, %s AS at, %s AS uid, 1 %% 2 AS rest"
+    hand._send(connection.connection, sql, [ODD, -3, at, uid])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT odd, less, at, uid, rest FROM sent")
+        assert cursor.fetchone() == (ODD, 8, at, uid, 1)
+
+
+@pytest.mark.django_db
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a message of PostgreSQL's")
+def test_hand_says_what_the_server_refuses() -> None:
+    connection.ensure_connection()
+    with pytest.raises(DataError), connection.wrap_database_errors:
+        hand._send(connection.connection, "SELECT 1; SELECT 1 / %s", [0])
