@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final, TypeAlias, TypeVar
-from uuid import UUID
+from typing import Any, Final, TypeVar
 
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import F
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import canary, keyring
+from llm_credentials.access_tokens import token_authenticate, token_create, token_facts, token_revoke
 from llm_credentials.audit import Action, note, target_of
-from llm_credentials.live import tokens
+from llm_credentials.drafts import NO_RING, CheckedCredential, Draft, changes_key, credential_check
 from llm_credentials.live.changes import site_changed, user_changed
 from llm_credentials.models import (
     ConnectionTest,
-    EnvironmentCredential,
-    PersonalAccessToken,
     SystemConfig,
     SystemCredential,
     UserCredential,
 )
 from llm_credentials.models.sealed import LLMCredential
-from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
 from llm_credentials.policies import check_own_key, policy_of
@@ -46,26 +39,19 @@ from llm_credentials.preferences import (
     task_override_set,
     version_of,
 )
-from llm_credentials.providers import ProviderSpec
 from llm_credentials.routing.policy import Policy
-from llm_credentials.token_limits import ALL_SCOPES, token_check
+from llm_credentials.token_limits import ALL_SCOPES
 from llm_credentials.validation import (
-    KEY_NEEDED,
-    REENTER,
-    UNFIT,
-    clean_api_key,
     clean_flag,
-    clean_model,
     clean_name,
-    clean_options,
     clean_priority,
     clean_provider,
-    collect,
     validate_destination,
 )
 
 __all__ = [
     "ALL_SCOPES",
+    "NO_RING",
     "CheckedCredential",
     "Draft",
     "Overtaken",
@@ -86,45 +72,19 @@ __all__ = [
     "task_override_set",
     "token_authenticate",
     "token_create",
+    "token_facts",
     "token_revoke",
     "validate_destination",
     "version_of",
 ]
 
-NO_RING: Final = gettext_noop(
-    "Keys cannot be stored just now: this site's encryption keys are not in order. Tell its operator."
-)
-
 _KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at", "abilities")
 """What changes with a key."""
 
 Row = TypeVar("Row", UserCredential, SystemCredential)
-StoredKey: TypeAlias = LLMCredential | EnvironmentCredential
 
 
 # Credentials
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckedCredential:
-    """A draft laid over what is stored, valid as a whole."""
-
-    spec: ProviderSpec
-    api_key: str | None = field(repr=False)
-    """A new key; None: the stored one stays."""
-    model: str
-    base_url: str
-    options: dict[str, str]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
-    """Fields of a key as somebody typed them, not yet saved. ``None``: as stored."""
-
-    api_key: str | None = field(default=None, repr=False)
-    model: str | None = None
-    base_url: str | None = None
-    options: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,71 +106,6 @@ class SavedSystemCredential:
     credential: SystemCredential
     created: bool
     key_changed: bool
-
-
-@sensitive_variables()
-def credential_check(
-    *,
-    provider: str,
-    stored: StoredKey | None,
-    draft: Draft | None,
-    name: str = "default",
-) -> CheckedCredential:
-    """What would be saved or tested. Nothing is written and nothing opened. Raises ValidationError."""
-    spec = clean_provider(provider)
-    clean_name(name)
-    typed = draft or Draft()
-    errors: dict[str, list[Any]] = {}
-    has_key = stored is not None and stored.has_key
-    stored_model = stored.model if stored is not None else ""
-    api_key = collect(errors, lambda: clean_api_key(typed.api_key, stored=has_key))
-    model = collect(errors, lambda: clean_model(typed.model) if typed.model is not None else stored_model) or ""
-    base_url = collect(errors, lambda: _address(spec, typed.base_url, stored)) or ""
-    options = collect(errors, lambda: _options(spec, typed.options, stored)) or {}
-    if api_key is not None:
-        collect(errors, _require_ring)
-    elif "api_key" not in errors and "base_url" not in errors:
-        if has_key and stored is not None and base_url != stored.base_url:
-            errors["api_key"] = [ValidationError(_(REENTER), code=UNFIT)]
-        elif not has_key and spec.key_required:
-            words = _("Enter your %(provider)s key.") % {"provider": spec.label}
-            errors["api_key"] = [ValidationError(words, code=KEY_NEEDED)]
-    if errors:
-        raise ValidationError(errors)
-    return CheckedCredential(spec=spec, api_key=api_key, model=model, base_url=base_url, options=options)
-
-
-def changes_key(*, user: AbstractBaseUser, provider: str, name: str, draft: Draft) -> bool:
-    """Whether saving this adds or replaces a key, or sends it elsewhere, which asks for a recent proof of who is there.
-
-    Raises ValidationError.
-    """
-    spec, name = clean_provider(provider), clean_name(name)
-    stored = UserCredential.objects.for_user(user).filter(provider=spec.slug, name=name).first()
-    checked = credential_check(provider=spec.slug, name=name, stored=stored, draft=draft)
-    if stored is None or checked.api_key is not None or checked.base_url != stored.base_url:
-        return True
-    secret = [option.name for option in spec.options if option.secret]
-    return any(checked.options.get(each) != stored.options.get(each) for each in secret)
-
-
-def _require_ring() -> None:
-    try:
-        keyring.ring()
-    except keyring.KeyringError:
-        raise ValidationError({"api_key": [_(NO_RING)]}) from None
-
-
-def _address(spec: ProviderSpec, typed: str | None, stored: StoredKey | None) -> str:
-    if typed is None and stored is not None:
-        return stored.base_url
-    return validate_destination(spec.slug, typed or "")
-
-
-def _options(spec: ProviderSpec, typed: Mapping[str, Any] | None, stored: StoredKey | None) -> dict[str, str]:
-    if typed is None and stored is not None:
-        return dict(stored.options)
-    return clean_options(typed or {}, spec)
 
 
 @sensitive_variables()
@@ -463,62 +358,3 @@ def site_allowance_set(
         )
         target = target_of("config", "llm", "system_allowance")
         note(action=Action.CONFIG_CHANGE, subject="system", target=target)
-
-
-# Access tokens
-
-
-@sensitive_variables()
-def token_create(
-    *,
-    user: AbstractBaseUser,
-    name: str = "",
-    scopes: Collection[str] = ALL_SCOPES,
-    expires_at: datetime | None = None,
-    budget_usd: object = None,
-    providers: Collection[str] = (),
-    parent: PersonalAccessToken | None = None,
-) -> tuple[PersonalAccessToken, str]:
-    """The row, and the token, known only now. For ``parent`` see ``token_check``. Raises ValidationError."""
-    draft = token_check(
-        name=name, scopes=scopes, expires_at=expires_at, budget_usd=budget_usd, providers=providers, parent=parent
-    )
-    secret = secrets.token_urlsafe(32)
-    with transaction.atomic():
-        token = PersonalAccessToken.objects.create(
-            user_id=user.pk,
-            name=draft.name,
-            prefix=secret[: tokens.PREFIX_LENGTH],
-            hash=tokens.token_hash(secret),
-            scopes=draft.scopes,
-            expires_at=draft.expires_at,
-            budget_usd=draft.budget_usd,
-            providers=draft.providers,
-        )
-        note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
-        expires = date_format(token.expires_at) if token.expires_at else ""
-        notify(user.pk, Kind.TOKEN_MADE, **token_facts(token), scopes=", ".join(token.scopes), expires=expires)
-    return token, TOKEN_PREFIX + secret
-
-
-token_authenticate = tokens.authenticate
-
-
-def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
-    """Raises PersonalAccessToken.DoesNotExist; revoking twice is the same as once."""
-    try:
-        wanted = UUID(str(token_id))
-    except ValueError:
-        raise PersonalAccessToken.DoesNotExist from None
-    found = PersonalAccessToken.objects.for_user(user).filter(pk=wanted)
-    with transaction.atomic():
-        if found.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()):
-            user_changed(user.pk, noted=True)
-            note(action=Action.TOKEN_REVOKE, subject=str(user.pk), target=target_of("token", wanted))
-            notify(user.pk, Kind.TOKEN_REVOKED, **token_facts(found.get()))
-        elif not found.exists():
-            raise PersonalAccessToken.DoesNotExist
-
-
-def token_facts(token: PersonalAccessToken) -> dict[str, str]:
-    return {"token": TOKEN_PREFIX + token.prefix, "name": token.name}

@@ -405,7 +405,7 @@ EGRESS: Final = [
     ),
     Guard(
         "a new address asks for the key again",
-        f"{LLM}/services.py",
+        f"{LLM}/drafts.py",
         "if has_key and stored is not None and base_url != stored.base_url:",
         "if False:",
         _tests("services"),
