@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import orjson
 
@@ -12,10 +12,8 @@ from llm_credentials.providers.errors import UnsupportedContent
 from llm_credentials.providers.schema.joining import joined, rest_of
 from llm_credentials.providers.schema.references import References, escaped, walk
 from llm_credentials.providers.schema.rules import Rules
+from llm_credentials.providers.schema.unions import NOTES, Node, alternatives, any_of, nullable, object_of, widened
 from llm_credentials.providers.schema.values import JSON, kind_of, kinds_of, same, sound
-
-Node: TypeAlias = "JSON | bool"
-"""A compiled schema; False is one that nothing fits."""
 
 MAX_NODES = 5_000
 UNROLLED = 3
@@ -34,7 +32,6 @@ _OF_TYPE: Mapping[str, frozenset[str]] = {
     "object": frozenset({*_KEYWORDS["object"], "properties", "patternProperties", "additionalProperties", "required"}),
     "array": frozenset({*_KEYWORDS["array"], "items", "prefixItems", "additionalItems"}),
 }
-_NOTES = ("title", "description", "default")
 _SPECIAL_PATTERN = re.compile(r"\(\?|\\[pPkKuxcZAzGbB1-9]|\[\[|&&")
 """What regular expressions mean differently, or nothing, elsewhere."""
 
@@ -177,13 +174,13 @@ class Compiler:
     # Unions
 
     def union(self, head: JSON, at: str, depth: int, path: tuple[str, ...]) -> Node:
-        base = {name: value for name, value in head.items() if name != "anyOf" and name not in _NOTES}
+        base = {name: value for name, value in head.items() if name != "anyOf" and name not in NOTES}
         branches = ({"allOf": [base, branch]} if base else branch for branch in head["anyOf"])
         found = [self.node(branch, f"{at}/anyOf/{place}", depth, path) for place, branch in enumerate(branches)]
         return self.any_of(found)
 
     def any_of(self, options: Iterable[Node]) -> Node:
-        found = _any_of(options)
+        found = any_of(options)
         self.unions += isinstance(found, dict) and "anyOf" in found
         if self.unions > self.rules.max_unions:
             raise self.fault("", "has more unions than are taken")
@@ -303,7 +300,7 @@ class Compiler:
         if self.properties > rules.max_properties or self.optional > rules.max_optional:
             raise self.fault(at, "has more properties than are taken")
         if rules.all_required:
-            properties = {name: one if name in required else _nullable(one) for name, one in properties.items()}
+            properties = {name: one if name in required else nullable(one) for name, one in properties.items()}
             required = list(properties)
         out: JSON = {"properties": properties}
         if required or rules.all_required:
@@ -350,83 +347,26 @@ class Compiler:
     def as_object(self, found: JSON) -> JSON:
         """The same as one object, for wires that have no union at the root."""
         given = found.get("anyOf", [found])
-        options = [one for option in given if (one := _object_of(option)) is not None]
+        options = [one for option in given if (one := object_of(option)) is not None]
         if not options or (self.rules.all_required and options != [found]):
             raise self.fault("", "is no object")
         if "anyOf" not in found:
             return options[0]
-        notes = {name: found[name] for name in _NOTES if name in found}
-        return {**_widened(options), **notes, "description": _alternatives(options, found.get("description"))}
+        notes = {name: found[name] for name in NOTES if name in found}
+        return {**widened(options), **notes, "description": alternatives(options, found.get("description"))}
 
 
 def _references_in(schema: JSON) -> list[str]:
     return [node["$ref"] for _, node in walk(schema) if isinstance(node.get("$ref"), str)]
 
 
-def _any_of(options: Iterable[Node]) -> Node:
-    """The union of compiled schemas, flat and without doubles."""
-    flat: list[JSON] = []
-    for option in options:
-        if not isinstance(option, dict):
-            continue
-        flat += (one for one in (option["anyOf"] if list(option) == ["anyOf"] else [option]) if one not in flat)
-    if any(not set(option) - set(_NOTES) for option in flat):
-        return {}
-    if len(flat) < 2:
-        return flat[0] if flat else False
-    return {"anyOf": flat}
-
-
-def _object_of(option: JSON) -> JSON | None:
-    """The objects among what an option accepts; None if there are none."""
-    if option.get("type", "object") != "object":
-        return None
-    if "enum" in option or "$ref" in option:
-        return {"type": "object", "properties": {}}
-    names = ("properties", "required", "additionalProperties", "minProperties", "maxProperties", *_NOTES)
-    return {"type": "object", "properties": {}, **{name: option[name] for name in names if name in option}}
-
-
-def _widened(options: Sequence[JSON]) -> JSON:
-    """One object that accepts all that any of these objects accepts."""
-    properties: JSON = {}
-    for name in dict.fromkeys(name for option in options for name in option["properties"]):
-        properties[name] = _any_of(option["properties"].get(name, _others_of(option)) for option in options)
-    common = [name for name in properties if all(name in option.get("required", ()) for option in options)]
-    closed = all(option.get("additionalProperties") is False for option in options)
-    return {
-        "type": "object",
-        "properties": properties,
-        **({"required": common} if common else {}),
-        **({"additionalProperties": False} if closed else {}),
-    }
-
-
-def _others_of(option: JSON) -> Node:
-    others: Node = option.get("additionalProperties", {})
-    return others
-
-
-def _alternatives(options: Sequence[JSON], description: str | None) -> str:
-    said = f"One of these: {orjson.dumps(options).decode()[:4000]}"
-    return f"{description}\n{said}" if description else said
-
-
 def _noted(found: JSON, head: JSON, rules: Rules) -> JSON:
     """With title, description and default; what was dropped stands in ``found``'s description."""
     if "$ref" in found:
         return found
-    notes = {name: head[name] for name in _NOTES if name in head and name in rules.keywords}
+    notes = {name: head[name] for name in NOTES if name in head and name in rules.keywords}
     said = " ".join(dict.fromkeys(one for one in (head.get("description"), found.get("description")) if one))
     return {**found, **notes, **({"description": said} if said else {})}
-
-
-def _nullable(schema: JSON) -> JSON:
-    options = schema.get("anyOf", [schema])
-    if any(option.get("type") == "null" for option in options):
-        return schema
-    notes = {name: schema[name] for name in _NOTES if name in schema} if "anyOf" in schema else {}
-    return {"anyOf": [*options, {"type": "null"}], **notes}
 
 
 def _inclusive(name: str, value: float, *, whole: bool) -> JSON:
