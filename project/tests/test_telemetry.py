@@ -25,12 +25,12 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason="pip install -r requirements-telemetry.txt brings what this needs"),
 ]
 CANARY = "marzipan"
-BREAKS = f"""
+BREAKS = """
 def _breaks(request):
     raise RuntimeError("could not answer " + request.GET["q"])
 
 
-urlpatterns = [path("{CANARY}/", _breaks), *urlpatterns]
+urlpatterns = [path("breaks/", _breaks), *urlpatterns]
 """
 
 
@@ -112,7 +112,7 @@ def test_collectors_hear_of_a_run_and_an_error_and_nobodys_words(site: Site, col
     begun = httpx2.post(f"{root}/api/agents/conversation/runs", json=asked, headers=who, timeout=60)
     run = f"{root}/api/runs/{begun.json()['id']}"
     wait_until(lambda: httpx2.get(run, headers=who, timeout=60).json()["state"] == "done", "the answer", limit_s=60)
-    broken = httpx2.get(f"{root}/{CANARY}/?q={CANARY}", headers=who, timeout=60)
+    broken = httpx2.get(f"{root}/breaks/?q={CANARY}", headers=who, timeout=60)
     assert broken.status_code == 500
     site.send(signal.SIGINT)
     site.wait_end()
