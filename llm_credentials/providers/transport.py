@@ -13,23 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import os
 import socket
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from time import time
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
 import aiohttp.abc
 import aiohttp.connector
 import httpx2  # noqa: TID251 (this is the place)
-import orjson
 from yarl import URL
 
+from llm_credentials.providers.bodies import WHOLE_BODY, Body, events_of, load_json, passed_on
 from llm_credentials.providers.content import Response
 from llm_credentials.providers.egress import (
     Destination,
@@ -47,7 +43,15 @@ from llm_credentials.providers.errors import (
     LLMError,
     ProviderUnavailable,
 )
-from llm_credentials.providers.sse import Event, EventParser
+from llm_credentials.providers.failures import (
+    Refused,
+    failure_of,
+    network_error,
+    raise_for_httpx2,
+    refusal,
+    retry_after_s,
+)
+from llm_credentials.providers.sse import Event
 
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
@@ -77,8 +81,6 @@ __all__ = [
     "send_like",
 ]
 
-WHOLE_BODY = "whole body"
-"""The name of the event that stands for a JSON body where events were asked for."""
 HttpClient: TypeAlias = httpx2.AsyncClient
 """What SDKs are given to send with."""
 RawResponse: TypeAlias = httpx2.Response
@@ -93,16 +95,9 @@ END_GRACE_S = 0.5
 """How long a stream whose last event has come may take to end, before its connection is closed instead of kept."""
 KEEP_ALIVE_S = 15.0
 DNS_CACHE_S = 10
-MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Decompressed, of a JSON answer and of a whole stream: 2,000 packed embeddings of 3,072 numbers just fit."""
-MAX_ERROR_BODY_BYTES = 256 * 1024
-"""What is read of an error's body; the rest is left."""
 MAX_HEADERS = 256
 MAX_HEADER_BYTES = 32 * 1024
-MAX_RETRY_AFTER_S = 24 * 3600.0
-_INFLATE_STEP = 256 * 1024
 _BODY = "keyswitch.body"
-_BOM = b"\xef\xbb\xbf"
 
 _REQUEST_HEADERS_NOT_SENT = frozenset(
     {b"host", b"content-length", b"connection", b"transfer-encoding", b"accept-encoding"}
@@ -153,7 +148,7 @@ class Answer:
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, raw: aiohttp.ClientResponse, body: _Body) -> None:
+    def __init__(self, raw: aiohttp.ClientResponse, body: Body) -> None:
         self.status = raw.status
         self.headers: Mapping[str, str] = raw.headers
         self.body = body
@@ -176,13 +171,13 @@ async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> A
     try:
         raw = await _door(policy).request(pattern.method, pattern.url, pattern.headers, content)
     except Exception as error:
-        failure = _failure(error)
+        failure = failure_of(error)
         if failure is None:
             raise
         raise failure from None
     try:
         _refuse_unusable(raw)
-        return Answer(raw, _Body(raw))
+        return Answer(raw, Body(raw))
     except BaseException:
         raw.close()
         raise
@@ -195,7 +190,7 @@ async def read_error(answer: Answer) -> bytes:
 
 async def read_json(response: httpx2.Response | Answer) -> Any:
     """The body as parsed JSON. Raises BadProviderResponse, ConnectionFailed."""
-    return load_json(await _body(response).read(MAX_BODY_BYTES))
+    return load_json(await _body(response).read())
 
 
 async def read_events(
@@ -225,13 +220,13 @@ async def read_events(
     # One timer for the whole stream: it closes the connection, which ends whichever read is waiting.
     timer = loop.call_at(deadline, expire)
     try:
-        async for batch in _events(body):
+        async for batch in events_of(body):
             yield batch
             if complete():
                 timer.cancel()
                 timer = loop.call_at(min(deadline, loop.time() + END_GRACE_S), expire)
     except Exception as error:
-        failure = DeadlineExceeded() if expired else _failure(error)
+        failure = DeadlineExceeded() if expired else failure_of(error)
         if complete() or (ended() and isinstance(failure, ProviderUnavailable)):
             return
         if failure is None:
@@ -257,9 +252,9 @@ async def ask(
     try:
         raw = await _door(policy).request(method, url, {**headers, "accept-encoding": "gzip, deflate"}, body)
     except Exception as error:
-        raise (_failure(error) or ConnectionFailed()) from None
+        raise (failure_of(error) or ConnectionFailed()) from None
     try:
-        answer = _Body(raw)
+        answer = Body(raw)
     except BaseException:
         raw.close()
         raise
@@ -267,12 +262,12 @@ async def ask(
     return Forwarded(status=raw.status, headers=given, body=_guarded(answer), close=answer.close)
 
 
-async def _guarded(body: _Body) -> AsyncGenerator[bytes, None]:
+async def _guarded(body: Body) -> AsyncGenerator[bytes, None]:
     try:
         async for piece in body.chunks():
             yield piece
     except Exception as error:
-        raise (_failure(error) or ConnectionFailed()) from None
+        raise (failure_of(error) or ConnectionFailed()) from None
     finally:
         body.close()
 
@@ -290,7 +285,7 @@ async def forward(
         async with asyncio.timeout_at(deadline):
             raw = await door.request("POST", url, {**headers, "accept-encoding": "identity"}, body)
     except Exception as error:
-        raise (_failure(error) or ConnectionFailed()) from None
+        raise (failure_of(error) or ConnectionFailed()) from None
     try:
         _refuse_unusable(raw)
         passed = {
@@ -298,11 +293,11 @@ async def forward(
             for name, value in raw.headers.items()
             if (lowered := name.lower()) not in _RESPONSE_HEADERS_NOT_PASSED
         }
-        answer = _Body(raw)
+        answer = Body(raw)
         return Forwarded(
             status=raw.status,
             headers=passed,
-            body=_passed_on(answer, deadline),
+            body=passed_on(answer, deadline),
             close=answer.close,
             at_hand=answer.at_hand,
             at_end=answer.at_end,
@@ -321,82 +316,15 @@ async def post(policy: EgressPolicy, url: str, headers: Mapping[str, str], body:
     try:
         raw = await door.request("POST", url, {**headers, "accept-encoding": "identity"}, body)
     except Exception as error:
-        raise (_failure(error) or ConnectionFailed()) from None
+        raise (failure_of(error) or ConnectionFailed()) from None
     raw.close()
     return raw.status
-
-
-def refusal(error: BaseException) -> EgressBlocked | None:
-    """Our own refusal to dial, looked for in the cause chain of what an SDK raised."""
-    ours = _ours(error)
-    return ours if isinstance(ours, EgressBlocked) else None
-
-
-def network_error(error: BaseException) -> LLMError | None:
-    """Ours for an error of the HTTP layer (ConnectionFailed, DeadlineExceeded, BadProviderResponse), or None."""
-    if ours := _ours(error):
-        return ours
-    for link in _chain(error):
-        if isinstance(link, httpx2.TimeoutException):
-            return DeadlineExceeded()
-        if isinstance(link, httpx2.HTTPError | httpx2.InvalidURL):
-            return ConnectionFailed()
-        if isinstance(link, Exception) and (failure := _failure(link)):
-            return failure
-    return None
 
 
 async def close_connections() -> None:
     """Close what the running event loop holds, for an orderly end of a process or a test."""
     for door in _doors.pop(asyncio.get_running_loop(), {}).values():
         await door.session.close()
-
-
-def load_json(data: bytes) -> Any:
-    """Raises BadProviderResponse for what is no JSON.
-
-    Servers written in Python may send NaN or half of a surrogate pair, which strict JSON has not: the one becomes null,
-    the other U+FFFD.
-    """
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    data = data.removeprefix(_BOM).strip()
-    if not data:
-        raise BadProviderResponse("The provider's answer is empty.")
-    if data[:1] == b"<":
-        raise BadProviderResponse("The provider answered with a web page. Is the address right?")
-    try:
-        return _mended(json.loads(data, parse_constant=lambda _: None))
-    except (ValueError, RecursionError):
-        raise BadProviderResponse("The provider's answer is not JSON.") from None
-
-
-def retry_after_s(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None if neither is sensible.
-
-    A moment that has passed is 0; more than a day counts as a day.
-    """
-    text = headers.get("retry-after-ms", "")
-    seconds = _number(text)
-    if seconds is not None:
-        seconds /= 1000
-    else:
-        text = headers.get("retry-after", "")
-        seconds = _number(text)
-    if seconds is None and text:
-        with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
-            seconds = parsedate_to_datetime(text).timestamp() - (time() if now is None else now)
-            seconds = max(seconds, 0.0)
-    return None if seconds is None or seconds < 0 else min(seconds, MAX_RETRY_AFTER_S)
-
-
-def _number(text: str) -> float | None:
-    text = text.strip()
-    if len(text) > 20 or not text.removeprefix("-").replace(".", "", 1).isdecimal() or not text.isascii():
-        return None
-    return float(text)
 
 
 # Sessions
@@ -436,14 +364,6 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-class _Refused(OSError):
-    """An address that may not be dialled, in the one form that aiohttp passes on from its hooks."""
-
-    def __init__(self, ours: EgressBlocked) -> None:
-        super().__init__("refused by the egress policy")
-        self.ours = ours
 
 
 class _Door:
@@ -504,7 +424,7 @@ class _Door:
         """Called by aiohttp with the very address that it is about to dial."""
         family, kind, protocol, _, (host, port, *_) = addr_info
         if fault := address_fault(ipaddress.ip_address(host), port, self.rules, self.granted):
-            raise _Refused(EgressBlocked(fault))
+            raise Refused(EgressBlocked(fault))
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
@@ -538,7 +458,7 @@ class _Resolver(aiohttp.abc.AbstractResolver):
         granted = {(str(address), port) for address in addresses} if door.rules.allow_name(host, port) else set()
         for address in addresses:
             if fault := address_fault(address, port, door.rules, granted):
-                raise _Refused(EgressBlocked(fault))
+                raise Refused(EgressBlocked(fault))
         if len(door.granted) > 1000:
             door.granted.clear()
         door.granted |= granted
@@ -575,13 +495,13 @@ class _Transport(httpx2.AsyncBaseTransport):
         try:
             raw = await self._door.request(request.method, str(request.url), _headers_sent(request), content or None)
         except Exception as error:
-            _raise_for_httpx2(error, request)
+            raise_for_httpx2(error, request)
         try:
             _refuse_unusable(raw)
-            body = _Body(raw)
+            body = Body(raw)
         except LLMError as error:
             raw.close()
-            _raise_for_httpx2(error, request)
+            raise_for_httpx2(error, request)
         response_headers = list(raw.raw_headers)
         if body.encoded:
             response_headers = [
@@ -609,291 +529,10 @@ def _refuse_unusable(raw: aiohttp.ClientResponse) -> None:
         raise BadProviderResponse("The provider's answer is empty.", status_code=raw.status)
 
 
-# Bodies
-
-
-class _Body(httpx2.AsyncByteStream):
-    """The body of one answer: decompressed, counted, and closed with its connection unless it was read to its end."""
-
-    def __init__(self, raw: aiohttp.ClientResponse) -> None:
-        self._raw = raw
-        self._inflate = _inflate_for(raw)
-        self._pieces: AsyncGenerator[bytes, None] | None = None
-
-    @property
-    def encoded(self) -> bool:
-        return self._inflate is not None
-
-    async def next(self) -> bytes:
-        """The next piece as it arrives, nothing at the end. Raises what aiohttp raises."""
-        if self._inflate is None:
-            return await self._raw.content.readany()
-        if self._pieces is None:
-            self._pieces = self.chunks()
-        return await anext(self._pieces, b"")
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Pieces as they arrive. Raises what aiohttp raises."""
-        content, inflate = self._raw.content, self._inflate
-        while data := await content.readany():
-            if inflate is None:
-                yield data
-            else:
-                for piece in inflate.feed(data):
-                    yield piece
-        if inflate is not None and not inflate.complete:
-            raise ConnectionFailed("The provider's answer broke off.")
-
-    def at_hand(self) -> bytes | None:
-        """All of it, if it has come by now and nothing was read yet, as most answers do."""
-        content = self._raw.content
-        if self._inflate is not None or not content.is_eof() or content.exception() is not None:
-            return None
-        if content.total_bytes > MAX_BODY_BYTES:
-            raise BadProviderResponse("The provider's answer is too large.")
-        return content.read_nowait()
-
-    def at_end(self) -> bool:
-        content = self._raw.content
-        return content.at_eof() and content.exception() is None and (self._inflate is None or self._inflate.complete)
-
-    async def read(self, limit: int) -> bytes:
-        """All of it. Raises LLMError; BadProviderResponse beyond ``limit``."""
-        content = self._raw.content
-        try:
-            pieces: list[bytes] = []
-            size = 0
-            if self._inflate is None:
-                data = await content.readany()
-                if content.at_eof() and len(data) <= limit:
-                    return data  # as most answers come
-                pieces, size = [data], len(data)
-            async for piece in self.chunks():
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    break
-            if size > limit:
-                raise BadProviderResponse("The provider's answer is too large.")
-            return b"".join(pieces)
-        except Exception as error:
-            self.close()
-            raise (_failure(error) or ConnectionFailed()) from None
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        self._raw.close()
-
-    # What httpx2 asks of a stream; SDKs read errors through it
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = MAX_ERROR_BODY_BYTES if self._raw.status >= 400 else MAX_BODY_BYTES
-        try:
-            async for piece in self.chunks():
-                yield piece[:left]
-                left -= len(piece)
-                if left <= 0 and self._raw.status >= 400:
-                    return
-                if left < 0:
-                    raise BadProviderResponse("The provider's answer is too large.")
-        except Exception as error:
-            if self._raw.status >= 400:
-                return  # the status says more than a body that broke off
-            _raise_for_httpx2(error, None)
-        finally:
-            self.close()
-
-    async def aclose(self) -> None:
-        self.close()
-
-
-def _body(response: httpx2.Response | Answer) -> _Body:
+def _body(response: httpx2.Response | Answer) -> Body:
     if isinstance(response, Answer):
         return response.body
     body = response.extensions.get(_BODY)
-    if not isinstance(body, _Body):
+    if not isinstance(body, Body):
         raise TypeError("this response did not come through the outbound door")
     return body
-
-
-async def _events(body: _Body) -> AsyncIterator[list[Event]]:
-    parser = EventParser()
-    size = events = 0
-    begun = False
-    pieces = body.chunks()
-    async for data in pieces:
-        if not begun and (first := data.lstrip()[:1]):
-            begun = True
-            if first in b"{[<":
-                # No event stream begins so: an error or a whole answer as JSON, or a web page.
-                yield [(WHOLE_BODY, await _whole(data, pieces))]
-                return
-        size += len(data)
-        if size > MAX_BODY_BYTES:
-            raise BadProviderResponse("The provider's answer is too large.")
-        if batch := parser.feed(data):
-            events += len(batch)
-            yield batch
-    for name, last in parser.finish():
-        # Without its blank line it may be cut anywhere: only what is whole counts.
-        if last.strip() == b"[DONE]" or _is_json(last):
-            events += 1
-            yield [(name, last)]
-    if not size:
-        raise BadProviderResponse("The provider's answer is empty.")
-    if not events and not parser.saw_field:
-        raise BadProviderResponse("The provider's answer is no stream of events.")
-
-
-async def _whole(first: bytes, pieces: AsyncIterator[bytes]) -> bytes:
-    held, size = [first], len(first)
-    async for piece in pieces:
-        held.append(piece)
-        size += len(piece)
-        if size > MAX_BODY_BYTES:
-            raise BadProviderResponse("The provider's answer is too large.")
-    data = b"".join(held)
-    load_json(data)
-    return data
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        load_json(data)
-    except BadProviderResponse:
-        return False
-    return True
-
-
-async def _passed_on(body: _Body, deadline: float) -> AsyncGenerator[bytes, None]:
-    expired = False
-
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        body.close()
-
-    timer = asyncio.get_running_loop().call_at(deadline, expire)
-    left = MAX_BODY_BYTES
-    try:
-        while piece := await body.next():
-            left -= len(piece)
-            if left < 0:
-                raise BadProviderResponse("The provider's answer is too large.")
-            yield piece
-    except Exception as error:
-        raise (DeadlineExceeded() if expired else _failure(error) or ConnectionFailed()) from None
-    finally:
-        timer.cancel()
-        body.close()
-
-
-class _Inflate:
-    """gzip and deflate, in steps, so that a small piece cannot become a large one at once."""
-
-    def __init__(self, *, raw_deflate_too: bool) -> None:
-        self._decompressor = zlib.decompressobj(wbits=47)  # gzip or zlib, told apart by their header
-        self._raw_deflate_too = raw_deflate_too
-
-    @property
-    def complete(self) -> bool:
-        return self._decompressor.eof
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        if self._raw_deflate_too and data:
-            self._raw_deflate_too = False
-            if data[0] & 0x0F != 8:
-                self._decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        while True:
-            try:
-                piece = self._decompressor.decompress(data, _INFLATE_STEP)
-            except zlib.error:
-                raise BadProviderResponse("The provider's answer is compressed wrongly.") from None
-            data = self._decompressor.unconsumed_tail
-            if piece:
-                yield piece
-            if self._decompressor.unused_data:
-                raise BadProviderResponse("The provider's answer is compressed wrongly.")
-            if not data and len(piece) < _INFLATE_STEP:
-                return
-
-
-def _inflate_for(raw: aiohttp.ClientResponse) -> _Inflate | None:
-    values = raw.headers.getall("content-encoding", None)
-    if not values:
-        return None
-    names = [name for name in (part.strip().lower() for part in ",".join(values).split(",")) if name]
-    names = [name for name in names if name != "identity"]
-    if not names:
-        return None
-    if len(names) > 1 or names[0] not in ("gzip", "x-gzip", "deflate"):
-        raise BadProviderResponse("The provider's answer is compressed in a way that was not asked for.")
-    return _Inflate(raw_deflate_too=names[0] == "deflate")
-
-
-def _mended(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_mended(item) for item in value]
-    if isinstance(value, dict):
-        return {_mended(key): _mended(item) for key, item in value.items()}
-    return value
-
-
-# Errors
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
-
-
-def _ours(error: BaseException) -> LLMError | None:
-    for link in _chain(error):
-        if isinstance(link, LLMError):
-            return link
-        if isinstance(link, _Refused):
-            return link.ours
-    return None
-
-
-def _failure(error: Exception) -> LLMError | None:
-    """What aiohttp or a socket raised, as ours; None for anything else."""
-    if ours := _ours(error):
-        return ours
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return ConnectionFailed("The name of the provider's address could not be found.")
-        case aiohttp.ClientConnectorCertificateError():
-            return ConnectionFailed("The certificate of the provider's address cannot be trusted.")
-        case aiohttp.ClientSSLError():
-            return ConnectionFailed("No secure connection to the provider's address.")
-        case aiohttp.ConnectionTimeoutError():
-            return ConnectionFailed("The provider's address did not take the connection in time.")
-        case aiohttp.ServerTimeoutError() | TimeoutError():
-            return DeadlineExceeded()
-        case aiohttp.InvalidURL():
-            return EgressBlocked("This address is misspelt.")
-        case aiohttp.ClientResponseError():
-            return BadProviderResponse("The provider's answer is not HTTP, or its headers are too large.")
-        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
-            return ConnectionFailed("The provider closed the connection before its answer was complete.")
-        case aiohttp.ClientError() | OSError():
-            return ConnectionFailed()
-    return None
-
-
-def _raise_for_httpx2(error: Exception, request: httpx2.Request | None) -> NoReturn:
-    """Raise it in the form that SDKs expect of an httpx2 transport, ours as the cause."""
-    ours = _failure(error)
-    if ours is None:
-        raise error
-    kind = httpx2.ReadTimeout if isinstance(ours, DeadlineExceeded) else httpx2.ConnectError
-    raise kind(str(ours), request=request) from ours

@@ -16,6 +16,7 @@ from llm_credentials.providers import (
     LLMResponse,
     StreamInterrupted,
     ToolDefinition,
+    bodies,
     build_client,
     transport,
 )
@@ -143,7 +144,7 @@ def test_table_has_every_fault() -> None:
 @pytest.mark.parametrize("fault", sorted(ALL))
 async def test_fault_has_one_outcome_on_every_wire(fault: str, sandbox: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if fault.startswith("endless"):
-        monkeypatch.setattr(transport, "MAX_BODY_BYTES", ENDLESS_BYTES)
+        monkeypatch.setattr(bodies, "MAX_BODY_BYTES", ENDLESS_BYTES)
     cases = [(provider, stream) for provider in PROVIDERS for stream in (False, True)]
     async with asyncio.timeout(HANG_S):
         found = await asyncio.gather(

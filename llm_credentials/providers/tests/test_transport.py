@@ -27,6 +27,7 @@ from llm_credentials.providers import (
     EgressPolicy,
     LLMError,
     RequestRejected,
+    bodies,
     transport,
 )
 
@@ -395,7 +396,7 @@ def test_load_json_mends_what_python_servers_send() -> None:
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])
 async def test_bomb_is_refused_before_it_unfolds(encoding: bytes) -> None:
     maker = zlib.compressobj(9, wbits=31 if encoding == b"gzip" else 15)
-    bomb = b"".join(maker.compress(b" " * 1_000_000) for _ in range(transport.MAX_BODY_BYTES // 1_000_000 + 20))
+    bomb = b"".join(maker.compress(b" " * 1_000_000) for _ in range(bodies.MAX_BODY_BYTES // 1_000_000 + 20))
     bomb += maker.flush()
     assert len(bomb) < 200_000
     async with serving(sized(bomb, b"content-encoding: " + encoding)) as served:
@@ -404,7 +405,7 @@ async def test_bomb_is_refused_before_it_unfolds(encoding: bytes) -> None:
 
 
 async def test_body_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(bodies, "MAX_BODY_BYTES", 1000)
     async with serving(sized(b"[" + b"1," * 600 + b"1]")) as served:
         assert isinstance(await failure(read(served)), BadProviderResponse)
     async with serving(head(), *[b"data: {}\n\n"] * 200) as served:
@@ -416,9 +417,9 @@ async def test_body_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_error_body_is_read_to_its_limit_alone() -> None:
-    body = b"x" * (transport.MAX_ERROR_BODY_BYTES * 3)
+    body = b"x" * (bodies.MAX_ERROR_BODY_BYTES * 3)
     async with serving(sized(body, status=b"500 Oops")) as served:
-        assert len(await (await get(served)).aread()) == transport.MAX_ERROR_BODY_BYTES
+        assert len(await (await get(served)).aread()) == bodies.MAX_ERROR_BODY_BYTES
 
 
 async def test_error_body_that_breaks_off_leaves_the_status() -> None:
