@@ -51,8 +51,9 @@ def _words(most: int) -> BeforeValidator:
     return BeforeValidator(lambda value: storable(one_line(str(value or "")))[:most])
 
 
-_NUMBER: Final = {"anyOf": [{"type": "string"}, {"type": "null"}]}
-Amount = Annotated[Decimal, BeforeValidator(_amount), WithJsonSchema({"type": "string"})]
+_NUMBER: Final = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+"""What models are asked for; a text with a number in it is taken as well."""
+Amount = Annotated[Decimal, BeforeValidator(_amount), WithJsonSchema({"type": "number"})]
 AmountIfOne = Annotated[Decimal | None, BeforeValidator(_amount_if_one), WithJsonSchema(_NUMBER)]
 AmountOrNone = Annotated[Decimal | None, BeforeValidator(_amount), WithJsonSchema(_NUMBER)]
 
@@ -77,7 +78,7 @@ class Receipt(BaseModel):
     date: Annotated[
         dt.date | None,
         BeforeValidator(day_of),
-        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "null"}], "description": "As YYYY-MM-DD."}),
+        WithJsonSchema({"anyOf": [{"type": "string", "format": "date"}, {"type": "null"}]}),
     ] = None
     currency: Annotated[str, BeforeValidator(_code), Field(description="ISO 4217, such as EUR.")] = ""
     lines: Annotated[list[ReceiptLine], Field(max_length=MAX_LINES)] = []
