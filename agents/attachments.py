@@ -1,7 +1,7 @@
 """Files that users hand to agents: stored in the database, theirs alone, typed by what is in them.
 
-``store`` takes an upload, ``read`` gives a file with its content. A file that no message and no run came to use is
-removed a week later, when its owner stores another.
+``store`` takes an upload, ``read`` gives a file with its content. A file that no message, run or schedule came to use
+is removed a week later, when its owner stores another.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class AttachmentQuerySet(models.QuerySet["Attachment"]):
         return self.order_by("-created_at", "pk")
 
     def unused(self) -> Self:
-        return self.filter(message=None, run=None)
+        return self.filter(message=None, run=None, schedule=None)
 
 
 class Attachment(models.Model):
@@ -68,6 +68,10 @@ class Attachment(models.Model):
     run = models.ForeignKey(
         "agents.AgentRun", null=True, blank=True, on_delete=models.CASCADE, related_name="attachments"
     )
+    schedule = models.ForeignKey(
+        "agents.ScheduledRun", null=True, blank=True, on_delete=models.SET_NULL, related_name="attachments"
+    )
+    """Whose runs it goes along with."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = AttachmentQuerySet.as_manager()
@@ -174,6 +178,13 @@ def from_form(user: User, ids: Iterable[str], uploads: Sequence[UploadedFile[Any
     if len(known) + len(uploads) > MAX_FILES:
         raise _refused(_("At most %(most)d files go along with one message.") % {"most": MAX_FILES})
     return [*known, *(store(user, upload) for upload in uploads)]
+
+
+def of_its_own(user: User, file: Attachment) -> Attachment:
+    """The file itself if nothing uses it yet, else a copy that goes with nothing else. Raises ValidationError."""
+    if Attachment.objects.for_user(user).unused().filter(pk=file.pk).exists():
+        return file
+    return store_bytes(user, file.name, file.data)
 
 
 def remove(user: User, attachment_id: UUID) -> None:

@@ -154,7 +154,8 @@ def cleaned_options(agent: type[Agent], given: Mapping[str, Any]) -> dict[str, A
 
 
 def run_discard(run: AgentRun) -> None:
-    """Take back a run that could not be queued."""
+    """Take back a run that could not be queued; its files stay for the next try."""
+    Attachment.objects.filter(run=run).update(run=None)
     AgentRun.objects.filter(pk=run.pk, state=RunState.QUEUED, attempts=0).delete()
 
 

@@ -8,6 +8,7 @@ once together.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 from uuid import UUID
@@ -21,6 +22,8 @@ from django.db import models, transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop
+
+from agents.attachments import Attachment, find, of_its_own
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -51,6 +54,8 @@ class ScheduledRun(models.Model):
     agent = models.SlugField(max_length=50)
     input = models.TextField()
     options = models.JSONField(default=dict)
+    attachment_ids = models.JSONField(default=list)
+    """Of the files that go along with each run, in their order; they are the schedule's own."""
     provider = models.CharField(max_length=50, blank=True)
     model = models.CharField(max_length=200, blank=True)
     max_cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
@@ -112,10 +117,12 @@ def schedule_create(
     weekday: int = 0,
     time_zone: str = "UTC",
     token_id: UUID | None = None,
+    files: Sequence[Attachment] = (),
     **how: Any,
 ) -> ScheduledRun:
-    """``how``: provider, model, options, max_cost_usd, mail_when_done and webhook_when_done, as ``runs.run_create``.
+    """``files`` go along with each run; one that something else uses is copied.
 
+    ``how``: provider, model, options, max_cost_usd, mail_when_done and webhook_when_done, as ``runs.run_create``.
     Raises ValidationError.
     """
     from agents import runs
@@ -124,7 +131,7 @@ def schedule_create(
         raise ValidationError({"every": [_("Choose hour, day or week.")]})
     if not 0 <= weekday <= 6:
         raise ValidationError({"weekday": [_("Give a day of the week from 0 (Monday) to 6.")]})
-    checked = runs.run_checked(user=user, agent=agent, text=text, **how)
+    checked = runs.run_checked(user=user, agent=agent, text=text, files=files, **how)
     schedule = ScheduledRun(
         user=user,
         every=every,
@@ -139,7 +146,10 @@ def schedule_create(
         if ScheduledRun.objects.for_user(user).count() >= MAX_SCHEDULES:
             words = _("You have %(most)s schedules, which is as many as fit. Remove one first.")
             raise ValidationError({"every": [words % {"most": MAX_SCHEDULES}]})
+        own = [of_its_own(user, file) for file in files]
+        schedule.attachment_ids = [str(file.pk) for file in own]
         schedule.save()
+        Attachment.objects.filter(pk__in=[file.pk for file in own]).update(schedule=schedule)
     return schedule
 
 
@@ -161,8 +171,17 @@ def schedule_switch(*, user: User, schedule_id: UUID, is_active: bool) -> Schedu
 
 
 def schedule_delete(*, user: User, schedule_id: UUID) -> None:
-    """The runs that it started stay."""
-    ScheduledRun.objects.for_user(user).get(pk=schedule_id).delete()
+    """The runs that it started stay, and its files go with the last of them."""
+    with transaction.atomic():
+        schedule = ScheduledRun.objects.for_user(user).get(pk=schedule_id)
+        last = schedule.runs.order_by("-created_at").first()
+        Attachment.objects.filter(schedule=schedule).update(run=last)
+        schedule.delete()
+
+
+def files_of(schedule: ScheduledRun) -> list[Attachment]:
+    """In their order, without content. Raises ValidationError if one was removed."""
+    return find(schedule.user, schedule.attachment_ids)
 
 
 STILL_OPEN = gettext_noop("The last time was passed over: the run before it had not ended.")
@@ -193,6 +212,7 @@ def schedule_start(schedule: ScheduledRun) -> AgentRun | None:
                     agent=schedule.agent,
                     text=schedule.input,
                     token_id=schedule.token_id,
+                    files=files_of(schedule),
                     **{name: getattr(schedule, name) for name in runs.HOW},
                 )
                 AgentRun.objects.filter(pk=run.pk).update(schedule=schedule, due_at=schedule.next_at)

@@ -13,8 +13,9 @@ from ninja import Query, Router, Schema
 from ninja.responses import Status
 from pydantic import Field
 
-from agents import schedules
+from agents import attachments, schedules
 from agents.api.shared import ACTING, READING, How, caller
+from agents.attachments import MAX_FILES
 from agents.runs import HOW
 from agents.schedules import ScheduledRun
 from agents.services import MAX_MESSAGE_CHARS
@@ -28,7 +29,8 @@ router = Router()
 
 class ScheduleIn(How):
     agent: str = Field(max_length=50)
-    input: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARS)
+    input: str = Field("", max_length=MAX_MESSAGE_CHARS, description="May be empty where files go along.")
+    attachments: list[UUID] = Field(default_factory=list, max_length=MAX_FILES, description="Go along with each run.")
     every: Literal["hour", "day", "week"]
     at: time = Field(description="On the clock of `time_zone`; of an hourly one only the minutes count.")
     weekday: Whole = Field(0, ge=0, le=6, description="Of a weekly one; Monday is 0.")
@@ -42,6 +44,7 @@ class ScheduleOut(Schema):
     provider: str
     model: str
     options: dict[str, Any]
+    attachments: list[UUID] = Field(description="Files of its own: what was in use elsewhere was copied.")
     max_cost_usd: Decimal | None
     mail_when_done: bool
     webhook_when_done: bool
@@ -64,7 +67,8 @@ class SwitchIn(StrictSchema):
 
 
 def schedule_out(schedule: ScheduledRun) -> ScheduleOut:
-    return ScheduleOut(**{name: getattr(schedule, name) for name in ScheduleOut.model_fields})
+    plain = {name: getattr(schedule, name) for name in ScheduleOut.model_fields if name != "attachments"}
+    return ScheduleOut(**plain, attachments=[UUID(key) for key in schedule.attachment_ids])
 
 
 def _find(request: ApiRequest, schedule_id: UUID) -> ScheduledRun:
@@ -83,6 +87,7 @@ def schedule_create(request: ApiRequest, payload: ScheduleIn) -> Any:
         user=caller(request),
         agent=payload.agent,
         text=payload.input,
+        files=attachments.find(caller(request), payload.attachments),
         token_id=token_id_of(request),
         **payload.dict(include={*HOW, "every", "at", "weekday", "time_zone"}),
     )

@@ -15,7 +15,8 @@ from django.db import close_old_connections, connection
 from django.test import Client
 from django.utils import timezone
 
-from agents import runs, schedules, tasks, telling
+from agents import attachments, runs, schedules, tasks, telling
+from agents.attachments import Attachment
 from agents.models import AgentRun, RunState
 from agents.schedules import ScheduledRun
 from agents.tests.factories import AgentRunFactory
@@ -233,3 +234,69 @@ def test_api_schedules(alice: User, bob: User) -> None:
     for wrong in ({"at": "25:00"}, {"every": "year"}, {"weekday": 9}, {"agent": "nobody"}):
         refused = program.post("/api/schedules", json.dumps(body | wrong), content_type="application/json")
         assert refused.status_code == 422
+
+
+# Files
+
+
+@pytest.fixture
+def table(alice: User) -> Attachment:
+    return attachments.store_bytes(alice, "prices.csv", b"month,usd\nMay,12\n")
+
+
+@pytest.mark.django_db
+def test_schedule_keeps_its_files_as_long_as_it_lives(alice: User, table: Attachment) -> None:
+    schedule = made(alice, agent="code", text="", files=[table])
+    assert schedule.input == "prices.csv"
+    Attachment.objects.update(created_at=timezone.now() - timedelta(days=30))
+    attachments.store_bytes(alice, "another.txt", b"Hello")  # which clears away what nothing uses
+    run = schedules.schedule_start(due(schedule))
+    assert run is not None
+    assert [file.name for file in runs.files_of(run)] == ["prices.csv"]
+    runs.run_discard(run)
+    assert schedules.files_of(schedule) == [table]
+
+
+@pytest.mark.django_db
+def test_file_in_use_elsewhere_is_copied_for_a_schedule(alice: User, table: Attachment) -> None:
+    run = runs.run_create(user=alice, agent="code", text="Look", files=[table])
+    schedule = made(alice, agent="code", files=[table])
+    (own,) = schedules.files_of(schedule)
+    assert own.pk != table.pk
+    run.delete()
+    assert attachments.read(alice, own.pk).data == b"month,usd\nMay,12\n"
+    assert made(alice, agent="code", files=[own]).attachment_ids != schedule.attachment_ids
+
+
+@pytest.mark.django_db
+def test_schedule_whose_file_was_removed_says_so_and_rests(alice: User, table: Attachment) -> None:
+    schedule = due(made(alice, agent="code", files=[table]))
+    attachments.remove(alice, table.pk)
+    assert schedules.schedule_start(schedule) is None
+    schedule.refresh_from_db()
+    assert (schedule.is_active, schedule.problem) == (False, "There is no such file any more. Attach it again.")
+
+
+@pytest.mark.django_db
+def test_files_stay_with_the_last_run_of_a_schedule_that_is_removed(alice: User, table: Attachment) -> None:
+    schedule = due(made(alice, agent="code", files=[table]))
+    run = schedules.schedule_start(schedule)
+    schedules.schedule_delete(user=alice, schedule_id=schedule.pk)
+    table.refresh_from_db()
+    assert (table.run, table.schedule) == (run, None)
+
+
+@pytest.mark.django_db
+def test_files_go_along_by_page_and_api(client: Client, alice: User, bob: User, table: Attachment) -> None:
+    client.force_login(alice)
+    form = {"text": "Look", "every": "day", "at": "08:00", "weekday": "0", "time_zone": "UTC"}
+    assert client.post("/agents/code/schedules/", form | {"attachment": str(table.pk)}).status_code == 302
+    assert "prices.csv" in client.get("/schedules/").content.decode()
+    said = {"agent": "code", "every": "day", "at": "08:00", "attachments": [str(table.pk)]}
+    other = client.post("/api/schedules", said, content_type="application/json")
+    assert other.status_code == 201
+    assert other.json()["attachments"] != [str(table.pk)]
+    client.force_login(bob)
+    assert client.post("/api/schedules", said, content_type="application/json").status_code == 422
+    assert client.post("/agents/code/schedules/", form | {"attachment": str(table.pk)}).status_code == 422
+    assert not ScheduledRun.objects.for_user(bob).exists()

@@ -124,15 +124,17 @@ def schedule_create(request: UserRequest, agent: str) -> HttpResponse:
     """From the same form: not now, but every hour, day or week."""
     found, how, when = find_agent(agent), HowForm(request.POST), WhenForm(request.POST)
     options = option_form(found, request.POST)
+    files: list[Attachment] = []
     try:
         settled = settled_for(found, how, options)
+        files = _files(request, found)
         if not when.is_valid():
             raise ValidationError(when.errors.as_data())
-        schedule = schedules.schedule_create(
-            user=request.user, agent=agent, text=request.POST.get("text", ""), **when.cleaned_data, **settled
-        )
+        said = when.cleaned_data | settled | {"files": files}
+        schedule = schedules.schedule_create(user=request.user, agent=agent, text=request.POST.get("text", ""), **said)
     except ValidationError as error:
-        return _page(request, found, how=how, when=when, options=options, errors=texts_of(error), status=422)
+        errors = texts_of(error)
+        return _page(request, found, how=how, when=when, options=options, files=files, errors=errors, status=422)
     messages.success(request, _("It is scheduled; its runs are listed here."))
     return redirect(f"{reverse('agents:schedule-list')}#schedule-{schedule.pk}")
 

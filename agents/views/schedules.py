@@ -6,6 +6,7 @@ from uuid import UUID
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db.models import Prefetch
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
@@ -13,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from agents import schedules
+from agents.attachments import Attachment
 from agents.schedules import ScheduledRun
 from agents.views.answers import UserRequest
 
@@ -25,7 +27,8 @@ def _find(request: UserRequest, schedule_id: UUID) -> ScheduledRun:
 @never_cache
 @login_required
 def schedule_list(request: UserRequest) -> HttpResponse:
-    found = ScheduledRun.objects.for_user(request.user).order_by("-created_at")
+    files = Prefetch("attachments", Attachment.objects.without_content().order_by("created_at"))
+    found = ScheduledRun.objects.for_user(request.user).order_by("-created_at").prefetch_related(files)
     return render(request, "agents/schedule_list.html", {"schedules": found})
 
 
