@@ -16,8 +16,8 @@ ODD = 'it\'s 100 % \\ "odd"; -- %s ü\n'
 def test_hand_sends_values_as_they_are() -> None:
     at, uid = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), UUID(int=7)
     connection.ensure_connection()
-    sql = "CREATE TEMP TABLE sent ON COMMIT DROP AS SELECT %s AS odd, 5-%s AS less, %s AS at, %s AS uid, 1 %% 2 AS rest"
-    hand._send(connection.connection, sql, [ODD, -3, at, uid])
+    sql = "CREATE TEMP TABLE sent AS SELECT %s AS odd, 5-%s AS less, %s AS at, %s AS uid, 1 %% 2 AS rest"
+    hand._send(connection.connection, f"DROP TABLE IF EXISTS sent; {sql}", [ODD, -3, at, uid])
     with connection.cursor() as cursor:
         cursor.execute("SELECT odd, less, at, uid, rest FROM sent")
         assert cursor.fetchone() == (ODD, 8, at, uid, 1)
