@@ -45,8 +45,8 @@ fix: .venv/.installed-dev ## mend what can be mended by itself
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-bench: .venv/.installed-dev ## measure; the figures go to the terminal
-	@for script in benchmarks/*.py; do [ -e "$$script" ] || { echo "no benchmarks yet"; break; }; $(BIN)/python "$$script"; done
+bench: .venv/.installed-dev ## what calls cost beside SDKs and peers, into docs/performance-beside.md; QUICK=1 in short
+	@$(BIN)/python -m benchmarks.beside $(if $(QUICK),--quick)
 
 prove: .venv/.installed-dev ## every claim, measured; PART=vault, routing, gateway, load, chaos or streams (ten minutes, only when named)
 	@$(BIN)/python -m benchmarks.prove $(PART)

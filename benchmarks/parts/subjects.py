@@ -1,0 +1,205 @@
+"""One subject of the comparison, in a process of its own: ``python subjects.py NAME URL``.
+
+Each is set up as its own documentation says, with one client for all calls. Lines on stdin say what to do, ``call 200``
+or ``stream 20``; for each comes a line of JSON: CPU of this process for one, time to the first chunk, memory. Only what
+the subject needs is imported: peers run this file with another Python than ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+KEY = "sk-benchmark-0123456789"
+MODEL = "gpt-4o-mini"
+ASK = "Hello there, how are you today? apart"
+MESSAGES = [{"role": "user", "content": ASK}]
+CHUNKS = 200
+
+
+class Subject(NamedTuple):
+    call: Callable[[], Awaitable[Any]]
+    stream: Callable[[], AsyncIterator[Any]]
+    """Its chunks."""
+
+
+async def openai_sdk(url: str) -> Subject:
+    from openai import AsyncOpenAI
+
+    client = AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0)
+    messages: Any = MESSAGES
+
+    async def stream() -> AsyncIterator[Any]:
+        options: Any = {"include_usage": True}
+        answer: Any = await client.chat.completions.create(
+            model=MODEL, messages=messages, stream=True, stream_options=options
+        )
+        async for chunk in answer:
+            yield chunk
+
+    return Subject(lambda: client.chat.completions.create(model=MODEL, messages=messages), stream)
+
+
+# Ours
+
+
+async def our_client(url: str) -> Subject:
+    from llm_credentials.providers import EgressPolicy, LLMMessage, build_client
+
+    policy = EgressPolicy(allow=[url.removeprefix("http://")])
+    client = build_client("openai", api_key=KEY, model=MODEL, base_url=f"{url}/v1", egress=policy)
+    ask = [LLMMessage.user(ASK)]
+    return Subject(lambda: client.complete(ask), lambda: client.stream(ask))
+
+
+async def our_routed_client(url: str) -> Subject:
+    from benchmarks.parts.keyed import user_with_key
+    from llm_credentials.factory import client_for
+    from llm_credentials.providers import LLMMessage
+
+    user = await asyncio.to_thread(user_with_key, url, KEY, MODEL)
+    client, ask = client_for(user), [LLMMessage.user(ASK)]
+    return Subject(lambda: client.complete(ask), lambda: client.stream(ask))
+
+
+async def our_agent(url: str) -> Subject:
+    from benchmarks.parts.keyed import user_with_key  # isort: skip (it sets Django up)
+
+    from agents.catalog.conversation import ConversationAgent
+
+    agent = ConversationAgent(await asyncio.to_thread(user_with_key, url, KEY, MODEL))
+    return Subject(lambda: agent.run(ASK), lambda: agent.stream(ASK))
+
+
+# Peers
+
+
+async def any_llm(url: str) -> Subject:
+    from any_llm import AnyLLM  # type: ignore[import-not-found]
+
+    client = AnyLLM.create("openai", api_key=KEY, api_base=f"{url}/v1")
+
+    async def stream() -> AsyncIterator[Any]:
+        async for chunk in await client.acompletion(model=MODEL, messages=MESSAGES, stream=True):
+            yield chunk
+
+    return Subject(lambda: client.acompletion(model=MODEL, messages=MESSAGES), stream)
+
+
+async def pydantic_ai(url: str) -> Subject:
+    from pydantic_ai import Agent  # type: ignore[import-not-found]
+    from pydantic_ai.models.openai import OpenAIChatModel  # type: ignore[import-not-found]
+    from pydantic_ai.providers.openai import OpenAIProvider  # type: ignore[import-not-found]
+
+    agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(api_key=KEY, base_url=f"{url}/v1")))
+
+    async def stream() -> AsyncIterator[Any]:
+        async with agent.run_stream(ASK) as result:
+            async for text in result.stream_text(delta=True, debounce_by=None):
+                yield text
+
+    return Subject(lambda: agent.run(ASK), stream)
+
+
+async def langchain(url: str) -> Subject:
+    from langchain_openai import ChatOpenAI  # type: ignore[import-not-found]
+
+    model = ChatOpenAI(model=MODEL, api_key=KEY, base_url=f"{url}/v1", max_retries=0)
+    return Subject(lambda: model.ainvoke(ASK), lambda: model.astream(ASK))
+
+
+async def aisuite(url: str) -> Subject:
+    import aisuite as suite  # type: ignore[import-not-found]
+
+    client = suite.Client({"openai": {"api_key": KEY, "base_url": f"{url}/v1"}})
+
+    async def call() -> Any:  # it has no async twin
+        return client.chat.completions.create(model=f"openai:{MODEL}", messages=MESSAGES)
+
+    async def stream() -> AsyncIterator[Any]:
+        for chunk in client.chat.completions.create(model=f"openai:{MODEL}", messages=MESSAGES, stream=True):
+            yield chunk
+
+    return Subject(call, stream)
+
+
+async def litellm(url: str) -> Subject:
+    import litellm as lite  # type: ignore[import-not-found]
+
+    lite.telemetry = False
+    common: dict[str, Any] = {"model": f"openai/{MODEL}", "api_base": f"{url}/v1", "api_key": KEY}
+
+    async def stream() -> AsyncIterator[Any]:
+        async for chunk in await lite.acompletion(messages=MESSAGES, stream=True, **common):
+            yield chunk
+
+    return Subject(lambda: lite.acompletion(messages=MESSAGES, **common), stream)
+
+
+SUBJECTS: dict[str, Callable[[str], Awaitable[Subject]]] = {
+    "openai": openai_sdk,
+    "client": our_client,
+    "routed": our_routed_client,
+    "agent": our_agent,
+    "any-llm": any_llm,
+    "pydantic-ai": pydantic_ai,
+    "langchain": langchain,
+    "aisuite": aisuite,
+    "litellm": litellm,
+}
+
+
+# Measuring
+
+
+async def _calls(subject: Subject, count: int) -> dict[str, float]:
+    began = time.process_time()
+    for _ in range(count):
+        await subject.call()
+    return {"cpu_us": (time.process_time() - began) / count * 1e6}
+
+
+async def _streams(subject: Subject, count: int) -> dict[str, float]:
+    """``first_ms``: to the first chunk, whatever it is; the stub sends it at once."""
+    firsts, chunks, cpu = [], 0, time.process_time()
+    for _ in range(count):
+        began, first = time.perf_counter(), 0.0
+        async for _chunk in subject.stream():
+            chunks += 1
+            first = first or time.perf_counter() - began
+        firsts.append(first * 1e3)
+    used = time.process_time() - cpu
+    assert chunks >= count * CHUNKS * 0.9, f"{chunks} chunks of {count} streams"
+    return {"cpu_us": used / count / CHUNKS * 1e6, "first_ms": statistics.median(firsts)}
+
+
+def _memory_mb() -> float:
+    with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123 (older Pythons too)
+        return int(file.read().partition("VmRSS:")[2].split()[0]) / 1024
+
+
+async def _serve(name: str, url: str) -> None:
+    subject = await SUBJECTS[name](url)
+    print(json.dumps({"ready": name}), flush=True)
+    for line in iter(sys.stdin.readline, ""):
+        what, count = line.split()
+        found = await (_calls if what == "call" else _streams)(subject, int(count))
+        print(json.dumps({**found, "memory_mb": _memory_mb()}), flush=True)
+
+
+if __name__ == "__main__":
+    out, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not for the parent
+    sys.stdout = os.fdopen(os.dup(out.fileno()), "w")
+    try:
+        import uvloop
+
+        run: Callable[[Any], None] = uvloop.run
+    except ImportError:
+        run = asyncio.run
+    run(_serve(sys.argv[1], sys.argv[2]))
