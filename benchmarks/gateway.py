@@ -212,12 +212,15 @@ async def _open_streams(gateway: Target, minutes: float) -> None:
     found = await paced(gateway, streams=STREAMS, events=events, pace_s=PACE_S)
     cpu = gateway.cpu_s() - cpu
     memory = found.memory_mb
-    # All are open after two seconds; the last seconds are those in which they end.
-    begin, end = statistics.median(memory[4:10]), statistics.median(memory[-10:-4])
+    # From when all of them have begun; the last seconds are those in which they end.
+    opened = found.open_after or 0
+    begin, end = statistics.median(memory[opened : opened + 3]), statistics.median(memory[-10:-4])
     p50, p99 = _quantiles(found.late_ms)
     print(f"  {STREAMS} paced streams for {minutes:g} min: {found.whole} whole, {found.events} events")
     print(f"  an event late by: p50 {p50:.1f} ms, p99 {p99:.1f} ms; CPU {cpu / found.events * 1e6:.0f} us an event")
     grown = f"{begin:.0f} to {end:.0f} MB, {end / begin - 1:+.1%}, at most {max(memory):.0f} MB"
+    marks = " ".join(f"{each:.0f}" for each in memory[:: max(1, len(memory) // 12)])
+    print(f"  memory of the worker as time goes, all open after {opened} s: {marks} MB")
     print(f"  memory of the worker: {grown}   asked for: <= +{GROWTH_LIMIT:.0%}, < 200 MB", flush=True)
 
 

@@ -92,20 +92,26 @@ class Paced:
     """By how much each event came later behind the one before it than it was sent."""
     memory_mb: list[float] = field(default_factory=list)
     """Of the worker, each second."""
+    begun: int = 0
+    """Streams of which an event has come."""
+    open_after: int | None = None
+    """How many of ``memory_mb`` were taken before all had begun."""
 
 
 async def paced(target: Target, *, streams: int, events: int, pace_s: float) -> Paced:
     found = Paced()
     request = target.request(f"paced {events}", stream=True)
-    watch = asyncio.create_task(_watched(target, found))
+    watch = asyncio.create_task(_watched(target, found, streams))
     await asyncio.gather(*(_follow(target, request, found, pace_s, n / streams) for n in range(streams)))
     watch.cancel()
     return found
 
 
-async def _watched(target: Target, found: Paced) -> None:
+async def _watched(target: Target, found: Paced, streams: int) -> None:
     while True:
         found.memory_mb.append(target.memory_mb())
+        if found.open_after is None and found.begun == streams:
+            found.open_after = len(found.memory_mb)
         await asyncio.sleep(1)
 
 
@@ -121,6 +127,7 @@ async def _follow(target: Target, request: bytes, found: Paced, pace_s: float, w
             break
         if line.startswith(b"data: "):
             now = time.perf_counter()
+            found.begun += last is None
             if last is not None and b'"stop"' not in line:
                 found.late_ms.append(max(now - last - pace_s, 0.0) * 1e3)
             last = now

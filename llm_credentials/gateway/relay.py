@@ -11,7 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
@@ -60,6 +60,8 @@ class Written:
     """What came at once. ``done`` comes alone."""
     data: bytes
     response: LLMResponse | None = None
+
+    is_only_counted: ClassVar[bool] = True
 
     @property
     def type(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
 from llm_credentials.providers.usage import Usage
 
@@ -162,6 +162,9 @@ class LLMStreamChunk:
     """One whole, parsed call, for ``tool_call``."""
     response: LLMResponse | None = None
     """The complete answer, for ``done``, the last chunk."""
+
+    is_only_counted: ClassVar[bool] = False
+    """Its words are kept for whoever wants what had come of an answer that broke off."""
 
     @property
     def has_content(self) -> bool:

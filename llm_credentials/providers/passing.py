@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."
-RECENT_BYTES = 6 * 1024
+RECENT_BYTES = 4 * 1024
 """So much of a stream is kept to find in it how it ended: more than its last events take."""
 END_NEAR_BYTES = 1024
 """Here the end is told nearly always; where it is not, more is looked at."""
@@ -52,6 +52,7 @@ class Passed:
     response: LLMResponse | None = None
 
     tool_call: ClassVar[None] = None
+    is_only_counted: ClassVar[bool] = True
 
     @property
     def has_content(self) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
 from time import monotonic
 from typing import Final, Protocol
+
+from llm_credentials.ledger.estimate import BYTES_A_TOKEN
 
 MANY: Final = 500
 """So many pieces are kept as they came: reading their words costs more than passing them on."""
@@ -16,15 +19,21 @@ kept of it."""
 class Said(Protocol):
     @property
     def text(self) -> str: ...
+    @property
+    def is_only_counted(self) -> bool:
+        """Whether nobody will ask for its words, but for how many there were."""
 
 
 class Heard:
-    """Keeps pieces, and as soon as they are many their words in place of them, a thirtieth of their size."""
+    """Keeps pieces, and as soon as they are many their words in place of them, a thirtieth of their size; or only the
+    number of their bytes, so that a stream which is passed on costs the same however long it is.
+    """
 
-    __slots__ = ("_began", "_pieces", "_words")
+    __slots__ = ("_began", "_bytes", "_pieces", "_words")
 
     def __init__(self) -> None:
         self._began = monotonic()
+        self._bytes = 0
         self._pieces: list[Said] = []
         self._words: list[str] = []
 
@@ -35,10 +44,22 @@ class Heard:
             self._read()
 
     def _read(self) -> None:
-        self._words.append("".join(piece.text for piece in self._pieces))
+        if not self._pieces:
+            return
+        words = "".join(piece.text for piece in self._pieces)
+        self._bytes += len(words.encode("utf-8", "surrogatepass"))
+        if not self._pieces[-1].is_only_counted:
+            self._words.append(words)
         self._pieces.clear()
 
     @property
     def text(self) -> str:
+        """Of pieces that are only counted, nothing."""
         self._read()
         return "".join(self._words)
+
+    @property
+    def tokens(self) -> int:
+        """As ``estimate.text_tokens`` counts them."""
+        self._read()
+        return ceil(self._bytes / BYTES_A_TOKEN)

@@ -134,6 +134,8 @@ class Piece(Protocol):
     @property
     def has_content(self) -> bool: ...
     @property
+    def is_only_counted(self) -> bool: ...
+    @property
     def response(self) -> LLMResponse | None:
         """The whole answer, in the piece that is ``done``."""
 
@@ -547,7 +549,7 @@ class Chain:
             usage = replace(usage, input_tokens=self._prompt_tokens())
         if usage.output_tokens is None:
             said = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else 0
-            usage = replace(usage, output_tokens=max(said, estimate.text_tokens(trial.heard.text)))
+            usage = replace(usage, output_tokens=max(said, trial.heard.tokens))
         return State.ESTIMATED, usage
 
     def _prompt_tokens(self) -> int:

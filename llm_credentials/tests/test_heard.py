@@ -4,20 +4,34 @@ from typing import Any
 
 import pytest
 
+from llm_credentials.ledger import estimate
+from llm_credentials.providers import LLMStreamChunk
 from llm_credentials.providers.passing import Passed
 from llm_credentials.routing import heard
 from llm_credentials.routing.heard import Heard
 
 
 def _piece(number: int) -> Passed:
-    return Passed(b'data: {"choices": [{"delta": {"content": "w%d "}}]}\n\n' % number)
+    return Passed(b'data: {"choices": [{"delta": {"content": "w%d \\u00fc"}}]}\n\n' % number)
+
+
+WORDS = "".join(f"w{number} ü" for number in range(heard.MANY * 2 + 3))
 
 
 def test_heard_gives_every_word_in_its_order() -> None:
     said = Heard()
     for number in range(heard.MANY * 2 + 3):
+        said.add(LLMStreamChunk(type="delta", text=f"w{number} ü"))
+    assert said.text == said.text == WORDS
+    assert said.tokens == estimate.text_tokens(WORDS)
+
+
+def test_heard_keeps_no_words_of_what_is_passed_on_but_counts_them() -> None:
+    said = Heard()
+    for number in range(heard.MANY * 2 + 3):
         said.add(_piece(number))
-    assert said.text == said.text == "".join(f"w{number} " for number in range(heard.MANY * 2 + 3))
+    assert said.tokens == said.tokens == estimate.text_tokens(WORDS)
+    assert said.text == ""
 
 
 @pytest.mark.parametrize(("age_s", "kept"), [(0.0, heard.MANY), (heard.SLOW_AFTER_S, heard.FEW)])
