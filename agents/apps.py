@@ -6,7 +6,7 @@ class AgentsConfig(AppConfig):
     verbose_name = "Agents"
 
     def ready(self) -> None:
-        from agents import leaving
+        from agents import leaving, vectors
         from agents.attachments import Attachment
         from agents.expenses.models import Expense, ExpenseLine
         from agents.models import AgentRun, Conversation, StoredMessage
@@ -30,10 +30,12 @@ class AgentsConfig(AppConfig):
         expenses = Expense.objects.all()
         know_owner("expense_id", lambda pk: expenses.filter(pk=pk).values_list("user_id", flat=True))
         leaving.register()
+        vectors.register()
         owned(Conversation, by="user")
         owned(StoredMessage, by="conversation")
         owned(AgentRun, by="user")
         owned(Attachment, by="user")
+        owned(vectors.TextVector, by="user")
         owned(ScheduledRun, by="user")
         owned(MCPServer, by="user")
         owned(MCPTool, by="server")

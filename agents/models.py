@@ -14,7 +14,8 @@ from django.utils import timezone
 
 import agents.attachments
 import agents.expenses.models
-import agents.servers  # noqa: F401 - their models, for Django to find
+import agents.servers
+import agents.vectors  # noqa: F401 - their models, for Django to find
 from agents.fields import PartsField
 from agents.schedules import ScheduledRun
 from llm_credentials.providers import LLMMessage

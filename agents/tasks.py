@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from agents import running, runs, telling
+from agents import indexing, running, runs, telling  # noqa: F401 - the tasks of the first, for Celery to find
 from agents.models import STALE_AFTER, AgentRun, RunState
 from agents.receipts import site_error
 from agents.running import Outcome

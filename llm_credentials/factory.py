@@ -301,6 +301,13 @@ class RoutedClient:
         """The same; all its calls together, and those of others with this purse, cost no more than is in it."""
         return RoutedClient(self._user, self._request, self._defaults, self._token, purse)
 
+    def only_at(self, provider: str) -> RoutedClient:
+        """The same, at this provider alone, such as where another's answer would be of no use."""
+        allowed = self._request.providers
+        providers = frozenset({provider}) if allowed is None else allowed & {provider}
+        request = replace(self._request, providers=providers)
+        return RoutedClient(self._user, request, self._defaults, self._token, self._purse)
+
     async def route(self) -> Route:
         """Where a call would go now. Opens nothing."""
         _, route = await _alook(self._user, self._request)

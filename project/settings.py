@@ -148,6 +148,7 @@ CELERY_BEAT_SCHEDULE = {
     "budget-watch": {"task": "llm_credentials.budget_watch", "schedule": 120.0, "options": {"expires": 120}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
     "runs-tend": {"task": "agents.tend_runs", "schedule": 20.0, "options": {"expires": 20}},
+    "index-tend": {"task": "agents.tend_index", "schedule": 60.0, "options": {"expires": 60}},
     "changes-prune": {"task": "llm_credentials.changes_prune", "schedule": 300.0, "options": {"expires": 300}},
 }
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from agents.base import Agent, ResultFile
 from agents.endings import with_texts
 from agents.events import Done, Event, Spent, Text
+from agents.long_texts import LongTexts
 from agents.loop import ChatClient, Guard, Limits, joined_text
 from agents.progress import say
 from agents.tables import results
@@ -43,8 +44,8 @@ class AnalysisAgent(Agent):
     slug = "analysis"
     title = gettext_noop("Analysis")
     description = gettext_noop(
-        "Give it tables (CSV, TSV, Excel, JSON, Parquet) and ask in words. You get the answer with the queries it "
-        "rests on, their results, and charts. It can only read, and only what you gave it."
+        "Give it tables (CSV, TSV, Excel, JSON, Parquet) or long texts and ask in words. You get the answer with the "
+        "queries it rests on, their results, and charts. It can only read, and only what you gave it."
     )
     icon = "gauge"
     examples = (
@@ -62,10 +63,13 @@ class AnalysisAgent(Agent):
     """Results, and as many charts, of one answer; of more the last."""
     _desk: TableDesk
     _problems: dict[str, str]
+    _texts: LongTexts
 
     async def turn(self, prompt: LLMMessage) -> LLMMessage:
         # A file's content may have to be fetched.
-        given, problems = await sync_to_async(given_of)(cast("Sequence[GivenFile]", self.attachments))
+        given, texts, problems = await sync_to_async(given_of)(cast("Sequence[GivenFile]", self.attachments))
+        self._texts = LongTexts(self.user, token=self._token, purse=self._purse)
+        problems |= await sync_to_async(self._texts.take)(texts)
         self._desk = TableDesk(given)
         if given:
             await self._desk.open()
@@ -76,8 +80,9 @@ class AnalysisAgent(Agent):
     def _overview(self) -> str:
         tables = results.described(self._tables)
         left_out = [f"{name} was left out: {why}." for name, why in self._problems.items()]
-        nothing = [] if tables else ["There is no table to ask. Say so, and what files you take."]
-        return "\n\n".join([*([tables] if tables else nothing), *left_out])
+        texts = self._texts.for_prompt()
+        nothing = [] if tables or texts else ["There is no table to ask. Say so, and what files you take."]
+        return "\n\n".join([*([tables] if tables else nothing), *([texts] if texts else []), *left_out])
 
     @property
     def _tables(self) -> list[Table]:
@@ -115,7 +120,15 @@ class AnalysisAgent(Agent):
             self._charts.append(drawn)
             return f"It is drawn: {len(drawn.labels)} labels, {len(drawn.series)} series.\n{DATA}\n\n{found.told()}"
 
-        return [describe, query, chart]
+        @tool
+        async def look_up(question: Annotated[str, Field(min_length=2, max_length=500)]) -> str:
+            """The passages of the user's long texts that fit a question best; ask in the words that may stand there."""
+            if not self._texts:
+                raise ToolError("There is no text to look into.")
+            say(question)
+            return f"{DATA}\n\n{await self._texts.look_up(question)}"
+
+        return [describe, query, chart, look_up]
 
     async def _asked(self, sql: str, title: str) -> Found:
         """Raises ToolError."""

@@ -28,31 +28,37 @@ class GivenFile(Protocol):
     def data(self) -> bytes: ...
 
 
-def given_of(files: Iterable[GivenFile]) -> tuple[list[Given], dict[str, str]]:
-    """(what holds tables, file → why not)."""
+def given_of(files: Iterable[GivenFile]) -> tuple[list[Given], dict[str, GivenFile], dict[str, str]]:
+    """(what holds tables, what is to be read as a text, file → why it is neither), by names that each has once."""
     given: list[Given] = []
+    texts: dict[str, GivenFile] = {}
     problems: dict[str, str] = {}
     size = 0
     for file in files:
-        name = free_name(file.name, [*(each.name for each in given), *problems])
+        name = free_name(file.name, [*(each.name for each in given), *texts, *problems])
         found = _given(name, file)
-        if isinstance(found, str):
+        if found is None:
+            texts[name] = file
+        elif isinstance(found, str):
             problems[name] = found
         elif size + len(found.data) > MAX_BYTES:
             problems[name] = "the files are too large together; send fewer at once"
         else:
             size += len(found.data)
             given.append(found)
-    return given, problems
+    return given, texts, problems
 
 
-def _given(name: str, file: GivenFile) -> Given | str:
+def _given(name: str, file: GivenFile) -> Given | str | None:
+    """None: it is prose. A text: why it is nothing that could be asked."""
     binary = _BINARY.get(file.media_type)
     if binary is not None:
         return Given(name, binary, file.data)
+    if file.media_type == file_kinds.PDF:
+        return None
     text = file_kinds.decoded(file.data) if file_kinds.is_text(file.media_type) else None
     if text is None:
-        return "it is no table; send CSV, TSV, Excel (.xlsx), JSON or Parquet"
+        return "it holds neither a table nor text; send CSV, TSV, Excel (.xlsx), JSON, Parquet, text or PDF"
     if not text.strip():
         return "it is empty"
     ending = name.rpartition(".")[2].casefold()
@@ -61,4 +67,4 @@ def _given(name: str, file: GivenFile) -> Given | str:
         return Given(name, "json", data)
     if file.media_type in (file_kinds.CSV, file_kinds.TSV) or ending in _DELIMITED:
         return Given(name, "delimited", data)
-    return "it is text without rows and columns; send CSV, TSV, Excel (.xlsx), JSON or Parquet"
+    return None

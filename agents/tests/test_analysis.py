@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 
-from agents import file_kinds
+from agents import attachments, file_kinds, long_texts
 from agents.base import AgentResult
 from agents.catalog.analysis import AnalysisAgent, AnalysisAnswer
+from agents.tests.live import sandbox_key
 from agents.tests.scripted import Answer, ScriptedClient, call
 from agents.tests.wires import WIRES, scripted
+from agents.vectors import TextVector, pieces_of
+from llm_credentials.models import SystemConfig
 from llm_credentials.providers import ToolCall
 
 NOBODY: Any = User(username="nobody")
@@ -126,7 +130,8 @@ async def test_analysis_leaves_out_what_it_cannot_read_and_says_so() -> None:
     )
     output, client = await ask(Answer(calls=[query("SELECT area FROM sales_2")]), "Done.", files=files)
     assert output.notices == [
-        "photo.png was left out: it is no table; send CSV, TSV, Excel (.xlsx), JSON or Parquet.",
+        "photo.png was left out: it holds neither a table nor text; send CSV, TSV, Excel (.xlsx), JSON, Parquet, "
+        "text or PDF.",
         "book.xlsx was left out: it is broken, or no Excel workbook; save it anew.",
     ]
     assert all(notice in client.asked[0][-1].text for notice in output.notices)
@@ -151,3 +156,63 @@ def test_analysis_gives_each_result_as_csv_without_formulas() -> None:
     found = {"title": "t", "sql": "s", "columns": [{"name": "=a", "type": "VARCHAR"}], "rows": [["+1"], [None], [2.5]]}
     files = AnalysisAgent.result_files({"queries": [found]})
     assert [(file.name, file.content) for file in files] == [("result-1.csv", b"'=a\r\n'+1\r\n\"\"\r\n2.5\r\n")]
+
+
+# Long texts
+
+CHAPTERS = "\n\n".join(
+    f"Chapter {number}. "
+    + ("The ferry leaves Bergen at noon. " if number == 23 else "Nothing much happens here. ") * 30
+    for number in range(40)
+)
+
+
+async def test_analysis_shows_short_texts_whole_and_looks_into_long_ones() -> None:
+    files = (File("note.md", b"# Plan\n\nBuy milk."), File("book.txt", CHAPTERS.encode()))
+    asks = [
+        call("look_up", "c1", question="When does the ferry leave Bergen?"),
+        call("look_up", "c2", question="xyzzy"),
+    ]
+    output, client = await ask(Answer(calls=asks), "At noon.", files=files)
+    asked = client.asked[0][-1].text
+    assert "The text “note.md”:\n\n# Plan\n\nBuy milk." in asked
+    assert "The text “book.txt” is long (" in asked
+    assert "ferry" not in asked
+    found, nothing = client.asked[1][-1].tool_results
+    assert "The ferry leaves Bergen at noon." in found.content
+    assert "“book.txt”, passage " in found.content
+    assert nothing.content.endswith("Nothing fits. Ask in other words.")
+    assert output.notices == []
+
+
+async def test_analysis_names_a_pdf_without_text_and_has_nothing_to_look_into() -> None:
+    asks = [call("look_up", "c1", question="anything")]
+    output, client = await ask(Answer(calls=asks), "No.", files=(File("scan.pdf", b"%PDF-1.4 broken"),))
+    assert output.notices == [
+        "scan.pdf was left out: its text could not be read: it is locked, broken, or made of pictures."
+    ]
+    assert client.asked[1][-1].tool_results[0].content == "There is no text to look into."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_analysis_looks_into_texts_by_meaning_and_keeps_their_vectors(
+    alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SystemConfig.objects.create(category="llm", key="embeddings_config", value={"provider": "sandbox"})
+    sandbox_key(alice)
+    book = attachments.store_bytes(alice, "book.txt", CHAPTERS.encode())
+
+    def asked(question: str) -> str:
+        client = ScriptedClient(Answer(calls=[call("look_up", "c1", question=question)]), "Yes.")
+        async_to_sync(AnalysisAgent(alice, client=client, attachments=[book]).run)("Read.")
+        return client.asked[1][-1].tool_results[0].content
+
+    monkeypatch.setattr(long_texts, "by_words", lambda *_: pytest.fail("searched by words"))
+    assert "The ferry leaves Bergen at noon." in asked("ferries leaving from Bergen")
+    made = TextVector.objects.for_user(alice).filter(attachment=book)
+    before = sorted(made.values_list("pk", flat=True))
+    assert len(before) == len(pieces_of(CHAPTERS))
+    asked("Bergen")
+    assert sorted(made.values_list("pk", flat=True)) == before
+    attachments.remove(alice, book.pk)
+    assert not TextVector.objects.exists()

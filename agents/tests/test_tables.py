@@ -232,15 +232,18 @@ def test_names_of_tables_and_columns_need_no_care() -> None:
         (File("a.txt", b'{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n'), "json"),
         (File("a.csv", "a;b\n1;ü\n".encode("cp1252")), "delimited"),
         (File("a.csv", "a,b\n1,ü\n".encode("utf-16")), "delimited"),
-        (File("notes.md", b"# Hello\n\nSome words."), "it is text without rows and columns"),
-        (File("photo.png", b"\x89PNG", "image/png"), "it is no table"),
+        (File("notes.md", b"# Hello\n\nSome words."), "text"),
+        (File("paper.pdf", b"%PDF-1.4"), "text"),
+        (File("photo.png", b"\x89PNG", "image/png"), "it holds neither a table nor text"),
         (File("a.csv", b" \n", "text/csv"), "it is empty"),
     ],
-    ids=["commas in cells", "by content", "json lines", "cp1252", "utf-16", "prose", "picture", "blank"],
+    ids=["commas in cells", "by content", "json lines", "cp1252", "utf-16", "prose", "pdf", "picture", "blank"],
 )
 def test_file_is_taken_for_what_it_is(file: File, kind: str) -> None:
-    given, problems = given_of([file])
-    if given:
+    given, texts, problems = given_of([file])
+    if texts:
+        assert (kind, given, problems) == ("text", [], {})
+    elif given:
         assert given[0].kind == kind
         assert read(*given)[2] == {}
     else:
@@ -257,7 +260,7 @@ def test_table_of_100_mb_is_refused_when_it_is_uploaded(alice: User) -> None:
 
 def test_files_that_are_too_large_together_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.tables.files.MAX_BYTES", 20)
-    given, problems = given_of([File("a.csv", b"a,b\n1,2\n"), File("a.csv", b"a,b\n1,2\n3,4\n5,6\n")])
+    given, _texts, problems = given_of([File("a.csv", b"a,b\n1,2\n"), File("a.csv", b"a,b\n1,2\n3,4\n5,6\n")])
     assert [each.name for each in given] == ["a.csv"]
     assert problems == {"a-2.csv": "the files are too large together; send fewer at once"}
 

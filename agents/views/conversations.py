@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
@@ -19,8 +19,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, exporting, searching, services
+from agents import answering, exporting, indexing, meaning, searching, services
 from agents.attachments import Attachment
+from agents.meaning import Near
 from agents.models import Conversation
 from agents.registry import UnknownAgent, get_agent
 from agents.turns import choices_for, conversation_turns, route_of
@@ -34,7 +35,10 @@ from agents.views.answers import (
     too_many_messages,
 )
 from agents.watching import announce_stop
+from llm_credentials import limits
+from llm_credentials.embeddings import index_in_use
 from llm_credentials.limits import LimitReached, with_pause
+from llm_credentials.providers import LLMError
 
 PER_PAGE = 30
 TURNS_SHOWN = 50
@@ -49,7 +53,23 @@ def conversation_list(request: UserRequest) -> HttpResponse:
     page = Paginator(searching.conversations_with(request.user, query), PER_PAGE).get_page(request.GET.get("page"))
     found = searching.snippets(page.object_list, query)
     rows = [(conversation, found.get(conversation.pk)) for conversation in page]
-    return render(request, "agents/conversation_list.html", {"page": page, "rows": rows, "query": query})
+    near = _near(request.user, query, {conversation.pk for conversation in page}) if page.number == 1 else []
+    context = {"page": page, "rows": rows, "near": near, "query": query}
+    return render(request, "agents/conversation_list.html", context)
+
+
+def _near(user: User, query: str, shown: Collection[UUID]) -> list[Near]:
+    """Conversations that are near in meaning, beside those with the words; none where that cannot be told just now."""
+    index = index_in_use() if query else None
+    if index is None:
+        return []
+    indexing.read_soon(user, index)
+    try:
+        limits.admit("chat", user)
+        found = async_to_sync(meaning.near)(user, query, index=index)
+    except (LLMError, LimitReached, TimeoutError):
+        return []
+    return [near for near in found if near.conversation.pk not in shown][: meaning.MOST]
 
 
 @require_POST

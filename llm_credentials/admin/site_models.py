@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
-from llm_credentials import site_settings, stepup
+from llm_credentials import embeddings, site_settings, stepup
 from llm_credentials.admin.bases import UNCONFIRMED
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy, expire_abandoned, from_catalogue
 from llm_credentials.models import ConnectionTest
@@ -177,10 +177,10 @@ def _forms(found: SiteSettings, shown: dict[str, str] | None = None) -> dict[str
     shown = shown or {}
     completions = CompletionsForm(settled=found.completions, shown=shown.get("completions", ""))
     first = site_settings.default_embedding_provider() if not found.embeddings.provider else ""
-    embeddings = EmbeddingsForm(settled=found.embeddings, shown=shown.get("embeddings", first))
+    embedding = EmbeddingsForm(settled=found.embeddings, shown=shown.get("embeddings", first))
     fits = not found.embeddings.provider and found.completions.provider == first != ""
-    embeddings.initial["same_key_as_completions"] = found.same_key or fits
-    return {"completions": completions, "embeddings": embeddings, "supervisor": SupervisorForm(found=found)}
+    embedding.initial["same_key_as_completions"] = found.same_key or fits
+    return {"completions": completions, "embeddings": embedding, "supervisor": SupervisorForm(found=found)}
 
 
 def _known(form: _UseForm) -> list[ModelInfo]:
@@ -202,6 +202,7 @@ class _Pages:
             **self.owner.admin_site.each_context(request),
             **{"title": _("Models of this site"), "opts": self.owner.opts, "found": found},
             **{"sections": sections, "supervisor": forms_shown["supervisor"]},
+            "index": embeddings.standing(),
             "may_change": may_change_site(_person(request)),
             **changed,
         }
@@ -283,6 +284,17 @@ class _Pages:
                 return HttpResponseRedirect(reverse(PAGE))
         return self.show(request, 422, forms={"supervisor": form})
 
+    def index(self, request: HttpRequest) -> HttpResponse:
+        """Have the index made anew with the model that is settled now."""
+        if refusal := self._refusal(request):
+            return refusal
+        if embeddings.remake() is None:
+            self.owner.message_user(request, _("The index is up to date."), messages.INFO)
+        else:
+            text = _("The index is being made anew. Search goes on with the one in use until it is done.")
+            self.owner.message_user(request, text, messages.SUCCESS)
+        return HttpResponseRedirect(reverse(PAGE))
+
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
         """To the proof of who is there, where one is due. Raises PermissionDenied."""
         if not may_change_site(_person(request)):
@@ -322,6 +334,7 @@ def site_model_urls(owner: ModelAdmin[Any]) -> list[URLPattern]:
     return [
         path("models/", owner.admin_site.admin_view(require_GET(pages.page)), name="llm_credentials_site_models"),
         path("models/supervisor/", post(pages.supervisor), name="llm_credentials_site_supervisor"),
+        path("models/index/", post(pages.index), name="llm_credentials_site_index"),
         path("models/<slug:use>/save/", post(pages.save), name="llm_credentials_site_models_save"),
         path("models/<slug:use>/load/", post(pages.load), name="llm_credentials_site_models_load"),
         path("models/<slug:use>/test/", post(pages.test), name="llm_credentials_site_models_test"),

@@ -13,6 +13,7 @@ from llm_credentials.models.credentials import (
     system_credentials,
 )
 from llm_credentials.models.egress import EgressAllowance
+from llm_credentials.models.embeddings import EmbeddingIndex
 from llm_credentials.models.policies import GroupPolicy, UserAllowance
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.sealed import MASK, KeyHolder, LLMCredential
@@ -32,6 +33,7 @@ __all__ = [
     "Change",
     "ConnectionTest",
     "EgressAllowance",
+    "EmbeddingIndex",
     "EnvironmentCredential",
     "GroupPolicy",
     "KeyHolder",

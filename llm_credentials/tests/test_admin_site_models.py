@@ -9,8 +9,8 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from llm_credentials import connection_tests, site_settings
-from llm_credentials.models import ConnectionTest, SystemConfig, SystemCredential
+from llm_credentials import connection_tests, embeddings, site_settings
+from llm_credentials.models import ConnectionTest, EmbeddingIndex, SystemConfig, SystemCredential
 from llm_credentials.tests.factories import UserFactory
 
 GOOD = "sbx-good-CANARY-0123456789"
@@ -153,3 +153,35 @@ def test_who_may_only_look_gets_no_button(client: Client, db: Any) -> None:
 
 def test_no_such_section_is_not_found(site: Client) -> None:
     assert site.post(f"{PAGE}other/save/", {}).status_code == 404
+
+
+def test_staff_are_asked_before_an_index_is_made_anew(site: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[EmbeddingIndex] = []
+    monkeypatch.setattr(embeddings, "_holders", [embeddings.Holder(count=lambda index: 7, begin=begun.append)])
+    assert "Search by meaning" not in site.get(PAGE).text
+    site_settings.embeddings_set(provider="sandbox", api_key=GOOD)
+    first = embeddings.index_in_use()
+    form = form_of(site.get(PAGE), "index")
+    assert "7 pieces of text are indexed with sandbox sandbox-embed." in form
+    assert "Index anew" not in form
+    site_settings.embeddings_set(provider="sandbox", model="sandbox-embed-2")
+    form = form_of(site.get(PAGE), "index")
+    assert "7 pieces would have to be indexed anew" in form
+    assert "Index anew" in form
+    assert begun == []
+    assert site.post(f"{PAGE}index/").status_code == 302
+    assert site.post(f"{PAGE}index/").status_code == 302
+    assert [(index.model, index.state) for index in begun] == [("sandbox-embed-2", "building")] * 2
+    form = form_of(site.get(PAGE), "index")
+    assert "7 pieces are made anew with sandbox sandbox-embed-2 so far" in form
+    assert "Index anew" not in form
+    assert embeddings.index_in_use() == first
+
+
+def test_index_is_made_anew_by_staff_alone(client: Client, alice: User, sandbox_url: str) -> None:
+    site_settings.embeddings_set(provider="sandbox", api_key=GOOD)
+    embeddings.index_in_use()
+    site_settings.embeddings_set(provider="sandbox", model="sandbox-embed-2")
+    client.force_login(alice)
+    assert client.post(f"{PAGE}index/").status_code in (302, 403)
+    assert EmbeddingIndex.objects.get().state == "active"

@@ -29,6 +29,7 @@ from agents.expenses.models import Expense
 from agents.models import AgentRun, Conversation, RunState, StoredMessage
 from agents.schedules import ScheduledRun
 from agents.servers import MCPServer
+from agents.vectors import TextVector
 from llm_credentials import services
 from llm_credentials.models import (
     Alert,
@@ -255,7 +256,7 @@ ROUTES: dict[str, Rule] = {
     **names("admin:llm_credentials_", Rule(kind=Kind.ADMIN), "site_allowance", "site_models"),
     "admin:llm_credentials_audit_verify": Rule(kind=Kind.ADMIN, method="POST"),
     **names("admin:llm_credentials_site_", Rule(kind=Kind.ADMIN, method="POST"), "models_save", "models_load"),
-    **names("admin:llm_credentials_site_", Rule(kind=Kind.ADMIN, method="POST"), "models_test", "supervisor"),
+    **names("admin:llm_credentials_site_", Rule(kind=Kind.ADMIN, method="POST"), "models_test", "supervisor", "index"),
     "admin:auth_user_password_change": Rule(kind=Kind.ADMIN),
 }
 """By the name of the route, with its namespace."""
@@ -286,7 +287,7 @@ ALL = list(routes())
 
 OWNED_MODELS: tuple[Any, ...] = (
     *(UserCredential, ConnectionTest, LLMSettings, TaskOverride, PersonalAccessToken, UsageRecord),
-    *(Conversation, AgentRun, Attachment, Authenticator, UserAllowance, Expense),
+    *(Conversation, AgentRun, Attachment, TextVector, Authenticator, UserAllowance, Expense),
 )
 
 

@@ -168,6 +168,7 @@ def test_export_leaves_out_no_table_of_the_user(alice: User) -> None:
         "UserSession": "sessions, shown on their own page",
         "EmailAddress": "stands under account",
         "BudgetCounter": "sums of the usage rows",
+        "TextVector": "computed from messages and files, which are exported",
     }
     exported = {
         *("UserCredential", "LLMSettings", "TaskOverride", "PersonalAccessToken", "ConnectionTest", "UsageRecord"),

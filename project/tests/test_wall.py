@@ -18,9 +18,12 @@ from agents import attachments
 from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
 from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
+from agents.vectors import TextVector
 from llm_credentials import services
+from llm_credentials.embeddings import pack
 from llm_credentials.models import (
     ConnectionTest,
+    EmbeddingIndex,
     LLMSettings,
     PersonalAccessToken,
     TaskOverride,
@@ -55,6 +58,7 @@ MODELS: tuple[type[models.Model], ...] = (
     StoredMessage,
     AgentRun,
     Attachment,
+    TextVector,
 )
 
 
@@ -62,6 +66,8 @@ MODELS: tuple[type[models.Model], ...] = (
 def alices(alice: User) -> dict[type[models.Model], Any]:
     """One row of each kind."""
     conversation = ConversationFactory(user=alice, title="Alice's plans")
+    said = StoredMessageFactory(conversation=conversation)
+    index = EmbeddingIndex.objects.create(provider="sandbox", model="sandbox-embed")
     return {
         UserCredential: UserCredentialFactory(user=alice, name="alices-own"),
         LLMSettings: LLMSettingsFactory(user=alice, default_provider="anthropic"),
@@ -71,9 +77,12 @@ def alices(alice: User) -> dict[type[models.Model], Any]:
         PersonalAccessToken: TokenFactory(user=alice, name="alices-token"),
         ConnectionTest: ConnectionTestFactory(user=alice),
         Conversation: conversation,
-        StoredMessage: StoredMessageFactory(conversation=conversation),
+        StoredMessage: said,
         AgentRun: AgentRunFactory(user=alice, input="Alice's task"),
         Attachment: attachments.store_bytes(alice, "notes.txt", b"Alice's notes"),
+        TextVector: TextVector.objects.create(
+            user=alice, index=index, message=said, piece=0, signs=b"1", vector=pack([1.0])
+        ),
     }
 
 

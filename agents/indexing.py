@@ -1,0 +1,138 @@
+"""What workers do for the search by meaning: give new messages vectors, and make an index anew.
+
+A piece of work ends when its time is over and is queued again; what was made is kept, so whoever goes on, also after
+a worker was killed, begins where it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from celery import shared_task
+from django.contrib.auth.models import User
+from django.core.cache import cache
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+from kombu.exceptions import OperationalError
+
+from agents import meaning
+from agents.vectors import TextVector
+from llm_credentials import bridge
+from llm_credentials.embeddings import index_in_use, put_in_use
+from llm_credentials.models import EmbeddingIndex
+from llm_credentials.providers import LLMError
+from llm_credentials.wall import acting_for, open_for
+
+if TYPE_CHECKING:
+    from agents.models import StoredMessage
+
+WORK_S: Final = 300.0
+"""Then others get their turn."""
+SLICE_S: Final = 20.0
+"""Between two signs of life."""
+AGAIN_AFTER_S: Final = 20
+"""So often a user's searches look for what is new."""
+DELETED_AT_ONCE: Final = 5_000
+logger = logging.getLogger(__name__)
+
+
+def begin(index: EmbeddingIndex) -> None:
+    """Without a queue the clock begins it."""
+    with suppress(OperationalError, OSError):
+        remake_index.apply_async(args=(str(index.pk),), retry=False)
+
+
+def read_soon(user: User, index: EmbeddingIndex) -> None:
+    """Have a worker look at what this user's conversations have got since; called when they search."""
+    if not cache.add(f"reading-conversations:{user.pk}", 1, AGAIN_AFTER_S) or not meaning.unread(user, index).exists():
+        return
+    with suppress(OperationalError, OSError):  # the next search asks again
+        read_conversations.apply_async(args=(user.pk,), retry=False)
+
+
+@shared_task(name="agents.read_conversations")
+def read_conversations(user_id: int) -> None:
+    """Vectors for what one user's conversations have that has none. Safe to do twice, also at once."""
+    index = index_in_use()
+    user = User.objects.filter(pk=user_id, is_active=True).first()
+    if index is None or user is None:
+        return
+    with acting_for(user_id):
+        if not _read(user, index, meaning.unread(user, index), WORK_S):
+            read_conversations.apply_async(args=(user_id,), retry=False)
+
+
+def _read(user: User, index: EmbeddingIndex, only: QuerySet[StoredMessage], seconds: float) -> bool:
+    """Whether there is nothing left to do; so also where nobody may be asked on this user's behalf."""
+
+    async def work() -> bool:
+        return await meaning.read_all(user, index, asyncio.get_running_loop().time() + seconds, only=only)
+
+    try:
+        return bridge.run(work)
+    except LLMError as error:
+        logger.info("conversations were not made searchable by meaning: %s", type(error).__name__)
+        return True
+
+
+@shared_task(name="agents.remake_index")
+def remake_index(index_id: str) -> None:
+    """Vectors of the new index for everything that has one in the index in use; then the new one is in use."""
+    index = EmbeddingIndex.objects.filter(pk=UUID(index_id), state=EmbeddingIndex.State.BUILDING).first()
+    old = EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.ACTIVE).first()
+    if index is None or old is None or not index.claim():
+        return
+    with open_for("finding whose conversations have vectors"):
+        said = TextVector.objects.filter(index=old, message__isnull=False)
+        users = list(User.objects.filter(pk__in=said.values("user_id")).order_by("pk"))
+    until = time.monotonic() + WORK_S
+    for user in users:
+        with acting_for(user.pk):
+            while not _read(user, index, _left(user, old, index), SLICE_S):
+                if not _alive(index) or time.monotonic() >= until:
+                    _hand_on(index)
+                    return
+        if not _alive(index):
+            return
+    put_in_use(index)
+    _remove_retired()
+
+
+def _left(user: User, old: EmbeddingIndex, index: EmbeddingIndex) -> QuerySet[StoredMessage]:
+    known = TextVector.objects.filter(index=old, message=OuterRef("pk"))
+    return meaning.unread(user, index).filter(Exists(known))
+
+
+def _alive(index: EmbeddingIndex) -> bool:
+    """Say that this worker is; whether the index is still wanted."""
+    rows = EmbeddingIndex.objects.filter(pk=index.pk, state=EmbeddingIndex.State.BUILDING)
+    return bool(rows.update(heartbeat_at=timezone.now()))
+
+
+def _hand_on(index: EmbeddingIndex) -> None:
+    if EmbeddingIndex.objects.filter(pk=index.pk).update(heartbeat_at=None):
+        begin(index)
+
+
+def _remove_retired() -> None:
+    """Vectors of files are not made anew: a file that is asked about again gets new ones then."""
+    for index in EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.RETIRED):
+        with open_for("removing the vectors of an index that was replaced"):
+            rows = TextVector.objects.filter(index=index)
+            while some := list(rows.values_list("pk", flat=True)[:DELETED_AT_ONCE]):
+                TextVector.objects.filter(pk__in=some).delete()
+            index.delete()
+
+
+@shared_task(name="agents.tend_index")
+def tend_index() -> None:
+    """The clock's look: an index whose worker died is gone on with, and what one left of an old index removed."""
+    for index in EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.BUILDING):
+        begin(index)
+    if EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.RETIRED).exists():
+        _remove_retired()

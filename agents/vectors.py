@@ -1,0 +1,176 @@
+"""What texts of users mean, as vectors: of messages for the search, of long files for questions about them.
+
+A text is taken apart into pieces in one way for ever (``pieces_of``), so that a number is enough to find a piece
+again. Looking for the nearest is done in two passes without a library: the signs of all vectors of one user are
+compared as bits, then the few best ones exactly. With MAX_COMPARED pieces that takes a tenth of a second and reads
+10 MB; users with more are searched in their newest ones, and a vector index in the database is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from operator import mul
+from typing import TYPE_CHECKING, Final, Self
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.db import models
+
+from llm_credentials.embeddings import Holder, holds, unpack
+from llm_credentials.models import EmbeddingIndex
+from llm_credentials.wall import open_for
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+PIECE_CHARS: Final = 1_600
+OVERLAP_CHARS: Final = 160
+MAX_PIECES: Final = 200
+"""Of one text; what comes after is not looked at."""
+MAX_COMPARED: Final = 50_000
+EXACTLY: Final = 200
+_GOOD_ENDS: Final = ("\n\n", "\n", ". ", " ")
+
+
+class TextVectorQuerySet(models.QuerySet["TextVector"]):
+    def for_user(self, user: User | AnonymousUser) -> Self:
+        return self.filter(user_id=user.pk) if user.is_authenticated else self.none()
+
+
+class TextVector(models.Model):
+    """Of one piece of a message or of a file."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    index = models.ForeignKey(EmbeddingIndex, on_delete=models.CASCADE, related_name="+")
+    message = models.ForeignKey(
+        "agents.StoredMessage", null=True, blank=True, on_delete=models.CASCADE, related_name="vectors"
+    )
+    attachment = models.ForeignKey(
+        "agents.Attachment", null=True, blank=True, on_delete=models.CASCADE, related_name="vectors"
+    )
+    piece = models.PositiveSmallIntegerField()
+    signs = models.BinaryField()
+    """A bit for each number of the vector: whether it is above zero."""
+    vector = models.BinaryField()
+    """Of length 1, float32, little-endian."""
+
+    objects = TextVectorQuerySet.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["user", "index", "-id"])]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["message", "index", "piece"],
+                condition=models.Q(message__isnull=False),
+                name="piece_of_message_once",
+            ),
+            models.UniqueConstraint(
+                fields=["attachment", "index", "piece"],
+                condition=models.Q(attachment__isnull=False),
+                name="piece_of_file_once",
+            ),
+            models.CheckConstraint(
+                condition=models.Q(message__isnull=False) ^ models.Q(attachment__isnull=False),
+                name="vector_of_message_or_file",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Vector {self.pk}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    score: float
+    """1: the same direction; 0: nothing in common."""
+    message_id: UUID | None
+    attachment_id: UUID | None
+    piece: int
+
+
+def pieces_of(text: str) -> list[str]:
+    """Overlapping, cut where a paragraph, a line, a sentence or a word ends."""
+    return list(_pieces(text.strip()))[:MAX_PIECES]
+
+
+def _pieces(text: str) -> Iterator[str]:
+    begin = 0
+    while begin < len(text):
+        end = begin + PIECE_CHARS
+        if end < len(text):
+            for mark in _GOOD_ENDS:
+                at = text.rfind(mark, begin + PIECE_CHARS // 2, end)
+                if at > 0:
+                    end = at + len(mark)
+                    break
+        piece = text[begin:end].strip()
+        if piece:
+            yield piece
+        if end >= len(text):
+            return
+        begin = max(begin + 1, end - OVERLAP_CHARS)
+
+
+def signs_of(packed: bytes) -> bytes:
+    bits = 0
+    numbers = unpack(packed)
+    for value in numbers:
+        bits = bits << 1 | (value > 0)
+    return bits.to_bytes((len(numbers) + 7) // 8, "big")
+
+
+def nearest(vectors: models.QuerySet[TextVector], asked: bytes, *, most: int) -> list[Hit]:
+    """Of vectors of one index and one user, the nearest first."""
+    wanted = int.from_bytes(signs_of(asked), "big")
+    rows = vectors.order_by("-pk").values_list("pk", "signs")[:MAX_COMPARED]
+    apart = (((int.from_bytes(signs, "big") ^ wanted).bit_count(), pk) for pk, signs in rows.iterator())
+    best = [pk for _apart, pk in nsmallest(max(EXACTLY, most), apart)]
+    question = unpack(asked)
+    found = [
+        Hit(sum(map(mul, question, unpack(bytes(packed)))), message_id, attachment_id, piece)
+        for packed, message_id, attachment_id, piece in TextVector.objects.filter(pk__in=best).values_list(
+            "vector", "message_id", "attachment_id", "piece"
+        )
+    ]
+    return sorted(found, key=lambda hit: -hit.score)[:most]
+
+
+def register() -> None:
+    holds(Holder(count=_count, begin=_begin))
+
+
+def _count(index: EmbeddingIndex) -> int:
+    with open_for("counting vectors"):
+        return TextVector.objects.filter(index=index).count()
+
+
+def _begin(index: EmbeddingIndex) -> None:
+    from agents import indexing  # jobs are for those who send or do them
+
+    indexing.begin(index)
+
+
+def rows_for(
+    user_id: int,
+    index: EmbeddingIndex,
+    packed: Sequence[bytes],
+    *,
+    message_id: UUID | None = None,
+    attachment_id: UUID | None = None,
+) -> list[TextVector]:
+    """Unsaved, one for each piece in order."""
+    return [
+        TextVector(
+            user_id=user_id,
+            index=index,
+            message_id=message_id,
+            attachment_id=attachment_id,
+            piece=number,
+            signs=signs_of(each),
+            vector=each,
+        )
+        for number, each in enumerate(packed)
+    ]
