@@ -4,7 +4,7 @@ Both run on one uvicorn worker pinned to one core; the upstream (fixed bytes) an
 the two alternate. Token, routing, rates, budget and ledger are on. Throughput on a shared machine is noise, so CPU per
 request of the worker is printed with it; the ratios are what counts.
 
-    python benchmarks/gateway.py [--quick] [--database postgresql://…] [--streams-minutes 10] [--peers] [--only paced]
+    python benchmarks/gateway.py [--quick] [--database postgres] [--streams-minutes 10] [--peers] [--only paced]
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import psycopg
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -38,6 +40,7 @@ from benchmarks.parts.load import (  # noqa: E402
 )
 from benchmarks.parts.upstream import PACE_S  # noqa: E402
 from project.embedded import valkey_command  # noqa: E402
+from project.tests import servers  # noqa: E402
 
 KEY = "sk-benchmark-0123456789"
 STREAMS = 500
@@ -99,6 +102,22 @@ def _site(folder: Path, database: str, cache: int, upstream: int) -> dict[str, s
         "LLM_RATE_GATEWAY_TOKEN": "9999999/s",
         "LOG_LEVEL": "WARNING",
     }
+
+
+@contextmanager
+def _database(named: str) -> Iterator[str]:
+    """Its URL; for ``postgres`` of a new database in the cluster that the tests use, which does not wait for a disk."""
+    if named != "postgres":
+        yield named
+        return
+    server = servers._embedded_postgres_url()
+    name = f"test_keyswitch_{os.getpid()}_gateway"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield server.replace("/postgres?", f"/{name}?")
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @contextmanager
@@ -187,11 +206,17 @@ def _median(values: list[float]) -> float:
 
 async def _latencies(floor: Target, gateway: Target, scale: float) -> None:
     found: dict[str, list[float]] = {"floor": [], "gateway": []}
-    for _ in range(5):
+    added: list[float] = []
+    for _ in range(20):
+        middles = []
         for target in (floor, gateway):
-            found[target.name] += (await load(target, stream=False, callers=1, count=int(400 * scale)))[2]
-    (f50, f99), (g50, g99) = (_quantiles(found[name]) for name in ("floor", "gateway"))
-    print(f"  one at a time: added p50 {g50 - f50:.2f} ms   asked for: <= 1")
+            took = (await load(target, stream=False, callers=1, count=max(20, int(100 * scale))))[2]
+            found[target.name] += took
+            middles.append(_median(took))
+        added.append(middles[1] - middles[0])
+    f99, g99 = (_quantiles(found[name])[1] for name in ("floor", "gateway"))
+    least = f"the least of {len(added)} rounds {min(added):.2f}"
+    print(f"  one at a time: added p50 {_median(added):.2f} ms, {least}   asked for: <= 1")
     print(f"  one at a time: p99 {g99:.2f} ms, {g99 / f99:.1f} x the floor's   asked for: <= 5")
     for target in (floor, gateway):
         _, _, took = await load(target, stream=False, callers=50, count=int(4000 * scale))
@@ -227,7 +252,7 @@ async def _open_streams(gateway: Target, minutes: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--database", default="", help="URL of an empty database; a SQLite file without it")
+    parser.add_argument("--database", default="", help="postgres, or the URL of an empty database; without it SQLite")
     parser.add_argument("--streams-minutes", type=float, default=0.5, help="for how long paced streams are open")
     parser.add_argument("--peers", action="store_true", help="LiteLLM's proxy too, installed on first use")
     parser.add_argument("--only", choices=("paced", "load"))
@@ -237,8 +262,8 @@ def main() -> None:
         print(f"LiteLLM {version}" if version else "LiteLLM does not install here")
         options.peers = version is not None
     os.sched_setaffinity(0, {LOAD_CORE % (os.cpu_count() or 1)})
-    with _targets(options.database, with_peers=options.peers) as targets:
-        print(f"{options.database.partition(':')[0] or 'sqlite'}:", flush=True)
+    with _database(options.database) as database, _targets(database, with_peers=options.peers) as targets:
+        print(f"{database.partition(':')[0] or 'sqlite'}:", flush=True)
         if options.only != "paced":
             quick = options.quick
             asyncio.run(_measure(targets, rounds=3 if quick else 9, scale=0.25 if quick else 1.0))
