@@ -198,6 +198,7 @@ def answer_reopen(
     answer.claim = answer.heartbeat_at = answer.stop_requested_at = None
     answer.token_id = token_id
     answer.save()
+    answer.vectors.all().delete()  # it will say something else
 
 
 def message_stop(*, user: User, message_id: UUID) -> StoredMessage:

@@ -2,8 +2,8 @@
 
 A text is taken apart into pieces in one way for ever (``pieces_of``), so that a number is enough to find a piece
 again. Looking for the nearest is done in two passes without a library: the signs of all vectors of one user are
-compared as bits, then the few best ones exactly. With MAX_COMPARED pieces that takes a tenth of a second and reads
-10 MB; users with more are searched in their newest ones, and a vector index in the database is due.
+compared as bits, then the few best ones exactly: 0.08 s of CPU for 20,000 pieces of 1,536 numbers (each 8 KB on the
+disk). Users with more than MAX_COMPARED are searched in their newest ones; then a vector index in the database is due.
 """
 
 from __future__ import annotations

@@ -224,6 +224,14 @@ def test_message_that_is_refused_does_not_hold_up_the_others(alice: User, settle
     assert found_by(alice, "taxes bakery", settled)
 
 
+@pytest.mark.django_db
+def test_answer_that_is_gone_on_with_gets_new_vectors(alice: User, settled: EmbeddingIndex) -> None:
+    answer = conversation(alice, CATS, "By pat").messages.get(role="assistant")
+    TextVector.objects.bulk_create(rows_for(alice.pk, settled, [pack([1.0])], message_id=answer.pk))
+    services.answer_reopen(answer, user=alice, provider=None, model=None, token_id=None, begun="By pat")
+    assert not TextVector.objects.exists()
+
+
 # Another model
 
 
