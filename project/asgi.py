@@ -24,8 +24,13 @@ from project.metrics import Measured  # noqa: E402
 collector.settle()
 
 
+def is_gateways(path: str) -> bool:
+    """Slashes that are too many are no reason to answer a program with a page."""
+    return path.startswith("/v1/") or path == "/v1" or (path.startswith("//") and is_gateways(path[1:]))
+
+
 async def parts(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "http" and (scope["path"].startswith("/v1/") or scope["path"] == "/v1"):
+    if scope["type"] == "http" and is_gateways(scope["path"]):
         await gateway(scope, receive, send)
     else:
         await django(scope, receive, send)

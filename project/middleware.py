@@ -70,6 +70,13 @@ def _return_request_id(request: HttpRequest, response: HttpResponseBase) -> Http
 RequestIdMiddleware = middleware_of(_take_request_id, _return_request_id)
 
 
+def _mend_api_address(request: HttpRequest) -> None:
+    """Addresses of the API have no slash at their end; programs that write one mean the same. Its root is ``/api/``."""
+    if request.path == "/api" or (request.path.startswith("/api/") and request.path.endswith("/")):
+        mended = request.path.rstrip("/")
+        request.path = request.path_info = "/api/" if mended == "/api" else mended
+
+
 def _refuse_nul(request: HttpRequest) -> None:
     """No address of the site has one, and a database may refuse to look for it."""
     if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
@@ -87,6 +94,7 @@ def _add_security_headers(request: HttpRequest, response: HttpResponseBase) -> H
 
 
 SecurityHeadersMiddleware = middleware_of(nothing, _add_security_headers)
+ApiAddressMiddleware = middleware_of(_mend_api_address, lambda request, response: response)
 NoNulMiddleware = middleware_of(_refuse_nul, lambda request, response: response)
 
 

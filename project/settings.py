@@ -53,6 +53,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "project.middleware.RequestIdMiddleware",
+    "project.middleware.ApiAddressMiddleware",
     "project.middleware.SecurityHeadersMiddleware",
     "project.middleware.CompressionMiddleware",
     "project.errors.ApiErrorsMiddleware",

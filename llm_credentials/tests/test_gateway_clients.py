@@ -189,6 +189,7 @@ def test_addresses_are_taken_as_clients_write_them(token: str) -> None:
     assert _ask("HEAD", "/v1/models", **bearer).status_code == 200
     assert _ask("HEAD", "/v1/models").status_code == 401
     assert mended("/v1/models/v1/v1") == "/v1/models/v1/v1"
+    assert mended("//v1/models//") == "/v1/models"
 
 
 def test_methods_that_an_address_takes_are_told() -> None:

@@ -108,6 +108,17 @@ def test_unknown_address_answers_in_the_shape_of_errors(client: Client, method: 
         assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_slash_at_the_end_of_an_address_is_no_other_address(client: Client, alice: User) -> None:
+    client.force_login(alice)
+    for path in ("/api/user/llm-credentials", "/api/providers", "/api/openapi.json"):
+        plain, mended = client.get(path), client.get(f"{path}/")
+        assert (plain.status_code, mended.status_code, mended.content) == (200, 200, plain.content), path
+    assert client.get("/api/docs/").status_code == 200
+    for path in ("/api", "/api/", "/api//", "/api/nowhere/"):
+        response = client.post(path)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found"), path
+
+
 def test_wrong_method_answers_in_the_shape_of_errors(client: Client) -> None:
     response = client.put("/api/user/llm-credentials")
     assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
