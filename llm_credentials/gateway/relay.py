@@ -16,12 +16,15 @@ from typing import Any, ClassVar, Protocol
 import orjson
 
 from llm_credentials.factory import RoutedClient
+from llm_credentials.gateway import thoughts
 from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Problem, Refused, problem
 from llm_credentials.gateway.http import EVENTS, Answer, told
 from llm_credentials.gateway.naming import Named, read_model
+from llm_credentials.gateway.thoughts import Maker
 from llm_credentials.gateway.wires.answers import AnswerEvents
 from llm_credentials.gateway.wires.asked import Asked
+from llm_credentials.gateway.wires.thoughts import marks_in, only_own
 from llm_credentials.ledger import estimate
 from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
 from llm_credentials.providers.client import make_call
@@ -43,6 +46,8 @@ class Wire(Protocol):
 
     NAME: str
     PATH: str
+    SIGNS: bool
+    """Whether thoughts go along in it that their maker has signed."""
 
     def read_request(self, data: object) -> Asked: ...
     def write_answer(self, response: LLMResponse) -> bytes: ...
@@ -86,6 +91,11 @@ class Relay:
     candidate: Candidate | None = field(default=None, init=False)
     """The one that was tried last."""
     tries: int = field(default=0, init=False)
+    makers: Mapping[str, Maker] = field(default_factory=dict, init=False)
+    """Who had the thoughts in the conversation, where that is known."""
+    first: Maker | None = field(default=None, init=False)
+    """Who was tried first."""
+    passing: thoughts.Streamed | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Raises Refused."""
@@ -96,6 +106,8 @@ class Relay:
 
     async def answer(self) -> Answer:
         """Raises LLMError before anything is sent."""
+        if marks := self._marks:
+            self.makers = await thoughts.makers(marks)
         return await self._streamed() if self.data.get("stream") is True else await self._whole()
 
     @cached_property
@@ -109,8 +121,11 @@ class Relay:
         response, receipt = await self._client.relay(
             self._ask, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
         )
-        body = response.data if isinstance(response, PassedAnswer) else self.wire.write_answer(response)
-        return Answer(body, headers=self._headers(receipt))
+        if not isinstance(response, PassedAnswer):
+            return Answer(self.wire.write_answer(response), headers=self._headers(receipt))
+        if self.wire.SIGNS:
+            await thoughts.remember(thoughts.marks_of(response.message, response.provider), self._maker)
+        return Answer(response.data, headers=self._headers(receipt))
 
     async def _ask(self, client: LLMClient, candidate: Candidate, limit_s: float) -> LLMResponse:
         self._begin(candidate)
@@ -159,8 +174,11 @@ class Relay:
                     if isinstance(piece, Passed):
                         data, held = _whole_events(held + data)
                         data = self.wire.passed_events(data, self.data)
+                        if self.passing is not None:
+                            self.passing.see(data)
                     if piece.response is not None:
                         data += held
+                        await self._remember_passed()
                     if isinstance(piece.response, RoutedResponse):
                         data += _comment(piece.response.receipt)
                     if data:
@@ -179,6 +197,27 @@ class Relay:
     def _begin(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self.tries += 1
+        self.first = self.first or self._maker
+        self.passing = thoughts.Streamed() if self.wire.SIGNS else None
+
+    # Thoughts
+
+    @property
+    def _maker(self) -> Maker:
+        """Who is asked now."""
+        assert self.candidate is not None
+        return self.candidate.key.provider, self.candidate.model
+
+    @cached_property
+    def _marks(self) -> tuple[str, ...]:
+        return tuple(marks_in(self.data["messages"]))
+
+    def _is_own(self, mark: str) -> bool:
+        return self.makers.get(mark, self.first) == self._maker
+
+    async def _remember_passed(self) -> None:
+        if self.passing is not None and self.passing.marks:
+            await thoughts.remember(self.passing.marks, self._maker)
 
     def _needs(self) -> frozenset[str]:
         wanted = {"tools": bool(self.data.get("tools")), "json": self._wants_schema()}
@@ -193,7 +232,10 @@ class Relay:
         return next((limit for limit in limits if type(limit) is int and limit > 0), None)
 
     def _leaving(self) -> tuple[bytes]:
-        return (orjson.dumps(self.data),)
+        try:
+            return (orjson.dumps(self.data),)
+        except orjson.JSONEncodeError:
+            raise Refused(400, "invalid_json", "The body is nested too deep.") from None
 
     def _size(self) -> Size:
         return Size(self._prompt_tokens, self._answer_tokens)
@@ -209,7 +251,7 @@ class Relay:
 
     def _body(self, candidate: Candidate) -> dict[str, Any]:
         """What the program sent, with what the user settled where it says nothing."""
-        body = dict(self.data)
+        body = only_own(self.data, self._is_own) if self._marks else dict(self.data)
         if body.get("temperature") is None and candidate.temperature is not None:
             body["temperature"] = candidate.temperature
         if self._limit() is None and candidate.max_tokens is not None:

@@ -31,6 +31,7 @@ from llm_credentials.providers.errors import (
 )
 from llm_credentials.providers.messages import (
     Call,
+    Details,
     ImagePart,
     Part,
     ReasoningPart,
@@ -80,6 +81,12 @@ def json_or_none(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         return None
+
+
+def own_details(details: Details, slug: str, model: str) -> Mapping[str, Any] | None:
+    """What this provider said beside a part, if this very model said it: what one signed, another refuses."""
+    own = details.get(slug)
+    return own if isinstance(own, Mapping) and own.get("model", model) == model else None
 
 
 def safe_code(value: object) -> str | None:

@@ -352,6 +352,7 @@ def write_error_event(status: int, code: str, message: str) -> bytes:
 
 NAME = "chat"
 PATH = "/chat/completions"
+SIGNS = False
 
 
 def answer_events(data: Mapping[str, Any]) -> AnswerEvents:

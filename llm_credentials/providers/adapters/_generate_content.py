@@ -48,6 +48,7 @@ from llm_credentials.providers.wire import (
     WireIds,
     check_place,
     data_url,
+    own_details,
     parse_arguments,
     safe_code,
     status_error,
@@ -133,7 +134,9 @@ def encode_contents(call: Call, slug: str, *, signed: bool) -> list[dict[str, An
                 check_place(part, "system")
             continue
         parts = [
-            wire for part in message.parts if (wire := _encode_part(part, message.role, slug, ids, names)) is not None
+            wire
+            for part in message.parts
+            if (wire := _encode_part(part, message.role, call.model, slug, ids, names)) is not None
         ]
         if not parts:
             continue
@@ -156,23 +159,25 @@ def _sign(parts: Sequence[dict[str, Any]]) -> None:
         calls[0]["thoughtSignature"] = UNSIGNED
 
 
-def _encode_part(part: Part, role: Role, slug: str, ids: WireIds, names: Mapping[str, str]) -> dict[str, Any] | None:
-    """The part in the wire's form; None for what has nothing to say here (no text, another provider's reasoning)."""
+def _encode_part(
+    part: Part, role: Role, model: str, slug: str, ids: WireIds, names: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The part in the wire's form; None for what has nothing to say here (no text, another model's reasoning)."""
     check_place(part, role)
     match part:
         case TextPart():
-            own = part.details.get(slug) or {}
+            own = own_details(part.details, slug, model) or {}
             if "part" in own:
                 return dict(own["part"])
-            return _with_signature({"text": part.text}, own) if part.text or own else None
+            return _with_signature({"text": part.text}, own) if part.text or own.get("signature") else None
         case ReasoningPart():
-            own = part.details.get(slug)
-            return None if own is None else _with_signature({"text": part.text, "thought": True}, own)
+            thought = own_details(part.details, slug, model)
+            return None if thought is None else _with_signature({"text": part.text, "thought": True}, thought)
         case ImagePart():
             return _encode_image(part)
         case ToolCall():
             function = {"id": ids.call(part.id), "name": part.name, "args": part.arguments}
-            return _with_signature({"functionCall": function}, part.details.get(slug) or {})
+            return _with_signature({"functionCall": function}, own_details(part.details, slug, model) or {})
         case ToolResult():
             name = part.name or names.get(part.call_id, "")
             answer = {"error" if part.is_error else "output": part.content}
@@ -316,7 +321,7 @@ class Answer:
             yield from self._call(part)
         else:
             # A tool that ran on the provider's side, or a signature alone: kept in its place, for this provider only.
-            self.parts.append(TextPart(text="", details={self.slug: {"part": dict(part)}}))
+            self.parts.append(TextPart(text="", details={self.slug: {"part": dict(part), "model": self.model}}))
 
     def _text(self, text: str, *, thought: bool, signature: Any) -> Iterator[LLMStreamChunk]:
         kind = ReasoningPart if thought else TextPart
@@ -327,7 +332,9 @@ class Answer:
             self._close()
             # What is signed goes back exactly as it came, so it is joined with nothing. A thought is marked as this
             # provider's even without a signature.
-            self.parts.append(kind(text=text, details={self.slug: own} if own or thought else {}))
+            self.parts.append(
+                kind(text=text, details={self.slug: {**own, "model": self.model}} if own or thought else {})
+            )
             self._open = None if signature else [text]
         else:
             self._open.append(text)
@@ -363,7 +370,7 @@ class Answer:
             name=name,
             arguments=arguments,
             invalid_arguments=invalid,
-            details={self.slug: {"signature": signature}} if signature else {},
+            details={self.slug: {"signature": signature, "model": self.model}} if signature else {},
         )
         self.parts.append(call)
         yield LLMStreamChunk(type="tool_call", tool_call=call)

@@ -46,6 +46,7 @@ from llm_credentials.providers.wire import (
     WireIds,
     check_place,
     data_url,
+    own_details,
     parse_arguments,
     safe_code,
     status_error,
@@ -161,9 +162,7 @@ def _encode_text(part: TextPart, slug: str) -> dict[str, Any] | None:
 
 
 def _encode_reasoning(part: ReasoningPart, model: str, slug: str) -> dict[str, Any] | None:
-    own = part.details.get(slug) or {}
-    if own.get("model", model) != model:
-        return None  # Current models refuse what another model has signed.
+    own = own_details(part.details, slug, model) or {}
     if "signature" in own:
         return {"type": "thinking", "thinking": part.text, "signature": own["signature"]}
     if "redacted" in own:

@@ -96,6 +96,8 @@ SPECS = (
         price_provider="azure",
         dialect={
             "max_tokens": "max_completion_tokens",
+            "developer": True,
+            "reasoning_taken": (),
             "raw_arguments": True,
             "loose_schema": "chat_object",
             "embedding_format": "base64",

@@ -99,6 +99,8 @@ SPECS = (
         dialect={
             "max_tokens": "max_completion_tokens",
             "fixed_sampling_models": ("o1", "o3", "o4", "gpt-5", "gpt-6"),
+            "developer": True,
+            "reasoning_taken": (),
             "raw_arguments": True,
             "strict_schema": "chat_strict",
             "loose_schema": "chat_object",

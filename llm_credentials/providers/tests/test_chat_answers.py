@@ -171,7 +171,7 @@ async def test_reasoning_is_told_from_text(field: str) -> None:
     response = await complete(whole(content="So.", **{field: "Hmm."}), "deepseek")
     assert (response.reasoning, response.text) == ("Hmm.", "So.")
     (reasoning, _) = response.message.parts
-    assert reasoning.details == {"deepseek": {"field": field}}  # type: ignore[union-attr]
+    assert reasoning.details["deepseek"]["field"] == field  # type: ignore[union-attr]
     events = [chunk(**{field: "H"}), chunk(**{field: "mm."}), chunk(content="So."), chunk("stop")]
     chunks, again = await stream(streamed(*events), "deepseek")
     assert [each.type for each in chunks] == ["reasoning", "reasoning", "delta"]
@@ -193,8 +193,10 @@ async def test_reasoning_details_go_back_as_they_came() -> None:
     ]
     _, response = await stream(streamed(*pieces))
     async with answering(whole(content="ok")) as server:
-        await server.client("openai_compatible").complete([*HELLO, response.message])
-        turn = server.asked[0].json["messages"][1]
+        for model in ("a-model", "another-model"):
+            await server.client("openai_compatible").complete([*HELLO, response.message], model=model)
+        turn, elsewhere = (asked.json["messages"][1] for asked in server.asked)
+    assert not {"reasoning", "reasoning_details"} & elsewhere.keys()
     assert turn["reasoning"] == "ab"
     assert turn["reasoning_details"] == [
         {"type": "reasoning.text", "index": 0, "text": "ab", "signature": "s"},

@@ -165,9 +165,20 @@ async def test_signatures_go_back_on_the_very_parts_they_came_with(server: Answe
     ]
     answer = {**ANSWER, "candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
     async with answering(of_json(answer)) as other:
-        response = await other.client("gemini").complete(HELLO)
+        response = await other.client("gemini").complete(HELLO, model=CURRENT)
     body = await sent(server, [*HELLO, response.message])
     assert body["contents"][1] == {"role": "model", "parts": parts}
+
+
+async def test_signatures_of_another_model_stay_behind(server: Answering) -> None:
+    call = {"functionCall": {"id": "c1", "name": "get_weather", "args": {}}}
+    signed = [{"text": "Hm.", "thought": True}, {"text": "One", "thoughtSignature": "t1"}]
+    parts = [*signed, {**call, "thoughtSignature": "f1"}]
+    answer = {**ANSWER, "candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}
+    async with answering(of_json(answer)) as other:
+        response = await other.client("gemini").complete(HELLO, model="gemini-4-argon")
+    body = await sent(server, [*HELLO, response.message])
+    assert body["contents"][1]["parts"] == [{"text": "One"}, {**call, "thoughtSignature": UNSIGNED}]
 
 
 async def test_details_of_another_provider_are_not_sent(server: Answering) -> None:

@@ -34,9 +34,10 @@ WEATHER = ToolDefinition(
     parameters={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 )
 TIME = ToolDefinition(name="get_time", description="The time", parameters={"type": "object", "properties": {}})
+SIGNATURE = signature("Panes.", "sandbox-reasoner")
 THOUGHTS = [
     ReasoningPart(text="A window.", details={"openai": {"field": "reasoning_content"}}),
-    ReasoningPart(text="Panes.", details={"anthropic": {"signature": signature("Panes.")}}),
+    ReasoningPart(text="Panes.", details={"anthropic": {"signature": SIGNATURE}}),
     ReasoningPart(text="Glass.", details={"gemini": {"signature": "c2ln"}}),
 ]
 """What each of them thought once; the sandbox refuses a thought in this format that it did not sign."""
@@ -106,7 +107,7 @@ def assert_details_stay_at_home(history: list[LLMMessage], providers: set[str]) 
             assert part in THOUGHTS or set(getattr(part, "details", {})) <= providers
 
 
-SIGNED = {"anthropic": signature("Panes."), "gemini": "c2ln"}
+SIGNED = {"anthropic": SIGNATURE, "gemini": "c2ln"}
 
 
 @pytest.mark.parametrize("provider", WIRES)

@@ -142,7 +142,7 @@ class Answer:
 
     def __init__(self, *, slug: str, model: str, request_id: str | None, answer_tool: str | None) -> None:
         self.slug = slug
-        self.model = model
+        self.model = self.asked = model
         self.request_id = request_id
         self.answer_tool = answer_tool
         self.id = ""
@@ -251,7 +251,8 @@ class Answer:
     def response(self) -> LLMResponse:
         texts = [self._part(kind, "".join(pieces)) for kind, pieces in self.parts]
         if self.reasoning_details:
-            texts.insert(0, ReasoningPart(text="", details={self.slug: {"reasoning_details": self.reasoning_details}}))
+            own = {"reasoning_details": self.reasoning_details, "model": self.asked}
+            texts.insert(0, ReasoningPart(text="", details={self.slug: own}))
         calls = self.finished_calls
         if self.answer_tool is not None:
             texts += [TextPart(text=answer) for answer in self.answers(calls)]
@@ -278,7 +279,7 @@ class Answer:
             return TextPart(text=text)
         if kind == "refusal":
             return TextPart(text=text, details={self.slug: {"refusal": True}})
-        return ReasoningPart(text=text, details={self.slug: {"field": kind}})
+        return ReasoningPart(text=text, details={self.slug: {"field": kind, "model": self.asked}})
 
     def _finish_reason(self, calls: tuple[ToolCall, ...]) -> FinishReason:
         reason = FINISH_REASONS.get((self.finish or "").lower(), "other")

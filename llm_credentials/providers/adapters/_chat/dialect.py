@@ -10,6 +10,8 @@ from typing import Any, Literal
 from llm_credentials.providers.spec import ModelFacts, ProviderSpec
 from llm_credentials.providers.wire import IdRule
 
+REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+"""Where a turn of the assistant says what was thought; no part of the wire as its maker has it."""
 PLAIN_IDS = IdRule(pattern=re.compile(r"[a-zA-Z0-9_-]{1,40}"))
 
 
@@ -46,6 +48,12 @@ class Dialect:
     reasoning_field: str = ""
     """The field in which an assistant's turn that called tools carries its reasoning back, compulsory there; empty: it
     goes back in the field in which it came."""
+    reasoning_taken: tuple[str, ...] = REASONING
+    """The fields for reasoning that a program's turns of the assistant may have; others are refused there."""
+    developer: bool = False
+    """Whether the role of that name is known; else it is the system's."""
+    drops: tuple[str, ...] = ()
+    """Parameters of the wire that are refused here, and that no answer hangs on."""
     raw_arguments: bool = False
     """Whether arguments that are no JSON may be sent back as they were."""
     embedding_format: str = "float"

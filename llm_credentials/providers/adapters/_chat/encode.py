@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 import orjson
 
-from llm_credentials.providers.adapters._chat.dialect import Dialect
+from llm_credentials.providers.adapters._chat.dialect import REASONING, Dialect
 from llm_credentials.providers.errors import UnsupportedContent
 from llm_credentials.providers.messages import (
     Call,
@@ -25,7 +25,7 @@ from llm_credentials.providers.messages import (
 )
 from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.spec import ProviderSpec
-from llm_credentials.providers.wire import WireIds
+from llm_credentials.providers.wire import WireIds, own_details
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -75,7 +75,28 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
         body["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
     else:
         body.pop("stream_options", None)
+    for name in dialect.drops:
+        body.pop(name, None)
+    if dialect.seed != "seed" and "seed" in body:
+        body[dialect.seed] = body.pop("seed")
+    if body.get("tool_choice") == "required":
+        body["tool_choice"] = dialect.required_tool
+    if isinstance(messages := body.get("messages"), list):
+        body["messages"] = [_adapt_message(message, dialect) for message in messages]
     return body
+
+
+def _adapt_message(message: Any, dialect: Dialect) -> Any:
+    match message:
+        case {"role": "developer"} if not dialect.developer:
+            return {**message, "role": "system"}
+        case {"role": "assistant"}:
+            refused = [name for name in REASONING if name in message and name not in dialect.reasoning_taken]
+            if refused:
+                message = {name: value for name, value in message.items() if name not in refused}
+            if dialect.reasoning_field and message.get("tool_calls"):
+                return {dialect.reasoning_field: "", **message}
+    return message
 
 
 # Messages
@@ -93,7 +114,7 @@ def encode_messages(call: Call, spec: ProviderSpec, dialect: Dialect) -> list[di
             case "user":
                 encoded.append({"role": "user", "content": _user_content(message, dialect, sees=sees)})
             case "assistant":
-                encoded.append(_assistant(message, spec.slug, dialect, ids))
+                encoded.append(_assistant(message, call.model, spec.slug, dialect, ids))
             case "tool":
                 encoded += (_result(part, dialect, ids) for part in message.parts)
             case _:
@@ -141,7 +162,7 @@ def _image_url(part: ImagePart, dialect: Dialect) -> str:
     return url
 
 
-def _assistant(message: LLMMessage, slug: str, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
+def _assistant(message: LLMMessage, model: str, slug: str, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
     """An assistant's turn. Reasoning goes back to whoever gave it: with the tool calls that it led to, or as parts of
     the content where it came so."""
     encoded: dict[str, Any] = {"role": "assistant", "content": message.text or None}
@@ -152,8 +173,8 @@ def _assistant(message: LLMMessage, slug: str, dialect: Dialect, ids: WireIds) -
             case TextPart() | ToolCall():
                 continue
             case ReasoningPart():
-                own = part.details.get(slug)
-                if not isinstance(own, Mapping):
+                own = own_details(part.details, slug, model)
+                if own is None:
                     continue
                 if own.get("field") == "content":
                     thoughts.append({"type": "thinking", "thinking": [{"type": "text", "text": part.text}]})

@@ -59,7 +59,7 @@ class MessagesWire:
         content: list[JSON] = []
         if reply.reasoning:
             thought = "".join(reply.reasoning)
-            content.append({"type": "thinking", "thinking": thought, "signature": signature(thought)})
+            content.append({"type": "thinking", "thinking": thought, "signature": signature(thought, ask.model)})
         if reply.pieces:
             content.append({"type": "text", "text": reply.text})
         content += [
@@ -84,7 +84,7 @@ class MessagesWire:
         message = self.whole(ask, Reply(), stamp) | {"stop_reason": None, "usage": counted | {"output_tokens": 1}}
         head = [frame("message_start", {"message": message})]
         content: list[bytes] = []
-        for index, part in enumerate(_blocks(reply)):
+        for index, part in enumerate(_blocks(reply, ask.model)):
             content += block_frames(index, *part)
         if content:
             head += [content.pop(0), b'event: ping\ndata: {"type": "ping"}\n\n']
@@ -110,9 +110,10 @@ def frame(event: str, values: JSON) -> bytes:
     return b"event: %s\ndata: " % event.encode() + orjson.dumps({"type": event, **values}) + b"\n\n"
 
 
-def signature(thought: str) -> str:
-    """What proves that a thought was the sandbox's own."""
-    return "sbx-sig-" + blake2b(thought.encode("utf-8", "surrogatepass"), digest_size=24).hexdigest()
+def signature(thought: str, model: str) -> str:
+    """What proves that a thought was this model's own."""
+    signed = f"{model}\n{thought}".encode("utf-8", "surrogatepass")
+    return "sbx-sig-" + blake2b(signed, digest_size=24).hexdigest()
 
 
 def usage(reply: Reply) -> JSON:
@@ -127,12 +128,12 @@ def usage(reply: Reply) -> JSON:
     }
 
 
-def _blocks(reply: Reply) -> list[tuple[JSON, list[JSON]]]:
+def _blocks(reply: Reply, model: str) -> list[tuple[JSON, list[JSON]]]:
     """Each block of an answer: how it opens, and its deltas."""
     blocks: list[tuple[JSON, list[JSON]]] = []
     if reply.reasoning:
         deltas: list[JSON] = [{"type": "thinking_delta", "thinking": piece} for piece in reply.reasoning]
-        deltas.append({"type": "signature_delta", "signature": signature("".join(reply.reasoning))})
+        deltas.append({"type": "signature_delta", "signature": signature("".join(reply.reasoning), model)})
         blocks.append(({"type": "thinking", "thinking": "", "signature": ""}, deltas))
     if reply.pieces:
         blocks.append(({"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in reply.pieces]))
@@ -190,8 +191,20 @@ def _read_thinking(body: JSON, ask: Ask) -> None:
         budget = whole_number(thinking, "budget_tokens", MIN_BUDGET_TOKENS)
         if budget is None or budget >= (ask.max_tokens or 0):
             raise Refused("400", "thinking.budget_tokens must be less than max_tokens.", param="thinking")
+        _check_turn_of_calls(body["messages"])
     if ask.thinking and ask.choice not in ("auto", "none"):
         raise Refused("400", "Thinking may not be enabled when tool_choice forces tool use.", param="tool_choice")
+
+
+def _check_turn_of_calls(messages: list[JSON]) -> None:
+    """With a budget for thinking, a turn whose calls have just been answered begins with a thought."""
+    turn = messages[-2] if len(messages) > 1 else {}
+    content = turn.get("content")
+    if turn.get("role") != "assistant" or not isinstance(content, list) or not content:
+        return
+    calls = any(block.get("type") == "tool_use" for block in content)
+    if calls and content[0].get("type") not in ("thinking", "redacted_thinking"):
+        raise Refused("400", "The last turn of the assistant must begin with a thinking block.", param="messages")
 
 
 def _read_tools(body: JSON, ask: Ask) -> None:
@@ -284,7 +297,8 @@ class _Turn:
             case "tool_result":
                 self.result(block)
             case "thinking":
-                if block.get("signature") != signature(as_text(block.get("thinking"), f"{self.where}.thinking")):
+                thought = as_text(block.get("thinking"), f"{self.where}.thinking")
+                if block.get("signature") != signature(thought, self.ask.model):
                     raise Refused("400", f"{self.where}: invalid signature in thinking block", param=self.where)
             case "redacted_thinking":
                 pass

@@ -1,0 +1,76 @@
+"""What a conversation in either wire holds of thoughts, and the same conversation without those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_details")
+"""Of a turn in the chat wire, where providers put their thoughts beside the text."""
+IsOwn = Callable[[str], bool]
+
+
+def marks_in(messages: Sequence[Any]) -> Iterator[str]:
+    """The signature of each thought, or the thought itself where only its maker can read it; empty where there is
+    neither."""
+    for message in _turns(messages):
+        content = message.get("content")
+        for block in content if isinstance(content, list) else ():
+            if (mark := _mark(block)) is not None:
+                yield mark
+        if any(message.get(name) for name in FIELDS):
+            yield ""
+
+
+def only_own(data: Mapping[str, Any], is_own: IsOwn) -> dict[str, Any]:
+    """The request with the thoughts for whose marks ``is_own`` says so; everything else of their turns stays."""
+    messages = data["messages"]
+    kept = [without for message in messages if (without := _only_own(message, is_own)) is not None]
+    body = {**data, "messages": kept}
+    thinking = data.get("thinking")
+    if isinstance(thinking, Mapping) and thinking.get("type") == "enabled" and _begins_otherwise(kept):
+        # A turn of calls that are under way has to begin with a thought, unless none is asked for.
+        del body["thinking"]
+    return body
+
+
+def _turns(messages: Sequence[Any]) -> Iterator[Mapping[str, Any]]:
+    for message in messages:
+        if isinstance(message, Mapping) and message.get("role") == "assistant":
+            yield message
+
+
+def _mark(block: Any) -> str | None:
+    match block:
+        case {"type": "thinking"}:
+            mark = block.get("signature")
+        case {"type": "redacted_thinking"}:
+            mark = block.get("data")
+        case _:
+            return None
+    return mark if isinstance(mark, str) else ""
+
+
+def _only_own(message: Any, is_own: IsOwn) -> Any:
+    """None for a turn that was nothing but thoughts of others."""
+    if not isinstance(message, Mapping) or message.get("role") != "assistant":
+        return message
+    content = message.get("content")
+    if isinstance(content, list):
+        kept = [block for block in content if (mark := _mark(block)) is None or (mark and is_own(mark))]
+        if not kept and content:
+            return None
+        message = message if len(kept) == len(content) else {**message, "content": kept}
+    if any(message.get(name) for name in FIELDS) and not is_own(""):
+        message = {name: value for name, value in message.items() if name not in FIELDS}
+    return message
+
+
+def _begins_otherwise(messages: Sequence[Any]) -> bool:
+    """Whether the last turn called tools, has their results, and does not begin with a thought."""
+    last = next(_turns(messages[::-1]), None)
+    content = last.get("content") if last else None
+    if not isinstance(content, list) or not content or messages[-1] is last:
+        return False
+    calls = any(isinstance(block, Mapping) and block.get("type") == "tool_use" for block in content)
+    return calls and _mark(content[0]) is None
