@@ -40,6 +40,7 @@ from llm_credentials.providers import (
     build_client,
 )
 from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
+from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import health, kept, kinds
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
@@ -394,10 +395,12 @@ class RoutedClient:
                 yield chunk
 
     async def embed(
-        self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
+        self, texts: Embedded, *, model: str | None = None, dimensions: int | None = None
     ) -> RoutedEmbeddings:
-        size = Size(lambda: sum(estimate.text_tokens(text) for text in texts), lambda _: 0)
-        chain = await self._chain(frozenset({"embeddings"}), model, None, size, texts)
+        words = [text for text in texts if isinstance(text, str)]
+        tokens = sum(len(each) for each in texts if not isinstance(each, str))
+        size = Size(lambda: tokens + sum(map(estimate.text_tokens, words)), lambda _: 0)
+        chain = await self._chain(frozenset({"embeddings"}), model, None, size, words)
         found, receipt = await chain.ask(
             lambda client, candidate, _: client.embed(texts, model=candidate.model, dimensions=dimensions)
         )

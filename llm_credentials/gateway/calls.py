@@ -21,6 +21,7 @@ from llm_credentials.gateway.relay import Relay
 from llm_credentials.gateway.wires import chat, messages
 from llm_credentials.ledger import estimate
 from llm_credentials.providers import get_spec
+from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import kept, kinds
 from llm_credentials.routing.policy import Policy
 from llm_credentials.routing.values import Candidate
@@ -72,9 +73,11 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
     return Answer(orjson.dumps(answer), headers=headers)
 
 
-def _texts(given: object) -> list[str]:
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not texts or any(not isinstance(text, str) or not text for text in texts):
+def _texts(given: object) -> Embedded:
+    """As the wire has it: one text or several, or the tokens of one or of several."""
+    is_one = isinstance(given, str) or (isinstance(given, list) and given and all(type(each) is int for each in given))
+    texts = [given] if is_one else given
+    if not isinstance(texts, list) or not texts or any(not isinstance(text, str | list) or not text for text in texts):
         raise Refused(400, "invalid_request", "input: A text or a list of texts, none of them empty.", param="input")
     if len(texts) > MAX_TEXTS:
         raise Refused(400, "invalid_request", f"input: At most {MAX_TEXTS} texts at once.", param="input")

@@ -27,6 +27,7 @@ from llm_credentials.providers.errors import (
 )
 from llm_credentials.providers.messages import (
     Call,
+    Embedded,
     Embeddings,
     LLMMessage,
     LLMResponse,
@@ -136,7 +137,7 @@ class LLMClient(ABC):
     @abstractmethod
     async def fetch_models(self) -> list[ModelInfo]: ...
 
-    async def fetch_embeddings(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Embeddings:
+    async def fetch_embeddings(self, texts: Sequence[Any], *, model: str, dimensions: int | None) -> Embeddings:
         raise UnsupportedContent(f"{self.spec.label} has no embeddings.", provider=self.provider)
 
     # What callers use
@@ -247,13 +248,18 @@ class LLMClient(ABC):
         finally:
             await events.aclose()
 
-    async def embed(
-        self, texts: Sequence[str], *, model: str | None = None, dimensions: int | None = None
-    ) -> Embeddings:
+    @property
+    def embeds_tokens(self) -> bool:
+        """Whether texts to embed may come as the tokens that they are for the model."""
+        return False
+
+    async def embed(self, texts: Embedded, *, model: str | None = None, dimensions: int | None = None) -> Embeddings:
         """Vectors in the order of the texts. Raises LLMError; UnsupportedContent where the provider has none."""
         name = model or self.spec.default_embedding_model or self.model
         for fault in _embedding_faults(name, texts, dimensions):
             raise RequestRejected(fault, provider=self.provider)
+        if not isinstance(texts[0], str) and not self.embeds_tokens:
+            raise UnsupportedContent("This provider embeds texts, not tokens.", provider=self.provider)
         with self.translated():
             async with asyncio.timeout(DEFAULT_TIMEOUT_S):
                 return await self.fetch_embeddings(list(texts), model=name, dimensions=dimensions)
@@ -381,13 +387,19 @@ def _seconds(timeout_s: float | None) -> float:
     return timeout_s
 
 
-def _embedding_faults(model: str, texts: Sequence[str], dimensions: int | None) -> Iterator[str]:
+def _embedding_faults(model: str, texts: Embedded, dimensions: int | None) -> Iterator[str]:
     if fault := model_id_fault(model):
         yield fault
-    if isinstance(texts, str) or not texts or any(not isinstance(text, str) or not text for text in texts):
+    if isinstance(texts, str) or not texts or any(not text for text in texts):
         yield "Give a list of texts, none of them empty."
+    elif not (all(isinstance(text, str) for text in texts) or all(map(_is_tokens, texts))):
+        yield "Give texts, or the tokens of each as whole numbers."
     if dimensions is not None and not (type(dimensions) is int and 0 < dimensions <= 100_000):
         yield "dimensions is a whole number above 0."
+
+
+def _is_tokens(given: object) -> bool:
+    return isinstance(given, list | tuple) and all(type(token) is int and token >= 0 for token in given)
 
 
 def make_call(

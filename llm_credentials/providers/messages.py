@@ -16,6 +16,8 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 ToolChoice: TypeAlias = str
 """``"auto"``, ``"none"``, ``"required"`` or the name of one tool."""
+Embedded: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
+"""Texts; or the tokens that each is to the model, for providers that take them so."""
 Details: TypeAlias = Mapping[str, Any]
 Response = TypeVar("Response", bound="LLMResponse")
 

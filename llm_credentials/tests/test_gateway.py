@@ -457,10 +457,19 @@ def test_embeddings(encoding: Any, chat: openai.OpenAI, alice: User, sandbox_url
     assert _record().state == "settled"
 
 
-def test_embeddings_of_tokens_are_refused(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
+def test_embeddings_of_tokens_go_to_whoever_takes_them(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
+    """Some clients count tokens themselves and send those."""
+    _key(alice, sandbox_url, "gemini", model="sandbox-embed")
+    asked: list[Any] = [[[1, 2, 3], [4]], [5, 6]]
+    with pytest.raises(openai.BadRequestError, match="texts, not tokens"):
+        chat.embeddings.create(model="gemini/sandbox-embed", input=asked[0])
     _key(alice, sandbox_url)
-    with pytest.raises(openai.BadRequestError):
-        chat.embeddings.create(model="auto", input=[[1, 2, 3]])
+    for given in asked:
+        found = chat.embeddings.create(model="openai/sandbox-embed", input=given)
+        assert len(found.data) == (2 if given is asked[0] else 1)
+    for bad in ([[1, "a"]], [[1], "a"], [[-1]], [[True]], [[]]):
+        with pytest.raises(openai.BadRequestError):
+            chat.embeddings.create(model="openai/sandbox-embed", input=bad)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -101,6 +101,7 @@ SPECS = (
             "raw_arguments": True,
             "loose_schema": "chat_object",
             "embedding_format": "base64",
+            "embeds_tokens": True,
             "fixed_sampling_models": ("o1", "o3", "o4", "gpt-5", "gpt-6"),
             "other_models": ("whisper", "tts", "dall-e", "gpt-image", "sora", "gpt-realtime", "gpt-audio"),
             "embedding_models": ("text-embedding", "ada", "text-similarity"),

@@ -213,7 +213,7 @@ class GenerateContentClient(LLMClient):
             capabilities=facts.capabilities if facts else capabilities,
         )
 
-    async def fetch_embeddings(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Embeddings:
+    async def fetch_embeddings(self, texts: Sequence[Any], *, model: str, dimensions: int | None) -> Embeddings:
         vectors: list[list[float]] = []
         size = {} if dimensions is None else {"outputDimensionality": dimensions}
         for start in range(0, len(texts), EMBEDDING_BATCH):

@@ -105,6 +105,7 @@ SPECS = (
             "strict_schema": "chat_strict",
             "loose_schema": "chat_object",
             "embedding_format": "base64",
+            "embeds_tokens": True,
             "embedding_models": ("text-embedding", "text-similarity", "text-search"),
             "other_models": (
                 "ada",

@@ -45,6 +45,10 @@ class ChatCompletionsClient(LLMClient):
     def dialect(self) -> Dialect:
         return dialect_of(self.spec)
 
+    @property
+    def embeds_tokens(self) -> bool:
+        return self.dialect.embeds_tokens
+
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
         scheme, mark, rest = wire.strip_suffixes(address, _PASTED_ENDINGS).partition("://")
@@ -176,7 +180,7 @@ class ChatCompletionsClient(LLMClient):
             capabilities=facts.capabilities if facts else self.dialect.capabilities(name, self.spec.capabilities),
         )
 
-    async def fetch_embeddings(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Embeddings:
+    async def fetch_embeddings(self, texts: Sequence[Any], *, model: str, dimensions: int | None) -> Embeddings:
         if "embeddings" not in self.spec.capabilities:
             return await super().fetch_embeddings(texts, model=model, dimensions=dimensions)
         body: dict[str, Any] = {"model": model, "input": list(texts), "encoding_format": self.dialect.embedding_format}

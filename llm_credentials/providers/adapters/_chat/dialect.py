@@ -56,6 +56,8 @@ class Dialect:
     """Parameters of the wire that are refused here, and that no answer hangs on."""
     raw_arguments: bool = False
     """Whether arguments that are no JSON may be sent back as they were."""
+    embeds_tokens: bool = False
+    """Whether texts to embed may come as the tokens that they are for the model."""
     embedding_format: str = "float"
     dimensions: str = "dimensions"
     """The parameter's name; empty: vectors have the length they have."""
