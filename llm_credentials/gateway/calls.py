@@ -30,7 +30,7 @@ MAX_TEXTS = 2048
 
 
 async def chat_completions(caller: Caller, request: Request) -> Answer:
-    return await Relay(caller, chat, request.data, request.size_bytes).answer()
+    return await Relay(caller, chat, request).answer()
 
 
 async def anthropic_messages(caller: Caller, request: Request) -> Answer:
@@ -38,7 +38,7 @@ async def anthropic_messages(caller: Caller, request: Request) -> Answer:
     if type(most) is not int or most < 1:
         message = "max_tokens: Say how many tokens the answer may have at most."
         raise Refused(400, "invalid_request", message, param="max_tokens")
-    return await Relay(caller, messages, request.data, request.size_bytes).answer()
+    return await Relay(caller, messages, request).answer()
 
 
 async def count_tokens(caller: Caller, request: Request) -> Answer:

@@ -19,7 +19,7 @@ from llm_credentials.factory import RoutedClient
 from llm_credentials.gateway import thoughts
 from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Problem, Refused, problem
-from llm_credentials.gateway.http import EVENTS, Answer, told
+from llm_credentials.gateway.http import EVENTS, Answer, Request, told
 from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.thoughts import Maker
 from llm_credentials.gateway.wires.answers import AnswerEvents
@@ -85,8 +85,7 @@ class Written:
 class Relay:
     caller: Caller
     wire: Wire
-    data: Mapping[str, Any]
-    size_bytes: int
+    request: Request
     named: Named = field(init=False)
     candidate: Candidate | None = field(default=None, init=False)
     """The one that was tried last."""
@@ -96,6 +95,10 @@ class Relay:
     first: Maker | None = field(default=None, init=False)
     """Who was tried first."""
     passing: thoughts.Streamed | None = field(default=None, init=False)
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return self.request.data
 
     def __post_init__(self) -> None:
         """Raises Refused."""
@@ -130,7 +133,7 @@ class Relay:
     async def _ask(self, client: LLMClient, candidate: Candidate, limit_s: float) -> LLMResponse:
         self._begin(candidate)
         if client.wire == self.wire.NAME:
-            return await passed_answer(client, self._body(candidate), path=self.wire.PATH, model=candidate.model)
+            return await passed_answer(client, self._body(candidate), **self._sending(client, candidate))
         return await client.complete(self.asked.messages, **self._arguments(candidate), timeout_s=limit_s)
 
     # Streams
@@ -147,7 +150,7 @@ class Relay:
     ) -> AsyncGenerator[Passed | Written, None]:
         self._begin(candidate)
         if client.wire == self.wire.NAME:
-            return passed_stream(client, self._body(candidate), path=self.wire.PATH, model=candidate.model)
+            return passed_stream(client, self._body(candidate), **self._sending(client, candidate))
         return self._translated(client, candidate, limit_s)
 
     async def _translated(
@@ -241,8 +244,8 @@ class Relay:
         return Size(self._prompt_tokens, self._answer_tokens)
 
     def _prompt_tokens(self) -> int:
-        if self.size_bytes < IMAGES_FROM_BYTES:
-            return self.size_bytes // estimate.BYTES_A_TOKEN
+        if self.request.size_bytes < IMAGES_FROM_BYTES:
+            return self.request.size_bytes // estimate.BYTES_A_TOKEN
         return estimate.prompt_tokens(self.asked.messages, self.asked.tools or ())
 
     def _answer_tokens(self, candidate: Candidate) -> int:
@@ -257,6 +260,11 @@ class Relay:
         if self._limit() is None and candidate.max_tokens is not None:
             body["max_tokens"] = candidate.max_tokens
         return body
+
+    def _sending(self, client: LLMClient, candidate: Candidate) -> dict[str, Any]:
+        given = {name: self.request.header(name.encode()) for name in client.takes_headers}
+        headers = {name: value for name, value in given.items() if value}
+        return {"path": self.wire.PATH, "model": candidate.model, "headers": headers}
 
     def _arguments(self, candidate: Candidate) -> dict[str, Any]:
         arguments = self.asked.arguments()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -71,12 +72,17 @@ class StreamDecoder(Protocol):
         """What has come so far, as a response."""
 
 
+_PLAIN_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._, -]{0,999}")
+
+
 class LLMClient(ABC):
     error_statuses: ClassVar[Mapping[int, type[LLMError]]] = {}
     wire: ClassVar[str] = ""
     """``chat`` or ``messages``, for those whose answers programs can read as they come; see ``passing``."""
     telling: ClassVar[tuple[bytes, ...]] = ()
     """What stands in an event of this wire that tells how the answer ends or what it used, and in no other."""
+    takes_headers: ClassVar[frozenset[str]] = frozenset()
+    """Which headers of a program's own request go along with bytes that are forwarded."""
     last: ClassVar[bytes] = b""
     """What stands in its last event of all."""
 
@@ -270,12 +276,19 @@ class LLMClient(ABC):
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 return await self.fetch_models()
 
-    async def forward(self, body: bytes, *, path: str, stream: bool) -> Forwarded:
-        """Send bytes of this wire as they are and give the answer as it comes; errors of the provider included."""
+    async def forward(
+        self, body: bytes, *, path: str, stream: bool, headers: Mapping[str, str] | None = None
+    ) -> Forwarded:
+        """Send bytes of this wire as they are and give the answer as it comes; errors of the provider included.
+
+        ``headers``: those of the program's request; what this wire takes of them goes along.
+        """
         with self.translated():
-            return await transport.forward(
-                self.egress, self.forward_url(path), self.forward_headers(), body, stream=stream
-            )
+            sent = self.forward_headers()
+            for name, value in (headers or {}).items():
+                if name in self.takes_headers and _PLAIN_HEADER.fullmatch(value):
+                    sent[name] = value
+            return await transport.forward(self.egress, self.forward_url(path), sent, body, stream=stream)
 
     def adapt(self, body: Mapping[str, Any], *, model: str, stream: bool) -> dict[str, Any]:
         """A request body of this wire as this provider and model want it: nothing but names and limits differ."""

@@ -69,11 +69,12 @@ class Passed:
         return "".join(_said(self.data))
 
 
-async def passed_answer(client: LLMClient, body: Mapping[str, Any], *, path: str, model: str) -> PassedAnswer:
+async def passed_answer(
+    client: LLMClient, body: Mapping[str, Any], *, path: str, model: str, headers: Mapping[str, str] | None = None
+) -> PassedAnswer:
     """Send the body of a request of this client's own wire. Raises LLMError."""
-    forwarded = await client.forward(
-        encode_json(client.adapt(body, model=model, stream=False)), path=path, stream=False
-    )
+    data = encode_json(client.adapt(body, model=model, stream=False))
+    forwarded = await client.forward(data, path=path, stream=False, headers=headers)
     with client.translated():
         data = await _whole(client, forwarded)
         response = client.decode_safely(_call(model), load_json(data), forwarded.headers)
@@ -81,13 +82,14 @@ async def passed_answer(client: LLMClient, body: Mapping[str, Any], *, path: str
 
 
 async def passed_stream(
-    client: LLMClient, body: Mapping[str, Any], *, path: str, model: str
+    client: LLMClient, body: Mapping[str, Any], *, path: str, model: str, headers: Mapping[str, str] | None = None
 ) -> AsyncGenerator[Passed, None]:
     """The same, streamed: pieces from the first that says something on.
 
     Raises LLMError before it, StreamInterrupted after it. ``aclose()`` closes the upstream connection.
     """
-    forwarded = await _sent(client, body, path, model, stream=True)
+    asked = encode_json(client.adapt(body, model=model, stream=True))
+    forwarded = await client.forward(asked, path=path, stream=True, headers=headers)
     try:
         with client.translated():
             if forwarded.status >= 400 or "json" in forwarded.headers.get("content-type", ""):
@@ -123,10 +125,6 @@ async def passed_stream(
         yield done
     finally:
         await forwarded.aclose()
-
-
-async def _sent(client: LLMClient, body: Mapping[str, Any], path: str, model: str, *, stream: bool) -> Forwarded:
-    return await client.forward(encode_json(client.adapt(body, model=model, stream=stream)), path=path, stream=stream)
 
 
 async def _drained(forwarded: Forwarded) -> None:

@@ -390,6 +390,10 @@ BAD_BODIES = (
     b"{",
     b'{"model": NaN}',
     b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+    b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "metadata": '
+    + b'{"a":' * 300
+    + b"1"
+    + b"}" * 301,
     b'{"model": "auto"}',
     b'{"model": "auto", "messages": []}',
     b'{"model": "auto", "messages": "hi"}',

@@ -264,6 +264,8 @@ class MessagesClient(LLMClient):
     def forward_url(self, path: str) -> str:
         return f"{self.base_url}/{path.lstrip('/')}"
 
+    takes_headers = frozenset({"anthropic-beta", "anthropic-version"})
+
     def forward_headers(self) -> dict[str, str]:
         from anthropic._constants import ANTHROPIC_API_VERSION
 

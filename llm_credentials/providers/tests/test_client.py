@@ -444,6 +444,25 @@ async def test_forward_sends_bytes_as_they_are() -> None:
         assert server.asked[0].headers["accept-encoding"] == "identity"
 
 
+async def test_forward_takes_the_headers_of_its_wire_along_and_no_others() -> None:
+    given = {
+        "anthropic-beta": "one-2026-01-01,two",
+        "anthropic-version": "2023-06-01",
+        "x-api-key": "theirs",
+        "cookie": "c",
+    }
+    async with answering(of_json({})) as server:
+        for provider in ("openai", "anthropic"):
+            await server.client(provider).forward(b"{}", path="/v1/messages", stream=False, headers=given)
+        await server.client("anthropic").forward(
+            b"{}", path="/v1/x", stream=False, headers={"anthropic-beta": "a\r\nb: c"}
+        )
+        chat, messages, odd = (asked.headers for asked in server.asked)
+    assert "anthropic-beta" not in chat and "anthropic-beta" not in odd
+    assert (messages["anthropic-beta"], messages["anthropic-version"]) == ("one-2026-01-01,two", "2023-06-01")
+    assert "cookie" not in messages and messages["x-api-key"] == "key-of-alice"
+
+
 def test_every_spec_of_this_site_builds() -> None:
     assert {spec.slug for spec in specs()} >= set(SLUGS)
     for slug in SLUGS:
