@@ -6,9 +6,12 @@ from typing import Any
 
 import psycopg
 from django.db.backends.postgresql import base
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from project.postgresql.answering import Connection, server
+
+BUSY_TURNS = 6
+"""So many times ``DATABASE_WAIT_S`` a request waits for a connection while all are at work and the server is there."""
 
 
 class _Psycopg:
@@ -32,13 +35,22 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """After a failure nobody waits for a server that is not there; once it is, the pool's connections are tried."""
         if server.suspect:
-            if not server.is_there(str(conn_params.get("host", "")), int(conn_params.get("port") or 5432)):
+            if not _is_there(conn_params):
                 raise psycopg.OperationalError("the database server does not answer")
             if isinstance(pool := self.pool, ConnectionPool) and not pool.closed:
                 pool.check()
             server.suspect = False
-        try:
-            return super().get_new_connection(conn_params)
-        except psycopg.OperationalError:
-            server.suspect = True
-            raise
+        turns = BUSY_TURNS
+        while True:
+            try:
+                return super().get_new_connection(conn_params)
+            except psycopg.OperationalError as problem:
+                turns -= 1
+                only_busy = isinstance(problem, PoolTimeout) and _is_there(conn_params)
+                server.suspect |= not only_busy
+                if not only_busy or turns == 0:
+                    raise
+
+
+def _is_there(conn_params: dict[str, Any]) -> bool:
+    return server.is_there(str(conn_params.get("host", "")), int(conn_params.get("port") or 5432))
