@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Wire:
-    """Of one direction each piece waits ``delay_s``, half as much again by chance; ``cut`` of the connections end."""
+    """Each piece waits ``delay_s``, up to half as much again by chance; with ``cut`` of the answers' the line ends."""
 
     to: int
     delay_s: float = 0.05
@@ -31,27 +31,24 @@ class Wire:
         except OSError:
             writer.close()
             return
-        pieces = self.chance.randrange(1, 12) if self.chance.random() < self.cut else None
         both = [
-            asyncio.ensure_future(self._pass(reader, far_writer, None)),
-            asyncio.ensure_future(self._pass(far_reader, writer, pieces)),
+            asyncio.ensure_future(self._pass(reader, far_writer, 0.0)),
+            asyncio.ensure_future(self._pass(far_reader, writer, self.cut)),
         ]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for task in both:
             task.cancel()
         for end in (writer, far_writer):
             with suppress(Exception):
-                end.transport.abort() if pieces is not None else end.close()
+                end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pieces: int | None) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: float) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await asyncio.sleep(self.delay_s * (1 + self.chance.random() / 2))
-                if pieces is not None:
-                    pieces -= 1
-                    if pieces <= 0:
-                        self.cuts += 1
-                        return
+                if self.chance.random() < cut:
+                    self.cuts += 1
+                    return
                 writer.write(data)
                 await writer.drain()
 

@@ -34,8 +34,9 @@ from llm_credentials import wall
 from llm_credentials.ledger import books
 from llm_credentials.models import ConnectionTest, UsageRecord
 wall.open_process_for("a proof")
-rows = UsageRecord.objects.filter(model__in={models!r}).exclude(state="void")
-found = {{"rows": rows.count(), "ok": rows.filter(outcome="ok").count()}}
+every = UsageRecord.objects.filter(model__in={models!r})
+rows = every.exclude(state="void")
+found = {{"all": every.count(), "rows": rows.count(), "ok": rows.filter(outcome="ok").count()}}
 reserved = rows.filter(state="reserved").count()
 # The clock has swept those of the first kills already.
 found["open"] = reserved + rows.filter(outcome=books.LOST).count()
@@ -156,17 +157,17 @@ def _ledger(asked: dict[str, Any], found: dict[str, Any], told: Told, cuts: int)
     sums = [asked["by_model"].get(model, {"requests": 0, "client_gone": 0}) for model in LEDGER_MODELS]
     requests, gone = (sum(one[name] for one in sums) for name in ("requests", "client_gone"))
     answered = requests - gone
-    print(f"          the sandbox: {requests} calls, {gone} left by their caller; the ledger: {found['rows']} rows,")
+    print(f"          the sandbox: {requests} calls, {gone} left by their caller; the ledger: {found['all']} rows,")
     print(
         f"          {found['open']} of calls whose process died; clients: {told.answers} whole answers, {told.cut} cut"
     )
-    missing, double = max(0, requests - found["rows"]), max(0, found["ok"] - answered)
+    missing, double = max(0, requests - found["all"]), max(0, found["ok"] - answered)
     yield Line("calls without a row: 0", f"{missing} of {requests}", missing == 0)
     beyond = found["rows"] - requests
     claim = "rows beyond the calls: no more than were open when their process died" + (" or cut" if cuts else "")
     yield Line(claim, f"{beyond} of {found['open'] + cuts}", beyond <= found["open"] + cuts)
     yield Line("answers in the ledger twice: 0", f"{double} of {found['ok']}", double == 0)
-    lost = max(0, answered - found["rows"])
+    lost = max(0, answered - found["all"])
     yield Line("whole answers neither settled nor open: 0", f"{lost} of {answered}", lost == 0)
     held = found["swept"] >= found["reserved"] and found["left"] == 0
     yield Line("reserved rows that the sweep resolved: all", f"{found['swept']}, {found['left']} left", held)

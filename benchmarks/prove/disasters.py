@@ -140,12 +140,12 @@ def clock() -> Iterator[Line]:
 
 def network(seconds: float = 30.0) -> Iterator[Line]:
     """Between the site and its provider, and between the site and Valkey. PostgreSQL is on its socket."""
-    wires = {"sandbox": Wire(0, delay_s=0.08, cut=0.15), "valkey": Wire(0, delay_s=0.01, cut=0.1)}
+    wires = {"sandbox": Wire(0, delay_s=0.08, cut=0.03), "valkey": Wire(0, delay_s=0.01, cut=0.02)}
     with running_site(wires=wires) as site:
         people = _people(site)
         began = time.monotonic()
         told = _load(site, people, lambda: asyncio.sleep(seconds))
-        cuts = {name: f"{wire.cuts} of {wire.connections} connections cut" for name, wire in wires.items()}
+        cuts = {name: f"{wire.cuts} cuts in {wire.connections} connections" for name, wire in wires.items()}
         print(f"bad lines for {time.monotonic() - began:.0f} s: {cuts}")
         for surface, seen in sorted(told.statuses.items()):
             print(f"          {surface}: {dict(sorted(seen.items()))}", flush=True)
