@@ -288,9 +288,9 @@ below 1 is cheaper. [Why who is where](performance.md#beside-the-peers).
 ![CPU of a call and of a streamed chunk, beside OpenAI's SDK](performance-beside.svg)
 
 `RoutedClient` does what `LLMClient` does, and resolves a route, reserves and settles in the ledger, counts a budget
-and looks for stored keys in what is sent; the agent is a `RoutedClient` in its loop. Its `run` reads a stream, so that it
-can be stopped: its call is {CHUNKS} chunks here, that of the others one body. Gateways: one worker on one core, fifty
-callers (streams: twenty), with token, rates, routing, budget and ledger; LiteLLM's proxy without a database.
+and looks for stored keys in what is sent; the agent is a `RoutedClient` in its loop. Its `run` reads a stream, so that
+it can be stopped: its call is {CHUNKS} chunks here, that of the others one body. Gateways: one worker on one core,
+fifty callers (streams: twenty), with token, rates, routing, budget and ledger; LiteLLM's proxy without a database.
 """
 
 

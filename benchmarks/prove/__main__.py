@@ -1,10 +1,10 @@
 """Everything that Keyswitch claims, measured: ``make prove``. Ends with 1 if something falls short.
 
-make prove [PART=vault|routing|gateway|load|chaos|streams]   # TEST_DATABASE=postgres: vault and routing on PostgreSQL
+make prove [PART=vault|routing|gateway|load|chaos|streams]   # TEST_DATABASE=postgres: on PostgreSQL
 python -m benchmarks.prove [PART …] [--small]
 
 Each line is a claim with its figure, what was measured, and whether it holds. ``streams`` (ten minutes of five hundred
-open streams) runs only when it is named. Gateway, load and chaos bring their own servers.
+open streams) runs only when it is named. Load and chaos run on a PostgreSQL of their own.
 """
 
 from __future__ import annotations
