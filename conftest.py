@@ -163,8 +163,10 @@ def wall_open_to_tests() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def django_db_setup(wall_open_to_tests: None, django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     from llm_credentials.live import listener
+    from project.tests.emptying import empty_quickly
 
-    _let_flush_empty_the_audit_trail()
+    with django_db_blocker.unblock():
+        empty_quickly()
     yield
     listener.close()
     if connection.vendor == "postgresql":
@@ -174,19 +176,6 @@ def django_db_setup(wall_open_to_tests: None, django_db_setup: None, django_db_b
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
-
-
-def _let_flush_empty_the_audit_trail() -> None:
-    """Tests with real transactions end with a flush, which the database would refuse."""
-    from llm_credentials.audit import guard
-
-    flush = connection.ops.execute_sql_flush
-
-    def lifted_flush(sql_list: Any) -> None:
-        with guard.lifted(connection):
-            flush(sql_list)
-
-    connection.ops.execute_sql_flush = lifted_flush
 
 
 @pytest.fixture
