@@ -11,6 +11,7 @@ from agents.tests.live import SandboxJournal, Visitor, sandbox_key
 from agents.tests.scripted import call
 from agents.tests.test_stream import ask, stream_path
 from llm_credentials.providers import ToolResult
+from project.tests.servers import wait_until
 
 
 def test_event_is_one_line_of_data_whatever_it_holds() -> None:
@@ -67,6 +68,7 @@ def test_silence_is_filled_with_comments(
     stream = Visitor.of(live_site, alice).read(stream_path(ask(alice)))
     lines = [stream.answer.readline() for _ in range(8)]
     assert lines.count(b": still here\n") >= 2
+    wait_until(journal.chats, "the upstream call")  # which may come after the first comments
     stream.leave()
     journal.wait_gone()
 
