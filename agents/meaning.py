@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST: Final = 5
 """Conversations that are shown beside those with the words."""
 LEAST_SCORE: Final = 0.2
-NEAR_THE_BEST: Final = 0.6
+NEAR_THE_BEST: Final = 0.5
 """A score far below the best one means little, whatever the model."""
 WAIT_S: Final = 4.0
 MESSAGES_AT_ONCE: Final = 32
