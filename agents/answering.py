@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agents import memory, sent_files, services
+from agents import asking, memory, pausing, sent_files, services
 from agents.attachments import Attachment
 from agents.base import Agent, CannotBegin
 from agents.branching import GO_ON
@@ -19,6 +20,7 @@ from agents.drafts import Draft
 from agents.loop import Event
 from agents.memory import Past
 from agents.models import MessageState, StoredMessage
+from agents.pausing import Pause
 from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, merged_receipt, site_error
 from agents.registry import get_agent
 from agents.services import TURN
@@ -55,6 +57,9 @@ class _Work:
     user_id: int
     token_id: UUID | None
     past: Past
+    pause: Pause | None
+    """Where its user was asked."""
+    approvals: Mapping[str, bool | None]
 
 
 async def write_answer(message_id: UUID, *, session_key: str | None = None) -> AsyncGenerator[Event, None]:
@@ -66,8 +71,9 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
     claim = await in_database(services.message_claim, message_id)
     if claim is None:
         return
-    begun, receipt = await in_database(services.message_begun, message_id)
+    begun, paused, receipt = await in_database(services.message_begun, message_id)
     draft, ending = Draft(begun=begun), _Ending(receipt=receipt)
+    draft.go_on_from(pausing.load(paused) if paused else None, spent_before_usd=Decimal(0))
     left_behind.set(draft.left_behind)
     try:
         async with aclosing(_written(message_id, claim, draft, session_key)) as events:
@@ -128,7 +134,11 @@ async def _events(work: _Work, draft: Draft) -> AsyncGenerator[Event, None]:
     prompt = work.question
     if draft.begun:
         history, prompt = [*history, prompt, LLMMessage.assistant(draft.begun)], LLMMessage.user(GO_ON)
-    async with aclosing(work.agent.stream(prompt, history=history)) as events:
+    stream = work.agent.stream(prompt, history=history)
+    if work.pause is not None:
+        said = (*history, prompt, *work.pause.added)
+        stream = work.agent.stream_on(said, work.approvals, spent=work.pause.spent)
+    async with aclosing(stream) as events:
         async for event in events:
             yield event
 
@@ -171,7 +181,16 @@ def _work(message_id: UUID) -> _Work:
         positions=[row.position for row in said],
         room_tokens=memory.room_of(agent, asked),
     )
-    return _Work(agent=agent, question=asked, user_id=agent.user.pk, token_id=answer.token_id, past=past)
+    return _Work(
+        agent=agent,
+        question=asked,
+        user_id=agent.user.pk,
+        token_id=answer.token_id,
+        past=past,
+        pause=pausing.load(answer.paused) if answer.paused else None,
+        # Calls are begun once: an answer whose writer dies is asked for anew, never gone on with.
+        approvals=pausing.approvals(answer.pending or [], begun_before=False),
+    )
 
 
 def _files(user: User, rows: Iterable[StoredMessage]) -> dict[str, Attachment]:
@@ -183,19 +202,35 @@ def _files(user: User, rows: Iterable[StoredMessage]) -> dict[str, Attachment]:
 
 def _end_by_itself(draft: Draft, ending: _Ending) -> None:
     ending.state = MessageState.COMPLETE
-    if draft.stopped:
+    if draft.stopped == "approval":
+        ending.state = MessageState.ASKING
+    elif draft.stopped:
         ending.state = MessageState.INCOMPLETE
         ending.error = limit_error(draft.stopped)
 
 
 async def _close(message_id: UUID, claim: UUID, draft: Draft, ending: _Ending) -> None:
     await writer.flushed()  # whoever sees the answer sees what it cost
+    receipt = merged_receipt(ending.receipt, draft.receipt(ending.llm_error))
+    if ending.state == MessageState.ASKING:
+        added = (*draft.added_before, *(draft.messages or ()))
+        pause = Pause(added=added, spent=draft.spent, output=draft.text.removeprefix(draft.begun))
+        await in_database(
+            asking.message_pause,
+            message_id,
+            claim,
+            pending=pausing.asked(draft.pending),
+            paused=pausing.dump(pause),
+            text=draft.text.strip(),
+            receipt=receipt,
+        )
+        return
     await in_database(
         services.message_finish,
         message_id,
         claim,
         state=ending.state,
         messages=draft.whole_or_text(),
-        receipt=merged_receipt(ending.receipt, draft.receipt(ending.llm_error)),
+        receipt=receipt,
         error=ending.error,
     )

@@ -135,7 +135,8 @@ class Draft:
         """What to store: all messages of an answer that was finished, else the text alone (a tool call without its
         result could never be sent to a provider again)."""
         if self.messages is not None and not self.stopped:
-            return (*self.messages[:-1], self._after_begun(self.messages[-1])) if self.begun else self.messages
+            last = self._after_begun(self.messages[-1]) if self.begun else self.messages[-1]
+            return (*self.added_before, *self.messages[:-1], last)
         text = self.text.rstrip()
         return (LLMMessage.assistant((TextPart(text=text),) if text else ()),)
 

@@ -22,9 +22,10 @@ def conversations(user: User) -> list[dict[str, Any]]:
 
 def messages(user: User) -> list[dict[str, Any]]:
     rows = StoredMessage.objects.for_user(user).order_by("created_at", "position")
+    left_out = frozenset({"parts", "search_text", "begun", "paused"})
     return [
         said | {"parts": json.loads(dump_parts(row.parts))}
-        for row, said in zip(rows, rows_of(rows, without=frozenset({"parts", "search_text", "begun"})), strict=True)
+        for row, said in zip(rows, rows_of(rows, without=left_out), strict=True)
     ]
 
 

@@ -75,6 +75,7 @@ class Conversation(models.Model):
 class MessageState(models.TextChoices):
     WAITING = "waiting", "waiting"
     STREAMING = "streaming", "being written"
+    ASKING = "asking", "waiting for you"
     COMPLETE = "complete", "complete"
     INCOMPLETE = "incomplete", "incomplete"
     STOPPED = "stopped", "stopped"
@@ -132,6 +133,10 @@ class StoredMessage(models.Model):
     """Who answered and what it took; see ``agents.receipts``."""
     error = models.JSONField(null=True, blank=True)
     """What went wrong, with the fields of LLMError; see ``agents.receipts``."""
+    pending = models.JSONField(null=True, blank=True)
+    """Calls that wait for the user's yes, or had it; as those of a run."""
+    paused = models.TextField(blank=True, default="", editable=False)
+    """Where to go on after the user was asked; see ``agents.pausing``."""
     claim = models.UUIDField(null=True, blank=True)
     """Of the one writer of this answer; nobody else may change it while it is being written."""
     token_id = models.UUIDField(null=True, blank=True, editable=False)
@@ -171,6 +176,11 @@ class StoredMessage(models.Model):
     @property
     def is_open(self) -> bool:
         return self.state in OPEN_MESSAGE_STATES
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether it waits for its user's yes."""
+        return self.state == MessageState.ASKING
 
     @property
     def can_retry(self) -> bool:

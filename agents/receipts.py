@@ -104,11 +104,8 @@ _LIMIT_WORDS: Mapping[StopReason, str] = {
     "output": gettext_noop(
         "The model answered twice in a shape that this agent cannot use. Try again, or with another model."
     ),
-    "approval": gettext_noop(
-        "This answer would have done something that needs your yes. Start it as a run: there you are asked."
-    ),
 }
-_LIMIT_CLASSES: Mapping[StopReason, str] = {"output": "OutputInvalid", "approval": "ApprovalNeeded"}
+_LIMIT_CLASSES: Mapping[StopReason, str] = {"output": "OutputInvalid"}
 
 
 def limit_error(reason: StopReason) -> dict[str, Any]:

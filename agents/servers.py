@@ -27,7 +27,8 @@ from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import conf
 from llm_credentials.audit import Action, note, target_of
-from llm_credentials.fields import SealedField
+from llm_credentials.audit.opening import announce
+from llm_credentials.fields import SealedField, Unreadable
 from llm_credentials.providers import EgressBlocked, transport
 
 if TYPE_CHECKING:
@@ -85,9 +86,12 @@ class MCPServer(models.Model):
 
     @sensitive_variables()
     def reveal(self) -> dict[str, str]:
-        """For use. Raises Unreadable."""
+        """For use, after an event in the audit trail that says so. Raises Unreadable and AuditUnavailable."""
         if self.headers is None:
             return {}
+        owner, target = str(self.user_id), target_of("tool_server", self.pk)
+        if not announce(Action.HEADERS_OPEN, subject=owner, target=target, user_id=self.user_id):
+            raise Unreadable
         found: dict[str, str] = json.loads(_headers_field().open(self, self.headers))
         return found
 

@@ -128,12 +128,15 @@ def message_send(
         sent_files.check_seen(user, conversation.agent, (conversation.provider, conversation.model), files)
         conversation.title = conversation.title or _title(text or names)
         conversation.save(update_fields=["title", "provider", "model", "updated_at"])
+        # Who goes on without saying yes has said no.
+        asking = conversation.messages.filter(state=MessageState.ASKING)
+        asking.update(state=MessageState.STOPPED, pending=None, paused="")
         begin, follows = _next_place(conversation)
         question = conversation.messages.create(
             position=begin,
             follows=follows,
             role="user",
-            parts=_text_parts(text),
+            parts=text_parts(text),
             files=files,
             search_text=searchable(f"{text} {names}"),
         )
@@ -193,8 +196,9 @@ def answer_reopen(
     if provider is not None and model is not None:
         check_route(user, provider, model)
         answer.provider, answer.model = provider, model
-    answer.state, answer.error, answer.begun, answer.parts = MessageState.WAITING, None, begun, _text_parts(begun)
+    answer.state, answer.error, answer.begun, answer.parts = MessageState.WAITING, None, begun, text_parts(begun)
     answer.receipt = answer.receipt if begun else None
+    answer.pending, answer.paused = None, ""
     answer.claim = answer.heartbeat_at = answer.stop_requested_at = None
     answer.token_id = token_id
     answer.save()
@@ -205,7 +209,8 @@ def message_stop(*, user: User, message_id: UUID) -> StoredMessage:
     """Note that the user wants no more of it; its writer sees the note. One that nobody writes yet ends here."""
     message = StoredMessage.objects.for_user(user).get(pk=message_id)
     row = StoredMessage.objects.filter(pk=message.pk)
-    if not row.filter(state=MessageState.WAITING).update(state=MessageState.STOPPED):
+    quiet = row.filter(state__in=(MessageState.WAITING, MessageState.ASKING))
+    if not quiet.update(state=MessageState.STOPPED, pending=None, paused=""):
         row.filter(state=MessageState.STREAMING).update(stop_requested_at=timezone.now())
     message.refresh_from_db()
     return message
@@ -220,15 +225,16 @@ def message_claim(message_id: UUID) -> UUID | None:
     return claim if taken else None
 
 
-def message_begun(message_id: UUID) -> tuple[str, dict[str, Any] | None]:
-    """What an answer goes on from, with the receipt of that; two times nothing for one that begins."""
-    begun, receipt = StoredMessage.objects.values_list("begun", "receipt").get(pk=message_id)
-    return begun, receipt if begun else None
+def message_begun(message_id: UUID) -> tuple[str, str, dict[str, Any] | None]:
+    """What an answer goes on from: its text, where it was paused for its user, the receipt of that. All of them empty
+    for one that begins."""
+    begun, paused, receipt = StoredMessage.objects.values_list("begun", "paused", "receipt").get(pk=message_id)
+    return begun, paused, receipt if begun or paused else None
 
 
 def message_write(message_id: UUID, claim: UUID, *, text: str) -> bool:
     """Keep what has come so far. False when the claim is lost."""
-    return bool(_claimed(message_id, claim).update(parts=_text_parts(text), heartbeat_at=timezone.now()))
+    return bool(claimed(message_id, claim).update(parts=text_parts(text), heartbeat_at=timezone.now()))
 
 
 def message_finish(
@@ -246,13 +252,15 @@ def message_finish(
     """
     *traffic, final = messages or (LLMMessage.assistant(()),)
     with transaction.atomic():
-        closed = _claimed(message_id, claim).update(
+        closed = claimed(message_id, claim).update(
             state=state,
             parts=final.parts,
             receipt=receipt,
             error=error,
             heartbeat_at=None,
             begun="",
+            pending=None,
+            paused="",
             search_text=searchable(final.text),
         )
         if not closed:
@@ -287,7 +295,7 @@ def whole_messages(conversation: Conversation) -> list[LLMMessage]:
     return sent_files.messages_with_files(conversation.user_id, newest)
 
 
-def _claimed(message_id: UUID, claim: UUID) -> Any:
+def claimed(message_id: UUID, claim: UUID) -> Any:
     return StoredMessage.objects.filter(pk=message_id, claim=claim, state=MessageState.STREAMING)
 
 
@@ -320,7 +328,7 @@ def searchable(text: str) -> str:
     return storable(text).casefold()
 
 
-def _text_parts(text: str) -> tuple[Part, ...]:
+def text_parts(text: str) -> tuple[Part, ...]:
     return (TextPart(text=text),) if text else ()
 
 

@@ -117,7 +117,10 @@ class Feed:
 
 def _begun(message_id: UUID) -> str:
     """What stands there already of an answer that is gone on with."""
-    return StoredMessage.objects.filter(pk=message_id).values_list("begun", flat=True).first() or ""
+    message = StoredMessage.objects.filter(pk=message_id).first()
+    if message is None:
+        return ""
+    return f"{message.text}\n\n" if message.paused and message.text else message.begun
 
 
 async def _live(events: AsyncGenerator[Event, None], begun: str) -> AsyncGenerator[bytes, None]:

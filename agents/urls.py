@@ -24,6 +24,7 @@ urlpatterns = [
     path("messages/<uuid:message_id>/stop/", messages.message_stop, name="message-stop"),
     path("messages/<uuid:message_id>/retry/", messages.message_retry, name="message-retry"),
     path("messages/<uuid:message_id>/continue/", messages.message_continue, name="message-continue"),
+    path("messages/<uuid:message_id>/approve/", messages.message_approve, name="message-approve"),
     path("messages/<uuid:message_id>/beside/", messages.message_beside, name="message-beside"),
     path("messages/<uuid:message_id>/choose/", messages.message_choose, name="message-choose"),
     path("messages/<uuid:message_id>/edit/", messages.message_edit, name="message-edit"),

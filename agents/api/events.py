@@ -104,4 +104,5 @@ def _last_event(message_id: UUID, right: Right) -> bytes:
     message = StoredMessage.objects.filter(pk=message_id, conversation__user_id=right.user_id).first()
     if message is None:
         return sse("error", GONE)
-    return sse("error" if message.error else "done", message_out(message).model_dump(mode="json"))
+    kind = "approval" if message.is_asking else "error" if message.error else "done"
+    return sse(kind, message_out(message).model_dump(mode="json"))

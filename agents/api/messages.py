@@ -7,12 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
 from django.http import HttpResponse
 from ninja import Router
 from pydantic import Field
 
-from agents import answering, attachments, branching, services, versions
-from agents.api.shared import ACTING, WORKING, MessageOut, caller, in_words, message_out, right_of
+from agents import answering, asking, attachments, branching, services, versions
+from agents.api.shared import ACTING, WORKING, ApprovalsIn, MessageOut, caller, in_words, message_out, right_of
 from agents.models import StoredMessage
 from agents.services import MAX_MESSAGE_CHARS
 from agents.views.answers import admit_message, find_message
@@ -107,6 +108,24 @@ def message_edit(
         return branching.question_edit(**asked, text=payload.text, attachments=files).answer
 
     return _answered(request, message_id, payload, response, idempotency_key, edit)
+
+
+@router.post(
+    "/{uuid:message_id}/approvals", response={200: MessageOut, **WORKING}, url_name="message_approve", auth=ACTING
+)
+def message_approve(
+    request: ApiRequest,
+    message_id: UUID,
+    payload: ApprovalsIn,
+    response: HttpResponse,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Say yes or no to the calls for which an answer waits (`asking`). It goes on with that, once, and comes back."""
+
+    def say(*, user: User, message_id: UUID, token_id: UUID | None, **who: Any) -> StoredMessage:
+        return asking.message_answer(user=user, message_id=message_id, answers=payload.approvals, token_id=token_id)
+
+    return _answered(request, message_id, AgainIn(provider=None, model=None), response, idempotency_key, say)
 
 
 def _answered(

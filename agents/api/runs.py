@@ -8,20 +8,18 @@ from uuid import UUID
 from django.http import HttpResponse
 from ninja import Header, Query, Router
 from ninja.responses import Status
-from pydantic import Field
 
 from agents import runs, tasks
 from agents.api.events import run_events as events_of
-from agents.api.shared import ACTING, EVENTS, READING, WORKING, RunOut, caller, in_words, right_of, run_out
+from agents.api.shared import ACTING, EVENTS, READING, WORKING, ApprovalsIn, RunOut, caller, in_words, right_of, run_out
 from agents.models import AgentRun
 from agents.views.answers import admit_run, find_run
 from agents.watching import announce_stop
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, token_id_of
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.credentials import REFUSALS
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
-from llm_credentials.api.values import Flag
 from llm_credentials.streams import EventStreamResponse
 
 router = Router()
@@ -61,10 +59,6 @@ def run_cancel(request: ApiRequest, run_id: UUID) -> RunOut:
     run = runs.run_cancel(user=caller(request), run_id=find_run(caller(request), run_id).pk)
     announce_stop(run.pk)
     return run_out(run)
-
-
-class ApprovalsIn(StrictSchema):
-    approvals: dict[str, Flag] = Field(description="Yes or no by the `id` of each pending call; left out is a no.")
 
 
 @router.post("/{uuid:run_id}/approvals", response={202: RunOut, **WORKING}, url_name="run_approve", auth=ACTING)

@@ -59,6 +59,10 @@ class MessageIn(StrictSchema):
     model: str | None = Field(None, max_length=200)
 
 
+class ApprovalsIn(StrictSchema):
+    approvals: dict[str, Flag] = Field(description="Yes or no by the `id` of each pending call; left out is a no.")
+
+
 class PendingOut(Schema):
     id: str
     name: str
@@ -96,7 +100,8 @@ class MessageOut(Schema):
     id: UUID
     role: str
     text: str
-    state: str = Field(description="`complete`; of an answer also `waiting`, `streaming`, `incomplete`, `stopped`, …")
+    state: str = Field(description="`complete`; of an answer also `waiting`, `streaming`, `asking`, `incomplete`, …")
+    pending: list[PendingOut] | None = Field(description="While `asking`: calls that are made only with your yes.")
     files: list[dict[str, Any]] = Field(description="Attachments that went along.")
     variant: int = Field(description="Numbers the answers to one question.")
     is_aside: bool = Field(description="Kept, but no part of what the conversation goes on from.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.db import connection
 from django.test import Client
 
 from agents import servers
@@ -22,7 +24,7 @@ from agents.tests.toolserver import ToolServer, running
 from agents.tests.wires import WIRES, scripted
 from agents.tools import ToolError, mcp
 from llm_credentials import services as vault
-from llm_credentials.models import EgressAllowance
+from llm_credentials.models import AuditEvent, EgressAllowance
 from llm_credentials.sealed_columns import sealed_columns
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -60,6 +62,21 @@ def connected(user: User, url: str, **how: Any) -> MCPServer:
     async_to_sync(mcp.refresh)(server)
     server.refresh_from_db()
     return server
+
+
+@contextmanager
+def no_audit_heads() -> Iterator[None]:
+    """Nothing can be written to the audit trail."""
+
+    def rename(table: str, to: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {table} RENAME TO {to}")
+
+    rename("audit_heads", "audit_heads_away")
+    try:
+        yield
+    finally:
+        rename("audit_heads_away", "audit_heads")
 
 
 def approve(user: User, name: str, *, asks: bool = False) -> MCPTool:
@@ -122,6 +139,26 @@ def test_headers_are_sealed_sent_and_never_told_to_a_model(alice: User, tool_ser
     assert MCPServer in [column.model for column in sealed_columns()]
     approve(alice, "echo")
     assert async_to_sync(tools_of(alice)["calc__echo"])({}) == mcp.REDACTED
+
+
+def test_headers_are_opened_once_a_call_after_an_event_that_says_so(alice: User, tool_server: ToolServer) -> None:
+    server = connected(alice, tool_server.url, headers={"Authorization": TOKEN})
+    approve(alice, "add")
+    events = AuditEvent.objects.filter(action="headers.open", target=f"tool_server:{server.pk}")
+    assert [each.subject for each in events] == [str(alice.pk)]
+    async_to_sync(tools_of(alice)["calc__add"])({"a": 1, "b": 1})
+    assert events.all().count() == 2
+    tool_server.seen.clear()
+    with no_audit_heads():
+        with pytest.raises(ToolError, match="audit trail cannot be written"):
+            async_to_sync(tools_of(alice)["calc__add"])({"a": 1, "b": 1})
+        assert "audit trail" in async_to_sync(mcp.refresh)(server)
+    assert tool_server.seen == []
+
+
+def test_server_without_headers_opens_nothing(alice: User, tool_server: ToolServer) -> None:
+    connected(alice, tool_server.url)
+    assert not AuditEvent.objects.filter(action="headers.open").exists()
 
 
 def test_result_is_capped_and_a_failure_is_told_without_its_text(alice: User, tool_server: ToolServer) -> None:

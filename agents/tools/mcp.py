@@ -7,13 +7,14 @@ Addresses are dialled through the outbound door under the policy for tools, whic
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import structlog
 from django.conf import settings
+from django.views.decorators.debug import sensitive_variables
 
 from agents import servers
 from agents.database import in_database
@@ -21,6 +22,7 @@ from agents.servers import MAX_DESCRIPTION_CHARS, MAX_SCHEMA_CHARS, MAX_TOOLS, L
 from agents.texts import storable
 from agents.tools import Tool, ToolError
 from llm_credentials import conf
+from llm_credentials.audit import AuditUnavailable
 from llm_credentials.fields import Unreadable
 from llm_credentials.providers import EgressBlocked, ToolDefinition, transport
 
@@ -59,10 +61,12 @@ def _tool(row: MCPTool) -> Tool:
     return Tool(definition=definition, function=call, access="network", approve=row.asks)
 
 
+@sensitive_variables("headers")
 async def refresh(server: MCPServer) -> str:
     """List the server's tools anew; what went wrong, in words, or an empty text."""
     try:
-        async with _session(server, LIST_TIMEOUT_S) as session:
+        headers = await in_database(_opened, server)
+        async with _session(server, headers, LIST_TIMEOUT_S) as session:
             listed = await _list(session)
     except ServerFailed as failure:
         await in_database(servers.tools_not_listed, server, str(failure))
@@ -71,13 +75,15 @@ async def refresh(server: MCPServer) -> str:
     return ""
 
 
+@sensitive_variables("headers")
 async def _call(tool_id: UUID, fingerprint: str, arguments: dict[str, Any]) -> str:
     """Raises ToolError."""
     row = await in_database(MCPTool.objects.usable().select_related("server").filter(pk=tool_id).first)
     if row is None or row.fingerprint != fingerprint:
         raise ToolError("This tool was withdrawn by its user. Go on without it.")
     try:
-        async with _session(row.server, CALL_TIMEOUT_S) as session:
+        headers = await in_database(_opened, row.server)
+        async with _session(row.server, headers, CALL_TIMEOUT_S) as session:
             listed = await _list(session)
             if fingerprint not in {each.fingerprint for each in listed}:
                 await in_database(servers.tools_listed, row.server, listed)
@@ -85,20 +91,20 @@ async def _call(tool_id: UUID, fingerprint: str, arguments: dict[str, Any]) -> s
             answer = await session.call_tool(row.name, arguments, CALL_TIMEOUT_S)
     except ServerFailed as failure:
         raise ToolError(str(failure)) from None
-    text = _without_headers(_text(answer), row.server)
+    text = _without_headers(_text(answer), headers)
     if answer.is_error:
         raise ToolError(text or "The tool failed and did not say why.")
     return text
 
 
 @asynccontextmanager
-async def _session(server: MCPServer, limit_s: float) -> AsyncIterator[Client]:
+async def _session(server: MCPServer, headers: Mapping[str, str], limit_s: float) -> AsyncIterator[Client]:
     """Raises ServerFailed for everything that goes wrong with the server, ToolError as it was raised within."""
     from mcp import Client  # a second of imports that most processes never need
 
     try:
         async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
-            place = await _transport(server, stack)
+            place = await _transport(server, headers)
             yield await stack.enter_async_context(Client(place, read_timeout_seconds=limit_s, cache=None))
     except (ToolError, ServerFailed):
         raise
@@ -111,7 +117,20 @@ async def _session(server: MCPServer, limit_s: float) -> AsyncIterator[Client]:
         raise ServerFailed(_words(inner)) from None
 
 
-async def _transport(server: MCPServer, stack: AsyncExitStack) -> Any:
+@sensitive_variables()
+def _opened(server: MCPServer) -> dict[str, str]:
+    """The headers that go to it. Raises ServerFailed."""
+    try:
+        return server.reveal()
+    except Unreadable:
+        words = "The headers of this server can no longer be opened. Remove it and connect it anew."
+    except AuditUnavailable as error:
+        words = error.user_message
+    raise ServerFailed(words)
+
+
+@sensitive_variables("headers")
+async def _transport(server: MCPServer, headers: Mapping[str, str]) -> Any:
     from mcp import StdioServerParameters
     from mcp.client.streamable_http import streamable_http_client
 
@@ -120,12 +139,6 @@ async def _transport(server: MCPServer, stack: AsyncExitStack) -> Any:
         if not command:
             raise ServerFailed("This site no longer offers this program. Remove the server.")
         return StdioServerParameters(command=command[0], args=list(command[1:]))
-    try:
-        headers = await in_database(server.reveal)
-    except Unreadable:
-        raise ServerFailed(
-            "The headers of this server can no longer be opened. Remove it and connect it anew."
-        ) from None
     policy = await conf.aegress_policy("tools")
     return streamable_http_client(server.url, http_client=transport.http_client(policy, headers))
 
@@ -169,13 +182,9 @@ def _text(answer: Any) -> str:
     return text
 
 
-def _without_headers(text: str, server: MCPServer) -> str:
+def _without_headers(text: str, headers: Mapping[str, str]) -> str:
     """A server that says back what it was sent does not tell a model the user's token."""
-    try:
-        values: Sequence[str] = list(server.reveal().values())
-    except Unreadable:
-        return text
-    for value in values:
+    for value in headers.values():
         for secret in (value, value.rpartition(" ")[2]):
             if len(secret) >= 8:
                 text = text.replace(secret, REDACTED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import User
@@ -85,6 +87,11 @@ def too_many_runs(limit: LimitReached) -> str:
     return _("Many runs were started just now. Start this one in %(retry_after_s)s s; your text is still here.") % {
         "retry_after_s": limit.retry_after_s
     }
+
+
+def approvals_of(request: HttpRequest, calls: Sequence[Mapping[str, Any]] | None) -> dict[str, bool]:
+    """What the form of ``_partials/approvals.html`` says, by call id."""
+    return {call["id"]: request.POST.get(f"call-{index}") == "yes" for index, call in enumerate(calls or ())}
 
 
 def texts_of(error: ValidationError) -> list[str]:

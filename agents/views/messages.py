@@ -15,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, branching, services, versions
+from agents import answering, asking, branching, services, versions
 from agents.attachments import Attachment
 from agents.models import Conversation, StoredMessage
 from agents.sse import answer_events
@@ -24,6 +24,7 @@ from agents.views.answers import (
     BUSY,
     UserRequest,
     admit_message,
+    approvals_of,
     find_conversation,
     find_message,
     sent_with,
@@ -162,6 +163,18 @@ async def message_retry(request: UserRequest, message_id: UUID) -> HttpResponse:
 async def message_continue(request: UserRequest, message_id: UUID) -> HttpResponse:
     """Let an answer that ended before its end be gone on with."""
     return await _again(request, message_id, branching.answer_continue)
+
+
+@require_POST
+@login_required
+async def message_approve(request: UserRequest, message_id: UUID) -> HttpResponse:
+    """The user's yes or no to each call that an answer waits for; it is gone on with in its place."""
+
+    def say(*, user: User, message_id: UUID, **who: Any) -> StoredMessage:
+        pending = find_message(user, message_id).pending
+        return asking.message_answer(user=user, message_id=message_id, answers=approvals_of(request, pending))
+
+    return await _again(request, message_id, say)
 
 
 @require_POST

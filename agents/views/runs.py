@@ -28,7 +28,7 @@ from agents.models import AgentRun
 from agents.registry import UnknownAgent, agents, get_agent
 from agents.sse import FOLLOW_EVERY_S
 from agents.turns import choice_parts, choices_for
-from agents.views.answers import UserRequest, admit_run, find_run, texts_of, too_many_runs
+from agents.views.answers import UserRequest, admit_run, approvals_of, find_run, texts_of, too_many_runs
 from agents.watching import announce_stop
 from llm_credentials import limits
 from llm_credentials.limits import LimitReached, with_pause
@@ -154,8 +154,7 @@ def run_file(request: UserRequest, run_id: UUID, name: str) -> HttpResponse:
 def run_approve(request: UserRequest, run_id: UUID) -> HttpResponse:
     """The user's yes or no to each call that the run waits for."""
     run = find_run(request.user, run_id)
-    calls = run.pending or []
-    answers = {call["id"]: request.POST.get(f"call-{index}") == "yes" for index, call in enumerate(calls)}
+    answers = approvals_of(request, run.pending)
     try:
         run = runs.run_answer(user=request.user, run_id=run.pk, answers=answers)
         tasks.enqueue_run(run)

@@ -1,4 +1,4 @@
-"""The event that stands before every opening of a key."""
+"""The event that stands before every opening of a key, or of what else is sealed for use elsewhere."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ def announce_opening(credential: KeyHolder | EnvironmentCredential, user_id: Any
     Raises CredentialUnreadable without a usable key ring; AuditUnavailable when it cannot be written;
     RuntimeError inside a transaction, which might take the event back.
     """
+    if not announce(Action.KEY_OPEN, subject=_owner_of(credential), target=_target_of(credential), user_id=user_id):
+        raise CredentialUnreadable(provider=credential.provider)
+
+
+def announce(action: Action, *, subject: str, target: str, user_id: Any = None) -> bool:
+    """The same of anything: False without a usable key ring. Raises AuditUnavailable and RuntimeError, as above."""
     actor = circumstances().actor or ("" if user_id is None else str(user_id))
-    signed = True
     try:
         with transaction.atomic(durable=True) if connection.in_atomic_block else nullcontext():
-            record(action=Action.KEY_OPEN, actor=actor, subject=_owner_of(credential), target=_target_of(credential))
+            record(action=action, actor=actor, subject=subject, target=target)
     except keyring.KeyringError:
-        signed = False
-    # Raised after the handler, so that nothing hangs on the error as its context.
-    if not signed:
-        raise CredentialUnreadable(provider=credential.provider)
+        return False
+    return True
 
 
 def _owner_of(credential: KeyHolder | EnvironmentCredential) -> str:

@@ -23,6 +23,7 @@ class Action(models.TextChoices):
     TEST_START = "test.start", _("Key test started")
     SETTINGS_CHANGE = "settings.change", _("Settings changed")
     WEBHOOK_CHANGE = "webhook.change", _("Webhook changed")
+    HEADERS_OPEN = "headers.open", _("Headers of a tool server opened for use")
     TOOLS_CHANGE = "tools.change", _("Tool server or its tools changed")
     CONFIG_CHANGE = "config.change", _("Site configuration changed")
     EGRESS_ALLOW = "egress.allow", _("Address allowed")

@@ -120,6 +120,7 @@ ROUTES: dict[str, Rule] = {
     **names("agents:", OWNED, "conversation-detail", "run-detail", "message-stream"),
     **names("agents:", OWNED_POST, "conversation-delete", "message-create", "message-stop", "message-retry"),
     **names("agents:", OWNED_POST, "message-continue", "message-beside", "message-choose", "conversation-rename"),
+    **names("agents:", OWNED_POST, "message-approve"),
     **names("agents:", OWNED, "conversation-export", "message-edit"),
     **names("agents:", OWNED_POST, "run-cancel", "run-retry", "attachment-delete"),
     **names("agents:", OWNED, "attachment-detail"),
@@ -239,7 +240,7 @@ ROUTES: dict[str, Rule] = {
     "api:schedule_delete": api("DELETE", "agents"),
     **{
         f"api:message_{does}": api("POST", "agents")
-        for does in ("stop", "retry", "beside", "continue", "choose", "edit")
+        for does in ("stop", "retry", "approve", "beside", "continue", "choose", "edit")
     },
     "api:conversation_change": api("PATCH", "agents"),
     "api:conversation_export": api("GET", "read agents"),

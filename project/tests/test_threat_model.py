@@ -19,7 +19,6 @@ from project.env import BASE_DIR
 TEXT = (BASE_DIR / "docs/threat-model.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`([\w/]+/test_\w+\.py)(?:::(test_\w+))?`", TEXT)))
 ROWS = {int(number): line for number, line in re.findall(r"^\| (\d+) \| (.*)$", TEXT, re.MULTILINE)}
-WITHOUT = TEXT.partition("## Without a test")[2]
 
 
 @cache
@@ -36,9 +35,7 @@ def test_threat_model_names_tests_that_exist(path: str, name: str) -> None:
 
 def test_threat_model_has_every_numbered_input() -> None:
     assert set(ROWS) == set(range(1, 63))
-    bare = {number for number, line in ROWS.items() if "test_" not in line}
-    assert bare == {44}
-    assert all(f"**{number}," in WITHOUT for number in bare)
+    assert not {number for number, line in ROWS.items() if "test_" not in line}
 
 
 @pytest.mark.parametrize("path", ["README.md", "SECURITY.md"])
