@@ -65,6 +65,12 @@ GUARDED = [
     ("get", "agents:run-file", (uuid4(), "changes.patch")),
     ("post", "agents:run-approve", (uuid4(),)),
     ("get", "agents:schedule-list", ()),
+    ("get", "agents:expense-list", ()),
+    ("get", "agents:expense-export", ()),
+    ("get", "agents:expense-create", ()),
+    ("get", "agents:expense-detail", (uuid4(),)),
+    ("get", "agents:expense-delete", (uuid4(),)),
+    ("post", "agents:message-approve", (uuid4(),)),
     ("get", "agents:server-list", ()),
     ("post", "agents:server-create", ()),
     ("post", "agents:server-refresh", (uuid4(),)),
@@ -95,6 +101,13 @@ GUARDED = [
     ("get", "agents:attachment-detail", (uuid4(),)),
     ("post", "agents:attachment-delete", (uuid4(),)),
 ]
+
+
+ASK_THEN_ACT = {
+    *("agents:conversation-delete", "agents:message-edit"),
+    *("agents:expense-create", "agents:expense-detail", "agents:expense-delete"),
+}
+"""Show a form on GET."""
 
 
 def test_guarded_list_is_complete() -> None:
@@ -136,8 +149,8 @@ def test_page_of_a_colleague_is_not_there(
 
 @pytest.mark.parametrize(("method", "name", "args"), GUARDED)
 def test_page_knows_its_method(browser: Client, method: str, name: str, args: tuple[Any, ...]) -> None:
-    if name in ("agents:conversation-delete", "agents:message-edit"):
-        method, wrong = "get", "put"
+    if name in ASK_THEN_ACT:
+        wrong = "put"
     else:
         wrong = "post" if method == "get" else "get"
     assert getattr(browser, wrong)(reverse(name, args=args)).status_code == 405
