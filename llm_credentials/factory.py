@@ -45,8 +45,9 @@ from llm_credentials.routing import health, kept, kinds
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE
-from llm_credentials.routing.router import Chain, Piece, Size, routed
+from llm_credentials.routing.router import Chain, routed
 from llm_credentials.routing.snapshot import Loaded, Person
+from llm_credentials.routing.trials import Piece, Size
 from llm_credentials.routing.values import Candidate, Request, Route
 from llm_credentials.tripwire import Tripwire, texts_of
 

@@ -30,7 +30,7 @@ from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
 from llm_credentials.providers.client import make_call
 from llm_credentials.providers.passing import Passed, PassedAnswer, passed_answer, passed_stream
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
-from llm_credentials.routing.router import Size
+from llm_credentials.routing.trials import Size
 from llm_credentials.routing.values import Candidate
 
 MAX_TOKENS_UNKNOWN = 8192
@@ -59,7 +59,7 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A piece of a translated answer: chunks, and the bytes that they became. See ``routing.router.Piece``."""
+    """A piece of a translated answer: chunks, and the bytes that they became. See ``routing.trials.Piece``."""
 
     chunks: Sequence[LLMStreamChunk]
     """What came at once. ``done`` comes alone."""

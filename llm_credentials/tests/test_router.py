@@ -36,7 +36,7 @@ from llm_credentials.providers import (
     ToolDefinition,
     UnsupportedContent,
 )
-from llm_credentials.routing import health, router
+from llm_credentials.routing import health, router, rules
 from llm_credentials.routing.receipt import Receipt
 from llm_credentials.routing.snapshot import ref
 from llm_credentials.tests.factories import UserCredentialFactory
@@ -493,7 +493,7 @@ def test_rules_cover_every_error() -> None:
         ours = [child for child in cls.__subclasses__() if child.__module__ == cls.__module__]
         return [cls, *(each for child in ours for each in family(child))]
 
-    stopping = {cls.__name__ for cls in family(LLMError) if not router.rule(cls()).next}
+    stopping = {cls.__name__ for cls in family(LLMError) if not rules.rule(cls()).next}
     assert stopping == {
         "LLMError",
         "NotConfigured",
@@ -506,8 +506,8 @@ def test_rules_cover_every_error() -> None:
         "StreamInterrupted",
         "AccessWithdrawn",
     }
-    assert router.rule(NotConfigured()) == router.STOP
-    assert router.rule(UnsupportedContent()).next
+    assert rules.rule(NotConfigured()) == rules.STOP
+    assert rules.rule(UnsupportedContent()).next
 
 
 @pytest.mark.parametrize("model", ["../../admin", "a b\r\nX: 1", "x" * 10_000, "a\x00b", "a?x=1"])

@@ -1,0 +1,74 @@
+"""What is written after an attempt, to its end, whoever leaves meanwhile: ledger, the key's marks, others' health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from llm_credentials.ledger import writer
+from llm_credentials.ledger.entries import Outcome, Settlement
+from llm_credentials.providers import (
+    DeadlineExceeded,
+    LLMError,
+)
+from llm_credentials.routing import health
+from llm_credentials.routing.receipt import OK
+from llm_credentials.routing.rules import BLAMED_FROM_S, rule
+from llm_credentials.routing.trials import Trial
+from llm_credentials.wall import acting_for
+
+log = structlog.get_logger(__name__)
+
+_writing: set[asyncio.Task[None]] = set()
+
+
+async def to_the_end(work: Awaitable[None]) -> None:
+    """Await it; if this task is cancelled meanwhile, it goes on all the same."""
+
+    async def whole() -> None:
+        await work
+
+    task = asyncio.get_running_loop().create_task(whole())
+    _writing.add(task)
+    task.add_done_callback(_writing.discard)
+    await asyncio.shield(task)
+
+
+async def settled(settlement: Settlement) -> None:
+    if settlement.reservation is None and settlement.key is None:
+        return
+    if writer.inline:
+        await to_the_end(writer.settle(settlement))
+    else:
+        await writer.settle(settlement)
+
+
+def take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: Trial) -> None:
+    """Each of them, whatever becomes of the others."""
+    for name, step in steps:
+        try:
+            with acting_for(trial.entry.user_id):
+                step()
+        except Exception as problem:
+            log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
+
+
+def health_news(trial: Trial, error: LLMError | None, ended: Outcome) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """What others should know of the destination and the key."""
+    key = trial.candidate.key
+    lives = ended.outcome == OK or (error is not None and error.status_code is not None and error.status_code < 500)
+    if lives and health.has_failed(key.destination):
+        yield "health", partial(health.succeeded, key.destination)
+    if error is None:
+        return
+    match rule(error).health:
+        case "cooldown":
+            yield "health", partial(health.rest, key.ref, error.retry_after_s)
+        case "breaker" if not isinstance(error, DeadlineExceeded) or ended.latency_ms >= BLAMED_FROM_S * 1000:
+            yield "health", partial(health.failed, key.destination)
+        case _:
+            pass

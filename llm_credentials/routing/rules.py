@@ -1,0 +1,98 @@
+"""What becomes of a call when an attempt fails: the table by which a chain goes on, or does not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from llm_credentials.providers import (
+    AuthenticationFailed,
+    BadProviderResponse,
+    ConnectionFailed,
+    ContextLengthExceeded,
+    CredentialUnreadable,
+    DeadlineExceeded,
+    EgressBlocked,
+    LLMError,
+    ModelNotFound,
+    PermissionDenied,
+    ProviderUnavailable,
+    QuotaExhausted,
+    RateLimited,
+    RequestRejected,
+    StreamInterrupted,
+    UnsupportedContent,
+)
+from llm_credentials.routing.values import Candidate
+
+Again: TypeAlias = Literal["never", "once", "if soon"]
+
+RETRY_AFTER_S = (0.05, 0.15)
+"""The pause before the same candidate is asked again, drawn between the two."""
+SOON_S = 2.0
+BLAMED_FROM_S = 10.0
+"""A destination is blamed for a missed deadline only if it had at least this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    again: Again
+    next: bool
+    health: Literal["breaker", "cooldown"] | None = None
+
+
+STOP = Rule("never", next=False)
+RULES: Mapping[type[LLMError], Rule] = {
+    LLMError: STOP,
+    ProviderUnavailable: Rule("once", next=True, health="breaker"),
+    ConnectionFailed: Rule("once", next=True, health="breaker"),
+    DeadlineExceeded: Rule("never", next=True, health="breaker"),
+    BadProviderResponse: Rule("once", next=True, health="breaker"),
+    RateLimited: Rule("if soon", next=True, health="cooldown"),
+    QuotaExhausted: Rule("never", next=True),
+    AuthenticationFailed: Rule("never", next=True),
+    CredentialUnreadable: Rule("never", next=True),
+    PermissionDenied: Rule("never", next=True),
+    ModelNotFound: Rule("never", next=True),
+    UnsupportedContent: Rule("never", next=True),
+    ContextLengthExceeded: Rule("never", next=True),
+}
+NEVER_SENT = (CredentialUnreadable, EgressBlocked)
+PERHAPS_CHARGED = (DeadlineExceeded, BadProviderResponse, StreamInterrupted)
+"""The provider may have worked, and may bill it, though no proper answer came."""
+
+
+def rule(error: LLMError) -> Rule:
+    return next(RULES[cls] for cls in type(error).__mro__ if cls in RULES)
+
+
+def pause_after(verdict: Rule, error: LLMError) -> float | None:
+    """How long to wait before asking the same candidate again; None: do not."""
+    match verdict.again:
+        case "once":
+            return random.uniform(*RETRY_AFTER_S)  # noqa: S311 (spreads retries; no secret)
+        case "if soon" if error.retry_after_s is not None and error.retry_after_s <= SOON_S:
+            return max(error.retry_after_s, 0.0)
+        case _:
+            return None
+
+
+def can(other: Candidate, failed: Candidate, error: LLMError) -> bool:
+    """Whether another candidate may do better at what this one could not do at all."""
+    if not isinstance(error, ModelNotFound | UnsupportedContent | ContextLengthExceeded):
+        return True
+    if (other.key.destination, other.model) == (failed.key.destination, failed.model):
+        # Another key may be let to a model that this one does not see; no key makes a model read more.
+        return isinstance(error, ModelNotFound) and other.key.ref != failed.key.ref
+    if not isinstance(error, ContextLengthExceeded):
+        return True
+    window = other.facts.context_window if other.facts else None
+    too_small = failed.facts.context_window if failed.facts else None
+    return window is None or too_small is None or window > too_small
+
+
+def stayed_here(error: LLMError | None) -> bool:
+    """Whether the request was refused before it left."""
+    return isinstance(error, NEVER_SENT) or (isinstance(error, RequestRejected) and error.status_code is None)
