@@ -16,9 +16,7 @@ from django.views.decorators.debug import sensitive_variables
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.live import tokens
 from llm_credentials.live.changes import user_changed
-from llm_credentials.models import (
-    PersonalAccessToken,
-)
+from llm_credentials.models import PersonalAccessToken
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.notices import Kind, notify
 from llm_credentials.token_limits import ALL_SCOPES, token_check

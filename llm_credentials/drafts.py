@@ -13,10 +13,7 @@ from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import keyring
-from llm_credentials.models import (
-    EnvironmentCredential,
-    UserCredential,
-)
+from llm_credentials.models import EnvironmentCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import ProviderSpec
 from llm_credentials.validation import (

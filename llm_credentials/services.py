@@ -20,12 +20,7 @@ from llm_credentials.access_tokens import token_authenticate, token_create, toke
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.drafts import NO_RING, CheckedCredential, Draft, changes_key, credential_check
 from llm_credentials.live.changes import site_changed, user_changed
-from llm_credentials.models import (
-    ConnectionTest,
-    SystemConfig,
-    SystemCredential,
-    UserCredential,
-)
+from llm_credentials.models import ConnectionTest, SystemConfig, SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
@@ -41,13 +36,7 @@ from llm_credentials.preferences import (
 )
 from llm_credentials.routing.policy import Policy
 from llm_credentials.token_limits import ALL_SCOPES
-from llm_credentials.validation import (
-    clean_flag,
-    clean_name,
-    clean_priority,
-    clean_provider,
-    validate_destination,
-)
+from llm_credentials.validation import clean_flag, clean_name, clean_priority, clean_provider, validate_destination
 
 __all__ = [
     "ALL_SCOPES",

@@ -227,7 +227,7 @@ ROTATION: Final = [
 AUDIT: Final = [
     Guard(
         "the event is written before the key is opened",
-        f"{LLM}/factory.py",
+        f"{LLM}/opening.py",
         "    await sync_to_async(announce_opening)(credential, user_id)\n",
         "",
         _tests("audit_events"),
@@ -716,7 +716,7 @@ SILENCE: Final = [
 USE: Final = [
     Guard(
         "a client is kept by the version of its key",
-        f"{LLM}/factory.py",
+        f"{LLM}/opening.py",
         "credential.pk, credential.version, credential.base_url)",
         "credential.pk, credential.base_url)",
         _tests("factory"),
@@ -918,7 +918,7 @@ SECOND: Final = [
     ),
     Guard(
         "no stored key in a request",
-        f"{LLM}/factory.py",
+        f"{LLM}/routed_client.py",
         "            loaded.tripwire.refuse(leaving)\n",
         "            pass\n",
         ("agents/tests/test_tripwire.py",),

@@ -12,11 +12,7 @@ import aiohttp
 import httpx2  # noqa: TID251 (its error classes and its interface; nothing is sent)
 import orjson
 
-from llm_credentials.providers.errors import (
-    BadProviderResponse,
-    ConnectionFailed,
-    DeadlineExceeded,
-)
+from llm_credentials.providers.errors import BadProviderResponse, ConnectionFailed, DeadlineExceeded
 from llm_credentials.providers.failures import failure_of, raise_for_httpx2
 from llm_credentials.providers.sse import Event, EventParser
 

@@ -11,10 +11,7 @@ import structlog
 
 from llm_credentials.ledger import writer
 from llm_credentials.ledger.entries import Outcome, Settlement
-from llm_credentials.providers import (
-    DeadlineExceeded,
-    LLMError,
-)
+from llm_credentials.providers import DeadlineExceeded, LLMError
 from llm_credentials.routing import health
 from llm_credentials.routing.receipt import OK
 from llm_credentials.routing.rules import BLAMED_FROM_S, rule

@@ -231,11 +231,11 @@ def test_limits_of_staff_are_read_on_the_safe_side(config: object, expected: Any
 
 
 def test_call_is_reserved_before_it_leaves(alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llm_credentials import factory
+    from llm_credentials import routed_client
 
     UserCredentialFactory(user=alice, provider="sandbox", key="sbx-good-0123456789")
     seen: list[str] = []
-    original = factory.open_client
+    original = routed_client.open_client
 
     async def opened(*args: Any, **kwargs: Any) -> Any:
         seen.extend(states)
@@ -249,7 +249,7 @@ def test_call_is_reserved_before_it_leaves(alice: User, sandbox_url: str, monkey
         states.extend(UsageRecord.objects.values_list("state", flat=True))
         return settled
 
-    monkeypatch.setattr(factory, "open_client", opened)
+    monkeypatch.setattr(routed_client, "open_client", opened)
     monkeypatch.setattr(pen, "write", writing)
     response = async_to_sync(client_for(alice).complete)(ASK)
     assert seen == ["reserved"]

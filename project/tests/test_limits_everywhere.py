@@ -19,7 +19,7 @@ from django.db import transaction
 from django.test import Client
 
 from agents.models import Conversation, MessageState
-from llm_credentials import factory
+from llm_credentials import opening
 from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import RequestRejected, TextPart
 from llm_credentials.tests.proofs import proven
@@ -101,7 +101,7 @@ class Calls:
 def calls(valkey_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     with redis.Redis.from_url(valkey_url) as queue:
         recorder = Calls(queue)
-        monkeypatch.setattr(factory, "build_client", recorder.refuse)
+        monkeypatch.setattr(opening, "build_client", recorder.refuse)
         yield recorder
 
 

@@ -1,0 +1,61 @@
+"""Where keys are opened for use."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from asgiref.sync import sync_to_async
+
+from llm_credentials import conf, opened
+from llm_credentials.audit.opening import announce_opening
+from llm_credentials.live import changes
+from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential, SystemCredential, UserCredential
+from llm_credentials.providers import LLMClient, build_client
+
+
+async def open_client(
+    credential: KeyHolder | EnvironmentCredential,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    user_id: Any = None,
+) -> LLMClient:
+    """A client that holds this credential's key: the only place where keys are opened for use.
+
+    It is kept for the next call on this event loop with the same version of the credential, at most
+    ``opened.CLIENT_KEPT_S``.
+    ``model`` and ``options`` stand in for the stored ones; ``user_id``: for whom it is opened. An audit event is
+    committed before the key is opened. Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider;
+    AuditUnavailable when there can be no event; RuntimeError inside a transaction.
+    """
+    name = model or credential.model or credential.spec.default_model
+    egress = await conf.aegress_policy()
+    given = credential.options if options is None else options
+    place = _place(credential, name, given, egress.allow)
+    if place is not None and (found := opened.find(place)) is not None:
+        return found
+    mark = changes.mark()
+    await sync_to_async(announce_opening)(credential, user_id)
+    client = build_client(
+        credential.provider,
+        api_key=credential.reveal() or None,
+        model=name,
+        base_url=credential.base_url or None,
+        options=given,
+        egress=egress,
+    )
+    if place is not None and isinstance(credential, UserCredential | SystemCredential | EnvironmentCredential):
+        opened.keep(place, client, credential, mark)
+    return client
+
+
+def _place(
+    credential: KeyHolder | EnvironmentCredential, model: str, options: Mapping[str, Any], allow: Collection[str]
+) -> tuple[Any, ...] | None:
+    """Under what a client is kept; None for what has no version, such as an unsaved key under test."""
+    if not isinstance(credential, LLMCredential | EnvironmentCredential):
+        return None
+    site_address = conf.site_address(credential.spec.site_address_setting)
+    what = (type(credential).__name__, credential.provider, credential.pk, credential.version, credential.base_url)
+    return (*what, model, tuple(sorted(options.items())), site_address, allow)

@@ -1,0 +1,358 @@
+"""The client that agents are given: an LLMClient's surface over a user's whole chain of keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import count
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError
+
+from llm_credentials.ledger import estimate
+from llm_credentials.ledger.budgets import Limits
+from llm_credentials.models import PersonalAccessToken
+from llm_credentials.opening import open_client
+from llm_credentials.providers import (
+    Embeddings,
+    ImagePart,
+    LLMClient,
+    LLMMessage,
+    LLMStreamChunk,
+    ModelInfo,
+    RequestRejected,
+    SecretInRequest,
+    SiteUnavailable,
+    ToolDefinition,
+)
+from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
+from llm_credentials.providers.messages import Embedded
+from llm_credentials.routing import health, kept
+from llm_credentials.routing.purse import Purse
+from llm_credentials.routing.receipt import Receipt, RoutedEmbeddings, RoutedResponse
+from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE
+from llm_credentials.routing.router import Chain, routed
+from llm_credentials.routing.snapshot import Loaded, Person
+from llm_credentials.routing.trials import Piece, Size
+from llm_credentials.routing.values import Candidate, Request, Route
+from llm_credentials.tripwire import Tripwire, texts_of
+
+T = TypeVar("T")
+P = TypeVar("P", bound=Piece)
+
+TASK_MAX = 60
+"""What the ledger's column holds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """What holds where neither the call nor override, user or staff say."""
+
+    temperature: float = TEMPERATURE
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What a call asks for, apart from model and sampling, as every LLMClient takes it."""
+
+    messages: Sequence[LLMMessage]
+    tools: Sequence[ToolDefinition] | None
+    tool_choice: str | None
+    response_schema: Mapping[str, Any] | None
+    top_p: float | None
+    stop: Sequence[str] | None
+    seed: int | None
+
+    def needs(self) -> frozenset[str]:
+        sees = any(isinstance(part, ImagePart) for message in self.messages for part in message.parts)
+        asked = {"tools": bool(self.tools), "vision": sees, "json": self.response_schema is not None}
+        return frozenset(need for need, is_asked in asked.items() if is_asked)
+
+    def arguments(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "messages"}
+
+
+class RoutedClient:
+    """The surface of an LLMClient over a user's whole chain of keys; safe to share between tasks."""
+
+    def __init__(
+        self,
+        user: Person,
+        request: Request,
+        defaults: Defaults | None = None,
+        token: PersonalAccessToken | None = None,
+        purse: Purse | None = None,
+    ) -> None:
+        self._user = user
+        self._request = request
+        self._token = token
+        self._purse = purse
+        self._defaults = defaults or Defaults()
+
+    def __repr__(self) -> str:
+        return f"<RoutedClient task={self._request.task!r}>"
+
+    @property
+    def provider(self) -> str:
+        """The provider that was named; empty when the route decides."""
+        return self._request.provider or ""
+
+    @property
+    def model(self) -> str:
+        return self._request.model or ""
+
+    def with_defaults(self, *, temperature: float | None = None, max_tokens: int | None = None) -> RoutedClient:
+        """The same with an agent's own defaults, which yield to everything that user and staff settled."""
+        defaults = Defaults(
+            temperature=self._defaults.temperature if temperature is None else temperature,
+            max_tokens=self._defaults.max_tokens if max_tokens is None else max_tokens,
+        )
+        return RoutedClient(self._user, self._request, defaults, self._token, self._purse)
+
+    def with_purse(self, purse: Purse) -> RoutedClient:
+        """The same; all its calls together, and those of others with this purse, cost no more than is in it."""
+        return RoutedClient(self._user, self._request, self._defaults, self._token, purse)
+
+    def only_at(self, provider: str) -> RoutedClient:
+        """The same, at this provider alone, such as where another's answer would be of no use."""
+        allowed = self._request.providers
+        providers = frozenset({provider}) if allowed is None else allowed & {provider}
+        request = replace(self._request, providers=providers)
+        return RoutedClient(self._user, request, self._defaults, self._token, self._purse)
+
+    async def route(self) -> Route:
+        """Where a call would go now. Opens nothing."""
+        _, route = await _alook(self._user, self._request)
+        return route
+
+    async def complete(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[ToolDefinition] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> RoutedResponse:
+        """One answer, whole. ``timeout_s`` is for the whole chain. Raises LLMError, its receipt with it."""
+        asked = _Asked(
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+        )
+        size = self._size(asked, max_tokens)
+        chain = await self._chain(asked.needs(), model, timeout_s, size, texts_of(messages, tools or ()))
+        response, receipt = await chain.ask(
+            lambda client, candidate, limit_s: client.complete(
+                asked.messages,
+                **asked.arguments(),
+                **self._sampling(candidate, temperature, max_tokens),
+                timeout_s=limit_s,
+            )
+        )
+        return routed(response, receipt)
+
+    async def stream(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        tools: Sequence[ToolDefinition] | None = None,
+        tool_choice: str | None = None,
+        response_schema: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: Sequence[str] | None = None,
+        seed: int | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[LLMStreamChunk, None]:
+        """The answer as it comes; its last chunk carries a RoutedResponse. Nothing comes before there is real content.
+
+        Raises LLMError before the first content, StreamInterrupted (the partial answer with it) after it. ``aclose()``
+        closes the upstream connection.
+        """
+        asked = _Asked(
+            messages=messages,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_schema=response_schema,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+        )
+        size = self._size(asked, max_tokens)
+        chain = await self._chain(asked.needs(), model, timeout_s, size, texts_of(messages, tools or ()))
+        chunks = chain.stream(
+            lambda client, candidate, limit_s: client.stream(
+                asked.messages,
+                **asked.arguments(),
+                **self._sampling(candidate, temperature, max_tokens),
+                timeout_s=limit_s,
+            )
+        )
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def embed(
+        self, texts: Embedded, *, model: str | None = None, dimensions: int | None = None
+    ) -> RoutedEmbeddings:
+        words = [text for text in texts if isinstance(text, str)]
+        tokens = sum(len(each) for each in texts if not isinstance(each, str))
+        size = Size(lambda: tokens + sum(map(estimate.text_tokens, words)), lambda _: 0)
+        chain = await self._chain(frozenset({"embeddings"}), model, None, size, words)
+        found, receipt = await chain.ask(
+            lambda client, candidate, _: client.embed(texts, model=candidate.model, dimensions=dimensions)
+        )
+        values = {each.name: getattr(found, each.name) for each in fields(Embeddings)}
+        return RoutedEmbeddings(**values, receipt=receipt)
+
+    async def list_models(self) -> list[ModelInfo]:
+        """The models of the first key of the chain that can list them."""
+        chain = await self._chain(frozenset(), None, None, None)
+        models, _ = await chain.ask(lambda client, _, __: client.list_models())
+        return models
+
+    async def relay(
+        self,
+        work: Callable[[LLMClient, Candidate, float], Awaitable[T]],
+        *,
+        needs: frozenset[str] = frozenset(),
+        size: Size,
+        leaving: Iterable[str | bytes],
+        timeout_s: float | None = None,
+    ) -> tuple[T, Receipt]:
+        """What ``work(client, candidate, limit_s)`` gives, of the first candidate for which it raises no LLMError.
+
+        For callers with a wire of their own; everything else calls ``complete``. ``leaving``: what goes to the
+        provider, in which no key may stand. Raises LLMError.
+        """
+        return await (await self._chain(needs, None, timeout_s, size, leaving)).ask(work)
+
+    async def relay_stream(
+        self,
+        work: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]],
+        *,
+        needs: frozenset[str] = frozenset(),
+        size: Size,
+        leaving: Iterable[str | bytes],
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[P, None]:
+        """The same, piece by piece, as ``stream`` does it; the last piece's response is a RoutedResponse."""
+        return (await self._chain(needs, None, timeout_s, size, leaving)).stream(work)
+
+    async def tripwire(self) -> Tripwire:
+        """Finds this user's keys, and the site's, in what comes back from tools."""
+        loaded, _ = await _alook(self._user, self._request)
+        return loaded.tripwire
+
+    async def aclose(self) -> None:
+        """Nothing to close: clients and connections are shared and kept by the process."""
+
+    async def _chain(
+        self,
+        needs: frozenset[str],
+        model: str | None,
+        timeout_s: float | None,
+        size: Size | None,
+        leaving: Iterable[str | bytes] = (),
+    ) -> Chain:
+        """``leaving``: the texts that go to the provider. Raises SecretInRequest when a key stands in them."""
+        model = model or self._request.model
+        if model and (fault := model_id_fault(model)):
+            error = RequestRejected(fault, provider=self._request.provider)
+            error.receipt = Receipt()
+            raise error
+        request = self._request
+        if model != request.model or not needs <= request.needs:
+            request = replace(request, needs=request.needs | needs, model=model)
+        loaded, route = await _alook(self._user, request, next(_turns))
+        try:
+            loaded.tripwire.refuse(leaving)
+        except SecretInRequest as error:
+            error.receipt = Receipt()
+            raise
+        return Chain(
+            loaded=loaded,
+            limits=self._limits(loaded),
+            route=route,
+            task=(request.task or "")[:TASK_MAX],
+            opener=partial(open_client, user_id=loaded.user_id),
+            deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
+            size=size,
+            purse=self._purse,
+        )
+
+    def _limits(self, loaded: Loaded) -> Limits:
+        """The user's, and the token's that the call came with."""
+        if self._token is None:
+            return loaded.limits
+        token = (self._token.pk, self._token.budget_usd)
+        limits = loaded.within_token.get(token)
+        if limits is None:
+            limits = replace(loaded.limits, token_id=token[0], token_monthly_usd=token[1])
+            loaded.within_token[token] = limits
+        return limits
+
+    def _sampling(self, candidate: Candidate, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
+        """Model, temperature and max_tokens: the call's, else the candidate's, else the defaults."""
+        defaults = self._defaults
+        if max_tokens is None:
+            max_tokens = candidate.max_tokens or defaults.max_tokens
+            most = candidate.facts.max_output_tokens if candidate.facts else None
+            max_tokens = min(max_tokens, most or max_tokens)
+        if temperature is None:
+            temperature = defaults.temperature if candidate.temperature is None else candidate.temperature
+        return {"model": candidate.model, "temperature": temperature, "max_tokens": max_tokens}
+
+    def _size(self, asked: _Asked, max_tokens: int | None) -> Size:
+        return Size(
+            lambda: estimate.prompt_tokens(asked.messages, asked.tools or ()),
+            lambda candidate: _count(self._sampling(candidate, None, max_tokens)["max_tokens"]),
+        )
+
+
+def _count(value: object) -> int:
+    """A number of tokens as a caller gave it, which nobody has checked yet."""
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def look(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
+    """``turn``: of the call that is about to be made; an explanation takes nobody's."""
+    loaded = kept.load(user)
+    return loaded, loaded.route(_in_turn(loaded, request, turn), health.cooling(loaded.targets))
+
+
+async def _alook(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
+    """The same; without leaving the event loop when everything was looked up a moment ago."""
+    loaded = kept.find(user)
+    if loaded is None:
+        try:
+            return await sync_to_async(look)(user, request, turn)
+        except (OperationalError, InterfaceError):
+            away = SiteUnavailable()
+            away.receipt = Receipt()
+            raise away from None
+    return loaded, loaded.route(_in_turn(loaded, request, turn), await health.look(loaded.targets))
+
+
+_turns = count()
+
+
+def _in_turn(loaded: Loaded, request: Request, turn: int) -> Request:
+    return replace(request, turn=turn) if loaded.takes_turns else request
