@@ -44,6 +44,7 @@ lint: .venv/.installed-dev ## everything that can be checked without running it
 fix: .venv/.installed-dev ## mend what can be mended by itself
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
+	$(BIN)/python -m project.tests.provider_facts
 
 bench: .venv/.installed-dev ## what calls cost beside SDKs and peers, into docs/performance-beside.md; QUICK=1 in short
 	@$(BIN)/python -m benchmarks.beside $(if $(QUICK),--quick)

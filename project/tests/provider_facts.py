@@ -1,13 +1,36 @@
-"""The facts of ``docs/providers.md``, from the registry; ``python -m project.tests.provider_facts`` writes them."""
+"""What documents say of providers, from the registry; ``make fix`` writes it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from llm_credentials.providers import ProviderSpec, registry
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "providers.md"
-BEGIN, END = "<!-- facts: written by project/tests/provider_facts.py -->\n", "<!-- end of facts -->\n"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Of a document: what lies between two lines of it."""
+
+    path: str
+    begin: str
+    end: str
+    written: Callable[[], str]
+
+    def in_document(self) -> str:
+        """What stands there now."""
+        return self._text().partition(self.begin)[2].partition(self.end)[0]
+
+    def write(self) -> None:
+        before, _begin, rest = self._text().partition(self.begin)
+        after = rest.partition(self.end)[2]
+        (ROOT / self.path).write_text(f"{before}{self.begin}{self.written()}{self.end}{after}", encoding="utf-8")
+
+    def _text(self) -> str:
+        return (ROOT / self.path).read_text(encoding="utf-8")
 
 
 def facts() -> str:
@@ -42,15 +65,37 @@ def _models(spec: ProviderSpec) -> list[str]:
     return [model for model in (spec.default_model, spec.cheapest_model) if model]
 
 
-def in_document() -> str:
-    """What stands there now."""
-    return DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+def variables() -> str:
+    return "".join(_variables(spec) for spec in registry.all_specs() if spec.env_prefix)
+
+
+def _variables(spec: ProviderSpec) -> str:
+    key, *others = spec.env_key_names or ("",)
+    remarks = [f"or {name}" for name in others]
+    if spec.needs_base_url or not spec.key_required:
+        remarks.append("needs its address")
+    if spec.self_hosted:
+        remarks.append("LLM_EGRESS_ALLOW must list it if it is private")
+    names = [key, *(f"{spec.env_prefix}_{end}" for end in ("MODEL", "BASE_URL"))]
+    names += [f"{spec.env_prefix}_{option.name.upper()}" for option in spec.options]
+    head = f"# {spec.label}{': ' if remarks else ''}{'; '.join(remarks)}\n"
+    return head + "".join(f"{name}=\n" for name in names if name)
+
+
+PARTS = (
+    Part(
+        "docs/providers.md",
+        "<!-- facts: written by `make fix` -->\n",
+        "<!-- end of facts -->\n",
+        facts,
+    ),
+    Part(".env.example", "# From here on written by `make fix`.\n", "# To here.\n", variables),
+)
 
 
 def main() -> None:
-    before, _begin, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{before}{BEGIN}{facts()}{END}{after}", encoding="utf-8")
+    for part in PARTS:
+        part.write()
 
 
 if __name__ == "__main__":

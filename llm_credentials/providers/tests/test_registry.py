@@ -30,7 +30,7 @@ def module(*rows: ProviderSpec) -> ModuleType:
 
 
 def test_all_providers_are_found() -> None:
-    assert {spec.slug for spec in all_specs()} == NAMES
+    assert {spec.slug for spec in all_specs()} >= NAMES
 
 
 def test_row_appears_by_lying_in_a_module() -> None:
