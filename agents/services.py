@@ -28,7 +28,7 @@ from agents.texts import storable
 from llm_credentials.factory import tripwire_for
 from llm_credentials.policies import check_choice, policy_of
 from llm_credentials.providers import LLMMessage, TextPart, UnknownProvider, get_spec
-from llm_credentials.providers.client import model_id_fault
+from llm_credentials.providers.calls import model_id_fault
 from llm_credentials.providers.messages import Part
 
 if TYPE_CHECKING:

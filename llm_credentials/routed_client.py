@@ -28,7 +28,7 @@ from llm_credentials.providers import (
     SiteUnavailable,
     ToolDefinition,
 )
-from llm_credentials.providers.client import DEFAULT_TIMEOUT_S, model_id_fault
+from llm_credentials.providers.calls import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import health, kept
 from llm_credentials.routing.purse import Purse

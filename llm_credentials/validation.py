@@ -16,7 +16,7 @@ from llm_credentials import conf
 from llm_credentials.keyring import looks_sealed
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.providers import EgressBlocked, ProviderSpec, UnknownProvider, get_spec, registry, transport
-from llm_credentials.providers.client import model_id_fault
+from llm_credentials.providers.calls import model_id_fault
 
 KEY_MIN_LENGTH = 8
 KEY_MAX_LENGTH = 4096

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from llm_credentials.gateway.errors import Refused
 from llm_credentials.providers import UnknownProvider, get_spec
-from llm_credentials.providers.client import model_id_fault
+from llm_credentials.providers.calls import model_id_fault
 from llm_credentials.routing import kinds
 
 TASK = "gateway"

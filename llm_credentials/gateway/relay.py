@@ -27,7 +27,7 @@ from llm_credentials.gateway.wires.asked import Asked
 from llm_credentials.gateway.wires.thoughts import marks_in, only_own
 from llm_credentials.ledger import estimate
 from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
-from llm_credentials.providers.client import make_call
+from llm_credentials.providers.calls import make_call
 from llm_credentials.providers.passing import Passed, PassedAnswer, passed_answer, passed_stream
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
 from llm_credentials.routing.trials import Size

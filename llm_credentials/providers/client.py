@@ -8,15 +8,14 @@ answer are read here, once, straight into our vocabulary, by the mapping of the 
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from llm_credentials.providers import registry, transport
+from llm_credentials.providers.calls import DEFAULT_TIMEOUT_S, embedding_faults, make_call, restored, seconds
 from llm_credentials.providers.errors import (
     BadProviderResponse,
     ConnectionFailed,
@@ -34,18 +33,14 @@ from llm_credentials.providers.messages import (
     LLMResponse,
     LLMStreamChunk,
     ModelInfo,
-    TextPart,
     ToolDefinition,
 )
-from llm_credentials.providers.schema import restore_text
 from llm_credentials.providers.sse import Event
 from llm_credentials.providers.transport import Answer, EgressPolicy, Forwarded, RawResponse
 
 if TYPE_CHECKING:
     from llm_credentials.providers.spec import ProviderSpec
 
-DEFAULT_TIMEOUT_S = 120.0
-"""Whole-call deadline when the caller names none; for a stream, until its end."""
 LIST_TIMEOUT_S = 30.0
 MAX_KEY_LENGTH = 8192
 SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
@@ -179,10 +174,10 @@ class LLMClient(ABC):
         )
         with self.translated():
             path, body = self.encode(call, stream=False)
-            async with asyncio.timeout(_seconds(timeout_s)):
+            async with asyncio.timeout(seconds(timeout_s)):
                 response = await self.send(path, body, stream=False)
                 data = await transport.read_json(response)
-            return _restored(self.decode_safely(call, data, response.headers), call)
+            return restored(self.decode_safely(call, data, response.headers), call)
 
     async def stream(
         self,
@@ -227,7 +222,7 @@ class LLMClient(ABC):
         """The same for a call that ``make_call`` has checked: together what one read from the network completed."""
         with self.translated():
             path, body = self.encode(call, stream=True)
-            deadline = asyncio.get_running_loop().time() + _seconds(timeout_s)
+            deadline = asyncio.get_running_loop().time() + seconds(timeout_s)
             async with asyncio.timeout_at(deadline):
                 response = await self.send(path, body, stream=True)
         decoder = self.decoder(call, response.headers)
@@ -249,7 +244,7 @@ class LLMClient(ABC):
                     raise BadProviderResponse(WRONG_SHAPE) if senseless else ConnectionFailed(CUT_SHORT)
                 if chunks := list(decoder.finish()):
                     yield chunks
-                done = LLMStreamChunk(type="done", response=_restored(decoder.response(), call))
+                done = LLMStreamChunk(type="done", response=restored(decoder.response(), call))
             yield (done,)
         finally:
             await events.aclose()
@@ -262,7 +257,7 @@ class LLMClient(ABC):
     async def embed(self, texts: Embedded, *, model: str | None = None, dimensions: int | None = None) -> Embeddings:
         """Vectors in the order of the texts. Raises LLMError; UnsupportedContent where the provider has none."""
         name = model or self.spec.default_embedding_model or self.model
-        for fault in _embedding_faults(name, texts, dimensions):
+        for fault in embedding_faults(name, texts, dimensions):
             raise RequestRejected(fault, provider=self.provider)
         if not isinstance(texts[0], str) and not self.embeds_tokens:
             raise UnsupportedContent("This provider embeds texts, not tokens.", provider=self.provider)
@@ -378,123 +373,6 @@ def _decoded(decoder: StreamDecoder, events: Iterable[Event]) -> tuple[list[LLMS
     except Exception as fault:
         return chunks, fault
     return chunks, None
-
-
-def _restored(response: LLMResponse, call: Call) -> LLMResponse:
-    """Without the nulls that stand for absent properties where a wire's strict mode requires every property."""
-    if call.response_schema is None or response.finish_reason != "stop":
-        return response
-    given = response.text
-    text = restore_text(given, call.response_schema)
-    if text is given:
-        return response
-    others = tuple(part for part in response.message.parts if not isinstance(part, TextPart))
-    return replace(response, message=LLMMessage(role="assistant", parts=(*others, TextPart(text=text))))
-
-
-def _seconds(timeout_s: float | None) -> float:
-    if timeout_s is None:
-        return DEFAULT_TIMEOUT_S
-    if not _within(timeout_s, 0, 24 * 3600) or timeout_s == 0:
-        raise RequestRejected("timeout_s is a number of seconds above 0.")
-    return timeout_s
-
-
-def _embedding_faults(model: str, texts: Embedded, dimensions: int | None) -> Iterator[str]:
-    if fault := model_id_fault(model):
-        yield fault
-    if isinstance(texts, str) or not texts or any(not text for text in texts):
-        yield "Give a list of texts, none of them empty."
-    elif not (all(isinstance(text, str) for text in texts) or all(map(_is_tokens, texts))):
-        yield "Give texts, or the tokens of each as whole numbers."
-    if dimensions is not None and not (type(dimensions) is int and 0 < dimensions <= 100_000):
-        yield "dimensions is a whole number above 0."
-
-
-def _is_tokens(given: object) -> bool:
-    return isinstance(given, list | tuple) and all(type(token) is int and token >= 0 for token in given)
-
-
-def make_call(
-    client: LLMClient,
-    messages: Sequence[LLMMessage],
-    *,
-    tools: Sequence[ToolDefinition] | None,
-    tool_choice: str | None,
-    response_schema: Mapping[str, Any] | None,
-    model: str | None,
-    max_tokens: int | None,
-    temperature: float | None,
-    top_p: float | None,
-    stop: Sequence[str] | None,
-    seed: int | None,
-) -> Call:
-    """The request as a checked value. Raises RequestRejected, naming the argument, before anything is sent."""
-    name = model or client.model
-    for text in _faults(name, messages, tools or (), tool_choice, max_tokens, temperature, top_p, stop or ()):
-        raise RequestRejected(text, provider=client.provider)
-    return Call(
-        model=name,
-        messages=tuple(messages),
-        tools=tuple(tools or ()),
-        tool_choice=tool_choice,
-        response_schema=response_schema,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
-        seed=seed,
-    )
-
-
-def _faults(
-    model: str,
-    messages: Sequence[LLMMessage],
-    tools: Sequence[ToolDefinition],
-    tool_choice: str | None,
-    max_tokens: int | None,
-    temperature: float | None,
-    top_p: float | None,
-    stop: Sequence[str],
-) -> Iterator[str]:
-    if fault := model_id_fault(model):
-        yield fault
-    if not messages:
-        yield "There is no message to send."
-    if max_tokens is not None and not (type(max_tokens) is int and 0 < max_tokens < 10_000_000):
-        yield "max_tokens is a whole number between 1 and 9,999,999."
-    if temperature is not None and not _within(temperature, 0, 2):
-        yield "temperature is a number between 0 and 2."
-    if top_p is not None and not _within(top_p, 0, 1):
-        yield "top_p is a number between 0 and 1."
-    if not isinstance(stop, str) and len(stop) > 16:
-        yield "At most 16 stop sequences."
-    if tool_choice not in (None, "auto", "none") and not tools:
-        yield "tool_choice asks for a tool, and none is given."
-    if tool_choice not in (None, "auto", "none", "required") and all(tool.name != tool_choice for tool in tools):
-        yield "tool_choice names a tool that is not given."
-
-
-def _within(value: object, low: float, high: float) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )
-
-
-_MODEL_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+~=,")
-
-
-def model_id_fault(model: str) -> str | None:
-    """Why this cannot be a model id; None if it can. Ids become parts of addresses, so their alphabet is closed."""
-    if not model:
-        return "Name a model."
-    if len(model) > 200:
-        return "A model id has at most 200 characters."
-    if not _MODEL_ID_ALPHABET.issuperset(model):
-        return "A model id has letters, digits and - _ . : / @ + ~ = , only."
-    if any(piece[:1] in ("", ".", "-") for piece in model.split("/")):
-        return "A model id is no path."
-    return None
 
 
 def build_client(

@@ -22,7 +22,7 @@ from llm_credentials.providers import (
     build_client,
     get_spec,
 )
-from llm_credentials.providers.client import make_call
+from llm_credentials.providers.calls import make_call
 from llm_credentials.providers.tests.answering import answering, of_json
 
 LOOK = ToolDefinition(name="look", description="Looks", parameters={"type": "object", "properties": {}})

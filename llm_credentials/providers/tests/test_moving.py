@@ -20,7 +20,7 @@ from llm_credentials.providers import (
     build_client,
     transport,
 )
-from llm_credentials.providers.client import make_call
+from llm_credentials.providers.calls import make_call
 from llm_credentials.providers.sandbox.running import running_sandbox
 from llm_credentials.providers.sandbox.server import SandboxOptions
 from llm_credentials.providers.sandbox.wires.messages import signature
