@@ -10,7 +10,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from project.postgresql.answering import Connection, server
 
-BUSY_TURNS = 6
+BUSY_TURNS = 10
 """So many times ``DATABASE_WAIT_S`` a request waits for a connection while all are at work and the server is there."""
 
 
