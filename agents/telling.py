@@ -6,14 +6,13 @@ import logging
 from typing import Any
 from uuid import UUID
 
-from django.conf import settings
-from django.core.mail import send_mail
 from django.template.loader import render_to_string
 from django.utils import timezone
 
 from agents.models import AgentRun
 from agents.registry import UnknownAgent, get_agent
 from llm_credentials import webhooks
+from llm_credentials.notices.mails import mail_send
 from llm_credentials.notices.sending import MAIL_FAILURES
 
 logger = logging.getLogger(__name__)
@@ -52,9 +51,8 @@ def _facts(run: AgentRun) -> dict[str, Any]:
 
 def _mail(run: AgentRun) -> None:
     context = {"run": run, "agent": _title(run.agent), "error": (run.error or {}).get("user_message", "")}
-    subject, _, body = render_to_string("agents/mail/run_ended.txt", context).strip().partition("\n")
     try:
-        send_mail(f"{settings.SITE_NAME}: {subject.strip()}", body.strip() + "\n", None, [run.user.email])
+        mail_send(render_to_string("agents/mail/run_ended.txt", context), to=run.user.email)
     except MAIL_FAILURES as failure:
         logger.error("a mail about a run could not be sent: %s", type(failure).__name__)
 

@@ -8,9 +8,7 @@ from typing import Any, Final
 
 import structlog
 from celery import current_app
-from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.mail import send_mail
 from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils import timezone
@@ -19,6 +17,7 @@ from django.utils.translation import gettext as _
 
 from llm_credentials.audit.context import address_now, circumstances
 from llm_credentials.notices.kinds import Kind
+from llm_credentials.notices.mails import mail_send
 from llm_credentials.valkey import QUEUE_AWAY
 
 log = structlog.get_logger(__name__)
@@ -77,8 +76,7 @@ def deliver(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> bool:
     if not address:
         return False
     shown = {**facts, "key": _key_words(facts)}
-    subject, _line, body = render_to_string(f"llm_credentials/mail/{kind.value}.txt", shown).strip().partition("\n")
-    send_mail(f"{settings.SITE_NAME}: {subject.strip()}", body.strip() + "\n", None, [address])
+    mail_send(render_to_string(f"llm_credentials/mail/{kind.value}.txt", shown), to=address)
     return True
 
 

@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.core import mail
 from django.db import transaction
 from django.test import Client
+from kombu.exceptions import OperationalError
 
 from llm_credentials import leaving, services
 from llm_credentials.audit import acting
@@ -37,7 +38,7 @@ FACTS = {
 @pytest.fixture
 def broker_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: Any, **options: Any) -> None:
-        raise sending.OperationalError("no broker")
+        raise OperationalError("no broker")
 
     monkeypatch.setattr(sending.current_app, "send_task", away)
 
@@ -51,7 +52,7 @@ def no_broker(broker_away: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def _last() -> Any:
     (sent,) = mail.outbox
     mail.outbox.clear()
-    text = f"{sent.subject}\n{sent.body}"
+    text = f"{sent.subject}\n{sent.body}\n{sent.alternatives[0].content}"
     assert "canary" not in text and "://" not in text.replace("https://elsewhere.example/v1", "")
     return sent
 
@@ -82,6 +83,9 @@ def test_words_of_users_stand_as_typed_on_one_line(alice: User, no_broker: None)
     notify(alice.pk, Kind.TOKEN_MADE, token="ksw_abcdefgh", name="Tom & Jerry's\r\nBcc: x@example.com", scopes="read")
     sent = _last()
     assert "“Tom & Jerry's Bcc: x@example.com”" in sent.body
+    ((shown, kind),) = sent.alternatives
+    assert kind == "text/html"
+    assert "“Tom &amp; Jerry&#x27;s Bcc: x@example.com”" in shown
     assert sent.bcc == []
 
 
@@ -189,7 +193,7 @@ def test_mail_server_that_fails_breaks_nothing(alice: User, broker_away: None, m
     def refuse(*args: Any, **options: Any) -> None:
         raise smtplib.SMTPServerDisconnected("the server went away")
 
-    monkeypatch.setattr(sending, "send_mail", refuse)
+    monkeypatch.setattr(sending, "mail_send", refuse)
     with structlog.testing.capture_logs() as logs:
         services.credential_save(user=alice, provider="openai", api_key=KEY)
     assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["notice_not_sent"]

@@ -9,6 +9,7 @@ from django.contrib.auth.models import User
 from django.core import mail
 from django.test import Client
 from django.urls import reverse
+from kombu.exceptions import OperationalError
 
 from llm_credentials import connection_tests
 from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential, UserCredential
@@ -29,7 +30,7 @@ def site(client: Client, staff: User) -> Client:
 @pytest.fixture
 def mails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: Any, **options: Any) -> None:
-        raise sending.OperationalError("no broker")
+        raise OperationalError("no broker")
 
     monkeypatch.setattr(sending.current_app, "send_task", away)
     monkeypatch.setattr(sending.transaction, "on_commit", lambda told, robust=False: told())

@@ -1,0 +1,19 @@
+"""How mails leave the site: as plain text, and the same words as HTML for programs that show it."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.template.loader import render_to_string
+
+FRAME = "llm_credentials/mail/_frame.html"
+
+
+def mail_send(text: str, *, to: str) -> None:
+    """``text``: a rendered template; its first line is the subject, blank lines part paragraphs. Raises one of
+    ``MAIL_FAILURES``."""
+    subject, _line, body = text.strip().partition("\n")
+    shown = {"site": settings.SITE_NAME, "subject": subject.strip(), "paragraphs": body.strip().split("\n\n")}
+    mail = EmailMultiAlternatives(f"{settings.SITE_NAME}: {shown['subject']}", body.strip() + "\n", None, [to])
+    mail.attach_alternative(render_to_string(FRAME, shown), "text/html")
+    mail.send()
