@@ -7,15 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 from allauth.account.models import EmailAddress
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP
+from allauth.mfa.webauthn.internal.auth import WebAuthn
 from allauth.usersessions.models import UserSession
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.contrib.auth.models import User
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
+from fido2.cose import ES256
+from fido2.utils import websafe_encode
+from fido2.webauthn import AttestationObject, AttestedCredentialData, AuthenticatorData, CollectedClientData
 
 from agents import attachments
 from agents.expenses.models import Expense
@@ -33,7 +39,7 @@ NOTHING = "00000000-0000-0000-0000-000000000000"
 NOT_PAGES = ("admin/", "api/", "healthz", "readyz", "words.js")
 """How addresses begin that are no pages of ours."""
 WRITTEN = (
-    *("alice@example.com", "laptop", "work", "cdef", "llama3", "gpt-5-mini", "claude-haiku-4-5", "calculate"),
+    *("alice@example.com", "laptop", "Phone", "work", "cdef", "llama3", "gpt-5-mini", "claude-haiku-4-5", "calculate"),
     *("What is 17 * 23, and is it a prime?", "Is 391 a prime?", "Let me work it out.", "And 391 * 3?", "It is 11"),
     *("Café Luna", "Hardware Depot", "SBB", "EUR", "CHF", "USD"),
     *("17 * 23 is", ". It is not a prime: 17 and 23 divide it."),
@@ -154,10 +160,30 @@ def furnish(user: User) -> dict[str, str]:
     return {name: str(value) for name, value in arguments.items()}
 
 
-def add_second_factor(user: User) -> None:
-    """A program for codes, and recovery codes."""
+def add_second_factor(user: User) -> int:
+    """A program for codes, recovery codes, and a passkey, whose primary key is given."""
     TOTP.activate(user, "JBSWY3DPEHPK3PXP")
     RecoveryCodes.activate(user)
+    return WebAuthn.add(user, "Phone", _passkey()).instance.pk
+
+
+def _passkey() -> dict[str, Any]:
+    """What a browser sends when it has made one."""
+    public_key = ES256.from_cryptography_key(ec.generate_private_key(ec.SECP256R1()).public_key())
+    attested = AttestedCredentialData.create(bytes(16), b"a-passkey", public_key)
+    flags = AuthenticatorData.FLAG.UP | AuthenticatorData.FLAG.UV | AuthenticatorData.FLAG.AT
+    made = AuthenticatorData.create(sha256(b"localhost").digest(), flags, 0, attested)
+    client = CollectedClientData.create("webauthn.create", b"challenge", "http://localhost")
+    return {
+        "id": websafe_encode(b"a-passkey"),
+        "rawId": websafe_encode(b"a-passkey"),
+        "type": "public-key",
+        "response": {
+            "clientDataJSON": websafe_encode(client),
+            "attestationObject": websafe_encode(AttestationObject.create("none", made, {})),
+        },
+        "clientExtensionResults": {"credProps": {"rk": True}},
+    }
 
 
 def _keys(user: User) -> dict[str, UserCredential]:

@@ -122,7 +122,7 @@ def test_pages_say_nothing_that_is_not_translated(pseudo_language: None, alice: 
 
     visit("alice", proven(alice), addresses)
     visit("nobody", Client(), [name for name in addresses if name.startswith(("home", "account_"))])
-    pages.add_second_factor(alice)
+    addresses = pages.page_addresses({"pk": str(pages.add_second_factor(alice))})
     visit("alice with a second factor", proven(alice), [name for name in addresses if "mfa_" in name])
     assert not found, "\n".join(f"{page}: {text}" for page, texts in found.items() for text in texts)
 

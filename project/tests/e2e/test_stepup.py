@@ -161,33 +161,6 @@ def test_token_is_made_copied_and_revoked(alices_page: Page, alice: User, look: 
     assert PersonalAccessToken.objects.get().revoked_at is not None
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_pages_look_right(
-    new_context: Callable[..., BrowserContext],
-    alice: User,
-    site: str,
-    look: Callable[[Page, str], None],
-    scheme: Any,
-    width: int,
-) -> None:
-    services.credential_save(user=alice, provider="sandbox", api_key=KEY, model="sandbox-instant")
-    services.token_create(user=alice, name="laptop", scopes=["gateway", "read"], budget_usd=5, providers=["openai"])
-    context = new_context(color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce")
-    log_in(context, alice, site)
-    page = context.new_page()
-    for path in ("/settings/security/", "/settings/llm/tokens/", "/settings/llm/tokens/new/"):
-        page.goto(path)
-        look(page, f"{path.strip('/').replace('/', '-')}-{scheme}-{width}")
-        assert page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
-    open_card(page).get_by_role("link", name="Remove key…").click()
-    page.get_by_role("button", name=re.compile("Remove the Sandbox key")).click()
-    expect(page.get_by_role("button", name=re.compile("^Undo"))).to_be_visible()
-    look(page, f"undo-{scheme}-{width}")
-    let_proof_grow_old(context)
-    page.goto("/settings/llm/openai/")
-    look(page, f"confirm-{scheme}-{width}")
-
-
 def test_passkey_is_proof_enough_for_who_has_no_password(
     new_context: Callable[..., BrowserContext], alice: User, site: str, settings: Any, look: Callable[[Page, str], None]
 ) -> None:
