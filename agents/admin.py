@@ -23,10 +23,15 @@ class ReadOnlyAdmin(ModelAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    @admin.display(description="id", ordering="id")
+    def begin_of_id(self, row: Any) -> str:
+        """As much of it as tells rows apart on a line."""
+        return str(row.pk)[:8]
+
 
 @admin.register(Conversation)
 class ConversationAdmin(ReadOnlyAdmin):
-    list_display = ("id", "user", "agent", "message_count", "created_at", "updated_at")
+    list_display = ("begin_of_id", "user", "agent", "message_count", "created_at", "updated_at")
     list_filter = ("agent",)
     search_fields = ("id", "user__username")
     fields = ("id", "user", "agent", "provider", "model", "message_count", "created_at", "updated_at")
@@ -43,7 +48,7 @@ class ConversationAdmin(ReadOnlyAdmin):
 
 @admin.register(AgentRun)
 class AgentRunAdmin(ReadOnlyAdmin):
-    list_display = ("id", "user", "agent", "state", "attempts", "created_at", "finished_at")
+    list_display = ("begin_of_id", "user", "agent", "state", "attempts", "created_at", "finished_at")
     list_filter = ("state", "agent")
     search_fields = ("id", "user__username")
     fields = (

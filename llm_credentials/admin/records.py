@@ -39,7 +39,7 @@ class LLMSettingsAdmin(ViewOnly):
 
 @admin.register(PersonalAccessToken)
 class PersonalAccessTokenAdmin(ViewOnly):
-    list_display = ("__str__", "user", "name", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    list_display = ("__str__", "user", "name", "scope_names", "created_at", "expires_at", "last_used_at", "revoked_at")
     list_select_related = ("user",)
     search_fields = ("user__username", "user__email", "prefix")
     fields = (
@@ -47,6 +47,10 @@ class PersonalAccessTokenAdmin(ViewOnly):
         *("created_at", "expires_at", "last_used_at", "revoked_at"),
     )
     actions = ("revoke",)
+
+    @admin.display(description="scopes")
+    def scope_names(self, token: PersonalAccessToken) -> str:
+        return ", ".join(token.scopes)
 
     @admin.action(description="Revoke the selected tokens", permissions=["delete"])
     def revoke(self, request: HttpRequest, queryset: models.QuerySet[PersonalAccessToken]) -> None:
@@ -62,7 +66,7 @@ class PersonalAccessTokenAdmin(ViewOnly):
 
 @admin.register(ConnectionTest)
 class ConnectionTestAdmin(ViewOnly):
-    list_display = ("created_at", "user", "provider", "name", "state", "detail", "finished_at")
+    list_display = ("created_at", "user", "provider", "name", "state", "finished_at")
     list_filter = ("state", "provider")
     list_select_related = ("user",)
     search_fields = ("user__username", "user__email")

@@ -122,6 +122,20 @@ document.addEventListener("htmx:afterRequest", (event) => {
 });
 
 document.addEventListener("htmx:afterSettle", () => settleToasts(document));
+
+// Whoever pressed something that its own answer took away goes on in what came in its place, not at the page's top.
+let held = false;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const focused = document.activeElement;
+  held = focused !== document.body && event.detail.target.contains(focused);
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  const lost = held && (document.activeElement ?? document.body) === document.body;
+  held = false;
+  if (!lost || !event.target.isConnected || event.target === document.body) return;
+  if (event.target.tabIndex < 0) event.target.tabIndex = -1;
+  event.target.focus({ preventScroll: true });
+});
 document.addEventListener("htmx:responseError", (event) => {
   const words = gettext("The site could not do that (%s). Nothing was changed. Reload the page and try again.");
   toast(words.replace("%s", event.detail.xhr.status), "is-broken");
