@@ -92,6 +92,15 @@ def test_a_single_key_has_no_arrows(visitor: Client, alice: User) -> None:
     assert shown(visitor) == []
 
 
+def test_many_keys_are_counted_rather_than_named(visitor: Client, alice: User) -> None:
+    for number in range(10):
+        UserCredentialFactory(user=alice, name=f"key-{number}", priority=number)
+    page = visitor.get(PAGE).content.decode()
+    assert "key-5 and 4 more." in " ".join(page.split())
+    assert page.count('class="tile') == 6
+    assert "4 more</a>" in page
+
+
 # Several keys of one provider
 
 

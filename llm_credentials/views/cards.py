@@ -23,6 +23,9 @@ from llm_credentials.routing.policy import Policy
 from llm_credentials.views.shown_keys import DEFAULT_NAME, Card, User, key_words
 from llm_credentials.views.shown_tests import TestView
 
+MOST_NAMED = 6
+"""Keys that the sentence and the chain on top name; the cards below show all."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removed:
@@ -49,6 +52,15 @@ class ProvidersPage:
     @property
     def chain(self) -> list[Card]:
         return [card for card in self.cards if card.rank is not None]
+
+    @property
+    def chain_begin(self) -> list[Card]:
+        return self.chain[:MOST_NAMED]
+
+    @property
+    def chain_rest(self) -> int:
+        """How many keys stand behind those that the chain draws."""
+        return len(self.chain[MOST_NAMED:])
 
     @property
     def can_be_ordered(self) -> bool:
@@ -103,9 +115,13 @@ class ProvidersPage:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """``A``, ``A and B``, ``A, B and C``."""
+    """``A``, ``A and B``, ``A, B and C``; of many the first, ``A, B, C and 40 more``."""
     if len(names) < 2:
         return "".join(names)
+    if len(names) > MOST_NAMED:
+        rest = len(names) - MOST_NAMED + 1
+        words = ngettext("%(several)s and %(count)s more", "%(several)s and %(count)s more", rest)
+        return words % {"several": ", ".join(names[: MOST_NAMED - 1]), "count": rest}
     return _("%(several)s and %(last)s") % {"several": ", ".join(names[:-1]), "last": names[-1]}
 
 
