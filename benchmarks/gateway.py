@@ -241,7 +241,8 @@ async def _open_streams(gateway: Target, minutes: float) -> None:
     opened = found.open_after or 0
     begin, end = statistics.median(memory[opened : opened + 3]), statistics.median(memory[-10:-4])
     p50, p99 = _quantiles(found.late_ms)
-    print(f"  {STREAMS} paced streams for {minutes:g} min: {found.whole} whole, {found.events} events")
+    ended = f"{found.whole} whole, {found.refused} refused, {found.events} events"
+    print(f"  {STREAMS} paced streams for {minutes:g} min: {ended}")
     print(f"  an event late by: p50 {p50:.1f} ms, p99 {p99:.1f} ms; CPU {cpu / found.events * 1e6:.0f} us an event")
     grown = f"{begin:.0f} to {end:.0f} MB, {end / begin - 1:+.1%}, at most {max(memory):.0f} MB"
     marks = " ".join(f"{each:.0f}" for each in memory[:: max(1, len(memory) // 12)])

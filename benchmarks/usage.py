@@ -136,18 +136,29 @@ def measure(count: int, user_count: int) -> None:
     sums = UsageDay.objects.count(), SiteUsageDay.objects.count()
     print(f"{connection.vendor}: {count} rows of {user_count} users, {sums[0]} and {sums[1]} sums")
     print(f"  rolling up: {took_s:.1f} s, {took_s / max(1, len(days)) * 1000:.0f} ms a day")
-    client, boss = Client(), Client()
-    client.force_login(users[0])
+    show(users[0], staff)
+
+
+def show(user: User, staff: User) -> None:
+    # By a name that the site answers to: a refusal would be quick.
+    client, boss = Client(SERVER_NAME="localhost"), Client(SERVER_NAME="localhost")
+    client.force_login(user)
     boss.force_login(staff)
     span = Span(today() - timedelta(days=364), today())
     limits = [
-        timed("a year of the busiest user, the page", lambda: client.get("/settings/llm/usage/?range=12m&by=model")),
-        timed("a year of all users, the page", lambda: boss.get(f"{SITE}?range=12m")),
-        timed("a year of the busiest user, the API by day", lambda: client.get(f"/api/usage?from={span.first}")),
-        timed("providers side by side", lambda: client.get("/providers/compare/")),
+        timed("a year of the busiest user, the page", lambda: _got(client, "/settings/llm/usage/?range=12m&by=model")),
+        timed("a year of all users, the page", lambda: _got(boss, f"{SITE}?range=12m")),
+        timed("a year of the busiest user, the API by day", lambda: _got(client, f"/api/usage?from={span.first}")),
+        timed("providers side by side", lambda: _got(client, "/providers/compare/")),
     ]
-    timed("the same year from its rows", lambda: _from_rows(users[0], span), times=3)
+    timed("the same year from its rows", lambda: _from_rows(user, span), times=3)
     print(f"  all within {LIMIT_MS} ms: {all(took < LIMIT_MS for took in limits)}")
+
+
+def _got(client: Client, address: str) -> None:
+    answer = client.get(address)
+    if answer.status_code != 200:
+        raise SystemExit(f"{address}: {answer.status_code} {answer.headers.get('Location', '')}")
 
 
 def _from_rows(user: User, span: Span) -> None:

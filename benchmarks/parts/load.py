@@ -92,8 +92,9 @@ class Paced:
     """By how much each event came later behind the one before it than it was sent."""
     memory_mb: list[float] = field(default_factory=list)
     """Of the worker, each second."""
+    refused: int = 0
     begun: int = 0
-    """Streams of which an event has come."""
+    """Streams of which an event has come, or which were refused."""
     open_after: int | None = None
     """How many of ``memory_mb`` were taken before all had begun."""
 
@@ -119,7 +120,12 @@ async def _follow(target: Target, request: bytes, found: Paced, pace_s: float, w
     await asyncio.sleep(wait_s * 2)  # so that they are not all in step
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1 << 20)
     writer.write(request)
-    await reader.readuntil(b"\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b" 200 " not in head[:20]:
+        found.refused += 1
+        found.begun += 1
+        writer.close()
+        return
     last: float | None = None
     while line := await reader.readline():
         if line.startswith(b"data: [DONE]"):
