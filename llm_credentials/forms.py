@@ -20,7 +20,17 @@ from llm_credentials.services import Draft
 OPTION_PREFIX = "option_"
 
 
-class TokenForm(forms.Form):
+class _ServiceForm(forms.Form):
+    """A form whose input a service looks at once more."""
+
+    def take_errors(self, error: ValidationError) -> None:
+        """The services' errors beside the fields that they are about; those about no field of the form go on top."""
+        for name, texts in error.message_dict.items():
+            for text in texts:
+                self.add_error(name if name in self.fields else None, text)
+
+
+class TokenForm(_ServiceForm):
     """What a new access token may do and for how long."""
 
     LISTS: ClassVar[tuple[str, ...]] = ("scopes", "providers")
@@ -64,13 +74,8 @@ class TokenForm(forms.Form):
         """What was chosen, as a query."""
         return urlencode({name: value for name, value in self.cleaned_data.items() if value}, doseq=True)
 
-    def take_errors(self, error: ValidationError) -> None:
-        for name, texts in error.message_dict.items():
-            for text in texts:
-                self.add_error(name if name in self.fields else None, text)
 
-
-class CredentialForm(forms.Form):
+class CredentialForm(_ServiceForm):
     """Name, key, model, address and the options that the provider declares. A key never comes back out of it."""
 
     name = forms.CharField(required=False, max_length=40)
@@ -135,12 +140,6 @@ class CredentialForm(forms.Form):
         )
         same_url = draft.base_url is None or draft.base_url == credential.base_url
         return not (draft.model == credential.model and same_url and same_options)
-
-    def take_errors(self, error: ValidationError) -> None:
-        """The services' errors beside the fields that they are about; those about no field of the form go on top."""
-        for name, texts in error.message_dict.items():
-            for text in texts:
-                self.add_error(name if name in self.fields else None, text)
 
     def forget_refused(self) -> None:
         """Blank what was refused, lest a key that was pasted into the wrong field come back in the page."""

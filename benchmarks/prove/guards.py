@@ -242,8 +242,8 @@ AUDIT: Final = [
     Guard(
         "without a usable ring nothing is opened",
         f"{LLM}/audit/opening.py",
-        "    if not signed:\n        raise CredentialUnreadable(provider=credential.provider)\n",
-        "",
+        "    except keyring.KeyringError:\n        return False\n",
+        "    except keyring.KeyringError:\n        return True\n",
         _tests("audit_events"),
     ),
     Guard(
