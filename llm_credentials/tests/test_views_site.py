@@ -14,7 +14,9 @@ from django.urls import reverse
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "templates"
-TEMPLATES = [str(path.relative_to(FOLDER)) for path in sorted(FOLDER.rglob("*.html"))]
+PAGES = [path for path in sorted(FOLDER.rglob("*.html")) if path.parent.name != "mail"]
+TEMPLATES = [str(path.relative_to(FOLDER)) for path in PAGES]
+"""Mails apart, which bring their style along."""
 CSS = ROOT / "static" / "css" / "keyswitch.css"
 
 
