@@ -12,6 +12,7 @@ from django.core import mail
 from django.core.exceptions import ValidationError
 from django.test import Client
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from llm_credentials import services, tasks
 from llm_credentials.factory import client_for
@@ -112,7 +113,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> 
         return
 
     def away(name: str, args: Any, **options: Any) -> None:
-        raise alerts.OperationalError("no broker")
+        raise OperationalError("no broker")
 
     monkeypatch.setattr(sending.current_app, "send_task", away)
 
@@ -294,7 +295,7 @@ def test_alert_that_cannot_be_queued_fails_no_call(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: Any, **options: Any) -> None:
-        raise alerts.OperationalError("no broker")
+        raise OperationalError("no broker")
 
     monkeypatch.setattr(alerts.current_app, "send_task", away)
     UserCredentialFactory(user=alice, provider="sandbox", key="sbx-good-second-00001", priority=200)

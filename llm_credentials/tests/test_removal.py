@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.db import connections
 from django.test import Client
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
 from llm_credentials import leaving, removal, services, tasks
 from llm_credentials.audit.verify import verify
@@ -212,7 +213,7 @@ def test_removal_without_a_broker_is_a_removal(
     alice: User, key: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*args: Any, **options: Any) -> None:
-        raise removal.OperationalError("no broker")
+        raise OperationalError("no broker")
 
     monkeypatch.setattr(removal.current_app, "send_task", away)
     _remove(alice)
