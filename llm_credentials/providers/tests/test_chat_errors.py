@@ -61,6 +61,7 @@ PROVIDERS: list[tuple[str, str, int, Any, type[LLMError]]] = [
     ("openai", "no such model", 404, said("model_not_found", "invalid_request_error"), ModelNotFound),
     ("openai", "model closed to this key", 403, said("model_not_found", "invalid_request_error"), ModelNotFound),
     ("openai", "too long", 400, said("context_length_exceeded", "invalid_request_error"), ContextLengthExceeded),
+    ("openai_compatible", "too long", 400, said(400, "exceed_context_size_error"), ContextLengthExceeded),
     ("openai", "quota", 429, said("insufficient_quota", "insufficient_quota"), QuotaExhausted),
     ("openai", "limit", 429, said("rate_limit_exceeded", "tokens"), RateLimited),
     ("openai", "region", 403, said("unsupported_country_region_territory", "request_forbidden"), PermissionDenied),

@@ -32,6 +32,7 @@ CODES: Mapping[str, type[LLMError]] = {
     "model_not_found": ModelNotFound,
     "model_deprecated": ModelNotFound,
     "context_length_exceeded": ContextLengthExceeded,
+    "exceed_context_size_error": ContextLengthExceeded,  # llama.cpp
     "content_filter": ContentFiltered,
     "content_policy_violation": ContentFiltered,
     "invalid_prompt": ContentFiltered,
