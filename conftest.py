@@ -33,6 +33,10 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 MEETS_THE_DATABASE = {"db", "transactional_db", "live_site"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="try generated requests by the dozen, new ones each time")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What never meets the database runs once, on SQLite."""
     if connection.vendor == "sqlite":

@@ -30,7 +30,7 @@ from llm_credentials.api.values import (
     Options,
     Priority,
     Provider,
-    Whole,
+    Version,
 )
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
@@ -101,7 +101,7 @@ class CredentialChange(CredentialFields):
 
     is_active: Flag | None = None
     priority: Priority | None = None
-    version: Whole | None = Field(None, description="Change it only if it is still this version; else 409.")
+    version: Version | None = Field(None, description="Change it only if it is still this version; else 409.")
     test_first: Flag = Field(
         False,
         description="With a new `api_key`: test it, and put it with model, address and options into the place of the "

@@ -110,6 +110,7 @@ def _whole(value: Any) -> Any:
 Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
 """A number that was sent as one: neither "5" nor true."""
 Priority = Annotated[int, Field(strict=True, ge=0, le=10_000), BeforeValidator(_whole)]
+Version = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), BeforeValidator(_whole)]
 Tokens = Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS), BeforeValidator(_whole)]
 Flag = Annotated[bool, Field(strict=True)]
 _AMOUNT = re.compile(r"[0-9]{1,7}(\.[0-9]{1,2})?")
