@@ -68,7 +68,7 @@ class ExpenseIn(ExpenseFields):
     run: UUID | None = Field(None, description="A run of the agent `expense` whose receipt it is.")
 
 
-class LineOut(Schema):
+class ReceiptLineOut(Schema):
     description: str
     quantity: str | None
     unit_price: str | None
@@ -85,7 +85,7 @@ class ExpenseOut(Schema):
     tax: str | None
     tax_included: bool
     note: str
-    lines: list[LineOut]
+    lines: list[ReceiptLineOut]
     run: UUID | None
     attachment: UUID | None = Field(description="The receipt itself, of `/api/attachments`.")
     version: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from django.core.wsgi import get_wsgi_application
 from django.test import Client
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from ninja import Schema
 from schemathesis.core.failures import FailureGroup
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import ignored_auth
@@ -141,6 +143,17 @@ def test_wrong_method_answers_in_the_shape_of_errors(client: Client) -> None:
     response = client.put("/api/user/llm-credentials")
     assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
     assert "GET" in response.headers["Allow"]
+
+
+def test_no_two_shapes_have_one_name(client: Client) -> None:
+    """In the document one would stand for both."""
+    assert client.get("/api/openapi.json").status_code == 200  # which loads them all
+    shapes: dict[str, set[str]] = {}
+    for module in (value for name, value in sys.modules.items() if ".api" in name):
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Schema):
+                shapes.setdefault(value.__name__, set()).add(value.__module__)
+    assert [name for name, modules in shapes.items() if len(modules) > 1] == []
 
 
 BROKEN_BODIES = [
