@@ -331,6 +331,10 @@ def test_program_does_what_pages_do(alice: User, bob: User, journal: SandboxJour
     edited = post(mine, f"/api/messages/{other['id']}/edit", text="what is 2 + 2?").json()
     assert "4" in edited["text"]
     assert post(mine, f"/api/messages/{edited['id']}/stop").json()["state"] == "complete"
+    asked = [row["id"] for row in mine.get(f"{one}/export").json()["messages"] if row["role"] == "user"]
+    back = post(mine, f"/api/messages/{asked[0]}/choose").json()
+    assert (back["is_aside"], back["text"]) == (False, "what is 17 * 23?")
+    assert post(program(bob), f"/api/messages/{asked[1]}/choose").status_code == 404
     renamed = mine.patch(one, json.dumps({"title": "Sums"}), content_type="application/json")
     assert renamed.json()["title"] == "Sums"
     assert mine.get("/api/conversations?q=17").json()["count"] == 1
