@@ -3,6 +3,7 @@
 "use strict";
 
 let dragged = null;
+let isOwed = false; // an answer came while a row was dragged, and was not shown
 let telling = null; // the list whose order is on its way to the site
 let isStale = false; // it was changed once more since
 let sent = []; // its rows as they were told
@@ -115,14 +116,20 @@ document.addEventListener("dragend", () => {
   const { row, before } = dragged;
   dragged = null;
   row.classList.remove("is-dragged");
-  if (!row.isConnected || keys(row.parentElement).join() === before) return;
-  say(row);
-  tell(row.parentElement);
+  if (!row.isConnected) return;
+  const isMoved = keys(row.parentElement).join() !== before;
+  if (isMoved) say(row);
+  if (isMoved || isOwed) tell(row.parentElement);
+  isOwed = false;
 });
 
-// An answer about an order that is not wanted any more shows nothing: the next one is on its way.
+// An answer about an order that is not wanted any more shows nothing: the next one is on its way. Nor does one that
+// would take the row out of somebody's hand.
 document.addEventListener("htmx:beforeSwap", (event) => {
-  if (telling && event.detail.requestConfig?.elt === telling && isStale) event.detail.shouldSwap = false;
+  if (!telling || event.detail.requestConfig?.elt !== telling) return;
+  const isHeld = dragged?.row.parentElement === telling;
+  if (isHeld) isOwed = true;
+  if (isHeld || isStale) event.detail.shouldSwap = false;
 });
 
 document.addEventListener("htmx:afterRequest", (event) => {

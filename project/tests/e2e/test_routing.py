@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import User
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, Route
 
 from llm_credentials import services
 from llm_credentials.models import TaskOverride
@@ -54,11 +54,35 @@ def test_person_settles_who_answers_what(
     assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Move OpenAI up"
     page.locator("#order li", has_text="Groq").drag_to(page.locator("#order li:first-child"))
     page.locator("#order li:nth-child(-n+2)", has_text="Groq").wait_for()
+    page.wait_for_load_state("networkidle")
+    drag_while_an_answer_comes(page)
     page.get_by_role("button", name="Reset Code").click()
     page.get_by_role("button", name="Reset Code").wait_for(state="detached")
     # Last: a picture leaves empty style attributes behind, and copying those is more than the page may do.
     look(page, "routing")
     assert [row.task for row in TaskOverride.objects.for_user(alice)] == ["analysis"]
+
+
+def drag_while_an_answer_comes(page: Page) -> None:
+    """The row stays in the hand, and both moves are told."""
+    asked: list[Route] = []
+    page.route("**/order/", lambda route: route.continue_() if asked else asked.append(route))
+    last = page.locator("#order li").last
+    page.locator("#order li:nth-child(2) button[value=up]").click()
+    handle = last.bounding_box()
+    top = page.locator("#order li").first.bounding_box()
+    assert handle and top
+    page.mouse.move(handle["x"] + 30, handle["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(top["x"] + 30, top["y"] + 20, steps=5)
+    name = page.locator("#order .is-dragged").get_attribute("data-title") or ""
+    with page.expect_response("**/order/"):
+        asked[0].continue_()
+    page.wait_for_function("() => document.querySelector('#order .is-dragged')?.isConnected")
+    with page.expect_response("**/order/"):
+        page.mouse.move(top["x"] + 30, top["y"] + 5, steps=3)
+        page.mouse.up()
+    page.locator("#order li:first-child", has_text=name).wait_for()
 
 
 def test_page_works_without_scripts(

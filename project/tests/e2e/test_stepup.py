@@ -180,6 +180,7 @@ def test_passkey_is_proof_enough_for_who_has_no_password(
     )
     page.goto("/accounts/2fa/webauthn/add/")
     confirm(page)
+    page.wait_for_url("**/webauthn/add/")  # its scripts, too
     page.get_by_label("Name").fill("Phone")
     page.get_by_role("button", name="Add").last.click()
     page.wait_for_url("**/recovery-codes/**")
