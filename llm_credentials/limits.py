@@ -72,13 +72,22 @@ def with_pause(response: HttpResponse, refusal: Exception) -> HttpResponse:
 
 def use(group: str, value: str, rate: str) -> Usage | None:
     """Count one use of ``group`` by ``value`` (``rate`` such as ``"10/m"``). Raises LimitReached past it."""
-    usage = get_usage(None, group=group, key=lambda _group, _request: value, rate=rate, increment=True)
+    usage = _counted(group, value, rate)
+    if usage is not None and usage["time_left"] < 0:  # the counter was lost as Valkey went or came: count elsewhere
+        usage = _counted(group, value, rate)
     if usage is None:
         return None
     left_s = max(1, int(usage["time_left"]))
     if usage["should_limit"]:
         raise LimitReached(left_s, usage["limit"])
     return Usage(limit=usage["limit"], remaining=max(0, usage["limit"] - usage["count"]), reset_s=left_s)
+
+
+def _counted(group: str, value: str, rate: str) -> dict[str, Any] | None:
+    usage: dict[str, Any] | None = get_usage(
+        None, group=group, key=lambda _group, _request: value, rate=rate, increment=True
+    )
+    return usage
 
 
 def admit(kind: str, user: AbstractBaseUser, *, provider: str = "", token_id: Any = None) -> Usage | None:

@@ -12,6 +12,7 @@ import redis
 from django.test import RequestFactory
 from django_ratelimit.core import get_usage
 
+from llm_credentials import limits
 from project import cache as module
 from project.cache import ResilientRedisCache
 from project.embedded import valkey_command
@@ -130,3 +131,21 @@ def test_ratelimit_counts_on_without_the_server(rf: RequestFactory, settings: An
 
     assert usage()["should_limit"] is False
     assert usage()["should_limit"] is True
+
+
+def test_limit_counts_on_when_the_server_goes_between_two_questions(
+    settings: Any, server: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CACHES = {
+        "default": {"BACKEND": "project.cache.ResilientRedisCache", "LOCATION": f"unix://{server.path}"},
+    }
+    assert limits.use("goes", "alice", "2/h") is not None
+    increase = ResilientRedisCache.incr
+
+    def goes(self: ResilientRedisCache, *args: Any, **kwargs: Any) -> int:
+        server.stop()
+        return increase(self, *args, **kwargs)
+
+    monkeypatch.setattr(ResilientRedisCache, "incr", goes)
+    usage = limits.use("goes", "alice", "2/h")
+    assert usage is not None and usage.remaining == 1
