@@ -23,7 +23,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
-from importlib.util import find_spec
 from typing import Any, ParamSpec, TypeVar
 
 from anyio import CancelScope
@@ -47,9 +46,7 @@ class _Bridge:
         self.database = ThreadSensitiveContext()
         self.executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{THREAD_NAME}-database")
         SyncToAsync.context_to_thread_executor[self.database] = self.executor
-        # As the web server's loop, where there is one for this platform.
-        loop = {"use_uvloop": find_spec("uvloop") is not None}
-        self._running: AbstractContextManager[BlockingPortal] = start_blocking_portal("asyncio", loop, name=THREAD_NAME)
+        self._running: AbstractContextManager[BlockingPortal] = start_blocking_portal("asyncio", name=THREAD_NAME)
         self.portal = self._running.__enter__()
 
     def context(self) -> contextvars.Context:

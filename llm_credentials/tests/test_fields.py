@@ -470,4 +470,4 @@ def test_opening_happens_in_one_place_for_each_kind_of_key() -> None:
         for path in (root / package).rglob("*.py")
         if "tests" not in path.parts and ".reveal()" in path.read_text()
     }
-    assert callers == {"llm_credentials/factory.py", "llm_credentials/search_keys.py", "agents/tools/mcp.py"}
+    assert callers == {"llm_credentials/opening.py", "llm_credentials/search_keys.py", "agents/tools/mcp.py"}

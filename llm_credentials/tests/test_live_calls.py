@@ -293,6 +293,6 @@ def test_client_of_a_key_that_changed_while_it_was_opened_is_not_kept(
     def changed_meanwhile(*args: Any) -> None:
         credential_save(user=alice, provider="sandbox", api_key=NEW_KEY)
 
-    monkeypatch.setattr("llm_credentials.factory.announce_opening", changed_meanwhile)
+    monkeypatch.setattr("llm_credentials.opening.announce_opening", changed_meanwhile)
     bridge.run(open_client, credential)
     assert not list(opened._everywhere())

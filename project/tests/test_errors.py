@@ -23,7 +23,7 @@ def fail(request: HttpRequest, status: int) -> HttpResponse:
 
 urlpatterns = [
     path("fail/<int:status>/", fail),
-    path("api/fail/<int:status>/", fail),
+    path("api/fail/<int:status>", fail),
     path("", include(urls)),
 ]
 handler400, handler403, handler404, handler500 = urls.handler400, urls.handler403, urls.handler404, urls.handler500

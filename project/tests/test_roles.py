@@ -41,6 +41,7 @@ PAGES: dict[str, tuple[int, int]] = {
     "llm_credentials_site_models_save": (403, 422),
     "llm_credentials_site_models_load": (403, 422),
     "llm_credentials_site_models_test": (403, 422),
+    "llm_credentials_site_index": (403, 302),
     "llm_credentials_site_supervisor": (403, 302),
     "auth_user_password_change": (403, 403),
 }

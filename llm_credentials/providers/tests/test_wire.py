@@ -19,7 +19,7 @@ from llm_credentials.providers import (
     RequestRejected,
     UnsupportedContent,
 )
-from llm_credentials.providers.transport import MAX_RETRY_AFTER_S, retry_after_s
+from llm_credentials.providers.failures import MAX_RETRY_AFTER_S, retry_after_s
 from llm_credentials.providers.wire import (
     AnswerIds,
     IdRule,
