@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
+from asgiref.sync import async_to_sync
 from celery import shared_task
 from django.contrib.auth.models import User
 from django.core.cache import cache
@@ -21,9 +22,11 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from agents import meaning
+from agents.meaning import Near
 from agents.vectors import TextVector
-from llm_credentials import bridge
+from llm_credentials import bridge, limits
 from llm_credentials.embeddings import index_in_use, put_in_use
+from llm_credentials.limits import LimitReached
 from llm_credentials.models import EmbeddingIndex
 from llm_credentials.providers import LLMError
 from llm_credentials.wall import acting_for, open_for
@@ -53,6 +56,19 @@ def read_soon(user: User, index: EmbeddingIndex) -> None:
         return
     with suppress(OperationalError, OSError):  # the next search asks again
         read_conversations.apply_async(args=(user.pk,), retry=False)
+
+
+def found_near(user: User, query: str) -> list[Near]:
+    """Conversations of the user's near in meaning, the nearest first; none where that cannot be told just now."""
+    index = index_in_use() if query else None
+    if index is None:
+        return []
+    read_soon(user, index)
+    try:
+        limits.admit("chat", user)
+        return async_to_sync(meaning.near)(user, query, index=index)
+    except (LLMError, LimitReached, TimeoutError):
+        return []
 
 
 @shared_task(name="agents.read_conversations")

@@ -7,11 +7,11 @@ from uuid import UUID
 
 from asgiref.sync import async_to_sync
 from django.http import HttpResponse
-from ninja import Query, Router
+from ninja import Query, Router, Schema
 from ninja.responses import Status
 from pydantic import Field
 
-from agents import answering, attachments, exporting, searching, services
+from agents import answering, attachments, exporting, indexing, searching, services
 from agents.api.events import answer_events
 from agents.api.shared import (
     ACTING,
@@ -63,6 +63,14 @@ class MessageList(PageOut):
     items: list[MessageOut]
 
 
+class NearOut(ConversationOut):
+    piece: str = Field(description="Of what is near in meaning, the words.")
+
+
+class NearList(Schema):
+    items: list[NearOut]
+
+
 class ConversationWhole(ConversationOut):
     messages: MessageList
 
@@ -71,6 +79,16 @@ class ConversationWhole(ConversationOut):
 def conversation_list(request: ApiRequest, where: Query[PageIn], q: SearchWords = "") -> dict[str, Any]:
     """The one with the newest message first; with `q` those where all its words stand in one message or the title."""
     return page_of(searching.conversations_with(caller(request), q), where, conversation_out)
+
+
+@router.get("/near", response={200: NearList, **REFUSALS}, url_name="conversation_near", auth=ACTING)
+def conversation_near(request: ApiRequest, q: SearchWords) -> dict[str, Any]:
+    """Those near in meaning, the nearest first; none where embeddings are not settled or nobody can be asked just now.
+
+    Asking costs what embedding the words costs. What has come lately is found a moment later.
+    """
+    found = indexing.found_near(caller(request), q.strip())
+    return {"items": [conversation_out(each.conversation).dict() | {"piece": each.snippet.before} for each in found]}
 
 
 @router.post("", response={201: ConversationOut, **REFUSALS}, url_name="conversation_create", auth=ACTING)

@@ -172,7 +172,11 @@ def test_search_finds_by_meaning_what_lacks_the_words(
     assert str(theirs.pk) not in page
     assert found_by(alice, "scratch sofa cat", settled)[0] == cats
     assert found_by(bob, "scratch sofa cat", settled) == []
+    near = client.get("/api/conversations/near?q=teaching cats about scratching sofas").json()["items"]
+    assert near[0]["id"] == str(cats.pk)
+    assert near[0]["piece"] == CATS
     client.force_login(bob)
+    assert client.get("/api/conversations/near?q=teaching cats about scratching sofas").json() == {"items": []}
     assert str(cats.pk) not in client.get("/conversations/?q=teaching cats about sofas").content.decode()
 
 

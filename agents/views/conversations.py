@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from django.http import Http404, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.http import content_disposition_header
@@ -35,10 +35,7 @@ from agents.views.answers import (
     too_many_messages,
 )
 from agents.watching import announce_stop
-from llm_credentials import limits
-from llm_credentials.embeddings import index_in_use
 from llm_credentials.limits import LimitReached, with_pause
-from llm_credentials.providers import LLMError
 
 PER_PAGE = 30
 TURNS_SHOWN = 50
@@ -53,23 +50,15 @@ def conversation_list(request: UserRequest) -> HttpResponse:
     page = Paginator(searching.conversations_with(request.user, query), PER_PAGE).get_page(request.GET.get("page"))
     found = searching.snippets(page.object_list, query)
     rows = [(conversation, found.get(conversation.pk)) for conversation in page]
-    near = _near(request.user, query, {conversation.pk for conversation in page}) if page.number == 1 else []
+    near = _beside(page, indexing.found_near(request.user, query)) if page.number == 1 else []
     context = {"page": page, "rows": rows, "near": near, "query": query}
     return render(request, "agents/conversation_list.html", context)
 
 
-def _near(user: User, query: str, shown: Collection[UUID]) -> list[Near]:
-    """Conversations that are near in meaning, beside those with the words; none where that cannot be told just now."""
-    index = index_in_use() if query else None
-    if index is None:
-        return []
-    indexing.read_soon(user, index)
-    try:
-        limits.admit("chat", user)
-        found = async_to_sync(meaning.near)(user, query, index=index)
-    except (LLMError, LimitReached, TimeoutError):
-        return []
-    return [near for near in found if near.conversation.pk not in shown][: meaning.MOST]
+def _beside(shown: Page[Conversation], found: Sequence[Near]) -> list[Near]:
+    """The first few of these that are not shown already."""
+    known = {conversation.pk for conversation in shown}
+    return [near for near in found if near.conversation.pk not in known][: meaning.MOST]
 
 
 @require_POST

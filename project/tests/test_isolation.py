@@ -245,6 +245,7 @@ ROUTES: dict[str, Rule] = {
     "api:conversation_change": api("PATCH", "agents"),
     "api:conversation_export": api("GET", "read agents"),
     "api:conversation_list": api("GET", "read agents"),
+    "api:conversation_near": api("GET", "agents"),
     "api:conversation_create": api("POST", "agents"),
     "api:conversation_get": api("GET", "read agents"),
     "api:conversation_delete": api("DELETE", "agents"),
