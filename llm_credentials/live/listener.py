@@ -34,6 +34,7 @@ FIRST_LOOK_S = 0.5
 RECONNECT_S = 1.0
 LINGER_S = 2.0
 """How long it stays awake for somebody who is about to remember something."""
+CLOSE_S = 5.0
 GAP_MAX_S = 300.0
 """After so long without a look it begins anew: rows of ``llm_changes`` are kept a little longer than this."""
 TRIGGERS_CHECKED_EVERY_S = 60.0
@@ -161,6 +162,8 @@ class _Listener:
             self._failed(error)
         else:
             self.is_failing = False
+            if self.stopping:
+                return
             subjects = [None] if found is None else {changes.subject_of(text) for text in found}
             changes.apply(subjects)
             _vouch(began)
@@ -257,7 +260,7 @@ def close() -> None:
     if listener is not None:
         listener.stopping = True
         listener.wake.set()
-        listener.thread.join(POLL_S * 5)
+        listener.thread.join(CLOSE_S)
         _vouch(float("-inf"))
 
 
