@@ -16,6 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 
 from llm_credentials import bridge, conf, connection_tests, services
@@ -310,12 +311,16 @@ class Surfaces:
 
     def list(self, address: str) -> bool:
         """With a row that came past the form, sealed for the very address."""
+        if not _is_storable(address):
+            return True
         self._row(address)
         found = connection_tests.models_available(user=self.user, provider="openai_compatible")
         UserCredential.objects.all().delete()
         return found.source == "catalogue"
 
     def chat(self, address: str) -> bool:
+        if not _is_storable(address):
+            return True
         row = self._row(address)
         client = client_for(self.user, credential=row.pk, fallback=False)
         refused = []
@@ -361,6 +366,11 @@ class Surfaces:
         row.seal(KEY)
         row.save()
         return row
+
+
+def _is_storable(address: str) -> bool:
+    """PostgreSQL refuses a NUL itself."""
+    return "\0" not in address or connection.vendor == "sqlite"
 
 
 async def _streamed(client: Any) -> None:
