@@ -152,6 +152,13 @@ class Agent:
 
     # What an agent may say for itself
 
+    def begin(self, conversation: Sequence[LLMMessage]) -> None:
+        """Called before each turn, and before ``tools_for``."""
+
+    def passed_on(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        """What the loop says, as the user gets it; some agents check it, or put something below."""
+        return events
+
     def tools_for(self) -> Sequence[Tool]:
         """The tools of this turn; they may close over ``self.user``, ``self.attachments`` and ``self.options``.
 
@@ -285,15 +292,18 @@ class Agent:
         approvals: Mapping[str, bool | None] | None,
         spent: Spent,
     ) -> AsyncGenerator[Event, None]:
-        return run_loop(
-            client,
-            (LLMMessage.system(self.instructions_for()), *conversation),
-            tools=(*self.tools_for(), *self._connected),
-            limits=replace(self.limits, max_cost_usd=self.max_cost_usd),
-            guard=guard,
-            output=self.output,
-            approvals=approvals,
-            spent=spent,
+        self.begin(conversation)
+        return self.passed_on(
+            run_loop(
+                client,
+                (LLMMessage.system(self.instructions_for()), *conversation),
+                tools=(*self.tools_for(), *self._connected),
+                limits=replace(self.limits, max_cost_usd=self.max_cost_usd),
+                guard=guard,
+                output=self.output,
+                approvals=approvals,
+                spent=spent,
+            )
         )
 
     async def _server_tools(self) -> Sequence[Tool]:

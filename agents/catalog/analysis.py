@@ -11,11 +11,11 @@ from asgiref.sync import sync_to_async
 from django.utils.translation import gettext_noop
 from pydantic import BaseModel, Field
 
-from agents.base import Agent, ResultFile
-from agents.endings import with_texts
-from agents.events import Done, Event, Spent, Text
+from agents.base import ResultFile
+from agents.concluding import ConcludingAgent
+from agents.events import Event
 from agents.long_texts import LongTexts
-from agents.loop import ChatClient, Guard, Limits, joined_text
+from agents.loop import Limits
 from agents.progress import say
 from agents.tables import results
 from agents.tables.client import DeskFailed, TableDesk
@@ -40,7 +40,7 @@ class AnalysisAnswer(BaseModel):
     notices: list[str]
 
 
-class AnalysisAgent(Agent):
+class AnalysisAgent(ConcludingAgent):
     slug = "analysis"
     title = gettext_noop("Analysis")
     description = gettext_noop(
@@ -142,33 +142,15 @@ class AnalysisAgent(Agent):
             raise ToolError(answer["error"])
         return Found.of(answer, title=title, sql=sql)
 
-    def _loop(
-        self,
-        client: ChatClient,
-        conversation: Sequence[LLMMessage],
-        guard: Guard | None,
-        approvals: Mapping[str, bool | None] | None,
-        spent: Spent,
-    ) -> AsyncGenerator[Event, None]:
-        return self._ended(super()._loop(client, conversation, guard, approvals, spent))
-
-    async def _ended(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    async def passed_on(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
         try:
-            async with aclosing(events):
-                async for event in events:
-                    if not isinstance(event, Done):
-                        yield event
-                        continue
-                    output = self._output(joined_text(event.messages))
-                    below = self._below(output)
-                    below = f"\n\n{below}" if below and output.answer else below
-                    if below:
-                        yield Text(text=below)
-                    yield replace(event, messages=with_texts(event.messages, (), below), output=output)
+            async with aclosing(super().passed_on(events)) as passed:
+                async for event in passed:
+                    yield event
         finally:
             self._desk.close()
 
-    def _output(self, answer: str) -> AnalysisAnswer:
+    async def concluded(self, answer: str) -> AnalysisAnswer:
         return AnalysisAnswer(
             answer=answer,
             tables=self._tables,
@@ -177,11 +159,7 @@ class AnalysisAgent(Agent):
             notices=[f"{name} was left out: {why}." for name, why in self._problems.items()],
         )
 
-    def shown(self, output: BaseModel) -> str:
-        answer = cast("AnalysisAnswer", output)
-        return "\n\n".join(part for part in (answer.answer, self._below(answer)) if part)
-
-    def _below(self, output: AnalysisAnswer) -> str:
+    def below(self, output: AnalysisAnswer) -> str:
         """For readers without the agent's own page part: the queries and the first rows of their results."""
         pieces = []
         for found in output.queries:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, cast
 
 from asgiref.sync import sync_to_async
 from pydantic import BaseModel, Field
 
-from agents.base import Agent
-from agents.endings import with_texts
-from agents.events import Done, Event, Spent, Text
-from agents.loop import ChatClient, Guard, Limits, joined_text
+from agents.concluding import ConcludingAgent
+from agents.loop import Limits
 from agents.patching import Patched, PatchError, apply
 from agents.patching.files import Files, GivenFile, fence_for
 from agents.progress import say
@@ -47,7 +44,7 @@ class CodeAnswer(BaseModel):
     notices: list[str]
 
 
-class CodeAgent(Agent):
+class CodeAgent(ConcludingAgent):
     slug = "code"
     title = "Code"
     description = (
@@ -108,10 +105,6 @@ class CodeAgent(Agent):
         shown = self._files.for_prompt()
         return replace(prompt, parts=(*prompt.parts, TextPart(text=f"\n\n{shown}"))) if shown else prompt
 
-    def shown(self, output: BaseModel) -> str:
-        answer = cast("CodeAnswer", output)
-        return "\n\n".join(part for part in (answer.answer, self.below(answer)) if part)
-
     def below(self, output: CodeAnswer) -> str:
         pieces = []
         if output.diff:
@@ -120,30 +113,7 @@ class CodeAgent(Agent):
         pieces += [f"[{plain(each.name)}]({each.url})" for each in output.downloads]
         return "\n\n".join([*pieces, *(f"*{plain(notice)}*" for notice in output.notices)])
 
-    def _loop(
-        self,
-        client: ChatClient,
-        conversation: Sequence[LLMMessage],
-        guard: Guard | None,
-        approvals: Mapping[str, bool | None] | None,
-        spent: Spent,
-    ) -> AsyncGenerator[Event, None]:
-        return self._ended(super()._loop(client, conversation, guard, approvals, spent))
-
-    async def _ended(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        async with aclosing(events):
-            async for event in events:
-                if not isinstance(event, Done):
-                    yield event
-                    continue
-                output = await self._output(joined_text(event.messages))
-                below = self.below(output)
-                below = f"\n\n{below}" if below and output.answer else below
-                if below:
-                    yield Text(text=below)
-                yield replace(event, messages=with_texts(event.messages, (), below), output=output)
-
-    async def _output(self, answer: str) -> CodeAnswer:
+    async def concluded(self, answer: str) -> CodeAnswer:
         files = self._files
         notices = list(files.left_out)
         patched = self._applied[0] if self._applied else await self._written_out(answer, files, notices)

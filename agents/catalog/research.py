@@ -60,7 +60,7 @@ class ResearchAgent(CitingAgent):
     limits = Limits(max_steps=16, max_tokens=400_000, max_seconds=420.0)
     position = 20
 
-    def begin(self, conversation: Sequence[LLMMessage]) -> Sources:
+    def begin(self, conversation: Sequence[LLMMessage]) -> None:
         self._sources = Sources()
         self._sources.recall(conversation, "read_page", first_line_only=True)
         self._recalled = len(self._sources)
@@ -68,7 +68,6 @@ class ResearchAgent(CitingAgent):
         self._library = Library(self._sources)
         self._library.allow_what_was_said(conversation)
         self._questions: list[str] = []
-        return self._sources
 
     def tools_for(self) -> Sequence[Tool]:
         desk, library, questions = self._desk, self._library, self._questions

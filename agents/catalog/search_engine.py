@@ -55,12 +55,11 @@ class SearchEngineAgent(CitingAgent):
     limits = Limits(max_steps=5, max_tokens=80_000, max_seconds=120.0)
     position = 30
 
-    def begin(self, conversation: Sequence[LLMMessage]) -> Sources:
+    def begin(self, conversation: Sequence[LLMMessage]) -> None:
         self._desk = SearchDesk(self.user)
         self._found: dict[int, SearchResult] = {}
         self._sources = Sources()
         self._sources.recall(conversation, "search", first_line_only=False)
-        return self._sources
 
     def tools_for(self) -> Sequence[Tool]:
         desk, sources, found = self._desk, self._sources, self._found

@@ -4,20 +4,17 @@ they stood for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, cast
 
 from pydantic import BaseModel
 
-from agents.base import Agent
+from agents.concluding import ConcludingAgent, set_off
 from agents.endings import with_texts
-from agents.events import Done, Event, Spent, StepReceipt, Stopped, Text
-from agents.loop import ChatClient, Guard
+from agents.events import Done, Event, StepReceipt, Stopped, Text
 from agents.search.citing import CitationFilter
 from agents.search.sources import Sources
-from llm_credentials.providers import LLMMessage
 
 
 class CitedAnswer(BaseModel):
@@ -29,38 +26,18 @@ class CitedAnswer(BaseModel):
     """Numbers that stood for nothing, and were taken out."""
 
 
-class CitingAgent(Agent):
+class CitingAgent(ConcludingAgent):
     """Subclasses make ``sources`` grow by their tools, and say what stands below an answer."""
 
-    def begin(self, conversation: Sequence[LLMMessage]) -> Sources:
-        """Called before each turn, and before ``tools_for``."""
-        raise NotImplementedError
+    _sources: Sources
+    """Of this turn; ``begin`` makes them."""
 
     def report(self, answer: str, cited: CitationFilter) -> CitedAnswer:
         """The output of a turn."""
         raise NotImplementedError
 
-    def below(self, output: Any) -> str:
-        """What is put below the answer, as Markdown, for readers without the agent's own page part."""
-        raise NotImplementedError
-
-    def shown(self, output: BaseModel) -> str:
-        answer = cast("CitedAnswer", output)
-        return "\n\n".join(part for part in (answer.answer, self.below(answer)) if part)
-
-    def _loop(
-        self,
-        client: ChatClient,
-        conversation: Sequence[LLMMessage],
-        guard: Guard | None,
-        approvals: Mapping[str, bool | None] | None,
-        spent: Spent,
-    ) -> AsyncGenerator[Event, None]:
-        sources = self.begin(conversation)
-        return self._checked(super()._loop(client, conversation, guard, approvals, spent), sources)
-
-    async def _checked(self, events: AsyncGenerator[Event, None], sources: Sources) -> AsyncGenerator[Event, None]:
-        cited = CitationFilter(sources.__contains__)
+    async def passed_on(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+        cited = CitationFilter(self._sources.__contains__)
         texts: list[list[str]] = [[]]
 
         def shown(text: str) -> list[Text]:
@@ -98,5 +75,4 @@ class CitingAgent(Agent):
         """(the text of each step, what stands below, the output)."""
         answer = "\n\n".join(text.strip() for text in texts if text.strip())
         output = self.report(answer, cited)
-        below = self.below(output)
-        return texts, f"\n\n{below}" if below and answer else below, output
+        return texts, set_off(self.below(output), answer), output
