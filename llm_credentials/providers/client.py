@@ -176,7 +176,8 @@ class LLMClient(ABC):
             path, body = self.encode(call, stream=False)
             async with asyncio.timeout(seconds(timeout_s)):
                 response = await self.send(path, body, stream=False)
-                data = await transport.read_json(response)
+                with self.translated(answered=True):
+                    data = await transport.read_json(response)
             return restored(self.decode_safely(call, data, response.headers), call)
 
     async def stream(
@@ -314,11 +315,13 @@ class LLMClient(ABC):
 
     # Errors
 
-    def translated(self, decoder: StreamDecoder | None = None) -> _Translated:
-        if self._closed and decoder is None:
+    def translated(self, decoder: StreamDecoder | None = None, *, answered: bool = False) -> _Translated:
+        """``answered``: that the provider has taken the request is known, as it is where there is a decoder."""
+        answered = answered or decoder is not None
+        if self._closed and not answered:
             # Never on without the key: the provider would call that a bad key.
             raise ProviderUnavailable("This client was closed.", provider=self.provider)
-        return _Translated(self, decoder)
+        return _Translated(self, decoder, answered)
 
     def translate(self, error: Exception, decoder: StreamDecoder | None = None) -> LLMError | None:
         """Ours for whatever a call raised; None for what is no failure of the call."""
@@ -342,11 +345,12 @@ class LLMClient(ABC):
 class _Translated:
     """Context manager: whatever the call raises leaves as an LLMError without cause, context or request objects."""
 
-    __slots__ = ("client", "decoder")
+    __slots__ = ("answered", "client", "decoder")
 
-    def __init__(self, client: LLMClient, decoder: StreamDecoder | None) -> None:
+    def __init__(self, client: LLMClient, decoder: StreamDecoder | None, answered: bool) -> None:
         self.client = client
         self.decoder = decoder
+        self.answered = answered
 
     def __enter__(self) -> None: ...
 
@@ -356,6 +360,8 @@ class _Translated:
         ours = self.client.translate(error, self.decoder)
         if ours is None:
             return
+        if self.answered and isinstance(ours, ConnectionFailed):
+            ours.answered = True
         error = None  # an error tracker shows what this frame holds, and the SDK's error quotes the provider
         try:
             # Its own traceback would show the SDK's frames, and in them the headers with the key.

@@ -141,6 +141,9 @@ class ProviderUnavailable(LLMError):
 class ConnectionFailed(ProviderUnavailable):
     user_message = "No connection to the provider."
 
+    answered = False
+    """Whether the provider had taken the request and begun to answer: then it may bill what it did."""
+
 
 class DeadlineExceeded(ProviderUnavailable):
     retryable = False

@@ -75,7 +75,7 @@ async def passed_answer(
     """Send the body of a request of this client's own wire. Raises LLMError."""
     data = encode_json(client.adapt(body, model=model, stream=False))
     forwarded = await client.forward(data, path=path, stream=False, headers=headers)
-    with client.translated():
+    with client.translated(answered=True):
         data = await _whole(client, forwarded)
         response = client.decode_safely(_call(model), load_json(data), forwarded.headers)
     return widened(response, PassedAnswer, data=data)

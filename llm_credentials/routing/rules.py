@@ -64,6 +64,11 @@ PERHAPS_CHARGED = (DeadlineExceeded, BadProviderResponse, StreamInterrupted)
 """The provider may have worked, and may bill it, though no proper answer came."""
 
 
+def perhaps_charged(error: LLMError) -> bool:
+    """An answer that was cut before it said anything counts, too: the model may have been thinking."""
+    return isinstance(error, PERHAPS_CHARGED) or (isinstance(error, ConnectionFailed) and error.answered)
+
+
 def rule(error: LLMError) -> Rule:
     return next(RULES[cls] for cls in type(error).__mro__ if cls in RULES)
 

@@ -30,7 +30,7 @@ from llm_credentials.providers import (
 )
 from llm_credentials.routing.heard import Heard
 from llm_credentials.routing.receipt import Attempt
-from llm_credentials.routing.rules import PERHAPS_CHARGED
+from llm_credentials.routing.rules import perhaps_charged
 from llm_credentials.routing.snapshot import Row
 from llm_credentials.routing.values import Candidate, Dropped, Route
 
@@ -90,7 +90,7 @@ def counted_of(
             usage = replace(answer.usage, output_tokens=answer.usage.output_tokens or 0)
         case _:
             usage = Usage()
-    if not trial.opened or (error is not None and not isinstance(error, PERHAPS_CHARGED)):
+    if not trial.opened or (error is not None and not perhaps_charged(error)):
         return State.VOID, usage
     if usage.input_tokens is not None and usage.output_tokens is not None:
         return State.SETTLED, usage

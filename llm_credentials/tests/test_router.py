@@ -547,3 +547,21 @@ def test_router_voids_an_attempt_that_broke_before_it_left(alice: User, keys: An
             async_to_sync(client_for(alice).complete)(ASK)
     row = UsageRecord.objects.get()
     assert (row.state, row.outcome) == ("void", "ZeroDivisionError")
+
+
+@pytest.mark.parametrize(
+    ("ask", "fault", "state"),
+    [(_stream, "cut-first", "estimated"), (_complete, "cut", "estimated"), (_stream, "reset", "void")],
+)
+def test_router_counts_what_an_answer_may_have_cost_that_was_cut_before_its_first_content(
+    alice: User, keys: Any, ask: Ask, fault: str, state: str
+) -> None:
+    keys(f"sandbox-chat~fault={fault}")
+    answer = async_to_sync(ask)(client_for(alice))
+    assert ANSWER in answer.text
+    *cut, last = UsageRecord.objects.order_by("at")
+    assert {(row.state, row.outcome) for row in cut} == {(state, "ConnectionFailed")}
+    assert last.state == "settled"
+    if state == "estimated":
+        assert answer.receipt.estimated
+        assert all(row.input_tokens and not row.output_tokens for row in cut)
