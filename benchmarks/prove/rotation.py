@@ -8,19 +8,20 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import logging
 import os
 import random
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks.prove.report import Line, print_lines
 from benchmarks.prove.stage import stage
@@ -36,6 +37,7 @@ from django.utils import timezone
 from llm_credentials import canary, rotation, services
 from llm_credentials.audit.verify import verify
 from llm_credentials.models import ConnectionTest, UserCredential
+from project.tests import apart
 
 OLD = f"old1:{base64.b64encode(b'0123456789abcdef0123456789abcdef').decode()}"
 NEW = f"new1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
@@ -131,17 +133,17 @@ def _key(credential: str, turn: int) -> str:
 def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> tuple[int, float]:
     """(kills that hit a rotation at work, seconds from the first start to the last end)."""
     stop = directory / "stop"
-    children = [_fork(_write, credentials, size.writers, number, directory) for number in range(PROCESSES)]
-    children += [_fork(_read, credentials, size.readers, number, directory) for number in range(PROCESSES)]
+    load = [_started(_write, credentials, size.writers, number, directory) for number in range(PROCESSES)]
+    load += [_started(_read, credentials, size.readers, number, directory) for number in range(PROCESSES)]
     began = time.monotonic()
     try:
         hits = sum(_killed_at_work(share / (size.kills + 1), size.batch) for share in range(1, size.kills + 1))
-        _wait_for(_fork(rotation.rotate, batch=size.batch))
+        _end(_started(_rotate, size.batch))
     finally:
         took_s = time.monotonic() - began
         stop.touch()
-        for child in children:
-            _wait_for(child)
+        for each in load:
+            _end(each)
     # Those whose rows were always held by a writer when it came by.
     rotation.rotate(batch=size.batch)
     return hits, took_s
@@ -149,9 +151,12 @@ def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> t
 
 def _killed_at_work(share: float, batch: int) -> bool:
     """A rotation that is killed when about this share of the rows is moved, at no particular instruction."""
-    child = _fork(_rotate_to_be_killed, round(rotation.figures().total * (1 - share)), batch)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status)
+    rotating = _started(_rotate_to_be_killed, round(rotation.figures().total * (1 - share)), batch)
+    return apart.ended(rotating) == -signal.SIGKILL
+
+
+def _rotate(batch: int) -> None:
+    rotation.rotate(batch=batch)
 
 
 def _rotate_to_be_killed(left: int, batch: int) -> None:
@@ -167,31 +172,20 @@ def _rotate_to_be_killed(left: int, batch: int) -> None:
     rotation.rotate(batch=batch, tell=tell)
 
 
-def _fork(work: Callable[..., Any], *args: Any, **kwargs: Any) -> int:
-    connections.close_all()
-    child = os.fork()
-    if child == 0:
-        _live(work, *args, **kwargs)
-    return child
+def _started(work: Callable[..., None], *args: Any) -> BaseProcess:
+    return apart.started(_as_the_site, work, *args)
 
 
-def _live(work: Callable[..., Any], *args: Any, **kwargs: Any) -> NoReturn:
-    code = 1
+def _as_the_site(work: Callable[..., None], *args: Any) -> None:
     if connection.vendor == "postgresql":
-        # As the site has it: so many people share a few connections.
+        # So many people share a few connections.
         connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": CONNECTIONS, "timeout": 60}
-    try:
-        work(*args, **kwargs)
-        code = 0
-    except Exception:
-        traceback.print_exc(limit=-3, chain=False)
-    finally:
-        os._exit(code)
+    logging.disable(logging.CRITICAL)
+    work(*args)
 
 
-def _wait_for(child: int) -> None:
-    _, status = os.waitpid(child, 0)
-    if status:
+def _end(process: BaseProcess) -> None:
+    if status := apart.ended(process):
         raise RuntimeError(f"a process of the proof ended with {status}")
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -50,7 +48,7 @@ from llm_credentials.routing import health  # noqa: E402
 from llm_credentials.tests.fault_matrix import ADAPTERS, FAULTS, Findings, make_chain, run_case  # noqa: E402
 from llm_credentials.wall import open_for  # noqa: E402
 from project.embedded import valkey_command  # noqa: E402
-from project.tests import servers  # noqa: E402
+from project.tests import apart, servers  # noqa: E402
 
 ASK = [LLMMessage.user("What is 17 * 23?")]
 AT_ONCE = 16
@@ -136,16 +134,11 @@ def ledger(url: str, calls: int = 10_000, kills: int = 20) -> Iterator[Line]:
     user = User.objects.create_user("ledger")
     LLMSettings.objects.create(user=user, monthly_budget_usd=Decimal("1000.00"))
     credential = _credential(user, "first", "sandbox-instant")
-    with _breakers_off(), _priced():
-        for kill in range(1, kills + 1):
-            connections.close_all()
-            child = os.fork()
-            if child == 0:
-                _call_for_ever(user)
-            _wait_until(partial(_answered, url, calls * kill // kills), 300)
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            _wait_until(lambda: async_to_sync(_counts)(url)["open"] == 0, 30)
+    for kill in range(1, kills + 1):
+        caller = apart.started(_call_for_ever, user)
+        _wait_until(partial(_answered, url, calls * kill // kills), 300)
+        apart.kill(caller)
+        _wait_until(lambda: async_to_sync(_counts)(url)["open"] == 0, 30)
     counts = async_to_sync(_counts)(url)
     rows = UsageRecord.objects.filter(user=user)
     total, open_ = rows.count(), rows.filter(state="reserved").count()
@@ -161,8 +154,8 @@ def ledger(url: str, calls: int = 10_000, kills: int = 20) -> Iterator[Line]:
     yield _figure("answers neither settled nor open", max(0, whole - settled - open_), whole <= settled + open_, "0")
     counter, spent = BudgetCounter.objects.get(user=user).used_e8, budgets.spent_usd("own", user.pk)
     # SQLite adds up in floating point.
-    apart = (Decimal(counter).scaleb(-8) - spent).quantize(Decimal("1e-8"))
-    yield _figure("budget's counter beyond the sum of its rows", f"${apart} of ${spent}", apart == 0, "$0")
+    beside = (Decimal(counter).scaleb(-8) - spent).quantize(Decimal("1e-8"))
+    yield _figure("budget's counter beyond the sum of its rows", f"${beside} of ${spent}", beside == 0, "$0")
     yield _figure("open after the sweep", left, left == 0 and swept == open_, "0")
 
 
@@ -255,7 +248,7 @@ def _credential(user: User, name: str, model: str, priority: int = 1) -> UserCre
 
 
 def _call_for_ever(user: User) -> None:
-    """In a forked child. Every tenth call meets a fault."""
+    """In a process that is killed. Every tenth call meets a fault."""
 
     async def one(worker: int) -> None:
         number = worker
@@ -275,10 +268,8 @@ def _call_for_ever(user: User) -> None:
     async def all_() -> None:
         await asyncio.gather(*(one(worker * 1_000_000) for worker in range(AT_ONCE)))
 
-    try:
+    with _breakers_off(), _priced():
         bridge.run(all_)
-    finally:
-        os._exit(1)
 
 
 async def _get(url: str, path: str) -> Any:

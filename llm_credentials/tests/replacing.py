@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +14,16 @@ from typing import Any
 import aiohttp
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import connections
 
 from llm_credentials import bridge
 from llm_credentials.connection_tests import test_run
 from llm_credentials.factory import client_for
-from llm_credentials.live import listener
 from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import LLMMessage
 from llm_credentials.replacement import replacement_start
+from llm_credentials.routing import kept
 from llm_credentials.services import Draft, credential_save
+from project.tests import apart
 from project.tests.servers import wait_until
 
 MODEL = "sandbox-chat+delay:20+chunks:30"
@@ -62,7 +60,7 @@ def replace_under_load(
     with tempfile.TemporaryDirectory() as directory:
         stop = Path(directory) / "stop"
         reports = [Path(directory) / f"{number}.json" for number in range(processes)]
-        children = [_fork(lambda report=report: _caller(user, stop, report)) for report in reports]
+        callers = [apart.started(_caller, user, kept.KEPT_S, stop, report) for report in reports]
         try:
             wait_until(lambda: len(_requests(url, key(0))) >= 4 * processes, "the first calls")
             for number in range(1, replacements + 1):
@@ -73,8 +71,8 @@ def replace_under_load(
                 wait_until(lambda at=swapped[-1]: time.time() - at >= hold_s, "calls with the new key")
         finally:
             stop.touch()
-            for child in children:
-                os.waitpid(child, 0)
+            for caller in callers:
+                apart.ended(caller)
         for report in reports:
             told = json.loads(report.read_text())
             findings.calls += told["calls"]
@@ -108,20 +106,8 @@ def _requests(url: str, secret: str) -> list[dict[str, Any]]:
     return async_to_sync(ask)()
 
 
-def _fork(work: Callable[[], None]) -> int:
-    connections.close_all()
-    bridge.close()
-    listener.close()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-    finally:
-        os._exit(0)
-
-
-def _caller(user: User, stop: Path, report: Path) -> None:
+def _caller(user: User, kept_s: float, stop: Path, report: Path) -> None:
+    kept.KEPT_S = kept_s
     told: dict[str, Any] = {"calls": 0, "failed": []}
     is_over = stop.exists
 

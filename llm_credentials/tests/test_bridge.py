@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from llm_credentials import bridge
+from project.tests import apart
 
 
 @pytest.fixture(autouse=True)
@@ -126,19 +127,19 @@ def test_bridge_writes_are_seen_by_the_caller() -> None:
 
 def test_bridge_starts_anew_in_a_forked_child() -> None:
     """As a Celery worker forks: the parent's loop has no thread in the child."""
+    assert apart.ended(apart.started(_fork_beside_the_bridge)) == 0
+
+
+def _fork_beside_the_bridge() -> None:
     _, thread, _ = bridge.run(_where)
-    reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            total, _, _ = bridge.run(_where, 20, 22, timeout_s=10)
-            os.write(writer, str(total).encode())
+            total, _, _ = bridge.run(_where, 20, 22, timeout_s=60)
+            os._exit(total)
         finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as answers:
-        assert answers.read() == "42"
-    os.waitpid(child, 0)
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
     assert bridge.run(_where)[1] == thread
 
 

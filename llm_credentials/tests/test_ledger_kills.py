@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import signal
 import time
 from collections import Counter
 from typing import Any
@@ -14,14 +12,15 @@ import aiohttp
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import connections
 
 from llm_credentials import bridge
 from llm_credentials.factory import client_for
 from llm_credentials.ledger import books
 from llm_credentials.models import UsageRecord
 from llm_credentials.providers import LLMError, LLMMessage
+from llm_credentials.routing import health
 from llm_credentials.tests.factories import UserCredentialFactory
+from project.tests import apart
 
 KILLS = 3
 AT_ONCE = 8
@@ -49,15 +48,10 @@ async def _calls(user: User) -> None:
     await asyncio.gather(*(one(worker) for worker in range(AT_ONCE)))
 
 
-def _fork_caller(user: User) -> int:
-    connections.close_all()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        bridge.run(_calls, user)
-    finally:
-        os._exit(1)
+def _call_for_ever(user: User) -> None:
+    # The failures are part of the plan, and must not stop the calls.
+    health.failed = lambda destination: None
+    bridge.run(_calls, user)
 
 
 async def _counted(sandbox_url: str) -> dict[str, Any]:
@@ -84,19 +78,14 @@ def _wait_for(sandbox_url: str, **wanted: Any) -> dict[str, Any]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_ledger_has_every_request_after_kills_and_none_twice(
-    alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The failures are part of the plan, and must not stop the calls.
-    monkeypatch.setattr("llm_credentials.routing.health.failed", lambda destination: None)
+def test_ledger_has_every_request_after_kills_and_none_twice(alice: User, sandbox_url: str) -> None:
     UserCredentialFactory(user=alice, provider="sandbox", key=KEY)
     seen = {"requests": 0}
     for _ in range(KILLS):
-        child = _fork_caller(alice)
+        caller = apart.started(_call_for_ever, alice)
         before = seen["requests"]
         _wait_for(sandbox_url, requests=lambda count, before=before: count >= before + 40)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        apart.kill(caller)
         seen = _wait_for(sandbox_url, open=lambda count: count == 0)
 
     rows = UsageRecord.objects.filter(user=alice)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection, connections
+from django.db import OperationalError, connection
 
 from llm_credentials.ledger import books, budgets, pen, writer
 from llm_credentials.ledger.budgets import Limits
@@ -22,6 +22,7 @@ from llm_credentials.ledger.prices import Price
 from llm_credentials.models import BudgetCounter, UsageRecord, UserCredential
 from llm_credentials.providers import BudgetExceeded, RequestRejected, SiteUnavailable, Usage
 from llm_credentials.tests.factories import UserCredentialFactory
+from project.tests import apart
 from project.tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -82,20 +83,16 @@ def test_writer_admits_exactly_ten_of_a_hundred_on_a_budget_for_ten(alice: User)
 
 def test_budget_holds_across_processes(alice: User) -> None:
     """Three processes, each with its own thread, ask for forty calls each."""
-    connections.close_all()
-    children = []
-    for _ in range(3):
-        child = os.fork()
-        if child == 0:
-            try:
-                answers = asyncio.run(_all([_asked(alice) for _ in range(40)]))
-                os._exit(sum(answer is None for answer in answers))
-            except BaseException:
-                os._exit(255)
-        children.append(child)
-    admitted = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert sum(admitted) == 10
+    children = [apart.started(_ask_for_forty, alice) for _ in range(3)]
+    assert sum(apart.ended(child) for child in children) == 10
     assert UsageRecord.objects.count() == 10
+
+
+def _ask_for_forty(user: User) -> None:
+    """Ends with the number of those admitted."""
+    answers = asyncio.run(_all([_asked(user) for _ in range(40)]))
+    writer.close()
+    sys.exit(sum(answer is None for answer in answers))
 
 
 def test_settlements_are_written_once_with_what_they_give_back(alice: User) -> None:

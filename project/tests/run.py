@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -22,6 +24,8 @@ TESTS_FAILED = 1
 """pytest's exit code."""
 AGAIN_MAX = 3
 """More than that at once is no coincidence."""
+PASS_LIMIT_S = 40 * 60.0
+"""For what the limit of a single test cannot end."""
 
 
 @dataclass
@@ -55,13 +59,31 @@ class Pass:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,  # so that all that it started can be ended with it
         )
+        limit = threading.Timer(PASS_LIMIT_S, self._end, [process])
+        limit.daemon = True
+        limit.start()
+        try:
+            self._read(process)
+        except KeyboardInterrupt:
+            os.killpg(process.pid, signal.SIGINT)
+            self._read(process)
+            raise
+        finally:
+            limit.cancel()
+        return process.wait()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout
         for line in process.stdout:
             print(line, end="", flush=True)
             if line.strip():
                 self.closing_line = line.strip().strip("= ")
-        return process.wait()
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        print(f"\n=== {self.name}: ended, after {PASS_LIMIT_S / 60:.0f} minutes it was not over", flush=True)
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _failed() -> list[str]:
@@ -101,7 +123,7 @@ def main() -> int:
         print(f"{one.name}: {one.closing_line} ({one.seconds:.0f} s)")
         for name in one.unsteady:
             print(f"  unsteady, to be mended: {name}")
-    return max(one.code for one in passes)
+    return int(any(one.code for one in passes))  # negative for one that was killed
 
 
 if __name__ == "__main__":

@@ -57,6 +57,14 @@ def test_run_takes_many_failures_for_no_coincidence(checkout: Path) -> None:
     assert (tests.code, tests.unsteady) == (1, [])
 
 
+def test_run_ends_what_is_never_over(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PASS_LIMIT_S", 2.0)
+    endless = "import subprocess\ndef test_endless():\n    subprocess.run(['sleep', '600'])\n"
+    tests = suite_of(checkout, endless)
+    assert tests.code != 0
+    assert tests.unsteady == []
+
+
 def test_run_fails_when_tests_cannot_be_read(checkout: Path) -> None:
     tests = suite_of(checkout, "import nothing_like_it\n")
     assert tests.code != 0

@@ -1,0 +1,82 @@
+"""Processes beside a test's or a proof's own, on the same database and Valkey; each may be killed at any point.
+
+They are copies of a process that never had a thread. A copy of the test's own (``os.fork``) would inherit every lock
+that one of its threads holds at that moment, with nobody left to release it, and now and then wait for ever.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
+
+from django.conf import settings
+
+from project.tests import servers
+
+LIMIT_S: Final = 120.0
+"""For a process whose end is awaited."""
+_ADDRESSES: Final = ("DATABASES", "CACHES")
+"""Settings that are changed in their place, and so look like those of the module."""
+
+_starter = multiprocessing.get_context("forkserver")
+_starter.set_forkserver_preload(["project.tests.apart_first"])
+
+
+def started(work: Callable[..., None], *args: Any) -> BaseProcess:
+    """A process that does ``work(*args)``, both found by their names or pickled, with this process's settings.
+
+    What the test has patched is not patched there.
+    """
+    process = _starter.Process(target=_begun, args=(_changed_settings(), work, args), daemon=True)
+    process.start()
+    return process
+
+
+def ended(process: BaseProcess, limit_s: float = LIMIT_S) -> int:
+    """Wait for its end and give its exit code, negative for a signal. Raises TimeoutError; it is killed then."""
+    process.join(limit_s)
+    if process.exitcode is None:
+        kill(process)
+        raise TimeoutError(f"a process beside the test was still running after {limit_s:.0f} s")
+    return process.exitcode
+
+
+def kill(process: BaseProcess) -> None:
+    """With signal 9; returns when it is gone."""
+    process.kill()
+    process.join()
+
+
+def _changed_settings() -> dict[str, Any]:
+    module = sys.modules["project.settings_test"]
+    missing = object()
+    changed = {name: getattr(settings, name) for name in dir(settings) if name.isupper()}
+    return {
+        name: value
+        for name, value in changed.items()
+        if name in _ADDRESSES or (value is not getattr(module, name, missing) and hasattr(module, name))
+    }
+
+
+def _begun(changed: dict[str, Any], work: Callable[..., None], args: tuple[Any, ...]) -> None:
+    from django.db import connections
+
+    from llm_credentials.wall import open_process_for
+    from project.celery import app
+
+    for name, value in changed.items():
+        if name in _ADDRESSES:
+            for alias, config in value.items():
+                getattr(settings, name)[alias].update(config)
+        else:
+            setattr(settings, name, value)
+    app.conf.update(broker_url=settings.CELERY_BROKER_URL)
+    servers.wall(setattr)
+    open_process_for("a test")
+    try:
+        work(*args)
+    finally:
+        connections.close_all()
