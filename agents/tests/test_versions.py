@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
@@ -11,7 +14,10 @@ from agents.models import Conversation, StoredMessage
 from agents.services import ConversationBusy
 from agents.tests.test_branching import beside, ended, said
 from agents.turns import conversation_turns
-from agents.versions import asked_in, version_choose, versions_of
+from agents.versions import NOTHING, asked_in, version_choose, versions_of
+from llm_credentials.wall import open_for
+
+fill = import_module("agents.migrations.0009_versions").fill
 
 pytestmark = pytest.mark.django_db
 
@@ -103,3 +109,50 @@ def test_what_cannot_be_gone_back_to_is_refused(alice: User, bob: User, conversa
     services.message_send(user=alice, conversation_id=conversation.pk, text="b")
     with pytest.raises(ConversationBusy):
         version_choose(user=alice, message_id=question.pk)
+
+
+def test_questions_changed_before_versions_were_known_find_their_place(
+    alice: User, bob: User, conversation: Conversation
+) -> None:
+    """As rows stood before the migration: what was set aside, and nothing of what it followed."""
+    first = say(alice, conversation, "a")
+    second = say(alice, conversation, "b")
+    say(alice, conversation, "c")
+    changed = change(alice, second, "d")
+    say(alice, conversation, "e")
+    began = services.conversation_start(user=bob, agent="conversation")
+    opening = say(bob, began, "a")
+    other_opening = change(bob, opening, "b")
+    untouched = services.conversation_start(user=bob, agent="conversation")
+    say(bob, untouched, "a")
+    say(bob, untouched, "b")
+    with open_for("the questions of both, as a migration sees them"):
+        StoredMessage.objects.update(follows=None)
+        fill(apps, None)
+        filled = StoredMessage.objects.exclude(follows=None).values_list("pk", "follows")
+        assert dict(filled) == {changed.pk: first.position, other_opening.pk: NOTHING}
+    versions = versions_of(asked_in(conversation))
+    assert (versions[changed.position].previous, versions[second.position].next) == (second.pk, changed.pk)
+    assert (versions[changed.position].count, len(versions)) == (2, 2)
+    version_choose(user=alice, message_id=second.pk)
+    assert said(conversation) == ["a", "A", "b", "B", "c", "C"]
+    version_choose(user=alice, message_id=changed.pk)
+    assert said(conversation) == ["a", "A", "d", "D", "e", "E"]
+    version_choose(user=bob, message_id=opening.pk)
+    assert said(began) == ["a", "A"]
+
+
+def test_question_changed_twice_before_versions_were_known_loses_none(alice: User, conversation: Conversation) -> None:
+    """Which one the middle version replaced was not noted then: each still leads somewhere, and back."""
+    say(alice, conversation, "a")
+    second = say(alice, conversation, "b")
+    middle = change(alice, second, "c")
+    newest = change(alice, middle, "d")
+    StoredMessage.objects.update(follows=None)
+    with open_for("all questions, as a migration sees them"):
+        fill(apps, None)
+    assert said(conversation) == ["a", "A", "d", "D"]
+    version_choose(user=alice, message_id=middle.pk)
+    assert said(conversation)[-2:] == ["c", "C"]
+    version_choose(user=alice, message_id=newest.pk)
+    assert said(conversation) == ["a", "A", "d", "D"]
