@@ -82,12 +82,13 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
-    from llm_credentials import audit, egress, opened
+    from llm_credentials import audit, egress, opened, timers
     from llm_credentials.gateway import rates
     from llm_credentials.ledger import budgets
     from llm_credentials.live import changes, tokens
     from llm_credentials.routing import health, kept
 
+    timers.forget()  # nor what one set going for later
     _valkey.flushall()
     budgets.forget()
     health.forget_here()

@@ -8,7 +8,6 @@ that the clock starts, or the next reader of the owner's keys.
 from __future__ import annotations
 
 import math
-import threading
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -17,12 +16,12 @@ import structlog
 from celery import current_app
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
-from django.db import IntegrityError, connections, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from llm_credentials import services
+from llm_credentials import services, timers
 from llm_credentials.audit import Action, note
 from llm_credentials.live.changes import user_changed
 from llm_credentials.models import AuditEvent, ConnectionTest, UserCredential
@@ -152,23 +151,11 @@ def _destroy_due(keys: QuerySet[UserCredential]) -> int:
 
 
 def _destroy_later() -> None:
-    timer = threading.Timer(UNDO_S, _destroy_quietly)
-    timer.daemon = True
-    timer.start()
+    timers.after(UNDO_S, "destroying removed keys", destroy_due)
     try:
         current_app.send_task(TASK, countdown=UNDO_S, expires=UNDO_S + 60, retry=False)
     except QUEUE_AWAY as problem:
         log.warning("removal_not_queued", error=type(problem).__name__)
-
-
-def _destroy_quietly() -> None:
-    try:
-        destroy_due()
-    except Exception as error:
-        # The worker or the next sweep does it; a thread of the clock has nobody to tell but the log.
-        log.warning("removed_key_not_destroyed", error=type(error).__name__)
-    finally:
-        connections.close_all()
 
 
 def seconds_left(row: UserCredential) -> int:

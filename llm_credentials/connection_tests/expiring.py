@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 from uuid import UUID
 
-import structlog
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import connections
 from django.db.models import Case, F, Value, When
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from llm_credentials import timers
 from llm_credentials.models import ConnectionTest
-from llm_credentials.wall import open_for
-
-log = structlog.get_logger(__name__)
 
 UNSAVED_KEY_TTL_S = 60
 ABANDONED_AFTER_S = 60
@@ -26,20 +21,7 @@ _WAITING, _KEPT = ConnectionTest.Replacement.WAITING, ConnectionTest.Replacement
 
 def destroy_later(test_id: UUID) -> None:
     """A key that nobody took up is destroyed by this process; another's polls and workers do it if this one dies."""
-    timer = threading.Timer(UNSAVED_KEY_TTL_S, _destroy_key, args=(test_id,))
-    timer.daemon = True
-    timer.start()
-
-
-def _destroy_key(test_id: UUID) -> None:
-    try:
-        with open_for("destroying a key that nobody took up"):
-            expire_abandoned(test_id=test_id)
-    except Exception as error:
-        # The next poll or worker does it; a thread of the clock has nobody to tell but the log.
-        log.warning("unsaved_key_not_destroyed", test=str(test_id), error=type(error).__name__)
-    finally:
-        connections.close_all()
+    timers.after(UNSAVED_KEY_TTL_S, "destroying a key that nobody took up", lambda: expire_abandoned(test_id=test_id))
 
 
 def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None = None) -> int:

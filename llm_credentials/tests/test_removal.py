@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,7 @@ from django.test import Client
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from llm_credentials import leaving, removal, services, tasks
+from llm_credentials import leaving, removal, services, tasks, timers
 from llm_credentials.audit.verify import verify
 from llm_credentials.connection_tests import test_run as run_test
 from llm_credentials.connection_tests import test_start as start_test
@@ -34,19 +35,10 @@ LIST = "/settings/llm/"
 
 
 @pytest.fixture(autouse=True)
-def no_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, Callable[[], object]]]:
     """The process's own clock is set to nothing: each test says who destroys."""
-    set_for: list[float] = []
-
-    class Clock:
-        daemon = False
-
-        def __init__(self, seconds: float, what: Any) -> None:
-            set_for.append(seconds)
-
-        def start(self) -> None: ...
-
-    monkeypatch.setattr(removal.threading, "Timer", Clock)
+    set_for: list[tuple[float, Callable[[], object]]] = []
+    monkeypatch.setattr(timers, "after", lambda seconds, purpose, work: set_for.append((seconds, work)))
     return set_for
 
 
@@ -191,11 +183,14 @@ def test_whoever_comes_next_destroys_what_is_due(visitor: Client, alice: User, k
 
 
 @pytest.mark.django_db(transaction=True)
-def test_process_sets_its_own_clock(alice: User, key: UserCredential, no_clock: list[float]) -> None:
+def test_process_sets_its_own_clock(
+    alice: User, key: UserCredential, no_clock: list[tuple[float, Callable[[], object]]]
+) -> None:
     _remove(alice)
-    assert no_clock == [removal.UNDO_S]
+    ((seconds, destroy),) = no_clock
+    assert seconds == removal.UNDO_S
     _grow_old(key)
-    removal._destroy_quietly()
+    destroy()
     assert _sealed_rows(key) == 0
 
 
