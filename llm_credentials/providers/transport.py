@@ -1,60 +1,29 @@
-"""The one outbound door: egress policy, limits and deadlines over one aiohttp session per policy and event loop.
+"""Asking a provider through the one outbound door, and reading what comes back, within limits and deadlines.
 
-An SDK is given ``http_client(policy)``, an httpx2 client whose requests go through that session. Its responses carry
-the aiohttp response, so that ``read_json`` and ``read_events`` take the bytes from the socket without a layer between.
-
-What is checked is what is dialled: the URL object that aiohttp gets is the one whose host was checked, a resolver
-refuses a name if any of its addresses is refused, and a socket factory checks each address at the moment of dialling.
-Nothing here follows a redirect, keeps a cookie or reads the environment.
+An SDK is given ``http_client(policy)``, an httpx2 client whose requests go through the session of ``door.py``. Its
+responses carry the aiohttp response, so that ``read_json`` and ``read_events`` take the bytes from the socket without a
+layer between.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
-import os
-import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import aiohttp
-import aiohttp.abc
-import aiohttp.connector
-import httpx2  # noqa: TID251 (this is the place)
+import httpx2  # noqa: TID251 (its types alone: what is sent goes through the door)
 from yarl import URL
 
 from llm_credentials.providers.bodies import WHOLE_BODY, Body, events_of, load_json, passed_on
-from llm_credentials.providers.content import Response
-from llm_credentials.providers.egress import (
-    Destination,
-    EgressPolicy,
-    address_fault,
-    check_destination,
-    check_url,
-    rules_of,
-)
-from llm_credentials.providers.errors import (
-    BadProviderResponse,
-    ConnectionFailed,
-    DeadlineExceeded,
-    EgressBlocked,
-    LLMError,
-    ProviderUnavailable,
-)
-from llm_credentials.providers.failures import (
-    Refused,
-    failure_of,
-    network_error,
-    raise_for_httpx2,
-    refusal,
-    retry_after_s,
-)
+from llm_credentials.providers.door import BODY, Client, close_connections, door_of, headers_sent, refuse_unusable
+from llm_credentials.providers.egress import EgressPolicy, check_url
+from llm_credentials.providers.errors import ConnectionFailed, DeadlineExceeded, ProviderUnavailable
+from llm_credentials.providers.failures import failure_of, network_error, refusal, retry_after_s
 from llm_credentials.providers.sse import Event
 
 if TYPE_CHECKING:
-    from aiohttp.abc import ResolveResult
+    import aiohttp
 
 __all__ = [
     "WHOLE_BODY",
@@ -86,23 +55,10 @@ HttpClient: TypeAlias = httpx2.AsyncClient
 RawResponse: TypeAlias = httpx2.Response
 """What SDKs give back: the head of an answer, whose body is read here."""
 
-CONNECT_TIMEOUT_S = 10.0
-"""For name, connection and TLS together."""
-IDLE_TIMEOUT_S = 300.0
-"""Between two reads, beside the whole call's deadline: a model may think this long before its first byte."""
 FORWARD_TIMEOUT_S = 900.0
 END_GRACE_S = 0.5
 """How long a stream whose last event has come may take to end, before its connection is closed instead of kept."""
-KEEP_ALIVE_S = 15.0
-DNS_CACHE_S = 10
-MAX_HEADERS = 256
-MAX_HEADER_BYTES = 32 * 1024
-_BODY = "keyswitch.body"
 
-_REQUEST_HEADERS_NOT_SENT = frozenset(
-    {b"host", b"content-length", b"connection", b"transfer-encoding", b"accept-encoding"}
-)
-"""aiohttp writes its own; ``x-stainless-…``, with which SDKs tell about the machine, is left out too."""
 _RESPONSE_HEADERS_NOT_PASSED = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-encoding", "content-length", "set-cookie", "te"}
     | {"trailer", "upgrade", "proxy-authenticate", "proxy-connection", "alt-svc", "strict-transport-security"}
@@ -140,7 +96,7 @@ class Pattern:
     def __init__(self, sent: httpx2.Request) -> None:
         self.method = sent.method
         self.url = URL(str(sent.url), encoded=True)
-        self.headers = _headers_sent(sent)
+        self.headers = headers_sent(sent)
 
 
 class Answer:
@@ -162,21 +118,21 @@ def http_client(policy: EgressPolicy, headers: Mapping[str, str] | None = None) 
 
     With ``headers`` a client of its own over the same session, which sends them with every request.
     """
-    door = _door(policy)
-    return door.client if headers is None else _Client(door, headers)
+    door = door_of(policy)
+    return door.client if headers is None else Client(door, headers)
 
 
 async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> Answer:
     """The pattern's request with this body; whatever the status of its answer. Raises LLMError."""
     try:
-        raw = await _door(policy).request(pattern.method, pattern.url, pattern.headers, content)
+        raw = await door_of(policy).request(pattern.method, pattern.url, pattern.headers, content)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
             raise
         raise failure from None
     try:
-        _refuse_unusable(raw)
+        refuse_unusable(raw)
         return Answer(raw, Body(raw))
     except BaseException:
         raw.close()
@@ -250,7 +206,7 @@ async def ask(
     Raises EgressBlocked, ConnectionFailed, BadProviderResponse (compressed in an unknown way).
     """
     try:
-        raw = await _door(policy).request(method, url, {**headers, "accept-encoding": "gzip, deflate"}, body)
+        raw = await door_of(policy).request(method, url, {**headers, "accept-encoding": "gzip, deflate"}, body)
     except Exception as error:
         raise (failure_of(error) or ConnectionFailed()) from None
     try:
@@ -279,7 +235,7 @@ async def forward(
 
     Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
     """
-    door = _door(policy)
+    door = door_of(policy)
     deadline = asyncio.get_running_loop().time() + FORWARD_TIMEOUT_S
     try:
         async with asyncio.timeout_at(deadline):
@@ -287,7 +243,7 @@ async def forward(
     except Exception as error:
         raise (failure_of(error) or ConnectionFailed()) from None
     try:
-        _refuse_unusable(raw)
+        refuse_unusable(raw)
         passed = {
             lowered: value
             for name, value in raw.headers.items()
@@ -312,7 +268,7 @@ async def post(policy: EgressPolicy, url: str, headers: Mapping[str, str], body:
 
     The caller sets the limit of time. Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
     """
-    door = _door(policy)
+    door = door_of(policy)
     try:
         raw = await door.request("POST", url, {**headers, "accept-encoding": "identity"}, body)
     except Exception as error:
@@ -321,218 +277,10 @@ async def post(policy: EgressPolicy, url: str, headers: Mapping[str, str], body:
     return raw.status
 
 
-async def close_connections() -> None:
-    """Close what the running event loop holds, for an orderly end of a process or a test."""
-    for door in _doors.pop(asyncio.get_running_loop(), {}).values():
-        await door.session.close()
-
-
-# Sessions
-
-_doors: dict[asyncio.AbstractEventLoop, dict[EgressPolicy, _Door]] = {}
-_left_to_parent: list[object] = []
-
-
-def _door(policy: EgressPolicy) -> _Door:
-    loop = asyncio.get_running_loop()
-    doors = _doors.get(loop)
-    if doors is None:
-        _drop_dead_loops()
-        doors = _doors[loop] = {}
-    door = doors.get(policy)
-    if door is None or door.session.closed:
-        door = doors[policy] = _Door(policy)
-    return door
-
-
-def _drop_dead_loops() -> None:
-    for loop in [loop for loop in _doors if loop.is_closed()]:
-        for door in _doors.pop(loop, {}).values():
-            # Closing on a closed loop awaits nothing: one step runs it to its end.
-            closing = door.session.close()
-            with contextlib.suppress(StopIteration, RuntimeError):
-                closing.send(None)
-            closing.close()
-
-
-def _forget_after_fork() -> None:
-    """The child makes its own sessions. Those of the parent are kept untouched: closing one here would unregister its
-    socket from the event queue that both processes share."""
-    global _doors
-    _left_to_parent.append(_doors)
-    _doors = {}
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-class _Door:
-    """One session under one policy."""
-
-    def __init__(self, policy: EgressPolicy) -> None:
-        self.policy = policy
-        self.rules = rules_of(policy)
-        self.granted: set[tuple[str, int]] = set()
-        """Addresses that a name allowed by the policy resolved to."""
-        self._checked: set[tuple[str, str, int]] = set()
-        connector = aiohttp.TCPConnector(
-            resolver=_Resolver(self),
-            socket_factory=self._socket,
-            limit=0,
-            ttl_dns_cache=DNS_CACHE_S,
-            keepalive_timeout=KEEP_ALIVE_S,
-        )
-        self.session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            requote_redirect_url=False,
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S, sock_read=IDLE_TIMEOUT_S),
-            max_line_size=MAX_HEADER_BYTES,
-            max_field_size=MAX_HEADER_BYTES,
-            max_headers=MAX_HEADERS,
-            request_class=_Request,
-            response_class=Response,
-        )
-        self.client = _Client(self)
-
-    async def request(
-        self, method: str, url: str | URL, headers: Mapping[str, str], body: bytes | None
-    ) -> aiohttp.ClientResponse:
-        target = url if isinstance(url, URL) else URL(url, encoded=True)
-        self._check(target)
-        while True:
-            try:
-                return await self.session.request(method, target, headers=headers, data=body, allow_redirects=False)
-            except _SpoiltConnection:
-                continue  # it is closed now, and nothing was sent on it
-
-    def _check(self, url: URL) -> None:
-        scheme, host, port = url.scheme, url.raw_host or "", url.port or 0
-        origin = (scheme, host, port)
-        if origin in self._checked:
-            return
-        if scheme not in ("http", "https") or not host or url.raw_user is not None or url.raw_password is not None:
-            raise EgressBlocked()
-        check_destination(Destination(scheme, host, port), self.policy)
-        if len(self._checked) > 1000:
-            self._checked.clear()
-        self._checked.add(origin)
-
-    def _socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
-        """Called by aiohttp with the very address that it is about to dial."""
-        family, kind, protocol, _, (host, port, *_) = addr_info
-        if fault := address_fault(ipaddress.ip_address(host), port, self.rules, self.granted):
-            raise Refused(EgressBlocked(fault))
-        return socket.socket(family=family, type=kind, proto=protocol)
-
-
-class _SpoiltConnection(Exception):
-    """A connection from the pool on which bytes have come that nobody asked for."""
-
-
-class _Request(aiohttp.ClientRequest):
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        # What lies there before the request is sent would be read as its answer: somebody else's, or a forged one.
-        if conn.protocol is not None and conn.protocol.should_close:
-            conn.close()
-            raise _SpoiltConnection
-        return await super().send(conn)
-
-
-class _Resolver(aiohttp.abc.AbstractResolver):
-    """Refuses a name if any of its addresses is refused."""
-
-    def __init__(self, door: _Door) -> None:
-        self._door = door
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await aiohttp.ThreadedResolver().resolve(host, port, family)
-        if not found:
-            raise OSError("the name has no address")
-        door = self._door
-        addresses = [ipaddress.ip_address(entry["host"]) for entry in found]
-        granted = {(str(address), port) for address in addresses} if door.rules.allow_name(host, port) else set()
-        for address in addresses:
-            if fault := address_fault(address, port, door.rules, granted):
-                raise Refused(EgressBlocked(fault))
-        if len(door.granted) > 1000:
-            door.granted.clear()
-        door.granted |= granted
-        return found
-
-    async def close(self) -> None: ...
-
-
-class _Client(httpx2.AsyncClient):
-    """Sends straight through the door: no redirects, cookies, proxies or authentication of httpx2's own."""
-
-    def __init__(self, door: _Door, headers: Mapping[str, str] | None = None) -> None:
-        self._transport_of_door = _Transport(door)
-        super().__init__(
-            transport=self._transport_of_door, headers=headers, trust_env=False, follow_redirects=False, timeout=None
-        )
-
-    async def send(self, request: httpx2.Request, *, stream: bool = False, **_: Any) -> httpx2.Response:
-        response = await self._transport_of_door.handle_async_request(request)
-        if not stream:
-            await response.aread()
-        return response
-
-    async def aclose(self) -> None:
-        """The client is shared: an SDK that closes it closes nothing."""
-
-
-class _Transport(httpx2.AsyncBaseTransport):
-    def __init__(self, door: _Door) -> None:
-        self._door = door
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        content = await request.aread()
-        try:
-            raw = await self._door.request(request.method, str(request.url), _headers_sent(request), content or None)
-        except Exception as error:
-            raise_for_httpx2(error, request)
-        try:
-            _refuse_unusable(raw)
-            body = Body(raw)
-        except LLMError as error:
-            raw.close()
-            raise_for_httpx2(error, request)
-        response_headers = list(raw.raw_headers)
-        if body.encoded:
-            response_headers = [
-                pair for pair in response_headers if pair[0].lower() not in (b"content-encoding", b"content-length")
-            ]
-        return httpx2.Response(
-            raw.status, headers=response_headers, stream=body, request=request, extensions={_BODY: body}
-        )
-
-
-def _headers_sent(request: httpx2.Request) -> dict[str, str]:
-    headers = {
-        name.decode("ascii"): value.decode("latin-1")
-        for name, value in request.headers.raw
-        if name.lower() not in _REQUEST_HEADERS_NOT_SENT and name[:12].lower() != b"x-stainless-"
-    }
-    headers["accept-encoding"] = "gzip, deflate"
-    return headers
-
-
-def _refuse_unusable(raw: aiohttp.ClientResponse) -> None:
-    if 300 <= raw.status < 400:
-        raise BadProviderResponse("The provider's address sends calls elsewhere. Enter the final address.")
-    if raw.status in (204, 205) or raw.status < 200:
-        raise BadProviderResponse("The provider's answer is empty.", status_code=raw.status)
-
-
 def _body(response: httpx2.Response | Answer) -> Body:
     if isinstance(response, Answer):
         return response.body
-    body = response.extensions.get(_BODY)
+    body = response.extensions.get(BODY)
     if not isinstance(body, Body):
         raise TypeError("this response did not come through the outbound door")
     return body

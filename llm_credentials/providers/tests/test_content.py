@@ -8,7 +8,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 
 from llm_credentials.providers import transport
-from llm_credentials.providers.tests.test_transport import head, serving
+from llm_credentials.providers.tests.serving import head, serving
 
 STREAM = head(b"Content-Type: text/event-stream", b"Transfer-Encoding: chunked")
 
