@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -20,7 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from project import env
+from project import env, memory
 from project.embedded import SOCKET_PATH_LIMIT, NoValkey, valkey_command
 from project.env import BASE_DIR, RUN_DIR
 from project.processes import Child, ChildStopped, Interrupted, Signals, stop_together
@@ -143,9 +142,10 @@ class Supervisor:
 
     def _empty_metrics(self) -> None:
         """Counts begin with the start: the files of processes that are gone would only grow in number."""
-        metrics = RUN_DIR / "metrics"
-        shutil.rmtree(metrics, ignore_errors=True)
-        self.extra["METRICS_DIR"] = env.text("METRICS_DIR") or str(metrics)
+        given, link = env.text("METRICS_DIR"), RUN_DIR / "metrics"
+        self.extra["METRICS_DIR"] = given or str(memory.fresh_folder(link))
+        if not given:
+            self.stack.callback(memory.remove_folder, link)
 
     def _start_valkey(self) -> None:
         if given := env.secret("REDIS_URL"):

@@ -1,0 +1,41 @@
+"""A folder in memory that belongs to this checkout: for files that processes map, which a full disk must not end."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+MEMORY: Final = Path("/dev/shm")  # noqa: S108 (a disk in memory, where there is one)
+PREFIX: Final = "keyswitch-"
+ROOM_BYTES: Final = 32 << 20
+"""Containers have a small one by default; below this the disk is the better place."""
+
+
+def fresh_folder(link: Path, memory: Path = MEMORY) -> Path:
+    """An empty folder in memory, or the folder ``link`` itself where there is no memory to be had.
+
+    ``link`` leads to it, so that the next start finds what a killed one has left, and removes it.
+    """
+    remove_folder(link, memory)
+    try:
+        if shutil.disk_usage(memory).free < ROOM_BYTES:
+            raise OSError("too small")
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=memory))
+    except OSError:
+        link.mkdir(mode=0o700)
+        return link
+    link.symlink_to(folder)
+    return folder
+
+
+def remove_folder(link: Path, memory: Path = MEMORY) -> None:
+    """Only what ``fresh_folder`` made is followed, never where somebody else let the link lead."""
+    if not link.is_symlink():
+        shutil.rmtree(link, ignore_errors=True)
+        return
+    folder = link.readlink()
+    if folder.parent == memory and folder.name.startswith(PREFIX) and not folder.is_symlink():
+        shutil.rmtree(folder, ignore_errors=True)
+    link.unlink()
