@@ -34,6 +34,7 @@ from agents.events import (
     ToolEnd,
     ToolStart,
 )
+from agents.patience import Patience
 from agents.tools import Tool, faults
 from llm_credentials.providers import (
     BudgetExceeded,
@@ -252,10 +253,11 @@ async def _answer(
     # Our own deadline comes first: a limit that is reached is no failure of the provider.
     chunks = client.stream(conversation, tools=definitions, timeout_s=seconds_left + 5, **schema)
     room_bytes = (work.limits.max_tokens - work.tokens) * BYTES_PER_TOKEN
+    patience = Patience(work.deadline)
     try:
         while True:
             try:
-                async with asyncio.timeout_at(work.deadline):
+                with patience:
                     chunk = await anext(chunks, None)
             except TimeoutError:
                 yield work.stopped("seconds")
@@ -271,14 +273,16 @@ async def _answer(
                 work.response = chunk.response
                 return
             if event := _event_of(chunk):
-                if isinstance(event, Text):
-                    work.text.append(event.text)
+                text = event.text
+                if event.type == "text":
+                    work.text.append(text)
                 yield event
-                room_bytes -= len(event.text.encode("utf-8", "replace"))
+                room_bytes -= len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
             if room_bytes < 0:
                 yield work.stopped("tokens")
                 return
     finally:
+        patience.close()
         await chunks.aclose()
 
 

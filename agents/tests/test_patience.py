@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agents.patience import Patience
+
+
+async def test_what_is_awaited_ends_at_the_deadline_and_later_waits_do_not_begin() -> None:
+    patience = Patience(asyncio.get_running_loop().time() + 0.01)
+    for _ in range(2):
+        with pytest.raises(TimeoutError), patience:
+            await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_what_is_awaited_outside_does_not_end() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop.time())
+    over = loop.create_future()
+    loop.call_later(0.01, over.set_result, "waited")
+    assert await over == "waited"
+    with pytest.raises(TimeoutError), patience:
+        pass
+
+
+async def test_closed_in_time_it_does_nothing() -> None:
+    loop = asyncio.get_running_loop()
+    patience = Patience(loop.time() + 0.01)
+    patience.close()
+    over = loop.create_future()
+    loop.call_later(0.03, over.set_result, "waited")
+    with patience:
+        assert await over == "waited"
+
+
+async def test_cancellation_by_somebody_else_stays_one() -> None:
+    patience = Patience(asyncio.get_running_loop().time() + 60)
+    began = asyncio.Event()
+
+    async def waiting() -> None:
+        with patience:
+            began.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(waiting())
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    patience.close()
+
+
+async def test_cancellation_at_the_deadline_stays_one() -> None:
+    patience = Patience(asyncio.get_running_loop().time() + 60)
+    began = asyncio.Event()
+
+    async def waiting() -> None:
+        with patience:
+            began.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(waiting())
+    await began.wait()
+    patience._end()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    patience.close()
