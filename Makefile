@@ -49,11 +49,11 @@ fix: .venv/.installed-dev ## mend what can be mended by itself
 bench: .venv/.installed-dev ## what calls cost beside SDKs and peers, into docs/performance-beside.md; QUICK=1 in short
 	@$(BIN)/python -m benchmarks.beside $(if $(QUICK),--quick)
 
-prove: .venv/.installed-dev ## every claim, measured; PART=vault, routing, gateway, load, chaos or streams (ten minutes, only when named)
-	@$(BIN)/python -m benchmarks.prove $(PART)
+prove: .venv/.installed-dev ## every claim, measured; PART=vault, routing, gateway, load, chaos or streams (ten minutes, only when named); QUICK=1 in short
+	@$(BIN)/python -m benchmarks.prove $(PART) $(if $(QUICK),--quick) $(if $(MINUTES),--within $(MINUTES))
 
 prove-vault: .venv/.installed-dev ## leaks, tampering, rotation, egress, isolation, guards, counted: TEST_DATABASE=postgres for PostgreSQL
-	@$(BIN)/python -m benchmarks.prove vault
+	@$(BIN)/python -m benchmarks.prove vault $(if $(QUICK),--quick)
 
 prove-routing: .venv/.installed-dev ## faults, kills and budgets, counted: TEST_DATABASE=postgres for PostgreSQL
-	@$(BIN)/python -m benchmarks.prove routing
+	@$(BIN)/python -m benchmarks.prove routing $(if $(QUICK),--quick)

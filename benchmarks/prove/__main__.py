@@ -1,65 +1,137 @@
 """Everything that Keyswitch claims, measured: ``make prove``. Ends with 1 if something falls short.
 
-make prove [PART=vault|routing|gateway|load|chaos|streams]   # TEST_DATABASE=postgres: on PostgreSQL
-python -m benchmarks.prove [PART …] [--small]
+make prove [PART=vault|routing|gateway|load|chaos|streams] [QUICK=1]   # TEST_DATABASE=postgres: on PostgreSQL
+python -m benchmarks.prove [PART …] [--quick] [--within MINUTES]
 
-Each line is a claim with its figure, what was measured, and whether it holds. ``streams`` (ten minutes of five hundred
-open streams) runs only when it is named. Load and chaos run on a PostgreSQL of their own.
+Each line is a claim with its figure, what was measured, and whether it holds; all of them go to docs/proof.md (after
+--quick to .run/prove/proof.md), what the parts print beside them to .run/prove/. Each step is a process with a limit:
+one that hangs is ended and falls short. ``streams`` (ten minutes of five hundred open streams) runs only when it is
+named. Load and chaos run on a PostgreSQL of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import time
 
 from benchmarks.parts.machine import machine
+from benchmarks.prove import page
+from benchmarks.prove.report import Line
+from benchmarks.prove.running import Step, run
+from project import env
 
-Command = list[str]
-PARTS: dict[str, list[Command]] = {
-    "vault": [["benchmarks.prove.vault"]],
-    "routing": [["benchmarks.prove.routing"], ["benchmarks.prove.outage"]],
-    "gateway": [["benchmarks.prove.gateway"]],
-    "load": [["benchmarks.prove.load"]],
-    "chaos": [["benchmarks.prove.chaos"]],
-    "streams": [["benchmarks.prove.gateway", "--streams-minutes", "10"]],
+
+def _vault(only: str, minutes: float, limit_minutes: float) -> Step:
+    return Step(
+        module="benchmarks.prove.vault",
+        arguments=("--only", only),
+        small=("--small",),
+        minutes=minutes,
+        limit_minutes=limit_minutes,
+    )
+
+
+PARTS: dict[str, list[Step]] = {
+    "gateway": [Step(module="benchmarks.prove.gateway", small=("--quick",), minutes=4, limit_minutes=10)],
+    "load": [Step(module="benchmarks.prove.load", small=("--quick",), minutes=6, limit_minutes=12)],
+    "routing": [
+        Step(
+            module="benchmarks.prove.routing",
+            small=("--calls", "500", "--kills", "3"),
+            minutes=5,
+            limit_minutes=12,
+        ),
+        Step(module="benchmarks.prove.replacement", minutes=1, limit_minutes=4),
+        Step(module="benchmarks.prove.outage", minutes=2, limit_minutes=5),
+    ],
+    "chaos": [
+        Step(
+            module="benchmarks.prove.chaos",
+            arguments=("--only", only),
+            small=("--quick",),
+            minutes=minutes,
+            limit_minutes=limit_minutes,
+        )
+        for only, minutes, limit_minutes in (("kills", 6, 12), ("disk", 3, 8), ("clock", 2, 6), ("network", 2, 6))
+    ],
+    "vault": [
+        _vault("tampering", 0.5, 3),
+        _vault("egress", 1, 4),
+        _vault("matrix", 1, 4),
+        _vault("rotation", 4, 10),
+        _vault("leaks", 5, 12),
+        _vault("mutations", 15, 30),
+    ],
+    "streams": [
+        Step(
+            module="benchmarks.prove.gateway",
+            arguments=("--streams-minutes", "10"),
+            small=("--streams-minutes", "0.5"),
+            minutes=11,
+            limit_minutes=16,
+        )
+    ],
 }
-"""Modules with their arguments; each prints its lines and ends with 1 if one falls short."""
-SMALL: dict[str, list[str]] = {
-    "benchmarks.prove.vault": ["--small"],
-    "benchmarks.prove.routing": ["--calls", "500", "--kills", "3"],
-    "benchmarks.prove.gateway": ["--quick"],
-    "benchmarks.prove.load": ["--quick"],
-    "benchmarks.prove.chaos": ["--quick"],
-}
+"""The short ones first."""
 APART = {"streams"}
+WITHIN_MINUTES = 75.0
+LOGS = env.RUN_DIR / "prove"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--small", action="store_true", help="the same with small counts: it says less")
+    parser.add_argument("--quick", action="store_true", help="the same with small counts: it says less")
+    parser.add_argument("--within", type=float, default=WITHIN_MINUTES, help="minutes for all of it")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    print(machine(), flush=True)
-    chosen = options.parts or [name for name in PARTS if name not in APART]
-    short = [part for part in chosen if not _holds(part, small=options.small)]
-    print(f"\nfalls short: {', '.join(short)}" if short else "\nall of it holds")
-    return 1 if short else 0
+    chosen = [name for name in PARTS if name in options.parts or (not options.parts and name not in APART)]
+    LOGS.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + options.within * 60
+    found: dict[str, list[Line]] = {}
+    print(f"{machine()}\n{page.commit()}", flush=True)
+    for part in chosen:
+        # Written after each: what was measured is not lost with what comes after it.
+        found[part] = _measured(part, end, small=options.quick)
+    print(_table(found))
+    missed = sum(not line.holds for lines in found.values() for line in lines)
+    print(f"\n{missed} fall short" if missed else "\nall of it holds")
+    return 1 if missed else 0
 
 
-def _holds(part: str, *, small: bool) -> bool:
-    """All commands of a part, each in a process of its own: none meets what another left open."""
-    began, held = time.monotonic(), True
-    print(f"\n== {part}", flush=True)
-    for module, *arguments in PARTS[part]:
-        command = [sys.executable, "-m", module, *arguments, *(SMALL.get(module, []) if small else [])]
-        held &= subprocess.run(command, check=False, env=dict(os.environ)).returncode == 0
-    print(f"   {part}: {'holds' if held else 'falls short'}, {(time.monotonic() - began) / 60:.1f} min", flush=True)
-    return held
+def _measured(part: str, end: float, *, small: bool) -> list[Line]:
+    """All steps of a part, each in a process of its own: none meets what another left open."""
+    where, began = f"{machine()}\n{page.commit()}", time.monotonic()
+    print(f"\n== {part}, about {sum(step.minutes for step in PARTS[part]):g} min at full size", flush=True)
+    lines = [line for step in PARTS[part] for line in _step(step, end, small=small)]
+    minutes = (time.monotonic() - began) / 60
+    target = LOGS / "proof.md" if small else page.PAGE
+    page.write(page.text_of({part: lines}, {part: minutes}, where), list(PARTS), target)
+    print(f"   {part}: {sum(line.holds for line in lines)} of {len(lines)} hold, {minutes:.1f} min", flush=True)
+    return lines
+
+
+def _step(step: Step, end: float, *, small: bool) -> list[Line]:
+    began, log = time.monotonic(), LOGS / f"{step.name.replace(' ', '-')}.log"
+    limit_s = min(step.limit_minutes * 60, end - began)
+    if limit_s < 10:
+        print(f"-- {step.name}: left out", flush=True)
+        return [Line(f"{step.name}: measured", "left out: no time was left", False)]
+    print(f"-- {step.name}: {log}", flush=True)
+    lines = run(step.command(small=small), log, limit_s, lambda text: print(text, flush=True))
+    print(f"   {time.monotonic() - began:.0f} s", flush=True)
+    return lines
+
+
+def _table(found: dict[str, list[Line]]) -> str:
+    rows = [(part, line) for part, lines in found.items() for line in lines]
+    wide = max((len(line.claim) for _, line in rows), default=0)
+    return "\n" + "\n".join(
+        f"{part:<8} {line.claim:<{min(wide, 100)}}  {'holds      ' if line.holds else 'FALLS SHORT'}  {line.measured}"
+        for part, line in rows
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.prove.report import Line, print_lines  # noqa: E402
+from benchmarks.prove.report import Line, print_lines, to_its_end  # noqa: E402
 from project import env  # noqa: E402
 from project.tests import servers  # noqa: E402
 
@@ -279,8 +279,8 @@ def sqlite() -> Iterator[Line]:
 
 
 def lines() -> Iterator[Line]:
-    yield from postgresql()
-    yield from sqlite()
+    yield from to_its_end(postgresql)
+    yield from to_its_end(sqlite)
 
 
 def main() -> int:
@@ -288,7 +288,7 @@ def main() -> int:
     parser.add_argument("--engine", choices=["postgresql", "sqlite"])
     options = parser.parse_args()
     chosen = {"postgresql": postgresql, "sqlite": sqlite}.get(options.engine or "", lines)
-    missed = print_lines(chosen())
+    missed = print_lines(to_its_end(chosen))
     print(f"{missed} missed" if missed else "all held")
     return 1 if missed else 0
 

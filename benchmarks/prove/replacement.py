@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.prove.report import Line, print_lines
+from benchmarks.prove.report import Line, print_lines, to_its_end
 from benchmarks.prove.stage import stage
 
 # isort: split
@@ -62,4 +62,4 @@ def _lines(found: Findings, where: str) -> Iterator[Line]:
 
 
 if __name__ == "__main__":
-    sys.exit(1 if print_lines(lines()) else 0)
+    sys.exit(1 if print_lines(to_its_end(lines)) else 0)

@@ -1,11 +1,13 @@
 """What a proof claims, what it measured, and whether that holds.
 
 Each module beside this one has ``def lines() -> Iterator[Line]``: it yields a line as soon as it has measured it,
-leaves nothing behind, and never raises because something does not hold. ``print_lines`` prints them and counts misses.
+leaves nothing behind, and never raises because something does not hold. ``print_lines`` prints them and counts misses;
+``line_in`` reads what it printed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -24,8 +26,22 @@ def print_lines(lines: Iterable[Line]) -> int:
     missed = 0
     for line in lines:
         missed += not line.holds
-        print(f"  {'ok  ' if line.holds else 'MISS'}  {line.claim}: {line.measured}", flush=True)
+        print(text_of(line), flush=True)
     return missed
+
+
+_PRINTED = re.compile(r"^  (ok  |MISS)  (.*?) → (.*)$")
+
+
+def text_of(line: Line) -> str:
+    claim, measured = (" ".join(text.split()) for text in (line.claim, line.measured))
+    return f"  {'ok  ' if line.holds else 'MISS'}  {claim.replace(' → ', ' -> ')} → {measured}"
+
+
+def line_in(text: str) -> Line | None:
+    """The line that ``text_of`` made this of; None for anything else that a proof prints."""
+    found = _PRINTED.match(text)
+    return Line(found[2], found[3], found[1] == "ok  ") if found else None
 
 
 def to_its_end(part: Callable[[], Iterable[Line]]) -> Iterator[Line]:

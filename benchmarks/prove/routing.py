@@ -36,7 +36,7 @@ from django.conf import settings  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.db import connections  # noqa: E402
 
-from benchmarks.prove.report import Line, print_lines  # noqa: E402
+from benchmarks.prove.report import Line, print_lines, to_its_end  # noqa: E402
 from llm_credentials import bridge, wall  # noqa: E402
 from llm_credentials.factory import client_for  # noqa: E402
 from llm_credentials.ledger import books, budgets, prices  # noqa: E402
@@ -315,7 +315,7 @@ def lines(only: str | None = None, **sizes: int) -> Iterator[Line]:
     with wall.open_for("a proof"), running_sandbox() as url:
         for name, part in PARTS.items():
             if only in (None, name):
-                yield from part(url, **(sizes if part is ledger else {}))
+                yield from to_its_end(partial(part, url, **(sizes if part is ledger else {})))
 
 
 def main() -> int:

@@ -1,0 +1,169 @@
+"""One step of the proof in a process of its own: watched, with a limit, and nothing left of it however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from benchmarks.prove.report import Line, line_in
+from project import env
+
+GRACE_S = 60.0
+"""After the first signal, at which a step takes down what it has started."""
+PR_SET_CHILD_SUBREAPER = 36
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A module whose ``main`` prints lines and ends with 1 if one falls short."""
+
+    module: str
+    arguments: tuple[str, ...] = ()
+    small: tuple[str, ...] = ()
+    """More arguments: the same claims with small counts."""
+    minutes: float
+    """What it takes on two quiet processors."""
+    limit_minutes: float
+    """When it is ended: it hangs, or the machine is far too busy."""
+
+    @property
+    def name(self) -> str:
+        return " ".join((self.module.rpartition(".")[2], *(word.removeprefix("--") for word in self.arguments)))
+
+    def command(self, *, small: bool) -> list[str]:
+        return [sys.executable, "-m", self.module, *self.arguments, *(self.small if small else ())]
+
+
+@dataclass
+class _Heard:
+    lines: list[Line] = field(default_factory=list)
+    last: str = ""
+
+
+def run(command: list[str], log: Path, limit_s: float, say: Callable[[str], None]) -> list[Line]:
+    """What it measured, and a line that does not hold if it did not come to its end.
+
+    What it says goes to ``log`` as well, its errors to a file beside it and nowhere else.
+    """
+    before, errors = adopt_orphans(), log.with_suffix(".errors")
+    with _folder() as folder, log.open("w", encoding="utf-8") as out, errors.open("w", encoding="utf-8") as err:
+        out.write(f"$ {' '.join(command[1:])}\n")
+        process = subprocess.Popen(
+            command, cwd=env.BASE_DIR, env=env.child_environment(TMPDIR=str(folder), PYTHONUNBUFFERED="1"),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, text=True, errors="replace",
+            start_new_session=True,
+        )  # fmt: skip
+        heard = _Heard()
+        assert process.stdout is not None
+        reader = threading.Thread(target=_read, args=(process.stdout, out, heard, say), daemon=True)
+        reader.start()
+        code: int | None = None
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(limit_s)
+        finally:
+            stop(process)
+            end_orphans(before)
+            reader.join(5)
+            _forget_databases(process.pid)
+    if (fault := _fault(code, heard, errors, limit_s)) is not None:
+        heard.lines.append(Line("measured to its end", fault[:300], False))
+    return heard.lines
+
+
+def _fault(code: int | None, heard: _Heard, errors: Path, limit_s: float) -> str | None:
+    """How it ended, if not as it should: with 0, or with 1 after a line that does not hold."""
+    last = heard.last or "nothing"
+    if code is None:
+        return f"stopped after {limit_s / 60:.0f} min; the last that it said: {last}"
+    if code not in (0, 1):
+        return f"ended with {code}; the last that it said: {last}"
+    if code == 1 and all(line.holds for line in heard.lines):
+        return f"broke off: {_last_words(errors)}"
+    return None if heard.lines else "it said nothing"
+
+
+def _read(pipe: IO[str], out: IO[str], heard: _Heard, say: Callable[[str], None]) -> None:
+    for text in pipe:
+        out.write(text)
+        out.flush()
+        say(text.rstrip("\n"))
+        heard.last = text.strip() or heard.last
+        if (line := line_in(text.rstrip("\n"))) is not None:
+            heard.lines.append(line)
+
+
+def _last_words(errors: Path) -> str:
+    said = [text for text in errors.read_text(encoding="utf-8", errors="replace").splitlines() if text.strip()]
+    return said[-1].strip() if said else "nothing was said"
+
+
+# The end
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """As Ctrl-C does it, so that it takes down what it has started; what is left then is killed."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+    if process.poll() is None:
+        _kill(psutil.Process(process.pid))
+        process.wait()
+
+
+def _kill(head: psutil.Process) -> None:
+    with contextlib.suppress(psutil.Error):
+        for each in (*head.children(recursive=True), head):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
+
+
+def end_orphans(before: set[int]) -> None:
+    """Children that were adopted since. They may still hold the step's pipe."""
+    for orphan in psutil.Process().children():
+        if orphan.pid not in before:
+            _kill(orphan)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(orphan.pid, 0)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """For temporary files; nothing of it stays, also when the step was killed itself."""
+    # Short: there are sockets below it, whose paths may have no more than 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="kp-"))
+    try:
+        yield folder
+    finally:
+        for mount in psutil.disk_partitions(all=True):
+            if mount.mountpoint.startswith(f"{folder}/"):
+                subprocess.run(["umount", "--lazy", mount.mountpoint], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def adopt_orphans() -> set[int]:
+    """What loses its parent becomes a child of this process, and so is found (Linux only); the children it has now."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _forget_databases(process_id: int) -> None:
+    """PostgreSQL's files of a step that could not take them away itself."""
+    for folder in env.RUN_DIR.glob(f"*pg-{process_id}"):
+        shutil.rmtree(folder, ignore_errors=True)
