@@ -159,7 +159,7 @@ class Relay:
         events = self.wire.answer_events(self.data)
         events.begin(candidate.model)
         call = make_call(client, self.asked.messages, **self._arguments(candidate))
-        async with aclosing(client.stream_by_reads(call, limit_s)) as reads:
+        async with aclosing(client.stream_by_reads(call, limit_s, joined=True)) as reads:
             async for chunks in reads:
                 data = b"".join(map(events.feed, _joined(chunks)))
                 yield Written(chunks, data, chunks[-1].response)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llm_credentials.providers import registry, transport
 from llm_credentials.providers.calls import DEFAULT_TIMEOUT_S, embedding_faults, make_call, restored, seconds
+from llm_credentials.providers.decoding import StreamDecoder, decoded
 from llm_credentials.providers.errors import (
     BadProviderResponse,
     ConnectionFailed,
@@ -35,7 +36,6 @@ from llm_credentials.providers.messages import (
     ModelInfo,
     ToolDefinition,
 )
-from llm_credentials.providers.sse import Event
 from llm_credentials.providers.transport import Answer, EgressPolicy, Forwarded, RawResponse
 
 if TYPE_CHECKING:
@@ -47,24 +47,6 @@ SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionErr
 """What reading an answer raises when it trips over a shape that nobody foresaw: the answer is at fault."""
 WRONG_SHAPE = "The provider's answer has the wrong shape."
 CUT_SHORT = "The provider's answer ended before its end."
-
-
-class StreamDecoder(Protocol):
-    """Turns the server-sent events of one answer into chunks. No I/O."""
-
-    ended: bool
-    """Whether the wire's proper end was seen."""
-    has_content: bool
-    """Whether text, reasoning or a tool call has come: from here on a break is a StreamInterrupted."""
-
-    def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
-        """``event`` is the SSE event's name ("" if none). Raises LLMError for an error event or a malformed one."""
-
-    def finish(self) -> Iterable[LLMStreamChunk]:
-        """What is due after the last event: whole tool calls not yet given. Not the ``done`` chunk."""
-
-    def response(self) -> LLMResponse:
-        """What has come so far, as a response."""
 
 
 _PLAIN_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._, -]{0,999}")
@@ -218,9 +200,12 @@ class LLMClient(ABC):
                     yield chunk
 
     async def stream_by_reads(
-        self, call: Call, timeout_s: float | None = None
+        self, call: Call, timeout_s: float | None = None, *, joined: bool = False
     ) -> AsyncGenerator[Sequence[LLMStreamChunk], None]:
-        """The same for a call that ``make_call`` has checked: together what one read from the network completed."""
+        """The same for a call that ``make_call`` has checked: together what one read from the network completed.
+
+        ``joined``: pieces of text that came together may be one.
+        """
         with self.translated():
             path, body = self.encode(call, stream=True)
             deadline = asyncio.get_running_loop().time() + seconds(timeout_s)
@@ -235,7 +220,7 @@ class LLMClient(ABC):
             with self.translated(decoder):
                 async for batch in events:
                     whole = batch[-1][0] == transport.WHOLE_BODY
-                    chunks, fault = _decoded(decoder, batch)
+                    chunks, fault = decoded(decoder, batch, joined=joined)
                     if chunks:
                         yield chunks
                     if fault is not None:
@@ -368,17 +353,6 @@ class _Translated:
             raise ours.with_traceback(None) from None
         finally:
             ours.__context__ = None
-
-
-def _decoded(decoder: StreamDecoder, events: Iterable[Event]) -> tuple[list[LLMStreamChunk], Exception | None]:
-    """What these events say, up to the first that is at fault, and its fault."""
-    chunks: list[LLMStreamChunk] = []
-    try:
-        for event, data in events:
-            chunks.extend(decoder.feed(event, data))
-    except Exception as fault:
-        return chunks, fault
-    return chunks, None
 
 
 def build_client(

@@ -20,7 +20,8 @@ from llm_credentials.providers.transport import END_GRACE_S, Forwarded, load_jso
 from llm_credentials.providers.wire import encode_json
 
 if TYPE_CHECKING:
-    from llm_credentials.providers.client import LLMClient, StreamDecoder
+    from llm_credentials.providers.client import LLMClient
+    from llm_credentials.providers.decoding import StreamDecoder
 
 CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_credentials.providers import transport, wire
-from llm_credentials.providers.adapters._chat.decode import Answer, ChatDecoder, decode_answer, decode_usage
+from llm_credentials.providers.adapters._chat.decode import Answer, decode_answer, decode_usage
 from llm_credentials.providers.adapters._chat.dialect import Dialect, dialect_of
 from llm_credentials.providers.adapters._chat.encode import adapt_body, answer_tool, encode_call
 from llm_credentials.providers.adapters._chat.errors import body_error, request_id
+from llm_credentials.providers.adapters._chat.events import ChatDecoder
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, RequestRejected, UnsupportedContent
 from llm_credentials.providers.messages import Call, Embeddings, LLMResponse, ModelInfo

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from llm_credentials.providers.adapters._chat.errors import body_error
-from llm_credentials.providers.errors import BadProviderResponse, LLMError, ProviderUnavailable
+from llm_credentials.providers.errors import BadProviderResponse, ProviderUnavailable
 from llm_credentials.providers.messages import (
     FinishReason,
     LLMMessage,
@@ -20,7 +20,6 @@ from llm_credentials.providers.messages import (
     TextPart,
     ToolCall,
 )
-from llm_credentials.providers.transport import load_json
 from llm_credentials.providers.usage import Usage, add, count
 from llm_credentials.providers.wire import AnswerIds, parse_arguments, safe_code
 
@@ -328,103 +327,12 @@ def decode_answer(answer: Answer, data: Any) -> LLMResponse:
     answer.take_head(data)
     answer.take(message)
     answer.finish_calls()
-    answer.finish = _finish_in(choice)
+    answer.finish = finish_in(choice)
     return answer.response()
 
 
-def _finish_in(choice: Mapping[str, Any]) -> str | None:
+def finish_in(choice: Mapping[str, Any]) -> str | None:
     reason = choice.get("finish_reason")
     if reason in BROKEN_OFF:
         raise ProviderUnavailable("The provider broke off in the middle of its answer.")
     return reason if isinstance(reason, str) else None
-
-
-def _only_text(chunk: Any) -> str | None:
-    """The text of a piece that says nothing else: nearly every one, and the whole way of reading them costs thrice as
-    much. None for any other.
-    """
-    if type(chunk) is not dict or chunk.get("usage") or chunk.get("error") or "x_groq" in chunk:
-        return None
-    choices = chunk.get("choices")
-    if type(choices) is not list or len(choices) != 1 or type(choice := choices[0]) is not dict:
-        return None
-    delta = choice.get("delta")
-    if type(delta) is not dict or len(delta) != 1 or choice.get("finish_reason") or choice.get("index"):
-        return None
-    text = delta.get("content")
-    return text if type(text) is str and chunk.get("object") != "error" else None
-
-
-class ChatDecoder:
-    """The events of one streamed answer → chunks."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self._calls_given = 0
-        self._chosen = False
-        self.ended = False
-        self.complete = False
-        """Whether ``[DONE]`` has come, after which there is nothing to wait for."""
-        self.has_content = False
-
-    @property
-    def empty(self) -> bool:
-        """Whether no choice has come at all: not even a cut makes sense of such a stream."""
-        return not self._chosen
-
-    def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
-        if data[:6] == b"[DONE]":
-            if not self._chosen:
-                raise BadProviderResponse("The provider's answer has no choices.")
-            self.ended = self.complete = True
-            return ()
-        chunk = load_json(data)
-        answer = self._answer
-        if self._chosen and answer.id and not event and (text := _only_text(chunk)):
-            self.has_content = True
-            return (answer.add_text(text),)
-        if not isinstance(chunk, Mapping):
-            raise BadProviderResponse("A piece of the provider's answer has the wrong shape.")
-        if event == "error" or chunk.get("error") or chunk.get("object") == "error":
-            raise self._error(chunk)
-        answer.take_head(chunk)
-        choice = choice_of(chunk)
-        if choice is None:
-            return ()  # Azure's first words are about its filter, the last chunk of all counts tokens
-        self._chosen = True
-        delta = choice.get("delta")
-        if delta is None:
-            delta = choice.get("message")  # a whole answer, although a stream was asked for
-            self.ended = isinstance(delta, Mapping)
-        chunks: list[LLMStreamChunk] = []
-        if delta:
-            if not isinstance(delta, Mapping):
-                raise BadProviderResponse("A piece of the provider's answer has the wrong shape.")
-            chunks = answer.take(delta)
-            if chunks or answer.calls.calls:
-                self.has_content = True
-        if reason := _finish_in(choice):
-            answer.finish = reason
-            self.ended = True
-            chunks += self.finish()
-        return chunks
-
-    def finish(self) -> list[LLMStreamChunk]:
-        calls = self._answer.finish_calls()
-        new, self._calls_given = calls[self._calls_given :], len(calls)
-        if not new:
-            return []
-        self.has_content = True
-        name = self._answer.answer_tool
-        given = [LLMStreamChunk(type="tool_call", tool_call=call) for call in new if call.name != name]
-        if name is not None:
-            given += [LLMStreamChunk(type="delta", text=text) for text in self._answer.answers(new)]
-        return given
-
-    def response(self) -> LLMResponse:
-        return self._answer.response()
-
-    def _error(self, chunk: Mapping[str, Any]) -> LLMError:
-        error = body_error(chunk)
-        error.request_id = self._answer.request_id
-        return error
