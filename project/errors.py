@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
@@ -75,7 +76,12 @@ def too_many_requests(request: HttpRequest, exception: Exception | None = None) 
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    match sys.exc_info()[1]:
+    return foreseen(request, sys.exc_info()[1]) or error_response(request, 500)
+
+
+def foreseen(request: HttpRequest, exception: BaseException | None) -> HttpResponse | None:
+    """The answer to what is no fault of the code; None for the rest."""
+    match exception:
         case AuditUnavailable():
             return error_response(request, 503, AuditUnavailable.user_message, **{"Retry-After": "5"})
         case OperationalError() | InterfaceError():
@@ -84,7 +90,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
             # Lists of the admin trust the ids that come back from their own form.
             return error_response(request, 400)
         case _:
-            return error_response(request, 500)
+            return None
 
 
 def _in_the_apis_shape(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
@@ -96,4 +102,9 @@ def _in_the_apis_shape(request: HttpRequest, response: HttpResponseBase) -> Http
     return error_response(request, response.status_code, **kept)
 
 
-ApiErrorsMiddleware = middleware_of(nothing, _in_the_apis_shape)
+def _also_with_debug(request: HttpRequest, exception: Exception) -> HttpResponse | None:
+    """With DEBUG a traceback is shown of what is a fault of the code; a busy database is answered as ever."""
+    return foreseen(request, exception) if settings.DEBUG else None
+
+
+ErrorsMiddleware = middleware_of(nothing, _in_the_apis_shape, _also_with_debug)

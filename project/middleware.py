@@ -28,25 +28,30 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 Before: TypeAlias = Callable[[HttpRequest], None]
 After: TypeAlias = Callable[[HttpRequest, HttpResponseBase], HttpResponseBase]
+Failed: TypeAlias = Callable[[HttpRequest, Exception], HttpResponseBase | None]
 
 
-def middleware_of(before: Before, after: After) -> Any:
-    """A middleware of two plain functions."""
+def middleware_of(before: Before, after: After, failed: Failed | None = None) -> Any:
+    """A middleware of plain functions; ``failed`` may answer in place of a view that raised."""
 
     @sync_and_async_middleware
-    def middleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    def middleware(get_response: Callable[[HttpRequest], Any]) -> Any:
+        serve: Any
+
         if iscoroutinefunction(get_response):
 
-            async def serve_async(request: HttpRequest) -> HttpResponseBase:
+            async def serve(request: HttpRequest) -> HttpResponseBase:
                 before(request)
                 return after(request, await get_response(request))
 
-            return serve_async
+        else:
 
-        def serve(request: HttpRequest) -> HttpResponseBase:
-            before(request)
-            return after(request, get_response(request))
+            def serve(request: HttpRequest) -> HttpResponseBase:
+                before(request)
+                return after(request, get_response(request))
 
+        if failed:
+            serve.process_exception = failed
         return serve
 
     return middleware

@@ -56,7 +56,7 @@ MIDDLEWARE = [
     "project.middleware.ApiAddressMiddleware",
     "project.middleware.SecurityHeadersMiddleware",
     "project.middleware.CompressionMiddleware",
-    "project.errors.ApiErrorsMiddleware",
+    "project.errors.ErrorsMiddleware",
     "project.middleware.NoNulMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

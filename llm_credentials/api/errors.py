@@ -60,6 +60,11 @@ class ApiError(Exception):
 
 
 def install_error_handlers(api: NinjaAPI) -> None:
+    @api.exception_handler(Exception)
+    def unforeseen(request: HttpRequest, error: Exception) -> HttpResponse:
+        """The site's own answers know it, also with DEBUG, where the framework would answer with a traceback."""
+        raise error
+
     def answer(request: HttpRequest, error: ApiError) -> HttpResponse:
         body = {"error": {"code": error.code, "message": error.message, "where": error.where}}
         response = api.create_response(request, body, status=error.status)

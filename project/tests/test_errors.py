@@ -1,4 +1,7 @@
+from typing import Any
+
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.db import OperationalError
 from django.http import HttpRequest, HttpResponse
@@ -63,6 +66,35 @@ def test_program_gets_json(calm_client: Client, status: int) -> None:
         error = response.json()["error"]
         assert (error["message"], error["where"]) == (errors._WORDS[status], None)
         assert error["code"].isidentifier()
+
+
+@pytest.mark.parametrize("path", ["/fail/503/", "/api/fail/503"])
+def test_busy_database_is_no_fault_of_the_code_with_debug_either(calm_client: Client, settings: Any, path: str) -> None:
+    settings.DEBUG = True
+    response = calm_client.get(path)
+    assert response.status_code == 503
+    assert "hunter2" not in response.content.decode()
+
+
+def test_fault_of_the_code_shows_its_traceback_with_debug(calm_client: Client, settings: Any) -> None:
+    settings.DEBUG = True
+    assert b"Traceback" in calm_client.get("/fail/500/").content
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("debug", [False, True])
+def test_busy_database_is_a_503_of_the_api_too(
+    calm_client: Client, alice: User, settings: Any, monkeypatch: pytest.MonkeyPatch, debug: bool
+) -> None:
+    def busy(self: Any, user: Any) -> Any:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr("llm_credentials.models.credentials.UserCredentialQuerySet.for_user", busy)
+    settings.DEBUG = debug
+    calm_client.force_login(alice)
+    response = calm_client.get("/api/user/llm-credentials")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert response.headers["Retry-After"] == "5"
 
 
 @pytest.mark.django_db
