@@ -75,13 +75,25 @@ async function copyFrom(button) {
   setTimeout(() => { button.textContent = before; }, 1800);
 }
 
+function isUntouched(field) {
+  if (field.type === "hidden" || !field.matches("input, select, textarea")) return true;
+  if (field.type === "checkbox" || field.type === "radio") return field.checked === field.defaultChecked;
+  if (field.options) return field.selectedIndex === Math.max(0, [...field.options].findIndex((one) => one.defaultSelected));
+  return field.value === field.defaultValue;
+}
+
+// Escape closes a menu, else the form that one is in; not one in which something typed would be lost.
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "Escape") return;
+  if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
   const open = document.querySelector("details.account[open]");
   if (open) {
     open.open = false;
     open.querySelector("summary").focus();
+    return;
   }
+  const form = event.target.closest?.("form");
+  const leave = form?.querySelector("[data-leave]");
+  if (leave && [...form.elements].every(isUntouched)) leave.click();
 });
 
 // Drafts of messages wait in this tab's storage; whoever logs out leaves none behind.

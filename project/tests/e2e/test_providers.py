@@ -103,3 +103,23 @@ def test_a_switch_goes_back_when_the_site_does_not_follow(alices_page: Page, key
     page.unroute("**/toggle/")
     switch.click()
     expect(switch).to_have_attribute("aria-checked", "false")
+
+
+def test_escape_closes_what_is_open_and_loses_nothing_typed(alices_page: Page, keys: None) -> None:
+    page = alices_page
+    page.goto(f"{PLACE}sandbox/")
+    card = page.locator("#card-sandbox-default")
+    card.get_by_role("link", name="Remove key…").click()
+    expect(card.get_by_role("button", name="Remove the Sandbox key")).to_be_focused()
+    page.keyboard.press("Escape")
+    key = card.get_by_label("Key", exact=True)
+    key.fill("sbx-typed")
+    page.keyboard.press("Escape")
+    expect(key).to_have_value("sbx-typed")
+    key.fill("")
+    page.keyboard.press("Escape")
+    expect(card.get_by_role("button", name="Save")).to_have_count(0)
+    expect(card).to_be_visible()
+    page.locator("details.account summary").first.click()
+    page.keyboard.press("Escape")
+    expect(page.locator("details.account").first).not_to_have_attribute("open", "")
