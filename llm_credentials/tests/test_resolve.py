@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_credentials.providers import ModelFacts, ProviderSpec
@@ -421,9 +421,7 @@ def _situations(draw: st.DrawFn) -> tuple[Snapshot, Request, dict[str, float]]:
     return snapshot, request, cooling
 
 
-@given(_situations())
-def test_resolve_always_gives_every_key_once_or_a_problem(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def always_gives_every_key_once_or_a_problem(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     route = resolve(snapshot, request, cooling)
     seen = [each.key.ref for each in (*route.candidates, *route.dropped)]
     if route.problem:
@@ -432,9 +430,7 @@ def test_resolve_always_gives_every_key_once_or_a_problem(situation: tuple[Any, 
         assert sorted(seen) == sorted(key.ref for key in (*snapshot.keys, *snapshot.system_keys))
 
 
-@given(_situations())
-def test_resolve_never_gives_an_unusable_candidate(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def never_gives_an_unusable_candidate(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     for candidate in resolve(snapshot, request, cooling).candidates:
         key, spec = candidate.key, SPECS[candidate.key.provider]
         assert key.is_active and key.readable and (key.has_key or not spec.key_required)
@@ -449,9 +445,7 @@ def _of(provider: str, model: str) -> str:
     return model if model.startswith(f"{provider}-") else ""
 
 
-@given(_situations())
-def test_resolve_never_sends_one_providers_model_to_another(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def never_sends_one_providers_model_to_another(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     override = snapshot.overrides["mail"]
     sane = replace(
         snapshot,
@@ -467,9 +461,7 @@ def test_resolve_never_sends_one_providers_model_to_another(situation: tuple[Any
         assert candidate.model.startswith(f"{candidate.key.provider}-")
 
 
-@given(_situations())
-def test_resolve_never_uses_a_system_key_without_consent(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def never_uses_a_system_key_without_consent(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     override = snapshot.overrides.get(request.task or "", Override())
     task_says, user_says = override.fallback_to_system, snapshot.preferences.fallback_to_system
     allowed = snapshot.policy.system_keys and (user_says if task_says is None else task_says)
@@ -478,9 +470,7 @@ def test_resolve_never_uses_a_system_key_without_consent(situation: tuple[Any, A
     assert owners == sorted(owners, reverse=True), "own keys come first"
 
 
-@given(_situations())
-def test_resolve_never_gives_what_the_policy_forbids(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def never_gives_what_the_policy_forbids(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     policy = snapshot.policy
     for candidate in resolve(snapshot, request, cooling).candidates:
         key = candidate.key
@@ -505,28 +495,42 @@ def test_resolve_opens_nothing_through_a_further_policy(situation: tuple[Any, An
     assert {each.key.ref for each in resolve(both, request, cooling).candidates} <= before
 
 
-@given(_situations())
-def test_resolve_says_of_each_disallowed_key_that_it_is_the_policy(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def says_of_each_disallowed_key_that_it_is_the_policy(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     for dropped in resolve(snapshot, request, cooling).dropped:
         if dropped.why == "not_allowed":
             assert "policy" in dropped.words
 
 
-@given(_situations())
-def test_resolve_is_the_same_each_time(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def is_the_same_each_time(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     assert resolve(snapshot, request, cooling) == resolve(snapshot, request, cooling)
 
 
-@given(_situations())
-def test_resolve_without_fallback_is_a_part_of_the_route(situation: tuple[Any, Any, Any]) -> None:
-    snapshot, request, cooling = situation
+def without_fallback_is_a_part_of_the_route(snapshot: Snapshot, request: Request, cooling: Any) -> None:
     whole = resolve(snapshot, replace(request, fallback=True), cooling).candidates
     kept = resolve(snapshot, replace(request, fallback=False), cooling).candidates
     assert {each.key.ref for each in kept} <= {each.key.ref for each in whole}
     assert len({each.key.provider for each in kept}) <= 1
     assert all(each.key.owner == "user" for each in kept)
+
+
+# A situation takes longer to think of than to resolve: each is held against all that is always so.
+ALWAYS = (
+    always_gives_every_key_once_or_a_problem,
+    never_gives_an_unusable_candidate,
+    never_uses_a_system_key_without_consent,
+    never_sends_one_providers_model_to_another,
+    never_gives_what_the_policy_forbids,
+    says_of_each_disallowed_key_that_it_is_the_policy,
+    is_the_same_each_time,
+    without_fallback_is_a_part_of_the_route,
+)
+
+
+@settings(max_examples=3 * settings().max_examples)
+@given(_situations())
+def test_resolve_holds_in_every_situation(situation: tuple[Any, Any, Any]) -> None:
+    for holds in ALWAYS:
+        holds(*situation)
 
 
 # Strategies
