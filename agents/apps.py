@@ -14,6 +14,7 @@ class AgentsConfig(AppConfig):
         from agents.schedules import ScheduledRun
         from agents.servers import MCPServer, MCPTool
         from llm_credentials.audit.denials import know_owner
+        from llm_credentials.live import watched
         from llm_credentials.wall import owned
 
         register_task_kinds()
@@ -29,6 +30,7 @@ class AgentsConfig(AppConfig):
         know_owner("tool_id", lambda pk: known.filter(pk=pk).values_list("server__user_id", flat=True))
         expenses = Expense.objects.all()
         know_owner("expense_id", lambda pk: expenses.filter(pk=pk).values_list("user_id", flat=True))
+        watched.watch(MCPServer, user="user_id", ignored=("problem", "checked_at", "updated_at"))
         leaving.register()
         vectors.register()
         owned(Conversation, by="user")
