@@ -21,7 +21,7 @@ from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Problem, Refused, problem
 from llm_credentials.gateway.http import EVENTS, Answer, Request, told
 from llm_credentials.gateway.naming import Named, read_model
-from llm_credentials.gateway.thoughts import Maker
+from llm_credentials.gateway.thoughts import Maker, Streamed
 from llm_credentials.gateway.wires.answers import AnswerEvents
 from llm_credentials.gateway.wires.asked import Asked
 from llm_credentials.gateway.wires.thoughts import marks_in, only_own
@@ -48,6 +48,8 @@ class Wire(Protocol):
     PATH: str
     SIGNS: bool
     """Whether thoughts go along in it that their maker has signed."""
+    MOST_ANSWERS: int
+    """That one request may ask for, as ``n``."""
 
     def read_request(self, data: object) -> Asked: ...
     def write_answer(self, response: LLMResponse) -> bytes: ...
@@ -94,7 +96,8 @@ class Relay:
     """Who had the thoughts in the conversation, where that is known."""
     first: Maker | None = field(default=None, init=False)
     """Who was tried first."""
-    passing: thoughts.Streamed | None = field(default=None, init=False)
+    passing: Streamed = field(default_factory=thoughts.Unsigned, init=False)
+    """Sees the thoughts in a stream that passes."""
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -106,6 +109,10 @@ class Relay:
         messages = self.data.get("messages")
         if not isinstance(messages, list) or not messages:
             raise Refused(400, "invalid_request", "messages: Send at least one message.", param="messages")
+        most, wanted = self.wire.MOST_ANSWERS, self.data.get("n")
+        if wanted is not None and (type(wanted) is not int or not 1 <= wanted <= most):
+            words = "This wire gives one answer: leave it out." if most == 1 else f"A whole number from 1 to {most}."
+            raise Refused(400, "invalid_request", f"n: {words}", param="n")
 
     async def answer(self) -> Answer:
         """Raises LLMError before anything is sent."""
@@ -124,11 +131,9 @@ class Relay:
         response, receipt = await self._client.relay(
             self._ask, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
         )
-        if not isinstance(response, PassedAnswer):
-            return Answer(self.wire.write_answer(response), headers=self._headers(receipt))
-        if self.wire.SIGNS:
-            await thoughts.remember(thoughts.marks_of(response.message, response.provider), self._maker)
-        return Answer(response.data, headers=self._headers(receipt))
+        await self._remember(response)
+        data = response.data if isinstance(response, PassedAnswer) else self.wire.write_answer(response)
+        return Answer(data, headers=self._headers(receipt))
 
     async def _ask(self, client: LLMClient, candidate: Candidate, limit_s: float) -> LLMResponse:
         self._begin(candidate)
@@ -177,11 +182,10 @@ class Relay:
                     if isinstance(piece, Passed):
                         data, held = _whole_events(held + data)
                         data = self.wire.passed_events(data, self.data)
-                        if self.passing is not None:
-                            self.passing.see(data)
+                        self.passing.see(data)
                     if piece.response is not None:
                         data += held
-                        await self._remember_passed()
+                        await self._remember(piece.response)
                     if isinstance(piece.response, RoutedResponse):
                         data += _comment(piece.response.receipt)
                     if data:
@@ -201,7 +205,7 @@ class Relay:
         self.candidate = candidate
         self.tries += 1
         self.first = self.first or self._maker
-        self.passing = thoughts.Streamed() if self.wire.SIGNS else None
+        self.passing = thoughts.Signed() if self.wire.SIGNS else thoughts.Unsigned()
 
     # Thoughts
 
@@ -218,9 +222,10 @@ class Relay:
     def _is_own(self, mark: str) -> bool:
         return self.makers.get(mark, self.first) == self._maker
 
-    async def _remember_passed(self) -> None:
-        if self.passing is not None and self.passing.marks:
-            await thoughts.remember(self.passing.marks, self._maker)
+    async def _remember(self, response: LLMResponse) -> None:
+        """Whose the answer's thoughts are."""
+        found = self.passing.fingerprints or thoughts.fingerprints_of(response, signed=self.wire.SIGNS)
+        await thoughts.remember(found, self._maker)
 
     def _needs(self) -> frozenset[str]:
         wanted = {"tools": bool(self.data.get("tools")), "json": self._wants_schema()}
@@ -241,7 +246,8 @@ class Relay:
             raise Refused(400, "invalid_json", "The body is nested too deep.") from None
 
     def _size(self) -> Size:
-        return Size(self._prompt_tokens, self._answer_tokens)
+        answers = self.data.get("n") or 1
+        return Size(self._prompt_tokens, lambda candidate: self._answer_tokens(candidate) * answers)
 
     def _prompt_tokens(self) -> int:
         if self.request.size_bytes < IMAGES_FROM_BYTES:

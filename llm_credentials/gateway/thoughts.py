@@ -1,79 +1,132 @@
 """Whose thought is whose: what one model has signed, another refuses.
 
-A program sends the whole conversation with each call, signed thoughts included, and says of none who had it. So who
-answered with which is remembered by the signatures' fingerprints for as long as a loop of tools takes; of one that
-nobody remembers it is taken that the model had it that is asked first.
+A program sends the whole conversation with each call, thoughts included, and says of none who had it. So who answered
+with which is remembered by the fingerprints of signatures, or of thoughts where nobody signs, for as long as a loop of
+tools takes; of one that nobody remembers it is taken that the model had it that is asked first.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import orjson
 from asgiref.sync import sync_to_async
 from django.core.cache import cache
 
-from llm_credentials.providers import LLMMessage, ReasoningPart
+from llm_credentials.gateway.wires.thoughts import detailed, spoken
+from llm_credentials.providers import LLMResponse, ReasoningPart
 
 KEPT_S: Final = 24 * 3600
 Maker: TypeAlias = tuple[str, str]
 """Provider and model."""
+_SOME_THOUGHT = re.compile(rb'"reasoning(?:_content|_details)?": ?["[][^]"]')
 
 
-def _key(mark: str) -> str:
-    return f"thought:{hashlib.sha256(mark.encode()).hexdigest()}"
+def _fingerprint(mark: str) -> str:
+    return hashlib.sha256(mark.encode()).hexdigest()
 
 
-async def remember(marks: Iterable[str], maker: Maker) -> None:
-    """``marks``: signatures, or thoughts that only their maker can read."""
-    if keys := [_key(mark) for mark in marks if mark]:
+def _key(fingerprint: str) -> str:
+    return f"thought:{fingerprint}"
+
+
+async def remember(fingerprints: Iterable[str], maker: Maker) -> None:
+    if keys := [_key(each) for each in fingerprints]:
         await sync_to_async(cache.set_many, thread_sensitive=False)({key: list(maker) for key in keys}, timeout=KEPT_S)
 
 
 async def makers(marks: Iterable[str]) -> dict[str, Maker]:
-    """Of those that are remembered."""
-    keys = {_key(mark): mark for mark in marks}
+    """Of those that are remembered. ``marks``: as ``wires.thoughts.marks_in`` gives them."""
+    keys = {_key(_fingerprint(mark)): mark for mark in marks if mark}
     found = await sync_to_async(cache.get_many, thread_sensitive=False)(list(keys)) if keys else {}
     return {keys[key]: (maker[0], maker[1]) for key, maker in found.items()}
 
 
-def marks_of(message: LLMMessage, provider: str) -> Iterator[str]:
-    """Of an answer that was read."""
-    for part in message.parts:
-        own = part.details.get(provider) if isinstance(part, ReasoningPart) else None
-        if isinstance(own, Mapping):
-            yield from (mark for name in ("signature", "redacted") if isinstance(mark := own.get(name), str) and mark)
+def fingerprints_of(response: LLMResponse, *, signed: bool) -> list[str]:
+    """Of the thoughts in a whole answer: of their signatures, or of their texts as a program is given them."""
+    own = [
+        (part.text, part.details.get(response.provider))
+        for part in response.message.parts
+        if isinstance(part, ReasoningPart)
+    ]
+    details = [detail for _, detail in own if isinstance(detail, Mapping)]
+    if signed:
+        marks = [detail.get(name) for detail in details for name in ("signature", "redacted")]
+    else:
+        more = [detailed(detail.get("reasoning_details")) for detail in details]
+        marks = ["".join(text for text, _ in own), "".join(more)]
+    return [_fingerprint(mark) for mark in marks if isinstance(mark, str) and mark]
 
 
-class Streamed:
-    """Collects the marks of an answer in events of Anthropic's wire, as they pass."""
+class Streamed(Protocol):
+    """Collects the fingerprints of an answer's thoughts as its events pass."""
+
+    @property
+    def fingerprints(self) -> Sequence[str]: ...
+
+    def see(self, events: bytes) -> None:
+        """Whole events."""
+
+
+def _values(events: bytes, marks: Iterable[bytes]) -> Iterator[Any]:
+    """Of the events in which one of these stands."""
+    for line in events.splitlines():
+        if line[:5] == b"data:" and any(mark in line for mark in marks):
+            try:
+                yield orjson.loads(line[5:])
+            except orjson.JSONDecodeError:
+                continue
+
+
+class Signed:
+    """In Anthropic's wire, where each thought ends with its signature."""
 
     def __init__(self) -> None:
         self._signatures: dict[Any, str] = {}
         self._redacted: list[str] = []
 
     @property
-    def marks(self) -> list[str]:
-        return [*self._signatures.values(), *self._redacted]
+    def fingerprints(self) -> list[str]:
+        return [_fingerprint(mark) for mark in (*self._signatures.values(), *self._redacted) if mark]
 
     def see(self, events: bytes) -> None:
-        """Whole events."""
         if b"signature_delta" not in events and b"redacted_thinking" not in events:
             return
-        for line in events.splitlines():
-            if line[:5] == b"data:" and (b"signature_delta" in line or b"redacted_thinking" in line):
-                self._see(line[5:])
-
-    def _see(self, data: bytes) -> None:
-        try:
-            match orjson.loads(data):
+        for value in _values(events, (b"signature_delta", b"redacted_thinking")):
+            match value:
                 case {"index": index, "delta": {"type": "signature_delta", "signature": str(piece)}}:
                     self._signatures[index] = self._signatures.get(index, "") + piece
                 case {"content_block": {"type": "redacted_thinking", "data": str(mark)}}:
                     self._redacted.append(mark)
                 case _:
                     pass
-        except orjson.JSONDecodeError:
+
+
+class Unsigned:
+    """In OpenAI's wire: of the text alone, of which nothing is kept."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[Any, str], Any] = {}
+        """By the number of the choice and where it says its thoughts."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        return list(dict.fromkeys(each.hexdigest() for each in self._sums.values()))
+
+    def see(self, events: bytes) -> None:
+        if b'"reasoning' not in events or _SOME_THOUGHT.search(events) is None:
             return
+        for value in _values(events, (b'"reasoning',)):
+            choices = value.get("choices") if isinstance(value, Mapping) else None
+            for choice in choices if isinstance(choices, list) else ():
+                delta = choice.get("delta") if isinstance(choice, Mapping) else None
+                if isinstance(delta, Mapping):
+                    self._add(choice.get("index"), delta)
+
+    def _add(self, choice: Any, delta: Mapping[str, Any]) -> None:
+        for where, text in (("text", spoken(delta)), ("details", detailed(delta.get("reasoning_details")))):
+            if text:
+                self._sums.setdefault((str(choice), where), hashlib.sha256()).update(text.encode())

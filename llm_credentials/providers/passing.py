@@ -97,6 +97,7 @@ async def passed_stream(
                 load_json(await _whole(client, forwarded))
                 raise BadProviderResponse(NO_EVENTS)
         decoder = client.decoder(_call(model), forwarded.headers)
+        several = body.get("n") not in (None, 1)
         held: list[bytes] = []
         senseless = True
         with client.translated(decoder):
@@ -116,9 +117,9 @@ async def passed_stream(
                 else:
                     reader.finish()
             except (TimeoutError, LLMError):
-                if not decoder.ended:
+                if not _has_ended(decoder, several):
                     raise
-            if not decoder.ended:
+            if not _has_ended(decoder, several):
                 senseless = senseless or getattr(decoder, "empty", False)
                 raise BadProviderResponse(NO_EVENTS) if senseless else ConnectionFailed(CUT_SHORT)
             # The end goes with ``done``: whoever hears of it finds everything written down.
@@ -138,6 +139,11 @@ async def _drained(forwarded: Forwarded) -> None:
 def _is_complete(decoder: StreamDecoder) -> bool:
     """Whether the last event of all has come."""
     return getattr(decoder, "complete", False)
+
+
+def _has_ended(decoder: StreamDecoder, several: bool) -> bool:
+    """``several``: answers side by side, of which the end of one says nothing of the others."""
+    return _is_complete(decoder) if several else decoder.ended
 
 
 class _Reader:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
+import openai
+import orjson
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.cache import cache
 
 from llm_credentials import services
+from llm_credentials.gateway.thoughts import Unsigned, makers
 from llm_credentials.gateway.wires import thoughts
 from llm_credentials.models import UserCredential
 from llm_credentials.providers import build_client
@@ -149,3 +153,53 @@ def test_turn_that_was_nothing_but_the_thoughts_of_others_is_left_out() -> None:
     assert "thinking" not in others
     assert len(thoughts.only_own(data, lambda mark: False)["messages"]) == 3
     assert thoughts.only_own({"messages": [None, "x", {"role": "assistant", "content": 7}]}, lambda mark: False)
+
+
+THOUGHT = "Let me see. "
+
+
+def _said(**delta: Any) -> bytes:
+    return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": delta}]}) + b"\n\n"
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_thoughts_in_chat_are_remembered_by_who_had_them(
+    provider: str, streamed: bool, live_site: str, alice: User, key: Callable[..., UserCredential]
+) -> None:
+    key(provider)
+    token = services.token_create(user=alice, scopes=["gateway"])[1]
+    with openai.OpenAI(base_url=f"{live_site}/v1", api_key=token, max_retries=0) as chat:
+        asked: Any = {"model": "auto", "messages": ASK, "reasoning_effort": "high"}
+        if streamed:
+            deltas = [chunk.choices[0].delta for chunk in chat.chat.completions.create(**asked, stream=True)]
+            thought = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
+        else:
+            thought = getattr(chat.chat.completions.create(**asked).choices[0].message, "reasoning_content", "")
+    if provider == "openai":
+        assert thought
+    known = async_to_sync(makers)([thought])
+    assert known == ({thought: (provider, THINKER)} if thought else {})
+
+
+def test_thought_beside_the_text_is_known_in_whichever_field_it_comes_back() -> None:
+    items = [{"type": "reasoning.text", "text": THOUGHT}, {"type": "reasoning.encrypted", "data": "gAAA"}]
+    seen = Unsigned()
+    seen.see(_said(content=None, reasoning=THOUGHT[:4], reasoning_details=[{**items[0], "text": THOUGHT[:4]}]))
+    seen.see(_said(content="Hm.", reasoning=None))
+    seen.see(b": a comment\n\ndata: [DONE]\n\n" + _said(reasoning=THOUGHT[4:], reasoning_details=items[1:]))
+    seen.see(b'data: {"choices": [{"delta": {"reasoning": "x"\n\n' + b'data: {"choices": {"reasoning": "x"}}\n\n')
+    other = Unsigned()
+    other.see(_said(reasoning=THOUGHT))
+    assert len(seen.fingerprints) == 2
+    assert other.fingerprints[0] in seen.fingerprints
+
+    turns = [
+        {"role": "assistant", "content": "Hm.", name: value}
+        for name, value in (("reasoning_content", THOUGHT), ("reasoning", THOUGHT), ("reasoning_details", items))
+    ]
+    assert list(thoughts.marks_in(turns)) == [THOUGHT, THOUGHT, f"{THOUGHT}gAAA"]
+    assert thoughts.only_own({"messages": turns}, lambda mark: mark != THOUGHT)["messages"] == [
+        *[{"role": "assistant", "content": "Hm."}] * 2,
+        turns[2],
+    ]

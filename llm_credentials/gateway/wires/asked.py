@@ -8,13 +8,21 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llm_credentials.providers import LLMMessage, RequestRejected, ToolDefinition, ToolResult
+from llm_credentials.providers import LLMMessage, RequestRejected, ToolDefinition, ToolResult, UnsupportedContent
 
 Shape = TypeVar("Shape", bound="WireShape")
 
 
 class InvalidRequest(RequestRejected):
     """The program's request is malformed. ``param`` is the path of what is wrong in it, such as ``messages.0.role``."""
+
+    def __init__(self, message: str = "", *, param: str | None = None, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.param = param
+
+
+class Unspoken(UnsupportedContent):
+    """The program asks for what its wire has, and the provider's has not. ``param``: what that is."""
 
     def __init__(self, message: str = "", *, param: str | None = None, **context: Any) -> None:
         super().__init__(message, **context)

@@ -10,7 +10,7 @@ import orjson
 from pydantic import Field
 
 from llm_credentials.gateway.wires.answers import AnswerEvents
-from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, WireShape, read
+from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, Unspoken, WireShape, read
 from llm_credentials.ids import new_id
 from llm_credentials.providers import (
     ImagePart,
@@ -167,10 +167,11 @@ def _refuse_untold(data: object) -> None:
     if not isinstance(data, Mapping):
         return
     if data.get("n") not in (None, 1):
-        raise UnsupportedContent("More than one answer (n) is asked for, which this provider does not give.")
+        message = "More than one answer (n) is asked for, which this provider does not give."
+        raise Unspoken(message, param="n")
     for name in CHANGES_THE_ANSWER:
         if data.get(name) not in (None, False, [], {}, ["text"]):
-            raise UnsupportedContent(f"This provider has nothing for «{name}».")
+            raise Unspoken(f"This provider has nothing for «{name}».", param=name)
 
 
 def _messages(given: list[_Message]) -> list[LLMMessage]:
@@ -353,6 +354,7 @@ def write_error_event(status: int, code: str, message: str) -> bytes:
 NAME = "chat"
 PATH = "/chat/completions"
 SIGNS = False
+MOST_ANSWERS = 128
 
 
 def answer_events(data: Mapping[str, Any]) -> AnswerEvents:

@@ -374,6 +374,7 @@ def _error(status: int, code: str, message: str, param: str | None) -> dict[str,
 NAME = "messages"
 PATH = "/v1/messages"
 SIGNS = True
+MOST_ANSWERS = 1
 
 
 def answer_events(data: Mapping[str, Any]) -> AnswerEvents:

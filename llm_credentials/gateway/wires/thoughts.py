@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-FIELDS: Final = ("reasoning_content", "reasoning", "reasoning_details")
+TEXTS: Final = ("reasoning_content", "reasoning")
 """Of a turn in the chat wire, where providers put their thoughts beside the text."""
+FIELDS: Final = (*TEXTS, "reasoning_details")
 IsOwn = Callable[[str], bool]
 
 
 def marks_in(messages: Sequence[Any]) -> Iterator[str]:
-    """The signature of each thought, or the thought itself where only its maker can read it; empty where there is
-    neither."""
+    """The signature of each thought, or the thought itself where only its maker can read it or nobody signs; empty
+    where there is neither."""
     for message in _turns(messages):
         content = message.get("content")
         for block in content if isinstance(content, list) else ():
             if (mark := _mark(block)) is not None:
                 yield mark
         if any(message.get(name) for name in FIELDS):
-            yield ""
+            yield _beside(message)
 
 
 def only_own(data: Mapping[str, Any], is_own: IsOwn) -> dict[str, Any]:
@@ -51,6 +52,30 @@ def _mark(block: Any) -> str | None:
     return mark if isinstance(mark, str) else ""
 
 
+def _beside(message: Mapping[str, Any]) -> str:
+    """The thought beside a turn's text."""
+    return spoken(message) or detailed(message.get("reasoning_details"))
+
+
+def spoken(turn: Mapping[str, Any]) -> str:
+    """The text of its thoughts, of a turn or of a piece of one; some send it in both fields."""
+    for name in TEXTS:
+        text = turn.get(name)
+        if text and isinstance(text, str):
+            return text
+    return ""
+
+
+def detailed(items: Any) -> str:
+    """What these details of thoughts say, or a part of them: texts, summaries, or what only their maker can read."""
+    pieces = [
+        next((piece for name in ("text", "summary", "data") if isinstance(piece := item.get(name), str)), "")
+        for item in (items if isinstance(items, list) else ())
+        if isinstance(item, Mapping)
+    ]
+    return "".join(pieces)
+
+
 def _only_own(message: Any, is_own: IsOwn) -> Any:
     """None for a turn that was nothing but thoughts of others."""
     if not isinstance(message, Mapping) or message.get("role") != "assistant":
@@ -61,7 +86,7 @@ def _only_own(message: Any, is_own: IsOwn) -> Any:
         if not kept and content:
             return None
         message = message if len(kept) == len(content) else {**message, "content": kept}
-    if any(message.get(name) for name in FIELDS) and not is_own(""):
+    if any(message.get(name) for name in FIELDS) and not is_own(_beside(message)):
         message = {name: value for name, value in message.items() if name not in FIELDS}
     return message
 

@@ -82,6 +82,7 @@ SPECS = (
             "schema": "json_object",
             "reasoning_field": "reasoning_content",
             "reasoning_taken": ("reasoning_content",),
+            "several_answers": False,
         },
     ),
     ProviderSpec(
@@ -155,6 +156,7 @@ SPECS = (
             "strict_models": ("gpt-oss",),
             "loose_schema": "chat_object",
             "reasoning_taken": ("reasoning",),
+            "several_answers": False,
             "other_models": ("whisper", "orpheus", "playai-tts", "distil-whisper", "llama-guard", "llama-prompt-guard"),
         },
     ),

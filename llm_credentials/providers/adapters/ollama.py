@@ -70,6 +70,10 @@ SPECS = (
         capabilities=THINKS | EMBEDS,
         hue=20,
         env_prefix="OLLAMA",
-        dialect={"image_urls": False, "embedding_models": ("nomic-embed", "mxbai-embed", "all-minilm", "bge-")},
+        dialect={
+            "image_urls": False,
+            "several_answers": False,
+            "embedding_models": ("nomic-embed", "mxbai-embed", "all-minilm", "bge-"),
+        },
     ),
 )

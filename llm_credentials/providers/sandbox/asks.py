@@ -52,6 +52,8 @@ class Ask:
 
     model: str
     stream: bool = False
+    answers: int = 1
+    """Chat completions only: how many choices."""
     include_usage: bool = True
     """Chat completions only: whether a stream ends with a usage chunk."""
     system: str = ""

@@ -85,9 +85,9 @@ def count(ask: Ask, reply: Reply) -> None:
     usage.prompt_tokens = ask.prompt_tokens
     usage.cached_tokens = ask.cached_tokens
     usage.cache_write_tokens = ask.cache_write_tokens
-    usage.reasoning_tokens = len(reply.reasoning)
+    usage.reasoning_tokens = len(reply.reasoning) * ask.answers
     called = sum(5 + len(call.arguments) // 4 for call in reply.calls)
-    usage.output_tokens = len(reply.reasoning) + len(reply.pieces) + called
+    usage.output_tokens = (len(reply.reasoning) + len(reply.pieces) + called) * ask.answers
 
 
 def pieces_of(text: str) -> list[str]:

@@ -52,6 +52,8 @@ class Dialect:
     """The fields for reasoning that a program's turns of the assistant may have; others are refused there."""
     developer: bool = False
     """Whether the role of that name is known; else it is the system's."""
+    several_answers: bool = True
+    """Whether ``n`` is known."""
     drops: tuple[str, ...] = ()
     """Parameters of the wire that are refused here, and that no answer hangs on."""
     raw_arguments: bool = False

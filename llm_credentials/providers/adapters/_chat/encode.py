@@ -60,8 +60,13 @@ def encode_call(call: Call, spec: ProviderSpec, dialect: Dialect, *, stream: boo
 
 
 def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
-    """A whole request of this wire that somebody else wrote, with the names of this provider; changed in place."""
+    """A whole request of this wire that somebody else wrote, with the names of this provider; changed in place.
+
+    Raises UnsupportedContent.
+    """
     model = body["model"]
+    if body.get("n") not in (None, 1) and not dialect.several_answers:
+        raise UnsupportedContent("This provider gives one answer: more of them (n) cannot be asked for.")
     fixed = dialect.samples_fixed(model, spec.model_facts(model))
     limit = body.pop("max_completion_tokens", None) or body.pop("max_tokens", None)
     body.pop("max_tokens", None)

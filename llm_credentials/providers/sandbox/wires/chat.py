@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -41,6 +42,7 @@ _FINISH = {
 }
 _SAFE = {"hate": {"filtered": False, "severity": "safe"}, "violence": {"filtered": False, "severity": "safe"}}
 DONE = b"data: [DONE]\n\n"
+MOST_ANSWERS = 128
 
 
 class ChatWire:
@@ -59,6 +61,21 @@ class ChatWire:
         return ask
 
     def whole(self, ask: Ask, reply: Reply, stamp: Stamp) -> JSON:
+        choices = [self._choice(ask, reply, index) for index in range(ask.answers)]
+        answer: JSON = {
+            "id": stamp.id("chatcmpl-"),
+            "object": "chat.completion",
+            "created": stamp.created,
+            "model": ask.model,
+            "choices": choices,
+            "usage": usage(reply),
+            "system_fingerprint": "fp_sandbox",
+        }
+        if self.azure:
+            answer["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": _SAFE}]
+        return answer
+
+    def _choice(self, ask: Ask, reply: Reply, index: int) -> JSON:
         message: JSON = {"role": "assistant", "content": reply.text or None, "refusal": None}
         if reply.finish == "refusal":
             message["content"], message["refusal"] = None, reply.text
@@ -67,22 +84,10 @@ class ChatWire:
         if reply.calls:
             message["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in reply.calls
+                for call in _calls_of(reply, index)
             ]
-        choice: JSON = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[reply.finish]}
-        answer: JSON = {
-            "id": stamp.id("chatcmpl-"),
-            "object": "chat.completion",
-            "created": stamp.created,
-            "model": ask.model,
-            "choices": [choice],
-            "usage": usage(reply),
-            "system_fingerprint": "fp_sandbox",
-        }
-        if self.azure:
-            choice["content_filter_results"] = _SAFE
-            answer["prompt_filter_results"] = [{"prompt_index": 0, "content_filter_results": _SAFE}]
-        return answer
+        choice = {"index": index, "message": message, "logprobs": None, "finish_reason": _FINISH[reply.finish]}
+        return {**choice, "content_filter_results": _SAFE} if self.azure else choice
 
     def frames(self, ask: Ask, reply: Reply, stamp: Stamp) -> Frames:
         model = orjson.dumps(ask.model)
@@ -90,23 +95,25 @@ class ChatWire:
             b'data: {"id":"%s","object":"chat.completion.chunk","created":%d,"model":%s,'
             b'"system_fingerprint":"fp_sandbox","choices":'
         ) % (stamp.id("chatcmpl-").encode(), stamp.created, model)
-        delta = start + b'[{"index":0,"delta":'
+        deltas = [start + b'[{"index":%d,"delta":' % index for index in range(ask.answers)]
         no_usage = b',"usage":null' if ask.include_usage else b""
         after = b',"logprobs":null,"finish_reason":null}]' + no_usage + b"}\n\n"
         first: JSON = {"role": "assistant", "content": None if reply.calls else ""}
         if ask.thinking:
             first["reasoning_content"] = ""
-        head = [delta + orjson.dumps(first) + after]
+        head = [delta + orjson.dumps(first) + after for delta in deltas]
         if self.azure:
             head.insert(0, sse(_azure_prompt_filter()))
         finish = b',"logprobs":null,"finish_reason":"%s"}]' % _FINISH[reply.finish].encode()
-        tail = [delta + b"{}" + finish + no_usage + b"}\n\n"]
+        tail = [delta + b"{}" + finish + no_usage + b"}\n\n" for delta in deltas]
         places = []
         if ask.include_usage:
             places.append(len(tail))
             tail.append(start + b'[],"usage":' + orjson.dumps(usage(reply)) + b"}\n\n")
         tail.append(DONE)
-        return Frames(head, _deltas(reply, delta, after), tail, places)
+        # Choices come side by side, as from those who make them at once.
+        sides = [_deltas(reply, delta, after, index) for index, delta in enumerate(deltas)]
+        return Frames(head, [frame for together in zip(*sides, strict=True) for frame in together], tail, places)
 
     def failure(self, failure: Failure, stamp: Stamp) -> tuple[int, JSON]:
         if self.azure and failure.status in (401, 404):
@@ -145,7 +152,12 @@ def _azure_prompt_filter() -> JSON:
     return {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": results}
 
 
-def _deltas(reply: Reply, delta: bytes, after: bytes) -> list[bytes]:
+def _calls_of(reply: Reply, index: int) -> list[Call]:
+    """Those of one choice; no two have one id."""
+    return [replace(call, id=f"{call.id}{index}") for call in reply.calls] if index else reply.calls
+
+
+def _deltas(reply: Reply, delta: bytes, after: bytes, choice: int) -> list[bytes]:
     dumps = orjson.dumps
     thought, said = delta + b'{"content":null,"reasoning_content":', delta + b'{"content":'
     if reply.finish == "refusal":
@@ -153,7 +165,7 @@ def _deltas(reply: Reply, delta: bytes, after: bytes) -> list[bytes]:
     after = b"}" + after
     frames = [thought + dumps(piece) + after for piece in reply.reasoning]
     frames += [said + dumps(piece) + after for piece in reply.pieces]
-    for index, call in enumerate(reply.calls):
+    for index, call in enumerate(_calls_of(reply, choice)):
         frames += call_deltas(index, call, lambda value: delta + b'{"tool_calls":[' + dumps(value) + b"]" + after)
     return frames
 
@@ -169,8 +181,9 @@ def call_deltas(index: int, call: Call, frame: Callable[[JSON], bytes]) -> list[
 def _read_parameters(body: JSON, ask: Ask) -> None:
     check_share(body, "temperature", 2)
     check_share(body, "top_p", 1)
-    if whole_number(body, "n") not in (None, 1):
-        raise Refused("400", "The sandbox gives one choice: leave n out.", param="n")
+    ask.answers = whole_number(body, "n") or 1
+    if ask.answers > MOST_ANSWERS:
+        raise Refused("400", f"n: the sandbox gives at most {MOST_ANSWERS} choices.", param="n")
     ask.max_tokens = whole_number(body, "max_completion_tokens") or whole_number(body, "max_tokens")
     ask.stop = stop_words(body.get("stop"), "stop", 4)
     options = body.get("stream_options")
