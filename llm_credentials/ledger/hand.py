@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import UUID
 
 import orjson
@@ -20,8 +20,14 @@ from django.db import transaction as django_transaction
 
 from llm_credentials.wall.statements import opening_statement
 
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.pq.abc import PGresult
+
 Statement: TypeAlias = tuple[str, Sequence[Any]]
 """SQL with ``%s`` for each value."""
+Expected: TypeAlias = tuple[Statement, int | None]
+"""A statement and how many rows it must touch, if that matters."""
 
 
 class Hand(Protocol):
@@ -58,10 +64,10 @@ class Unlike(Exception):
     """A statement touched other rows than it was to touch, and nothing was written."""
 
 
-def write(statements: Sequence[tuple[Statement, int | None]]) -> None:
-    """All of these in one transaction; beside each, how many rows it must touch, if that matters.
+def write(statements: Sequence[Expected]) -> None:
+    """All of these in one transaction. PostgreSQL gets them, the conditions and the commit in one message.
 
-    PostgreSQL gets them, the conditions and the commit in one message. Raises Unlike, Django's database errors.
+    Raises Unlike, Django's database errors.
     """
     connection = connections[DEFAULT_DB_ALIAS]
     connection.ensure_connection()
@@ -71,39 +77,73 @@ def write(statements: Sequence[tuple[Statement, int | None]]) -> None:
             if any(must not in (None, count) for (_, must), count in zip(statements, counts, strict=True)):
                 raise Unlike
         return
-    parts = [sql if must is None else _on_condition(sql, must) for (sql, _), must in statements]
-    if opening := opening_statement():
-        parts.insert(0, opening)  # past Django's cursors, so the wall is told here whose rows are meant
     try:
         with connection.wrap_database_errors:
-            # Several statements in one message are one transaction, which ends with the message.
-            _send(connection.connection, "; ".join(parts), [each for (_, some), _ in statements for each in some])
+            server = connection.connection
+            server.pgconn.send_query(message(server, statements))
+            finish(server)
     except DataError as problem:
-        if getattr(problem.__cause__, "sqlstate", "") != _DIVISION_BY_ZERO:
+        if not is_unlike(problem.__cause__):
             raise
         raise Unlike from None
 
 
-def _send(connection: Any, sql: str, values: Sequence[Any]) -> None:
-    """As a cursor does it, without one: nobody reads what these statements give, and a cursor costs as much again."""
-    from psycopg import Connection, errors, generators, pq
-    from psycopg.sql import Literal
+def message(connection: Connection[Any], statements: Sequence[Expected]) -> bytes:
+    """All of these for PostgreSQL. Several statements in one message are one transaction, which ends with it."""
+    parts = [sql if must is None else _on_condition(sql, must) for (sql, _), must in statements]
+    if opening := opening_statement():
+        parts.insert(0, opening)  # past Django's cursors, so the wall is told here whose rows are meant
+    return filled(connection, "; ".join(parts), [each for (_, some), _ in statements for each in some])
 
-    assert isinstance(connection, Connection)
-    server = connection.pgconn
-    escaping = pq.Escaping(server)
+
+def filled(connection: Connection[Any], sql: str, values: Sequence[Any]) -> bytes:
+    """As a cursor does it, without one: nobody reads what these statements give, and a cursor costs as much again."""
+    from psycopg.pq import Escaping
+
+    escaping = Escaping(connection.pgconn)
 
     def literal(plain: Any) -> bytes:
         if type(plain) is int:
             return b"%d" % plain if plain >= 0 else b"(%d)" % plain
-        if type(plain) is str:
-            return bytes(escaping.escape_literal(plain.encode()))
-        return Literal(plain).as_bytes(connection)
+        return bytes(escaping.escape_literal(str(plain).encode()))
 
-    server.send_query(sql.encode() % tuple(map(literal, values)))
-    for result in connection.wait(generators.execute(server)):
-        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-            raise errors.error_from_result(result)
+    return sql.encode() % tuple(map(literal, values))
+
+
+def finish(connection: Connection[Any]) -> None:
+    """Wait for all that a message gives. Raises psycopg's errors."""
+    from psycopg import generators
+
+    for result in connection.wait(generators.execute(connection.pgconn)):
+        if problem := problem_of(result):
+            raise problem
+
+
+def problem_of(result: PGresult) -> Exception | None:
+    """What the server refused; None where it did as it was told."""
+    if result.status in (_COMMAND_OK, _TUPLES_OK):
+        return None
+    from psycopg import errors
+
+    return errors.error_from_result(result)
+
+
+_COMMAND_OK, _TUPLES_OK = 1, 2
+"""As libpq numbers them, whose enumeration is not there without PostgreSQL's driver."""
+
+
+def is_unlike(problem: BaseException | None) -> bool:
+    """Whether psycopg's error means that a statement touched other rows than it was to touch."""
+    return getattr(problem, "sqlstate", "") == _DIVISION_BY_ZERO
+
+
+def own_connection() -> Connection[Any] | None:
+    """This thread's connection to PostgreSQL, for use past Django; None with another database or in a transaction."""
+    here = connections[DEFAULT_DB_ALIAS]
+    if here.connection is None or here.in_atomic_block or not _on_postgresql():
+        return None
+    server: Connection[Any] = here.connection
+    return server
 
 
 _DIVISION_BY_ZERO = "22012"

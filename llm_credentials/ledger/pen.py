@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
@@ -24,6 +25,9 @@ from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import RequestRejected
 from llm_credentials.wall import open_for
 
+if TYPE_CHECKING:
+    from psycopg import Connection
+
 log = structlog.get_logger(__name__)
 
 ROWS_MAX = 200
@@ -32,13 +36,15 @@ FULL_FOR_S = 5.0
 
 
 @open_for("the ledger writes for all who wait")
-def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
+def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement], *, hopes: bool = True) -> int:
     """Durable when it returns. Each reservation says by its ``refusal`` whether it was admitted; how many settled.
 
-    A settlement of a row that is closed already changes nothing. Raises DatabaseError, and nothing is written then.
+    A settlement of a row that is closed already changes nothing. ``hopes``: that all are open and all fit, which goes
+    in one step. Raises DatabaseError, and nothing is written then.
     """
     try:
-        return _write_as_hoped(reservations, settlements)
+        if hopes:
+            return _write_as_hoped(reservations, settlements)
     except Unlike:
         pass
     try:
@@ -54,23 +60,9 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 
 
 def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
-    """All open, all admitted: every statement is known beforehand. Raises Unlike when it is not so."""
-    moves = _moves(settlements)
-    wishes = _wishes(reservations)
-    rows = [each for each in settlements if each.reservation is not None]
-    if _are_full(wishes):
-        raise Unlike
+    """Raises Unlike when it is not so."""
     try:
-        expected: list[tuple[Statement, int | None]] = [(_settle(rows), len(rows))] if rows else []
-        expected += [(use, None) for use in _uses(settlements)]
-        for counter_id in sorted(moves.keys() | wishes.keys()):
-            if asked := wishes.get(counter_id):
-                expected.append((budgets.take(counter_id, asked.limits, asked.worst_e8, moves.get(counter_id, 0)), 1))
-            else:
-                expected.append((budgets.move(counter_id, moves[counter_id]), None))
-        if reservations:
-            expected.append((_insert(reservations), None))
-        hand.write(expected)
+        hand.write(_hoped(reservations, settlements))
     except (OperationalError, InterfaceError):
         raise
     except (DatabaseError, ValueError, TypeError):
@@ -78,6 +70,36 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
     for each in reservations:
         each.refusal = None
     return len(settlements)
+
+
+@open_for("the ledger writes for all who wait")
+def message(
+    connection: Connection[Any], reservations: Sequence[Reservation], settlements: Sequence[Settlement]
+) -> bytes:
+    """What PostgreSQL is sent to write all of them in one go, if all are open and all admitted. Raises Unlike."""
+    try:
+        return hand.message(connection, _hoped(reservations, settlements))
+    except (ValueError, TypeError):
+        raise Unlike from None
+
+
+def _hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[hand.Expected]:
+    """All open, all admitted: every statement is known beforehand. Raises Unlike when that is not to be hoped for."""
+    moves = _moves(settlements)
+    wishes = _wishes(reservations)
+    rows = [each for each in settlements if each.reservation is not None]
+    if _are_full(wishes):
+        raise Unlike
+    expected: list[hand.Expected] = [(_settle(rows), len(rows))] if rows else []
+    expected += [(use, None) for use in _uses(settlements)]
+    for counter_id in sorted(moves.keys() | wishes.keys()):
+        if asked := wishes.get(counter_id):
+            expected.append((budgets.take(counter_id, asked.limits, asked.worst_e8, moves.get(counter_id, 0)), 1))
+        else:
+            expected.append((budgets.move(counter_id, moves[counter_id]), None))
+    if reservations:
+        expected.append((_insert(reservations), None))
+    return expected
 
 
 def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:

@@ -11,11 +11,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
-from llm_credentials.ledger import books, budgets, pen, writer
+from llm_credentials.ledger import books, budgets, pen, scribe, writer
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
@@ -26,6 +26,7 @@ from project.tests import apart
 from project.tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
+on_postgresql = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only there do event loops write")
 
 TEN = Limits(own_monthly_usd=Decimal("1.00"))
 DIME = Price(Decimal("0.10"), "test")
@@ -63,9 +64,9 @@ def test_writer_puts_calls_that_wait_together_into_one_transaction(alice: User, 
     groups: list[int] = []
     write = pen.write
 
-    def counting(reservations: Any, settlements: Any) -> int:
+    def counting(reservations: Any, settlements: Any, **how: Any) -> int:
         groups.append(len(reservations))
-        return write(reservations, settlements)
+        return write(reservations, settlements, **how)
 
     monkeypatch.setattr(pen, "write", counting)
     assert async_to_sync(_all)([_asked(alice) for _ in range(10)]) == [None] * 10
@@ -141,14 +142,15 @@ def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: U
     first, second = _asked(alice), _asked(alice)
     write, away = pen.write, True
 
-    def failing(*args: Any) -> int:
+    def failing(*args: Any, **how: Any) -> int:
         if away:
             raise OperationalError("away")
-        return write(*args)
+        return write(*args, **how)
 
     async def go() -> None:
         await writer.reserve(first)
         monkeypatch.setattr(pen, "write", failing)
+        monkeypatch.setattr(pen, "message", failing)
         await writer.settle(_spent(first, "0.02"))
         with pytest.raises(SiteUnavailable) as caught:
             await writer.reserve(second)
@@ -159,6 +161,82 @@ def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: U
     away = False
     wait_until(writer.flush, "what was owed")
     assert list(UsageRecord.objects.values_list("state", "cost_usd")) == [("settled", Decimal("0.02"))]
+
+
+@on_postgresql
+def test_loop_writes_by_itself_once_the_thread_has_a_connection(alice: User, monkeypatch: Any) -> None:
+    asked = [_asked(alice) for _ in range(11)]
+
+    async def go() -> list[Any]:
+        await writer.reserve(asked[0])
+        monkeypatch.setattr(pen, "write", None)
+        await writer.settle(_spent(asked[0], "0.10"))
+        answers = [await _all([each]) for each in asked[1:-1]]
+        monkeypatch.undo()  # the eleventh does not fit, which the thread finds out
+        return [*answers, *await _all(asked[-1:])]
+
+    *admitted, refused = async_to_sync(go)()
+    assert admitted == [[None]] * 9
+    assert isinstance(refused, BudgetExceeded)
+    assert BudgetCounter.objects.get().used_e8 == 10**8
+    assert UsageRecord.objects.filter(state="settled").count() == 1
+
+
+@on_postgresql
+def test_group_whose_loop_has_ended_is_brought_in_and_does_not_count(alice: User) -> None:
+    """This test's transaction holds the budget's counter until the loop is closed."""
+    first, second = _asked(alice), _asked(alice)
+
+    async def begin() -> None:
+        await writer.reserve(first)
+        await writer.settle(_spent(first, "0.02"))
+        await writer.flushed()
+
+    async def leave() -> None:
+        waiting = asyncio.ensure_future(writer.reserve(second))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert writer._writer().flight is not None
+        waiting.cancel()
+
+    asyncio.run(begin())
+    with transaction.atomic():
+        assert list(BudgetCounter.objects.select_for_update())
+        asyncio.run(leave())
+    assert writer.flush(20)
+    wait_until(lambda: writer.flush(20) and not UsageRecord.objects.reserved().exists(), "what was given back")
+    assert sorted(UsageRecord.objects.values_list("state", flat=True)) == ["settled", "void"]
+    assert BudgetCounter.objects.get().used_e8 == 2 * 10**6
+
+
+@on_postgresql
+def test_connection_that_is_cut_is_made_anew(alice: User, monkeypatch: Any) -> None:
+    monkeypatch.setattr(scribe, "STALE_S", 60.0)
+    asked = [_asked(alice) for _ in range(4)]
+
+    async def go() -> list[Any]:
+        await writer.reserve(asked[0])
+        await sync_to_async(_cut)()
+        return [await _all([each]) for each in asked[1:]]
+
+    def _cut() -> None:
+        line = writer._writer().line
+        assert line is not None
+        pid = line.pgconn.backend_pid
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s)", [pid])
+        wait_until(lambda: not _is_there(pid), "the end of the ledger's connection")
+
+    def _is_there(pid: int) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid])
+            return cursor.fetchone() is not None
+
+    answers = [type(answer).__name__ for (answer,) in async_to_sync(go)()]
+    assert answers == ["SiteUnavailable", "NoneType", "NoneType"]
+    wait_until(writer.flush, "what was owed")
+    assert UsageRecord.objects.reserved().count() == 3
+    assert BudgetCounter.objects.get().used_e8 == 3 * 10**7
 
 
 def test_locked_sqlite_is_no_hang(alice: User, monkeypatch: Any) -> None:

@@ -1,0 +1,361 @@
+"""Who writes for all calls of a process: a thread, and with PostgreSQL the event loops themselves.
+
+An event loop that finds the connection free sends its group on it and reads the answer (``flight``). Everything else
+is the thread's, whose connection it is: opening and closing it, settlements that no reservation takes along, groups in
+which something is not as hoped, a database that is away, and SQLite, which writes in the process that asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import structlog
+from django.db import OperationalError, connection
+
+from llm_credentials.ledger import hand, pen
+from llm_credentials.ledger.entries import Reservation, Settlement, void
+from llm_credentials.ledger.flight import Flight
+from llm_credentials.ledger.hand import Unlike
+from llm_credentials.providers import LLMError, SiteUnavailable
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+log = structlog.get_logger(__name__)
+
+LINGER_S: Final = 0.02
+"""How long a settlement waits for company."""
+RETRY_S: Final = 0.5
+"""Between two attempts at writing what the database did not take."""
+AWAKE_S: Final = 0.5
+"""For which the thread looks at the pile by itself."""
+IDLE_S: Final = 5.0
+"""After which the connection is given back."""
+STALE_S: Final = 1.0
+"""After which a connection is looked at before it is used."""
+_ROLLED_BACK: Final = ("40001", "40P01")
+"""Serialization failure and deadlock: nothing was written, and once more will do."""
+CROWD: Final = 4
+"""So many reservations in the last group are many."""
+TAKEN_AT_ONCE: Final = pen.ROWS_MAX // 2
+OWED_MAX: Final = 100_000
+"""Settlements that are kept while the database is away; older ones are left to the sweep."""
+
+
+class Asked:
+    """A reservation and who waits for it."""
+
+    __slots__ = ("future", "loop", "reservation")
+
+    def __init__(self, reservation: Reservation, loop: asyncio.AbstractEventLoop) -> None:
+        self.reservation = reservation
+        self.loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+
+
+class _Ring:
+    """Something lies on the pile of settlements."""
+
+
+_RING: Final = _Ring()
+_Work: TypeAlias = "list[Asked] | threading.Event | _Ring | None"
+"""An event is set when all that came before it has been written, or tried; None ends the thread."""
+
+
+class Scribe:
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self.settled: deque[Settlement] = deque()
+        """The pile; the thread looks at it by itself unless it is asleep, because waking it costs more than writing."""
+        self.owed: list[Settlement] = []
+        """What could not be written yet."""
+        self.using = threading.Lock()
+        """Held by whoever uses the connection: the thread, or a flight until it has landed."""
+        self.wanted = False
+        """Whether the thread waits for it."""
+        self.line: Connection[Any] | None = None
+        """The thread's connection, where an event loop may use it."""
+        self.flight: Flight | None = None
+        self.aboard: tuple[list[Asked], list[Settlement]] = ([], [])
+        """What the flight carries."""
+        self.behind: list[Asked] = []
+        """What its loop sends after it."""
+        self.hopes = True
+        """Whether the next group is tried in one step; one that an event loop tried in vain is not tried so again."""
+        self.asleep = False
+        self.has_ended = False
+        self.crowded = False
+        self.away_since = 0.0
+        self.written_at = time.monotonic()
+        self.thread = threading.Thread(target=self._run, name="llm-ledger", daemon=True)
+        self.thread.start()
+
+    def settle(self, settlement: Settlement) -> None:
+        self.settled.append(settlement)
+        if self.asleep:
+            self.work.put(_RING)
+
+    def is_idle(self) -> bool:
+        return not (self.settled or self.owed or self.using.locked()) and self.work.empty()
+
+    def flush(self, limit_s: float) -> bool:
+        if self.is_idle():
+            return True
+        written = threading.Event()
+        self.work.put(written)
+        return written.wait(limit_s) and not self.owed
+
+    def end(self, limit_s: float) -> None:
+        self.work.put(None)
+        self.thread.join(limit_s)
+
+    # On an event loop
+
+    def take(self, asked: list[Asked], loop: asyncio.AbstractEventLoop) -> None:
+        """Write these; the loop is the running one."""
+        flight = self.flight
+        if flight is not None and flight.loop is loop:
+            self.behind += asked
+        elif not self._send(asked):
+            self._hand_over(asked)
+
+    def _hand_over(self, asked: list[Asked]) -> None:
+        for start in range(0, len(asked), TAKEN_AT_ONCE):
+            self.work.put(asked[start : start + TAKEN_AT_ONCE])
+
+    def _send(self, asked: list[Asked]) -> bool:
+        """Whether they are under way, with what lies on the pile; if not, the thread is to write them."""
+        if self.wanted or self.owed or time.monotonic() - self.written_at > STALE_S:
+            return False
+        if not self.using.acquire(blocking=False):
+            return False
+        line, settlements = self.line, self._pile(TAKEN_AT_ONCE)
+        first = [each for each in asked[:TAKEN_AT_ONCE] if not each.future.done()]
+        try:
+            if line is None:
+                raise Unlike
+            message = pen.message(line, [each.reservation for each in first], settlements)
+        except Exception:  # the thread finds out what it is
+            self.settled.extendleft(reversed(settlements))
+            self.using.release()
+            return False
+        self.aboard, self.behind = (first, settlements), asked[TAKEN_AT_ONCE:]
+        try:
+            self.flight = Flight(line, message, self._landed)
+        except Exception as problem:
+            self._landed(problem)
+        return True
+
+    def _landed(self, problem: Exception | None) -> None:
+        (asked, settlements), behind = self.aboard, self.behind
+        self.flight, self.aboard, self.behind = None, ([], []), []
+        is_lost = problem is not None and _is_lost(problem)
+        if problem is None:
+            self.crowded = len(asked) >= CROWD
+            self.written_at = time.monotonic()
+        else:
+            # Whether the database heard of them is not known of what was lost: see ``_write``.
+            self.settled.extendleft(reversed(settlements))
+            if is_lost:
+                self.line = None
+                self.written_at -= STALE_S  # the thread is to look at it before it uses it
+                self.settled.extend(void(each.reservation) for each in asked)
+            else:
+                self.hopes = False
+                self._hand_over(asked)
+        self.using.release()
+        if problem is None or is_lost:
+            self._answer([(each, SiteUnavailable() if is_lost else None) for each in asked])
+        if self.asleep and self.settled:
+            self.work.put(_RING)
+        if behind:
+            self.take(behind, behind[0].loop)
+
+    def _answer(self, answers: list[tuple[Asked, LLMError | None]]) -> None:
+        left = []
+        for each, error in answers:
+            if each.future.done():
+                left.append((each, error))
+            elif error is None:
+                each.future.set_result(None)
+            else:
+                each.future.set_exception(error)
+        self._give_back([each.reservation for each, error in left if error is None])
+
+    def _give_back(self, reservations: list[Reservation]) -> None:
+        """Their callers had left before they were admitted."""
+        for each in reservations:
+            self.settle(void(each))
+
+    # On the thread
+
+    def _run(self) -> None:
+        try:
+            self._go_on()
+        finally:
+            self.has_ended = True
+
+    def _go_on(self) -> None:
+        going = True
+        while going:
+            asked, events, going = self._collect()
+            if asked or events or self._has_pile():
+                with self._use():
+                    settlements = self._pile()
+                    if asked or settlements or self.owed:
+                        self._write(asked, [*self.owed, *settlements])
+                    self.crowded = len(asked) >= CROWD
+            for event in events:
+                event.set()
+        self._disconnect()
+
+    def _has_pile(self) -> bool:
+        """Whether there is something to write that nobody is about to take along, or that nobody takes any more."""
+        flight = self.flight
+        return bool(self.settled or self.owed) if flight is None else flight.loop.is_closed()
+
+    @contextmanager
+    def _use(self) -> Iterator[None]:
+        self.wanted = True
+        while not self.using.acquire(timeout=LINGER_S):
+            flight = self.flight
+            if flight is not None and flight.loop.is_closed():
+                self._bring_in(flight)
+                break
+        self.wanted = False
+        try:
+            yield
+        finally:
+            self.using.release()
+
+    def _bring_in(self, flight: Flight) -> None:
+        """Its loop is closed, and its calls are gone with it. What it held, this thread holds now."""
+        problem = flight.take_over()
+        asked, settlements = self.aboard
+        self.flight, self.aboard, self.behind = None, ([], []), []
+        if problem is not None:
+            self.settled.extendleft(reversed(settlements))
+        self.settled.extend(void(each.reservation) for each in asked)
+
+    def _collect(self) -> tuple[list[Asked], list[threading.Event], bool]:
+        """All that waits; waits itself for a moment at most, unless there is nothing to do at all."""
+        asked: list[Asked] = []
+        events: list[threading.Event] = []
+        with suppress(queue.Empty):
+            work = self._first()
+            while True:
+                match work:
+                    case list():
+                        asked += work
+                    case threading.Event():
+                        events.append(work)
+                    case None:
+                        return asked, events, False
+                if len(asked) > pen.ROWS_MAX - TAKEN_AT_ONCE:
+                    break
+                work = self.work.get_nowait()
+        return asked, events, True
+
+    def _first(self) -> _Work:
+        """Raises queue.Empty when it is time to look at the pile."""
+        if self.owed:
+            return self.work.get(timeout=RETRY_S)
+        if time.monotonic() - self.written_at < AWAKE_S:
+            return self.work.get(timeout=LINGER_S)
+        self.asleep = True
+        try:
+            # What was put on the pile before the flag was seen is found here; what comes later rings.
+            if self.settled:
+                return _RING
+            try:
+                return self.work.get(timeout=IDLE_S)
+            except queue.Empty:
+                with self._use():
+                    self._disconnect()
+                return _RING if self.settled else self.work.get()
+        finally:
+            self.asleep = False
+
+    def _pile(self, most: int = OWED_MAX) -> list[Settlement]:
+        settlements: list[Settlement] = []
+        with suppress(IndexError):
+            while len(settlements) < most:
+                settlements.append(self.settled.popleft())
+        return settlements
+
+    def _write(self, asked: list[Asked], settlements: list[Settlement]) -> None:
+        waiting = [each for each in asked if not each.future.done()]
+        reservations = [each.reservation for each in waiting]
+        failed = False
+        try:
+            for start in range(0, max(len(settlements), 1), pen.ROWS_MAX):
+                part = settlements[start : start + pen.ROWS_MAX]
+                self._try(reservations if start == 0 else [], part)
+            self.owed = []
+        except Exception as problem:
+            failed = True
+            self._away(problem)
+            # Whether the database heard of the reservations is not known: what is there of them must not count.
+            lost = [void(each) for each in reservations]
+            self.owed = [*settlements, *lost][-OWED_MAX:]
+        else:
+            if self.away_since:
+                log.warning("ledger_back", after_s=round(time.monotonic() - self.away_since, 1))
+                self.away_since = 0.0
+        self._deliver(waiting, failed)
+
+    def _try(self, reservations: list[Reservation], settlements: list[Settlement]) -> None:
+        now = time.monotonic()
+        if now - self.written_at > STALE_S and connection.connection is not None and not connection.is_usable():
+            self._disconnect()  # the server went and may be back
+        hopes, self.hopes = self.hopes, True
+        try:
+            pen.write(reservations, settlements, hopes=hopes)
+        except OperationalError as problem:
+            if not _is_rolled_back(problem.__cause__):
+                raise
+            pen.write(reservations, settlements)
+        self.written_at = time.monotonic()
+        self.line = hand.own_connection()
+
+    def _disconnect(self) -> None:
+        self.line = None
+        connection.close()
+
+    def _away(self, problem: Exception) -> None:
+        self._disconnect()
+        if not self.away_since:
+            self.away_since = time.monotonic()
+            log.error("ledger_away", error=type(problem).__name__)
+
+    def _deliver(self, waiting: list[Asked], failed: bool) -> None:
+        loops: dict[asyncio.AbstractEventLoop, list[tuple[Asked, LLMError | None]]] = {}
+        for each in waiting:
+            answer = SiteUnavailable() if failed else each.reservation.refusal
+            loops.setdefault(each.loop, []).append((each, answer))
+        for loop, answers in loops.items():
+            try:
+                loop.call_soon_threadsafe(self._answer, answers)
+            except RuntimeError:  # the loop has ended, and its calls with it
+                self._give_back([each.reservation for each, error in answers if error is None])
+
+
+def _is_rolled_back(problem: BaseException | None) -> bool:
+    return getattr(problem, "sqlstate", None) in _ROLLED_BACK
+
+
+def _is_lost(problem: Exception) -> bool:
+    """Whether it is the connection or the server that failed, and not the group."""
+    from psycopg import InterfaceError
+    from psycopg import OperationalError as Failed
+
+    return isinstance(problem, Failed | InterfaceError) and not _is_rolled_back(problem)
