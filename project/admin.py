@@ -29,6 +29,7 @@ from llm_credentials.admin.bases import (
     ViewOnly,
 )
 from llm_credentials.audit import Action, note, target_of
+from llm_credentials.models import ConnectionTest
 from llm_credentials.notices import Kind, notify
 from project.roles import ROLES
 
@@ -52,6 +53,11 @@ class AuditedUserAdmin(AuditedChanges, _UserAdmin):
 
     def trace_of_removal(self, obj: User) -> Trace:
         return {"action": Action.ACCOUNT_DELETE, "subject": str(obj.pk)}
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Tests of keys go with their owner; by themselves nobody deletes them."""
+        deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return deleted, counts, lacking - {ConnectionTest._meta.verbose_name}, protected
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
         """Somebody else's password, set by staff."""

@@ -115,10 +115,7 @@ class ProvenChanges(ModelAdmin):
 
     def _ask_proof(self, request: HttpRequest) -> HttpResponse:
         if request.method == "POST":
-            text = _(
-                "Nothing was done: your last confirmation is too long ago. Confirm that it is you, and do it again."
-            )
-            self.message_user(request, text, messages.WARNING)
+            self.message_user(request, UNCONFIRMED, messages.WARNING)
         return stepup.lead(request, request.get_full_path())
 
 

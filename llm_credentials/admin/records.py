@@ -8,6 +8,8 @@ from django.contrib import admin, messages
 from django.db import models, transaction
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from llm_credentials import services
 from llm_credentials.admin.bases import ViewOnly
@@ -48,11 +50,11 @@ class PersonalAccessTokenAdmin(ViewOnly):
     )
     actions = ("revoke",)
 
-    @admin.display(description="scopes")
+    @admin.display(description=gettext_lazy("scopes"))
     def scope_names(self, token: PersonalAccessToken) -> str:
         return ", ".join(token.scopes)
 
-    @admin.action(description="Revoke the selected tokens", permissions=["delete"])
+    @admin.action(description=gettext_lazy("Revoke the selected tokens"), permissions=["delete"])
     def revoke(self, request: HttpRequest, queryset: models.QuerySet[PersonalAccessToken]) -> None:
         usable = queryset.filter(revoked_at__isnull=True)
         with transaction.atomic():
@@ -61,7 +63,8 @@ class PersonalAccessTokenAdmin(ViewOnly):
             for token in tokens:
                 note(action=Action.TOKEN_REVOKE, subject=str(token.user_id), target=target_of("token", token.pk))
                 notify(token.user_id, Kind.TOKEN_REVOKED, **services.token_facts(token))
-        self.message_user(request, f"{len(tokens)} tokens revoked.", messages.SUCCESS)
+        words = ngettext("%(n)d token is revoked.", "%(n)d tokens are revoked.", len(tokens)) % {"n": len(tokens)}
+        self.message_user(request, words if tokens else _("Nothing was to be done."), messages.SUCCESS)
 
 
 @admin.register(ConnectionTest)

@@ -289,8 +289,9 @@ def test_admin_revokes_tokens(site: Client, rows: dict[type, Any]) -> None:
     token = rows[PersonalAccessToken]
     PersonalAccessToken.objects.filter(pk=token.pk).update(created_at=timezone.now())
     data = {"action": "revoke", "_selected_action": [str(token.pk)]}
-    site.post(url(PersonalAccessToken, "changelist"), data)
+    assert "1 token is revoked." in site.post(url(PersonalAccessToken, "changelist"), data, follow=True).text
     assert PersonalAccessToken.objects.get().revoked_at is not None
+    assert "Nothing was to be done." in site.post(url(PersonalAccessToken, "changelist"), data, follow=True).text
 
 
 @pytest.mark.parametrize("model", SHOWN)

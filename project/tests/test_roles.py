@@ -11,9 +11,10 @@ from django.contrib.auth.models import Group, Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from llm_credentials.models import AuditEvent, SystemCredential, UserCredential
+from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential, UserCredential
 from llm_credentials.tests.proofs import proven
 from project import roles
+from project.tests.pages import furnish
 from project.tests.test_isolation import ALL, KEY, SYSTEM_KEY, TABLE, Kind, World, ask, path_of, world
 
 __all__ = ["world"]
@@ -189,6 +190,20 @@ def test_groups_of_the_program_are_given_and_not_changed(client: Client, staff: 
     assert Group.objects.filter(pk=group.pk).exists()
     noted = AuditEvent.objects.filter(action="config.change", target=f"group:{other.pk}", actor=str(staff.pk))
     assert noted.exists()
+
+
+def test_accounts_are_deleted_with_everything_that_is_theirs(staff: User, alice: User, bob: User) -> None:
+    """One by one and several at once; also tests of keys, which nobody deletes by themselves."""
+    furnish(alice)
+    test = ConnectionTest.objects.create(user=bob, provider="sandbox")
+    site = proven(staff)
+    assert site.post(reverse("admin:auth_user_delete", args=[alice.pk]), {"post": "yes"}).status_code == 302
+    chosen = {"action": "delete_selected", "_selected_action": [bob.pk], "post": "yes"}
+    assert site.post(reverse("admin:auth_user_changelist"), chosen).status_code == 302
+    assert not User.objects.filter(pk__in=[alice.pk, bob.pk]).exists()
+    assert not ConnectionTest.objects.filter(pk=test.pk).exists()
+    noted = AuditEvent.objects.filter(action="account.delete", actor=str(staff.pk))
+    assert set(noted.values_list("subject", flat=True)) == {str(alice.pk), str(bob.pk)}
 
 
 def test_nobody_sees_what_lets_somebody_in(client: Client, staff: User, alice: User) -> None:
