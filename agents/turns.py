@@ -14,7 +14,7 @@ from agents.versions import Versions, asked_in, turn_rows, versions_of
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.models import UserCredential
 from llm_credentials.policies import allows_own_key, policy_of
-from llm_credentials.providers import ToolCall, ToolResult, UnknownProvider, get_spec
+from llm_credentials.providers import ToolCall, ToolResult, spec_or_none
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -149,11 +149,8 @@ def choices_for(user: User, conversation: Conversation | None = None) -> list[Ch
     chosen = choice_value(conversation.provider, conversation.model) if conversation else ""
     labels = {"": _("Automatic")}
     for credential in UserCredential.objects.for_user(user).active().in_order():
-        try:
-            spec = get_spec(credential.provider)
-        except UnknownProvider:
-            continue
-        if not allows_own_key(policy, spec, base_url=credential.base_url):
+        spec = spec_or_none(credential.provider)
+        if spec is None or not allows_own_key(policy, spec, base_url=credential.base_url):
             continue
         usual = dict.fromkeys([credential.model or spec.default_model, spec.default_model, spec.cheapest_model])
         for model in [name for name in usual if name] or [""]:

@@ -22,7 +22,7 @@ from django.db import IntegrityError, transaction
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.factory import client_for
 from llm_credentials.models import EmbeddingIndex, PersonalAccessToken, SystemConfig
-from llm_credentials.providers import BadProviderResponse, UnknownProvider, get_spec
+from llm_credentials.providers import BadProviderResponse, spec_or_none
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.snapshot import Person, system_choice
 from llm_credentials.wall import open_for
@@ -52,9 +52,8 @@ def settled() -> tuple[str, str] | None:
     """(provider, model) as staff chose them; None while they chose nothing that could be asked."""
     config = SystemConfig.objects.filter(category="llm", key="embeddings_config").first()
     choice = system_choice(config.value if config else None)
-    try:
-        spec = get_spec(choice.provider)
-    except UnknownProvider:
+    spec = spec_or_none(choice.provider)
+    if spec is None:
         return None
     model = choice.model or spec.default_embedding_model
     return (spec.slug, model) if model else None

@@ -23,8 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from llm_credentials import metrics
 from llm_credentials.ledger.entries import Entry, Outcome
-from llm_credentials.providers import UnknownProvider
-from llm_credentials.providers.registry import get_spec
+from llm_credentials.providers.registry import spec_or_none
 from llm_credentials.routing import kinds
 from llm_credentials.routing.receipt import OK
 from project.logging import current_request_id, redact
@@ -224,8 +223,6 @@ def attributes_of_attempt(entry: Entry, ended: Outcome) -> Attributes:
 
 
 def _known_model(provider: str, model: str) -> str:
-    try:
-        facts = get_spec(provider).model_facts(model)
-    except UnknownProvider:
-        facts = None
+    spec = spec_or_none(provider)
+    facts = spec.model_facts(model) if spec else None
     return facts.id if facts else OTHER

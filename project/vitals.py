@@ -20,7 +20,7 @@ from agents.models import OPEN_RUN_STATES, AgentRun, RunState
 from llm_credentials import canary, keyring
 from llm_credentials.live import listener
 from llm_credentials.models import ConnectionTest, UsageRecord
-from llm_credentials.providers import UnknownProvider, get_spec
+from llm_credentials.providers import label_of
 from llm_credentials.routing import health as marks
 from project import health
 
@@ -217,11 +217,7 @@ def _queues(server: _Server) -> Part:
 def _place(target: str) -> str:
     """``to:<provider>|<address>`` in words."""
     slug, _bar, address = target.removeprefix("to:").partition("|")
-    try:
-        label = get_spec(slug).label
-    except UnknownProvider:
-        label = slug
-    return f"{label} · {address}" if address else label
+    return f"{label_of(slug)} · {address}" if address else label_of(slug)
 
 
 # What this process and the database know

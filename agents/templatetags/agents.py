@@ -21,7 +21,7 @@ from agents.patching.files import fence_for
 from agents.registry import UnknownAgent, get_agent
 from agents.schedules import ScheduledRun
 from agents.turns import Choice
-from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
+from llm_credentials.providers import label_of, spec_or_none
 
 register = template.Library()
 
@@ -53,19 +53,8 @@ def file_size(size_bytes: int) -> str:
     return size_words(size_bytes)
 
 
-@register.filter
-def provider_spec(slug: str) -> ProviderSpec | None:
-    try:
-        return get_spec(slug)
-    except UnknownProvider:
-        return None
-
-
-@register.filter
-def provider_label(slug: str) -> str:
-    """The provider's name; the slug itself for one that is no longer in the catalogue."""
-    spec = provider_spec(slug)
-    return spec.label if spec else slug
+register.filter("provider_spec", spec_or_none)
+register.filter("provider_label", label_of)
 
 
 @register.filter

@@ -24,7 +24,7 @@ from llm_credentials.connection_tests import QueueUnavailable, TestBusy, expire_
 from llm_credentials.models import ConnectionTest
 from llm_credentials.policies import may_change_site, may_see_site
 from llm_credentials.preferences import MAX_TEMPERATURE, MAX_TOKENS
-from llm_credentials.providers import ModelInfo, ProviderSpec, UnknownProvider, get_spec, provider_choices
+from llm_credentials.providers import ModelInfo, ProviderSpec, provider_choices, spec_or_none
 from llm_credentials.site_settings import SiteChoice, SiteSettings, Use
 from llm_credentials.tasks import enqueue_connection_test
 
@@ -56,7 +56,7 @@ class _UseForm(forms.Form):
         if not moved:
             initial |= {"model": settled.model, "endpoint": settled.endpoint}
         super().__init__(data, initial={**initial, "provider": provider}, prefix=None, auto_id=f"{self.use}-%s")
-        self.spec = _spec(provider)
+        self.spec = spec_or_none(provider)
         cast("forms.ChoiceField", self.fields["provider"]).choices = [("", _("Not settled")), *self.providers()]
         stored = settled.masked_key if not moved else ""
         self.fields["api_key"].widget.attrs["placeholder"] = stored
@@ -163,13 +163,6 @@ TITLES: Final[dict[str, dict[str, Any]]] = {
         "saved": _("Embeddings are saved."),
     },
 }
-
-
-def _spec(provider: str) -> ProviderSpec | None:
-    try:
-        return get_spec(provider)
-    except UnknownProvider:
-        return None
 
 
 def _forms(found: SiteSettings, shown: dict[str, str] | None = None) -> dict[str, Any]:

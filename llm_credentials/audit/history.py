@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from llm_credentials.audit.words import Action
 from llm_credentials.models import AuditEvent
-from llm_credentials.providers import UnknownProvider, get_spec
+from llm_credentials.providers import label_of
 
 _OF_A_PROVIDER = ("credential", "test", "environment")
 
@@ -76,8 +76,4 @@ def _provider_of(target: str) -> str:
     kind, _colon, rest = target.partition(":")
     if kind not in _OF_A_PROVIDER:
         return ""
-    slug = rest.partition(":")[0]
-    try:
-        return get_spec(slug).label
-    except UnknownProvider:
-        return slug
+    return label_of(rest.partition(":")[0])

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.models.sealed import LLMCredential
-from llm_credentials.providers import UnknownProvider, get_spec
+from llm_credentials.providers import label_of
 from llm_credentials.routing import kinds
 
 
@@ -36,7 +36,7 @@ class Labels:
             case "day" if isinstance(value, date):
                 return date_format(value, "SHORT_DATE_FORMAT")
             case "provider":
-                return provider_label(value)
+                return label_of(value)
             case "model":
                 return value or _("not named")
             case "task":
@@ -59,13 +59,6 @@ class Labels:
 def _key(row: LLMCredential) -> str:
     name = "" if row.name == "default" else f" · {row.name}"
     return f"{row.provider_label}{name} {row.masked}".strip()
-
-
-def provider_label(slug: str) -> str:
-    try:
-        return get_spec(slug).label
-    except UnknownProvider:
-        return slug
 
 
 def task_label(slug: str) -> str:

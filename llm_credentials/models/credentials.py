@@ -17,7 +17,7 @@ from django.db import models
 
 from llm_credentials import conf
 from llm_credentials.models.sealed import MASK, LLMCredential
-from llm_credentials.providers import CredentialUnreadable, ProviderSpec, UnknownProvider, get_spec
+from llm_credentials.providers import CredentialUnreadable, ProviderSpec, get_spec, spec_or_none
 
 Row = TypeVar("Row", bound=LLMCredential)
 
@@ -178,9 +178,8 @@ def environment_credentials() -> list[EnvironmentCredential]:
     """The keys in the environment by their providers' slugs; unknown providers and empty keys are left out."""
     found = []
     for slug, values in sorted(conf.system_keys().items()):
-        try:
-            spec = get_spec(slug)
-        except UnknownProvider:
+        spec = spec_or_none(slug)
+        if spec is None:
             continue
         key = (values.get("api_key") or "").strip()
         if not key and (spec.key_required or not values.get("base_url")):

@@ -12,7 +12,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials import keyring
 from llm_credentials.fields import Sealed, SealedField, Unreadable
-from llm_credentials.providers import CredentialUnreadable, ProviderSpec, UnknownProvider, get_spec
+from llm_credentials.providers import CredentialUnreadable, ProviderSpec, get_spec, spec_or_none
 
 MASK = "••••"
 
@@ -109,10 +109,7 @@ class KeyHolder(models.Model):
 
     @property
     def spec_or_none(self) -> ProviderSpec | None:
-        try:
-            return get_spec(self.provider)
-        except UnknownProvider:
-            return None
+        return spec_or_none(self.provider)
 
     @property
     def provider_label(self) -> str:

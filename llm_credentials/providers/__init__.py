@@ -38,7 +38,14 @@ from llm_credentials.providers.messages import (
     ToolDefinition,
     ToolResult,
 )
-from llm_credentials.providers.registry import UnknownProvider, get_spec, provider_choices, specs
+from llm_credentials.providers.registry import (
+    UnknownProvider,
+    get_spec,
+    label_of,
+    provider_choices,
+    spec_or_none,
+    specs,
+)
 from llm_credentials.providers.spec import ModelFacts, OptionField, ProviderSpec
 from llm_credentials.providers.transport import EgressPolicy, Forwarded
 from llm_credentials.providers.usage import Usage
@@ -87,6 +94,8 @@ __all__ = [
     "Usage",
     "build_client",
     "get_spec",
+    "label_of",
     "provider_choices",
+    "spec_or_none",
     "specs",
 ]

@@ -73,6 +73,20 @@ def get_spec(slug: str, *, address: str | None = None) -> ProviderSpec:
     return spec
 
 
+def spec_or_none(slug: str) -> ProviderSpec | None:
+    """As ``get_spec``; None for a provider that this site does not have, or has no longer."""
+    try:
+        return get_spec(slug)
+    except UnknownProvider:
+        return None
+
+
+def label_of(slug: str) -> str:
+    """The provider's name; the slug itself for one that this site does not have."""
+    spec = spec_or_none(slug)
+    return spec.label if spec else slug
+
+
 def recognise(api_key: str) -> tuple[ProviderSpec, ...]:
     """The providers of this site whose keys begin as this one does; several where they share a beginning."""
     fits = [(len(shape), spec) for spec in specs() for shape in spec.key_shapes if api_key.startswith(shape)]

@@ -17,8 +17,7 @@ from llm_credentials.connection_tests import ModelList, from_catalogue
 from llm_credentials.forms import CredentialForm
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential, system_credentials
 from llm_credentials.policies import check_own_key, policy_of
-from llm_credentials.providers import UnknownProvider
-from llm_credentials.providers.registry import get_spec, specs
+from llm_credentials.providers.registry import spec_or_none, specs
 from llm_credentials.routing.policy import Policy
 from llm_credentials.views.shown_keys import DEFAULT_NAME, Card, User, key_words
 from llm_credentials.views.shown_tests import TestView
@@ -187,9 +186,8 @@ def _cards(credentials: Iterable[UserCredential], tests: dict[tuple[str, str], C
     """A card for each credential whose provider this site still has."""
     found: list[Card] = []
     for credential in credentials:
-        try:
-            spec = get_spec(credential.provider)
-        except UnknownProvider:
+        spec = spec_or_none(credential.provider)
+        if spec is None:
             continue
         test = _test_view(tests.get((credential.provider, credential.name)))
         leads = all(card.spec.slug != spec.slug for card in found)

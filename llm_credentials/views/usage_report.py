@@ -15,10 +15,10 @@ from django.utils.translation import gettext_lazy
 
 from llm_credentials import charts
 from llm_credentials.ledger import spans
-from llm_credentials.ledger.labels import Labels, provider_label
+from llm_credentials.ledger.labels import Labels
 from llm_credentials.ledger.reports import Report, Span
 from llm_credentials.ledger.sums import Sums
-from llm_credentials.providers import ProviderSpec, UnknownProvider, get_spec
+from llm_credentials.providers import ProviderSpec, label_of, spec_or_none
 from llm_credentials.templatetags.keyswitch import count, hue_step, money
 
 PRESETS: Final = (
@@ -171,9 +171,9 @@ class UsagePage:
     def _line(self, key: Any, sums: Sums) -> Line:
         match self.choice.by:
             case "provider":
-                return Line(provider_label(key[0]), sums, _spec(key[0]))
+                return Line(label_of(key[0]), sums, spec_or_none(key[0]))
             case "model":
-                return Line(self.labels.of("model", key[1]), sums, _spec(key[0]), provider_label(key[0]))
+                return Line(self.labels.of("model", key[1]), sums, spec_or_none(key[0]), label_of(key[0]))
             case "key":
                 return Line(self.labels.key(key[1], key[0]), sums)
             case by:
@@ -228,7 +228,7 @@ class UsagePage:
         ]
 
     def _piece_words(self, bar: charts.Bar, series: str) -> str:
-        return f"{self._when(bar)}, {provider_label(series)}: {self.shown(bar.values[series])}"
+        return f"{self._when(bar)}, {label_of(series)}: {self.shown(bar.values[series])}"
 
     def _when(self, bar: charts.Bar) -> str:
         if bar.first == bar.last:
@@ -239,7 +239,7 @@ class UsagePage:
 
     @property
     def legend(self) -> list[tuple[str, str]]:
-        return [(provider_label(slug), _look(slug, place)) for place, slug in enumerate(self.chart.series)]
+        return [(label_of(slug), _look(slug, place)) for place, slug in enumerate(self.chart.series)]
 
     @property
     def marks(self) -> tuple[str, str, str]:
@@ -317,12 +317,5 @@ class UsagePage:
 
 def _look(slug: str, place: int) -> str:
     """Classes of its colour; neighbours differ in lightness too, since providers may have similar hues."""
-    spec = _spec(slug)
+    spec = spec_or_none(slug)
     return f"shade-{place % 3}" + (f" hue-{hue_step(spec.hue)}" if spec else "")
-
-
-def _spec(slug: str) -> ProviderSpec | None:
-    try:
-        return get_spec(slug)
-    except UnknownProvider:
-        return None
