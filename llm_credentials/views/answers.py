@@ -59,6 +59,31 @@ def typed_card(request: UserRequest, page: ProvidersPage, spec: ProviderSpec) ->
     return page.card(spec.slug, name) or Card(spec=spec, name=name)
 
 
+def typed_form(request: UserRequest, provider: str) -> tuple[Card, CredentialForm]:
+    """The card that was typed into, or that of the stored key, and what was typed. Raises Http404."""
+    spec = find_spec(provider)
+    page = providers_page(request.user)
+    card = typed_card(request, page, spec) or find_card(page, spec, request.POST.get("name", "").strip())
+    return card, CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
+
+
+def moved(request: UserRequest, order: list[UUID]) -> list[UUID] | None:
+    """The order with one key (``credential``) a place up or down (``move``); None for what cannot be moved."""
+    key = uuid_of(request.POST.get("credential", ""))
+    step = {"up": -1, "down": 1}.get(request.POST.get("move", ""))
+    if key not in order or step is None:
+        return None
+    place = order.index(key)
+    order.insert(min(max(place + step, 0), len(order) - 1), order.pop(place))
+    return order
+
+
+def arranged(request: UserRequest) -> list[UUID] | None:
+    """The whole order as somebody dragged it (``credential``, many times); None where one is no key."""
+    ids = [uuid_of(text) for text in request.POST.getlist("credential")]
+    return None if None in ids else [pk for pk in ids if pk]
+
+
 def uuid_of(text: str) -> UUID | None:
     """None for what is no id."""
     try:

@@ -28,7 +28,7 @@ from llm_credentials.views.answers import (
     refuse,
     show_card,
     too_many,
-    typed_card,
+    typed_form,
     unavailable,
 )
 from llm_credentials.views.cards import providers_page
@@ -42,10 +42,7 @@ from llm_credentials.views.shown_tests import TestView
 @sensitive_post_parameters()
 def credential_test(request: UserRequest, provider: str) -> HttpResponse:
     """Test what was typed, or the stored key where nothing was."""
-    spec = find_spec(provider)
-    page = providers_page(request.user)
-    card = typed_card(request, page, spec) or find_card(page, spec, request.POST.get("name", "").strip())
-    form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
+    card, form = typed_form(request, provider)
     if not form.is_valid():
         return refuse(request, card, form)
     unsaved = form.draft if form.differs else None
@@ -53,7 +50,7 @@ def credential_test(request: UserRequest, provider: str) -> HttpResponse:
         request,
         card,
         form,
-        lambda: test_start(user=request.user, provider=spec.slug, name=card.name, unsaved=unsaved),
+        lambda: test_start(user=request.user, provider=card.spec.slug, name=card.name, unsaved=unsaved),
     )
 
 

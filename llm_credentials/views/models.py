@@ -11,7 +11,6 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
 from llm_credentials.connection_tests import TestLimited, models_available
-from llm_credentials.forms import CredentialForm
 from llm_credentials.limits import LimitReached, with_pause
 from llm_credentials.views.answers import (
     PAGE,
@@ -22,7 +21,7 @@ from llm_credentials.views.answers import (
     refuse,
     show_page,
     too_many,
-    typed_card,
+    typed_form,
 )
 from llm_credentials.views.cards import opened, providers_page, with_card
 from llm_credentials.views.shown_keys import Card
@@ -49,15 +48,12 @@ def model_list(request: UserRequest, provider: str) -> HttpResponse:
 @sensitive_post_parameters()
 def model_list_load(request: UserRequest, provider: str) -> HttpResponse:
     """For what was typed, which may be a key that is not saved."""
-    spec = find_spec(provider)
-    page = providers_page(request.user)
-    card = typed_card(request, page, spec) or find_card(page, spec, request.POST.get("name", "").strip())
-    form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
+    card, form = typed_form(request, provider)
     if not form.is_valid():
         return refuse(request, card, form)
     try:
         found = models_available(
-            user=request.user, provider=spec.slug, name=card.name, unsaved=form.draft if form.differs else None
+            user=request.user, provider=card.spec.slug, name=card.name, unsaved=form.draft if form.differs else None
         )
     except ValidationError as error:
         form.take_errors(error)
@@ -65,7 +61,7 @@ def model_list_load(request: UserRequest, provider: str) -> HttpResponse:
     except TestLimited as limit:
         return _too_many_lists(request, card, limit)
     if not request.htmx:
-        return show_page(request, with_card(page, opened(card, form=form, models=found)))
+        return show_page(request, with_card(providers_page(request.user), opened(card, form=form, models=found)))
     return render(request, f"{PAGE}#models", {"card": card, "models": found, "asked": True})
 
 

@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from llm_credentials.services import chain_arrange
-from llm_credentials.views.answers import UserRequest, show_region, uuid_of
+from llm_credentials.views.answers import UserRequest, arranged, moved, show_region
 from llm_credentials.views.cards import providers_page
 
 
@@ -24,13 +24,7 @@ from llm_credentials.views.cards import providers_page
 def key_move(request: UserRequest) -> HttpResponse:
     """One key a place up or down in the chain (``credential``, ``move``), as the page shows it."""
     order = [card.credential.pk for card in providers_page(request.user).chain if card.credential]
-    moved = uuid_of(request.POST.get("credential", ""))
-    step = {"up": -1, "down": 1}.get(request.POST.get("move", ""))
-    if moved not in order or step is None:
-        return _arranged(request, None)
-    place = order.index(moved)
-    order.insert(min(max(place + step, 0), len(order) - 1), order.pop(place))
-    return _arranged(request, order)
+    return _arranged(request, moved(request, order))
 
 
 @require_POST
@@ -38,8 +32,7 @@ def key_move(request: UserRequest) -> HttpResponse:
 @login_required
 def key_order(request: UserRequest) -> HttpResponse:
     """The whole chain at once, as somebody dragged it (``credential``, many times)."""
-    ids = [uuid_of(text) for text in request.POST.getlist("credential")]
-    return _arranged(request, None if None in ids else [pk for pk in ids if pk])
+    return _arranged(request, arranged(request))
 
 
 def _arranged(request: UserRequest, order: list[UUID] | None) -> HttpResponse:

@@ -21,7 +21,7 @@ from llm_credentials import services
 from llm_credentials.forms import RoutingForm
 from llm_credentials.models import TaskOverride
 from llm_credentials.routing import kinds
-from llm_credentials.views.answers import UserRequest, uuid_of
+from llm_credentials.views.answers import UserRequest, arranged, moved
 from llm_credentials.views.routes import own_order, routing_page
 
 PAGE = "llm_credentials/routing_detail.html"
@@ -92,14 +92,7 @@ def task_override_reset(request: UserRequest, task: str) -> HttpResponse:
 @login_required
 def chain_move(request: UserRequest) -> HttpResponse:
     """One key a place up or down (``move``)."""
-    order = [row.pk for row in own_order(request.user)]
-    moved = uuid_of(request.POST.get("credential", ""))
-    step = {"up": -1, "down": 1}.get(request.POST.get("move", ""))
-    if moved not in order or step is None:
-        return _refused(request, _("This key is not there any more. Reload the page."))
-    place = order.index(moved)
-    order.insert(min(max(place + step, 0), len(order) - 1), order.pop(place))
-    return _order(request, order)
+    return _order(request, moved(request, [row.pk for row in own_order(request.user)]))
 
 
 @require_POST
@@ -107,13 +100,12 @@ def chain_move(request: UserRequest) -> HttpResponse:
 @login_required
 def chain_set(request: UserRequest) -> HttpResponse:
     """The whole order at once, as somebody dragged it (``credential``, many times)."""
-    ids = [uuid_of(text) for text in request.POST.getlist("credential")]
-    if None in ids:
+    return _order(request, arranged(request))
+
+
+def _order(request: UserRequest, order: list[UUID] | None) -> HttpResponse:
+    if order is None:
         return _refused(request, _("This key is not there any more. Reload the page."))
-    return _order(request, [pk for pk in ids if pk])
-
-
-def _order(request: UserRequest, order: list[UUID]) -> HttpResponse:
     try:
         services.chain_order(user=request.user, credentials=order)
     except ValidationError as error:
