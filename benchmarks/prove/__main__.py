@@ -44,6 +44,7 @@ PARTS: dict[str, list[Step]] = {
         ),
         Step(module="benchmarks.prove.replacement", minutes=1, limit_minutes=4),
         Step(module="benchmarks.prove.outage", minutes=2, limit_minutes=5),
+        Step(module="benchmarks.prove.usage", small=("--rows", "20000"), minutes=2, limit_minutes=6),
     ],
     "chaos": [
         Step(
