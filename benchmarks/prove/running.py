@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from project import env
 
 GRACE_S = 60.0
 """After the first signal, at which a step takes down what it has started."""
+LOOK_EVERY_S = 0.05
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -73,10 +75,9 @@ def run(command: list[str], log: Path, limit_s: float, say: Callable[[str], None
         reader.start()
         code: int | None = None
         try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(limit_s)
+            code = _wait(process, limit_s, before)
         finally:
-            stop(process)
+            stop(process, before)
             end_orphans(before)
             reader.join(5)
             _forget_databases(process.pid)
@@ -115,13 +116,26 @@ def _last_words(errors: Path) -> str:
 # The end
 
 
-def stop(process: subprocess.Popen[str]) -> None:
+def _wait(process: subprocess.Popen[str], limit_s: float, before: set[int]) -> int | None:
+    """Its exit code; None if it still runs. Orphans that end meanwhile are seen off: a server that was killed would
+    else go on being there for whoever looks for its process.
+    """
+    end = time.monotonic() + limit_s
+    while (code := process.poll()) is None and time.monotonic() < end:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid == process.pid or ended.si_pid in before:
+                    break
+                os.waitpid(ended.si_pid, 0)
+        time.sleep(LOOK_EVERY_S)
+    return code
+
+
+def stop(process: subprocess.Popen[str], before: set[int]) -> None:
     """As Ctrl-C does it, so that it takes down what it has started; what is left then is killed."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE_S)
-    if process.poll() is None:
+    if _wait(process, GRACE_S, before) is None:
         _kill(psutil.Process(process.pid))
         process.wait()
 

@@ -93,6 +93,19 @@ def test_what_a_step_started_ends_with_it_even_if_it_was_killed() -> None:
     process.stdout.close()
 
 
+def test_an_orphan_that_ends_while_its_step_runs_is_gone_for_whoever_looks(tmp_path: Path) -> None:
+    """As PostgreSQL's own commands do it, to know whether a server is there."""
+    code = (
+        "shell = subprocess.run(['sh', '-c', 'sleep 600 >/dev/null 2>&1 & echo $!'], capture_output=True)\n"
+        "server = int(shell.stdout)\n"
+        "os.kill(server, 9)\n"
+        "end = time.monotonic() + 60\n"
+        "while os.path.exists(f'/proc/{server}') and time.monotonic() < end: time.sleep(0.05)\n"
+        "print('  ok    gone: 0 → ' + str(int(os.path.exists(f'/proc/{server}'))))"
+    )
+    assert run(step(code), tmp_path / "log", 120, lambda text: None) == [Line("gone: 0", "0", True)]
+
+
 def test_page_gets_a_part_anew_and_keeps_the_others() -> None:
     def part(name: str, *lines: Line) -> dict[str, str]:
         return page.text_of({name: lines}, {name: 1.5}, "a day\nand a commit")
