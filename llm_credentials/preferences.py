@@ -169,6 +169,8 @@ def task_override_set(
         _drop_override(user, task, seen)
         return None
     with transaction.atomic():
+        # Before anything else is held, as whoever removes the key does.
+        _own_key(user, wanted["credential_id"], hold=True)
         row, created = TaskOverride.objects.select_for_update().get_or_create(
             user_id=user.pk, task=task, defaults=wanted
         )
@@ -248,14 +250,16 @@ def _override(
     return {**cleaned, "credential_id": key.pk if key else None, "provider": spec.slug if spec and not key else ""}
 
 
-def _own_key(user: AbstractBaseUser, credential: UUID | str | None) -> UserCredential | None:
+def _own_key(user: AbstractBaseUser, credential: UUID | str | None, *, hold: bool = False) -> UserCredential | None:
+    """``hold``: as it stands, until the transaction ends. Raises ValidationError."""
     if credential is None or credential == "":
         return None
     try:
         wanted = UUID(str(credential))
     except ValueError:
         wanted = None
-    found = UserCredential.objects.for_user(user).filter(pk=wanted).first() if wanted else None
+    keys = UserCredential.objects.for_user(user)
+    found = (keys.select_for_update(no_key=True) if hold else keys).filter(pk=wanted).first() if wanted else None
     if found is None:
         raise ValidationError({"credential": [_("You have no such key.")]})
     return found
@@ -272,7 +276,7 @@ def chain_order(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
     Raises ValidationError for what is none of the user's keys, or named twice.
     """
     with transaction.atomic():
-        rows = {row.pk: row for row in UserCredential.objects.for_user(user).select_for_update().in_order()}
+        rows = {row.pk: row for row in UserCredential.objects.for_user(user).select_for_update(no_key=True).in_order()}
         if not set(credentials) <= rows.keys() or len(set(credentials)) != len(credentials):
             raise ValidationError(
                 {"order": [_("The keys have changed meanwhile. Reload the page and order them again.")]}

@@ -184,7 +184,7 @@ def _save_once(
 ) -> tuple[Row, bool, bool]:
     """Raises IntegrityError or DoesNotExist when somebody else was faster, VersionConflict."""
     rows: models.QuerySet[Row] = model._default_manager.filter(**identity)
-    stored: Row | None = rows.select_for_update().first()
+    stored: Row | None = rows.select_for_update(no_key=True).first()
     if version is not None and (stored is None or stored.version != version):
         raise VersionConflict
     checked = credential_check(provider=identity["provider"], name=identity["name"], stored=stored, draft=draft)
@@ -215,7 +215,7 @@ def credential_swap(test: ConnectionTest, *, version: int | None) -> UserCredent
     VersionConflict, CredentialUnreadable.
     """
     rows = UserCredential.objects.filter(user_id=test.user_id, pk__in=[test.replaces_id])
-    row = rows.select_for_update().first()
+    row = rows.select_for_update(no_key=True).first()
     if row is None or (version is not None and row.version != version):
         raise VersionConflict
     wanted = {"model": test.model, "base_url": test.base_url, "options": dict(test.options)}

@@ -108,6 +108,8 @@ def site_test_start(
 def _queued(draft: ConnectionTest) -> ConnectionTest:
     try:
         with transaction.atomic():
+            if draft.credential_id is not None:
+                _hold(draft.credential_id)
             draft.save(force_insert=True)
             subject = "system" if draft.for_site else str(draft.user_id)
             note(action=Action.TEST_START, subject=subject, target=target_of("test", draft.provider, draft.pk))
@@ -118,6 +120,15 @@ def _queued(draft: ConnectionTest) -> ConnectionTest:
     if draft.has_key:
         destroy_later(draft.pk)
     return draft
+
+
+def _hold(credential_id: UUID) -> None:
+    """Before anything else is held: whoever saves or removes this key holds it first and writes its event then.
+
+    Raises UserCredential.DoesNotExist.
+    """
+    if UserCredential.objects.filter(pk=credential_id).select_for_update(no_key=True).first() is None:
+        raise UserCredential.DoesNotExist
 
 
 def spend(kind: str, user: AbstractBaseUser, spec: ProviderSpec) -> None:
