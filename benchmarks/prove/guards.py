@@ -41,7 +41,12 @@ def _tests(*names: str) -> tuple[str, ...]:
 
 
 OWN_ROWS: Final = [
-    _own("keys", f"{LLM}/models/credentials.py", FOR_USER, f"{LLM_TESTS}/test_api_credentials.py", MATRIX),
+    _own(
+        "keys",
+        f"{LLM}/models/credentials.py",
+        FOR_USER,
+        f"{LLM_TESTS}/test_api_credentials.py::test_list_shows_nothing_of_others",
+    ),
     _own("connection tests", f"{LLM}/models/connection_tests.py", FOR_USER, *_tests("views_connection_tests")),
     _own("access tokens", f"{LLM}/models/tokens.py", FOR_USER, *_tests("services")),
     _own("task overrides", f"{LLM}/models/settings.py", FOR_USER, *_tests("models", "router", "resolve")),
@@ -50,7 +55,7 @@ OWN_ROWS: Final = [
         "audit events",
         f"{LLM}/models/audit.py",
         "return self.filter(subject=str(user.pk)) if user.pk is not None else self.none()",
-        MATRIX,
+        f"{LLM_TESTS}/test_views_security.py",
     ),
     Guard(
         "conversations: only one's own",
@@ -467,21 +472,21 @@ ACCESS: Final = [
         f"{LLM}/models/tokens.py",
         "return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)",
         "return self.filter(unexpired, user__is_active=True)",
-        (*_tests("services"), MATRIX),
+        (*_tests("services"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
     ),
     Guard(
         "an expired token is refused",
         f"{LLM}/models/tokens.py",
         "return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)",
         "return self.filter(revoked_at__isnull=True, user__is_active=True)",
-        (*_tests("services"), MATRIX),
+        (*_tests("services"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
     ),
     Guard(
         "a token of a deactivated user is refused",
         f"{LLM}/models/tokens.py",
         "return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)",
         "return self.filter(unexpired, revoked_at__isnull=True)",
-        (*_tests("services"), MATRIX),
+        (*_tests("services"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
     ),
     Guard(
         "the whole token is compared, not its prefix",
@@ -493,23 +498,23 @@ ACCESS: Final = [
     Guard(
         "a bad token is not rescued by a session",
         f"{LLM}/api/auth.py",
-        '        if request.headers.get("Authorization"):\n            return None\n        if not request.user',
-        "        if not request.user",
-        (*_tests("api_credentials"), MATRIX),
+        "        if user is None:\n            raise ApiError(",
+        "        if user is None:\n            return None\n            raise ApiError(",
+        (f"{LLM_TESTS}/test_api_credentials.py::test_a_bad_token_is_refused_in_spite_of_a_session",),
     ),
     Guard(
         "the API asks sessions for a CSRF token",
         f"{LLM}/api/auth.py",
         'return cast("AbstractBaseUser | None", APIKeyCookie.__call__(self, request))',
         "return self.authenticate(request, None)",
-        (*_tests("api_credentials"), MATRIX),
+        (f"{LLM_TESTS}/test_api_credentials.py::test_sessions_work_with_their_csrf_token_only",),
     ),
     Guard(
         "pages ask for a CSRF token",
         "project/settings.py",
         '    "django.middleware.csrf.CsrfViewMiddleware",\n',
         "",
-        (MATRIX,),
+        (f"{MATRIX}::test_post_without_csrf_token_is_refused",),
     ),
     *(
         Guard(f"a recent proof is asked for: {what}", f"{LLM}/{path}", before, after, tests, nth)
@@ -601,7 +606,7 @@ ACCESS: Final = [
         f"{LLM}/admin/audit.py",
         "        if not self.has_view_permission(request):\n            raise PermissionDenied\n",
         "",
-        (*_tests("admin_audit"), MATRIX),
+        (f"{MATRIX}::test_admin_shows_staff_without_permission_nothing",),
     ),
 ]
 

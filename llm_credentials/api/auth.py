@@ -65,13 +65,13 @@ class TokenUser(HttpBearer):
 
 
 class SessionUser(SessionAuth):
+    """Stands behind ``TokenUser``, which refuses a bad token whatever session comes with it."""
+
     def __init__(self, admit: Admit = _everybody) -> None:
         super().__init__()
         self.admit = admit
 
     def __call__(self, request: HttpRequest) -> AbstractBaseUser | None:
-        if request.headers.get("Authorization"):
-            return None
         if not request.user.is_authenticated:
             # Nobody, thus 401; CSRF is a question only for those who have a session.
             return None

@@ -226,6 +226,21 @@ def _forged(last: AuditEvent) -> AuditEvent:
     return event
 
 
+def test_verify_names_the_row_after_one_from_another_past(db: None) -> None:
+    """Signed with the same key, by a copy of the site or before a backup was put back, so only what follows tells."""
+    _record()
+    end = AuditHead.objects.get(seq=1)
+    other = _record(target="elsewhere")[1]
+    _raw(AuditEvent.objects.filter(pk=other.pk))
+    end.save()
+    _record(2)
+    assert verify().holds
+    _raw(AuditEvent.objects.filter(seq=2))
+    AuditEvent.objects.bulk_create([other])
+    (broken,) = verify().broken
+    assert (broken.seq, broken.why) == (3, "the row does not follow the one before it")
+
+
 def test_verify_names_a_row_put_in_at_the_end(db: None) -> None:
     events = _record(2)
     forged = _forged(events[-1])
