@@ -8,9 +8,11 @@ import re
 import re._constants as sre  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 
+@lru_cache(maxsize=64)
 def matching(pattern: str, least: int) -> str:
     """A text that matches a regular expression: short, but of `least` characters where it can be so long."""
     try:
