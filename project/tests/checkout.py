@@ -22,7 +22,8 @@ LEFT_OUT = shutil.ignore_patterns(
     ".run",
     ".env",
     "*.sqlite3*",
-    "__pycache__",
+    "*.pyc.*",  # one that another test process is writing
+    "*-pytest-*.pyc",
     ".*_cache",
     "staticfiles",
     "node_modules",
