@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,23 +76,26 @@ def is_done(run: AgentRun) -> bool:
     return run.state == RunState.DONE
 
 
-@pytest.mark.parametrize("killed", ["the process that works", "the whole worker"])
-def test_run_of_a_killed_worker_is_finished_once(
-    workers: Workers, alice: User, journal: SandboxJournal, killed: str
-) -> None:
+def kill_what_works(workers: Workers, worker: subprocess.Popen[bytes]) -> None:
+    for child in children(worker.pid):
+        os.kill(child, signal.SIGKILL)
+
+
+def kill_the_whole_worker(workers: Workers, worker: subprocess.Popen[bytes]) -> None:
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+    workers.start()
+
+
+def test_run_of_a_killed_worker_is_finished_once(workers: Workers, alice: User, journal: SandboxJournal) -> None:
     sandbox_key(alice, model="sandbox-chat~delay=30")
-    run = runs.run_create(user=alice, agent="conversation", text="count to 120")
-    tasks.enqueue_run(run)
     worker = workers.start()
-    wait_until(lambda: has_output(run), "some output", 30)
-    if killed == "the whole worker":
-        os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-        workers.start()
-    else:
-        for child in children(worker.pid):
-            os.kill(child, signal.SIGKILL)
-    wait_until(lambda: is_done(run), "the run to be done", 60)
-    assert run.attempts == 2
-    assert run.output.count("120") == 1
-    assert len(journal.chats()) == 2
+    for calls, kill in ((2, kill_what_works), (4, kill_the_whole_worker)):
+        run = runs.run_create(user=alice, agent="conversation", text="count to 120")
+        tasks.enqueue_run(run)
+        wait_until(partial(has_output, run), "some output", 30)
+        kill(workers, worker)
+        wait_until(partial(is_done, run), "the run to be done", 60)
+        assert run.attempts == 2
+        assert run.output.count("120") == 1
+        assert len(journal.chats()) == calls
