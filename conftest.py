@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -18,6 +19,9 @@ from hypothesis import settings as hypothesis_settings
 
 from project.tests import servers
 from project.tests.servers import nothing_open
+
+# Each process of each pass, and each site that one starts, would compile all files anew.
+sys.dont_write_bytecode = False
 
 # A busy machine is no failure. --hypothesis-profile=thorough looks at many more.
 hypothesis_settings.register_profile("here", deadline=None, max_examples=50)
