@@ -114,6 +114,7 @@ def test_guarded_list_is_complete() -> None:
     assert {f"agents:{pattern.name}" for pattern in urlpatterns} == {name for _, name, _ in GUARDED}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("method", "name", "args"), GUARDED)
 def test_page_asks_for_login(client: Client, db: Any, method: str, name: str, args: tuple[UUID, ...]) -> None:
     response = getattr(client, method)(reverse(name, args=args))
@@ -147,6 +148,7 @@ def test_page_of_a_colleague_is_not_there(
     assert run.state == RunState.QUEUED
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("method", "name", "args"), GUARDED)
 def test_page_knows_its_method(browser: Client, method: str, name: str, args: tuple[Any, ...]) -> None:
     if name in ASK_THEN_ACT:

@@ -73,6 +73,7 @@ BODIES: dict[str, tuple[bytes | str, int]] = {
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("name", BODIES)
 @pytest.mark.parametrize("path", ["", "/sandbox/test"])
 def test_bad_body_is_refused_in_words(program: Client, name: str, path: str) -> None:
@@ -87,6 +88,7 @@ def test_bad_body_is_refused_in_words(program: Client, name: str, path: str) -> 
     assert not UserCredential.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -100,6 +102,7 @@ def test_other_content_is_not_read(program: Client, content_type: str) -> None:
     assert error_of(response)["code"] == "unsupported_media_type"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -121,6 +124,7 @@ def test_value_of_another_type_is_refused_at_its_place(program: Client, field: s
     assert not UserCredential.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "field",
     [
@@ -134,6 +138,7 @@ def test_nobody_assigns_what_is_not_theirs_to_say(program: Client, bob: User, fi
     assert not UserCredential.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("method", ["put", "patch", "options", "trace", "delete"])
 @pytest.mark.parametrize("path", ["/user/llm-credentials", "/user/audit-events"])
 def test_wrong_method_is_answered_in_the_apis_shape(program: Client, method: str, path: str) -> None:

@@ -67,6 +67,7 @@ def test_allowance_has_one_spelling(admin_site: Client, staff: User, typed: str,
     assert "allowed already" in again.text
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "typed",
     [

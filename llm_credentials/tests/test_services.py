@@ -142,6 +142,7 @@ def test_credential_save_unknown_provider_names_the_field(alice: Any) -> None:
     assert list(refused(lambda: credential_save(user=alice, provider="nope", api_key=KEY))) == ["provider"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("field", "value"), [("is_active", "yes"), ("is_active", 1), ("priority", -1), ("name", "a b")]
 )
@@ -217,6 +218,7 @@ def test_provider_that_has_no_address_needs_one(alice: Any) -> None:
     assert list(errors) == ["base_url"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "address",
     [
@@ -398,6 +400,7 @@ def test_settings_update_clears_with_none(alice: Any) -> None:
 NAN, INFINITY = float("nan"), float("inf")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -453,6 +456,7 @@ def test_token_without_scopes_named_has_all(alice: Any) -> None:
     assert token.scopes == ["read", "credentials", "agents", "gateway"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("field", "value"),
     [

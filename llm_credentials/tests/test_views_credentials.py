@@ -85,6 +85,7 @@ def test_save_without_a_new_key_keeps_the_stored_one_and_tests_nothing(
     assert not ConnectionTest.objects.exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("typed", "field"),
     [
