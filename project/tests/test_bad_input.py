@@ -21,7 +21,7 @@ from llm_credentials.tests.proofs import proven
 from project.tests import test_isolation as isolation
 from project.tests.test_isolation import ALL, Route, World, path_of
 
-world = isolation.world  # the fixture
+furnished, world = isolation.furnished, isolation.world  # the fixtures
 
 LONG = "x" * 100_000
 QUERIES = [

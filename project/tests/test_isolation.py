@@ -7,7 +7,7 @@ answered, nothing of the owner may stand in it, and nothing of the owner may cha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from enum import Enum
@@ -20,6 +20,7 @@ from allauth.usersessions.models import UserSession
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -31,6 +32,8 @@ from agents.schedules import ScheduledRun
 from agents.servers import MCPServer
 from agents.vectors import TextVector
 from llm_credentials import services
+from llm_credentials.ledger import writer
+from llm_credentials.live import listener
 from llm_credentials.models import (
     Alert,
     AuditEvent,
@@ -313,8 +316,37 @@ class World:
         return json.dumps([[str(row) for row in found] for found in rows])
 
 
+@pytest.fixture(scope="module")
+def furnished(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[str, str]]:
+    """Made once, in a transaction around those of the tests, each of which goes back to it."""
+    with django_db_blocker.unblock():
+        around = transaction.atomic()
+        around.__enter__()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer, "inline", True)  # as in tests that commit nothing
+            patch.setattr(listener, "ensure", lambda **_: None)
+            ids = _furnish(User.objects.create_user("alice", "alice@example.com", "alice-password"))
+    yield ids
+    with django_db_blocker.unblock():
+        transaction.set_rollback(True)
+        around.__exit__(None, None, None)
+
+
 @pytest.fixture
-def world(alice: User) -> World:
+def world(furnished: dict[str, str], db: Any) -> World:
+    # Long ago for whoever comes late: it could not be undone any more.
+    UserCredential.objects.filter(pk=furnished["credential_id"]).update(removed_at=timezone.now())
+    return World(alice=User.objects.get(pk=furnished["auth_user"]), ids=dict(furnished))
+
+
+@pytest.fixture
+def own_world(alice: User) -> World:
+    """For a test whose module has others that begin without her, or that commit."""
+    return World(alice=alice, ids=_furnish(alice))
+
+
+def _furnish(alice: User) -> dict[str, str]:
+    """A bit of everything for her; the ids of it, by what addresses call them."""
     credential = UserCredentialFactory(user=alice, key=KEY, model=MARK)
     UserCredentialFactory(user=alice, provider="mistral", name=MARK, key=KEY)
     conversation = Conversation.objects.create(user=alice, agent="conversation", title=MARK)
@@ -387,7 +419,7 @@ def world(alice: User) -> World:
         "url": "nowhere",
         "object_id": alice.pk,
     }
-    return World(alice=alice, ids={name: str(value) for name, value in {**arguments, **admin_ids}.items()})
+    return {name: str(value) for name, value in {**arguments, **admin_ids}.items()}
 
 
 def _search_service(user: User) -> str:
@@ -510,6 +542,7 @@ def test_public_page_shows_nothing_of_anybody(world: World, bob: User, route: Ro
     assert world.state() == before
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("route", PAGES, ids=str)
 def test_page_asks_for_login(world: World, route: Route) -> None:
     """Anonymous, deactivated, or with a token, which opens no page."""
@@ -554,6 +587,7 @@ def test_owner_is_let_in(world: World, route: Route) -> None:
     assert not _is_login(response)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("route", [each for each in PAGES if TABLE[each.name].method == "POST"], ids=str)
 def test_post_without_csrf_token_is_refused(world: World, route: Route) -> None:
     client = proven(world.alice)
@@ -640,6 +674,7 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
         assert world.state() == before
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "route", [each for each in _of(Kind.API, Kind.SITE_API) if TABLE[each.name].method != "GET"], ids=str
 )

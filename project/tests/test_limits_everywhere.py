@@ -23,9 +23,9 @@ from llm_credentials import opening
 from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import RequestRejected, TextPart
 from llm_credentials.tests.proofs import proven
-from project.tests.test_isolation import ALL, KEY, TABLE, Route, World, ask, path_of, world
+from project.tests.test_isolation import ALL, KEY, TABLE, Route, World, ask, own_world, path_of
 
-__all__ = ["world"]
+world = own_world  # the fixture
 
 CALLS = {
     "agents:conversation-create": "chat",

@@ -15,9 +15,9 @@ from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential,
 from llm_credentials.tests.proofs import proven
 from project import roles
 from project.tests.pages import furnish
-from project.tests.test_isolation import ALL, KEY, SYSTEM_KEY, TABLE, Kind, World, ask, path_of, world
+from project.tests.test_isolation import ALL, KEY, SYSTEM_KEY, TABLE, Kind, World, ask, own_world, path_of
 
-__all__ = ["world"]
+world = own_world  # the fixture
 
 RUN = {
     f"llm_credentials_{name}"
