@@ -247,7 +247,9 @@ def _logged(site: Site, request_id: str) -> str:
             traceback = re.split(r"\n(?=\d{4}-\d\d-\d\dT)", rest, maxsplit=1)[0]
             ours = re.findall(rf'File "{re.escape(str(site.directory))}/([^"]+)", line (\d+)', traceback)
             place = ":".join(ours[-1]) if ours else "elsewhere"
-            return f"{traceback.strip().splitlines()[-1][:150]} ({place})"
+            # The last error of the chain, and what its database said of it on the lines below.
+            error = re.split(r"\n(?=\w+\.[\w.]+:|\w+Error\b)", traceback.strip())[-1]
+            return f"{' '.join(error.split())[:300]} ({place})"
     return f"nothing in the logs of request {request_id}"
 
 

@@ -67,6 +67,16 @@ def test_token_is_refused_after_a_change_elsewhere(alice: User, secret: str, cha
     assert tokens.authenticate(secret) is None
 
 
+def test_known_token_is_asked_for_again_when_nobody_has_looked_for_changes_lately(
+    secret: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens.listener, "SURE_S", 600.0)
+    assert known(secret)
+    monkeypatch.setattr(tokens.listener, "SURE_S", 0.0)
+    assert not known(secret)
+    assert tokens.authenticate(secret) is not None
+
+
 def test_token_is_refused_from_the_moment_it_expires(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
     _, secret = token_create(user=alice, expires_at=timezone.now() + timedelta(hours=1))
     tokens.authenticate(secret)

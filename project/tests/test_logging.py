@@ -118,7 +118,7 @@ def test_structured_line_is_json_with_its_request(capsys: pytest.CaptureFixture[
     before, root.handlers = root.handlers, [handler]
     token = request_id.set("0123456789abcdef")
     try:
-        log.warning("key_saved", provider="x", password="hunter2", nested={"api_key": "abc", "model": "m"})
+        log.warning("key_saved", provider="x", password="hunter, and two", nested={"api_key": "abc", "model": "m"})
     finally:
         request_id.reset(token)
         root.handlers = before
