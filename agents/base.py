@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
@@ -214,8 +215,7 @@ class Agent:
         """Raises FileNotFoundError where an agent has neither ``instructions`` nor its file."""
         if cls.instructions:
             return cls.instructions
-        source = Path(str(sys.modules[cls.__module__].__file__))
-        return source.with_name(f"{cls.slug}.md").read_text(encoding="utf-8").strip()
+        return _text_beside(str(sys.modules[cls.__module__].__file__), f"{cls.slug}.md")
 
     # Asking it
 
@@ -339,6 +339,12 @@ class Agent:
     def _routed_client(self) -> ChatClient:
         routed = self.client(needs=self.all_needs())
         return routed.with_defaults(temperature=self.temperature, max_tokens=self.max_tokens)
+
+
+@cache
+def _text_beside(source: str, name: str) -> str:
+    """Read once: the file is part of the code."""
+    return Path(source).with_name(name).read_text(encoding="utf-8").strip()
 
 
 def as_message(prompt: str | LLMMessage) -> LLMMessage:
