@@ -10,7 +10,23 @@ _NOT_SPOKEN = {
     "/v1/responses": "The Responses API is not spoken here. Use POST /v1/chat/completions: with OpenAI's SDK "
     "client.chat.completions.",
     "/v1/completions": "Completions of a prompt are not spoken here. Use POST /v1/chat/completions with messages.",
+    "/v1/complete": "Completions of a prompt are not spoken here. Use POST /v1/messages.",
     "/v1/messages/batches": "Batches are not spoken here. Send each of the messages to POST /v1/messages.",
+    "/v1/batches": "Batches are not spoken here. Send each of the requests to POST /v1/chat/completions.",
+    "/v1/files": "Files are not kept here. Send what is in them along, in the messages of POST /v1/chat/completions or "
+    "POST /v1/messages.",
+    **dict.fromkeys(
+        ("/v1/assistants", "/v1/threads", "/v1/conversations"),
+        "Conversations are not kept here. Send the whole of one to POST /v1/chat/completions.",
+    ),
+    **dict.fromkeys(
+        ("/v1/images", "/v1/audio", "/v1/videos", "/v1/realtime"),
+        "Pictures, sound and video are not made here, only texts. Use POST /v1/chat/completions.",
+    ),
+    **dict.fromkeys(
+        ("/v1/moderations", "/v1/fine_tuning", "/v1/vector_stores", "/v1/rerank"),
+        "This is not spoken here. What is: POST /v1/chat/completions, /v1/messages and /v1/embeddings, GET /v1/models.",
+    ),
 }
 
 

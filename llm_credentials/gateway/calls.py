@@ -17,9 +17,8 @@ from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Refused
 from llm_credentials.gateway.http import Answer, Request, told
 from llm_credentials.gateway.naming import Named, read_model
-from llm_credentials.gateway.relay import Relay
+from llm_credentials.gateway.relay import Relay, counted
 from llm_credentials.gateway.wires import chat, messages
-from llm_credentials.ledger import estimate
 from llm_credentials.providers import get_spec
 from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import kept, kinds
@@ -43,8 +42,7 @@ async def anthropic_messages(caller: Caller, request: Request) -> Answer:
 
 async def count_tokens(caller: Caller, request: Request) -> Answer:
     """An estimate that errs upwards; nobody is asked and nothing is spent."""
-    asked = messages.read_request({"max_tokens": 1, **request.data})
-    tokens = estimate.prompt_tokens(asked.messages, asked.tools or ())
+    tokens = counted(lambda: messages.read_request({"max_tokens": 1, **request.data}), request.data)
     return Answer(orjson.dumps({"input_tokens": tokens}))
 
 

@@ -6,7 +6,7 @@ comes back byte by byte. For every other the request is read into our vocabulary
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,10 +23,10 @@ from llm_credentials.gateway.http import EVENTS, Answer, Request, told
 from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.thoughts import Maker, Streamed
 from llm_credentials.gateway.wires.answers import AnswerEvents
-from llm_credentials.gateway.wires.asked import Asked
+from llm_credentials.gateway.wires.asked import Asked, InvalidRequest
 from llm_credentials.gateway.wires.thoughts import marks_in, only_own
 from llm_credentials.ledger import estimate
-from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk
+from llm_credentials.providers import LLMClient, LLMResponse, LLMStreamChunk, RequestRejected
 from llm_credentials.providers.calls import make_call
 from llm_credentials.providers.passing import Passed, PassedAnswer, passed_answer, passed_stream
 from llm_credentials.routing.receipt import Receipt, RoutedResponse
@@ -37,6 +37,7 @@ MAX_TOKENS_UNKNOWN = 8192
 """What an answer is reserved for when neither the program, the user nor the catalogue sets a limit."""
 TIMEOUT_S = 600.0
 """For a whole call, as long as the clients of these wires wait."""
+TOO_DEEP = "The body is nested too deep."
 IMAGES_FROM_BYTES = 100_000
 """A body as large as this is read to see how much of it is images, which cost less than their bytes as text would."""
 
@@ -109,6 +110,8 @@ class Relay:
         messages = self.data.get("messages")
         if not isinstance(messages, list) or not messages:
             raise Refused(400, "invalid_request", "messages: Send at least one message.", param="messages")
+        if not isinstance(self.data.get("stream"), bool | None):
+            raise Refused(400, "invalid_request", "stream: Say true or false.", param="stream")
         most, wanted = self.wire.MOST_ANSWERS, self.data.get("n")
         if wanted is not None and (type(wanted) is not int or not 1 <= wanted <= most):
             words = "This wire gives one answer: leave it out." if most == 1 else f"A whole number from 1 to {most}."
@@ -243,7 +246,7 @@ class Relay:
         try:
             return (orjson.dumps(self.data),)
         except orjson.JSONEncodeError:
-            raise Refused(400, "invalid_json", "The body is nested too deep.") from None
+            raise Refused(400, "invalid_json", TOO_DEEP) from None
 
     def _size(self) -> Size:
         answers = self.data.get("n") or 1
@@ -252,7 +255,7 @@ class Relay:
     def _prompt_tokens(self) -> int:
         if self.request.size_bytes < IMAGES_FROM_BYTES:
             return self.request.size_bytes // estimate.BYTES_A_TOKEN
-        return estimate.prompt_tokens(self.asked.messages, self.asked.tools or ())
+        return counted(lambda: self.asked, self.data)
 
     def _answer_tokens(self, candidate: Candidate) -> int:
         most = candidate.facts.max_output_tokens if candidate.facts else None
@@ -278,6 +281,9 @@ class Relay:
             arguments["temperature"] = candidate.temperature
         if arguments["max_tokens"] is None:
             arguments["max_tokens"] = self._answer_tokens(candidate)
+        elif (most := candidate.facts.max_output_tokens if candidate.facts else None) is not None:
+            # Programs made for one model ask for as much as that one gives.
+            arguments["max_tokens"] = min(arguments["max_tokens"], most)
         return {**arguments, "model": candidate.model}
 
     def _headers(self, receipt: Receipt | None) -> dict[str, str]:
@@ -291,6 +297,23 @@ class Relay:
             attempts=len(receipt.attempts) if receipt else self.tries,
             cost_usd=receipt.cost_usd if receipt else None,
         )
+
+
+def counted(read: Callable[[], Asked], data: Mapping[str, Any]) -> int:
+    """The tokens of a prompt, estimated; also of one that only its own wire can carry, or that is newer than we are.
+
+    Raises InvalidRequest.
+    """
+    try:
+        asked = read()
+    except RequestRejected:
+        if not data.get("messages"):
+            raise
+        try:
+            return estimate.body_tokens(data)
+        except orjson.JSONEncodeError:
+            raise InvalidRequest(TOO_DEEP) from None
+    return estimate.prompt_tokens(asked.messages, asked.tools or ())
 
 
 def _whole_events(data: bytes) -> tuple[bytes, bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any, assert_never
 
@@ -25,12 +26,38 @@ MESSAGE_TOKENS = 8
 """What role and separators of one message come to."""
 IMAGE_TOKENS = 1600
 ODD_JSON_TOKENS = 4000
+BLOB_FROM = 4096
+"""A text without blanks that is as long is taken for a file in base64."""
+BLOB_BYTES_A_TOKEN = 12
+_HAS_BLANKS = re.compile(r"\s")
 
 
 def prompt_tokens(messages: Sequence[LLMMessage], tools: Sequence[ToolDefinition] = ()) -> int:
     parts = sum(_part_tokens(part) for message in messages for part in message.parts)
     schemas = sum(text_tokens(tool.name + tool.description) + _json_tokens(tool.parameters) for tool in tools)
     return parts + schemas + MESSAGE_TOKENS * len(messages)
+
+
+def body_tokens(data: Any) -> int:
+    """Of a request in whatever wire, of which nothing more is known: documents and sounds come in it as base64.
+
+    Raises orjson.JSONEncodeError where it is nested too deep.
+    """
+    size = len(orjson.dumps(data))
+    blobs = [len(text) for text in _texts(data) if _is_blob(text)]
+    return ceil((size - sum(blobs)) / BYTES_A_TOKEN) + sum(IMAGE_TOKENS + each // BLOB_BYTES_A_TOKEN for each in blobs)
+
+
+def _is_blob(text: str) -> bool:
+    return len(text) >= BLOB_FROM and not _HAS_BLANKS.search(text, 0, BLOB_FROM)
+
+
+def _texts(data: Any) -> Iterator[str]:
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, Mapping | list):
+        for inner in data.values() if isinstance(data, Mapping) else data:
+            yield from _texts(inner)
 
 
 def text_tokens(text: str) -> int:

@@ -95,6 +95,9 @@ class BudgetExceeded(LLMError):
 class RequestRejected(LLMError):
     user_message = "The provider rejected the request."
 
+    param: str | None = None
+    """What is wrong in the request, as a path in it, where that is known."""
+
 
 class ModelNotFound(RequestRejected):
     user_message = "The provider does not know this model, or this key may not use it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import anthropic
 import httpx2
 import openai
+import orjson
 import pydantic
 import pytest
 from asgiref.sync import async_to_sync
@@ -19,8 +21,8 @@ from llm_credentials.gateway.addresses import mended
 from llm_credentials.gateway.app import application
 from llm_credentials.gateway.wires import chat as chat_wire
 from llm_credentials.gateway.wires.asked import InvalidRequest
-from llm_credentials.ledger import writer
-from llm_credentials.models import UsageRecord
+from llm_credentials.ledger import estimate, writer
+from llm_credentials.models import UsageRecord, UserCredential
 from llm_credentials.providers import UnsupportedContent, build_client
 from llm_credentials.tests.factories import UserCredentialFactory
 
@@ -291,3 +293,103 @@ def test_provider_with_one_answer_refuses_several() -> None:
         with pytest.raises(UnsupportedContent):
             client.adapt({"messages": ASK, "n": 2}, model="m", stream=False)
         assert client.adapt({"messages": ASK, "n": 1}, model="m", stream=False)["n"] == 1
+
+
+# What only one wire has
+
+
+PDF = base64.b64encode(b"%PDF" + b"x" * 150_000).decode()
+DOCUMENT: Any = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF}}
+LOOKED: Any = [
+    {"role": "user", "content": 'use look with {"city": "Oslo"}'},
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}]},
+]
+PICTURE: Any = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+
+
+def test_request_that_only_its_provider_can_read_reaches_it_however_long(keys: User, token: str) -> None:
+    """The sandbox, which does not know them, refuses them itself; it is its name of what is wrong that comes back."""
+    headers = {"authorization": f"Bearer {token}"}
+    for part in ({"type": "file", "file": {"file_data": PDF}}, {"type": "of_tomorrow", "text": "a " * 60_000}):
+        body = {"model": "openai/auto", "messages": [{"role": "user", "content": [part]}]}
+        UserCredential.objects.filter(user=keys, provider="anthropic").update(is_active=False)
+        answer = _ask("POST", "/v1/chat/completions", body, **headers).json()["error"]
+        assert answer["param"] == "messages[0].content[0].type", answer
+    writer.flush()
+    assert UsageRecord.objects.count() == 2
+    assert (estimate.body_tokens(body), estimate.body_tokens([DOCUMENT])) == (40_033, 18_297)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": [{"role": "user", "content": [DOCUMENT]}]},
+        {"messages": [*LOOKED, {"role": "user", "content": [{"type": "tool_result", "content": [PICTURE]}]}]},
+        {"messages": ASK, "tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+    ],
+)
+def test_tokens_are_counted_of_what_is_not_known(more: dict[str, Any], keys: User, token: str) -> None:
+    answer = _ask("POST", "/v1/messages/count_tokens", {"model": "auto", **more}, **{"x-api-key": token})
+    assert answer.status_code == 200 and answer.json()["input_tokens"] > 4
+    deep = orjson.loads(b"[" * 400 + b"]" * 400)
+    refused = _ask(
+        "POST",
+        "/v1/messages/count_tokens",
+        {"model": "auto", "messages": [{"role": "x", "content": deep}]},
+        **{"x-api-key": token},
+    )
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"stream": "true"}, "stream"),
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"logprobs": True}, "logprobs"),
+        ({"messages": [*ASK, {"role": "user", "content": [{"type": "of_tomorrow"}]}]}, "messages.1.content.0"),
+        ({"messages": [{"content": "hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
+    ],
+)
+def test_request_that_cannot_be_carried_names_what_it_is(
+    more: dict[str, Any], param: str, keys: User, token: str
+) -> None:
+    UserCredential.objects.filter(user=keys, provider="openai").update(is_active=False)
+    body = {"model": "auto", "messages": ASK, **more}
+    error = _ask("POST", "/v1/chat/completions", body, authorization=f"Bearer {token}").json()["error"]
+    assert error["param"] == param, error
+
+
+def test_program_made_for_another_model_is_answered(alice: User, keys: User, claude: anthropic.Anthropic) -> None:
+    """It asks for more tokens than this one has; without tools it says how to choose one; and in the older shape."""
+    UserCredentialFactory(user=alice, provider="sandbox", key="sbx-good-0123456789", model="sandbox-chat")
+    answer = claude.messages.create(model="sandbox/auto", max_tokens=200_000, messages=ASK, stream=False, timeout=60)
+    assert "391" in answer.content[0].text  # type: ignore[union-attr]
+    old: Any = {"type": "json_schema", "schema": Total.model_json_schema()}
+    asked: Any = [{"role": "user", "content": "the total is 42"}]
+    answer = claude.messages.create(
+        model="sandbox/auto", max_tokens=99, messages=asked, extra_body={"output_format": old}
+    )
+    assert json.loads(answer.content[0].text) == {"total": 42}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("more", [{"tools": [], "tool_choice": "auto"}, {"tool_choice": "none"}])
+def test_choice_among_no_tools_is_left_out(more: Any, chat: openai.OpenAI) -> None:
+    answer = chat.chat.completions.create(model="openai/auto", messages=ASK, extra_body=more)
+    assert "391" in str(answer.choices[0].message.content)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_choice_among_some_of_the_tools_is_held(provider: str, chat: openai.OpenAI) -> None:
+    named: Any = {"type": "function", "function": {"name": "look"}}
+    choice: Any = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
+    answer = chat.chat.completions.create(model=f"{provider}/auto", messages=ASK, tools=[ADD, LOOK], tool_choice=choice)
+    assert {call.function.name for call in answer.choices[0].message.tool_calls or []} == {"look"}  # type: ignore[union-attr]
+
+
+def test_every_address_that_is_not_spoken_says_what_is(token: str) -> None:
+    for path in ("files", "batches", "images/generations", "audio/speech", "moderations", "threads", "complete"):
+        answer = _ask("POST", f"/v1/{path}", {}, authorization=f"Bearer {token}")
+        message = answer.json()["error"]["message"]
+        assert answer.status_code == 404 and "POST /v1/" in message and "no such address" not in message, path

@@ -36,13 +36,28 @@ class WireShape(BaseModel):
 
 
 def read(shape: type[Shape], data: object) -> Shape:
-    """Raises InvalidRequest, naming the first thing that is wrong and echoing nothing."""
+    """Raises InvalidRequest, naming what is wrong and echoing nothing."""
     try:
         return shape.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        path = ".".join(str(piece) for piece in first["loc"])
-        raise InvalidRequest(f"{path or 'The body'}: {first['msg']}.", param=path or None) from None
+        # Where a value may be one of several things, the one is meant that it is most of.
+        worst = max(error.errors(include_input=False, include_url=False), key=lambda each: len(each["loc"]))
+        path = _path(worst["loc"], data)
+        raise InvalidRequest(f"{path or 'The body'}: {worst['msg']}.", param=path or None) from None
+
+
+def _path(location: Sequence[int | str], data: object) -> str:
+    """The pieces of it that are the program's: ours, too, stand in it, of the shapes that were tried."""
+    pieces = []
+    for place, piece in enumerate(location):
+        try:
+            data = data[piece]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            # What is missing is named last.
+            if not isinstance(data, Mapping) or place < len(location) - 1:
+                continue
+        pieces.append(str(piece))
+    return ".".join(pieces)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,8 @@ FINISH: Mapping[FinishReason, str] = {
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 CHANGES_THE_ANSWER = ("audio", "functions", "function_call", "logit_bias", "logprobs", "modalities", "prediction")
 """What only this wire has, and what a program would miss if it went unheard."""
+SEARCH = "web_search_options"
+"""Asked for by being there, however empty."""
 
 
 class _Text(WireShape):
@@ -166,6 +168,8 @@ def read_request(data: object) -> Asked:
 def _refuse_untold(data: object) -> None:
     if not isinstance(data, Mapping):
         return
+    if data.get(SEARCH) is not None:
+        raise Unspoken("This provider does not search the web in an answer.", param=SEARCH)
     if data.get("n") not in (None, 1):
         message = "More than one answer (n) is asked for, which this provider does not give."
         raise Unspoken(message, param="n")

@@ -124,6 +124,8 @@ class _Body(WireShape):
     top_p: float | None = None
     stop_sequences: list[str] | None = None
     output_config: _OutputConfig | None = None
+    output_format: _OutputFormat | None = None
+    """As the wire had it before ``output_config``."""
 
 
 def read_request(data: object) -> Asked:
@@ -133,7 +135,7 @@ def read_request(data: object) -> Asked:
         messages=_messages(body),
         tools=[_tool(tool) for tool in body.tools] if body.tools else None,
         tool_choice=_choice(body.tool_choice) if body.tools else None,
-        response_schema=_schema(body.output_config),
+        response_schema=_schema(body),
         max_tokens=body.max_tokens,
         temperature=body.temperature,
         top_p=body.top_p,
@@ -226,8 +228,9 @@ def _choice(choice: _Choice | None) -> str | None:
             return choice.type
 
 
-def _schema(config: _OutputConfig | None) -> Mapping[str, Any] | None:
-    return config.format.json_schema if config is not None and config.format is not None else None
+def _schema(body: _Body) -> Mapping[str, Any] | None:
+    wanted = (body.output_config.format if body.output_config else None) or body.output_format
+    return wanted.json_schema if wanted is not None else None
 
 
 # Answers

@@ -80,7 +80,7 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
         body["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
     else:
         body.pop("stream_options", None)
-    for name in dialect.drops:
+    for name in (*dialect.drops, *(() if body.get("tools") else ("tools", "tool_choice", "parallel_tool_calls"))):
         body.pop(name, None)
     if dialect.seed != "seed" and "seed" in body:
         body[dialect.seed] = body.pop("seed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from llm_credentials.providers.errors import (
     ProviderUnavailable,
     QuotaExhausted,
     RateLimited,
+    RequestRejected,
     UnsupportedContent,
 )
 from llm_credentials.providers.wire import safe_code, status_error
@@ -105,6 +107,7 @@ CODES: Mapping[str, type[LLMError]] = {
 _STATUSES: Mapping[int, type[LLMError]] = {
     498: ProviderUnavailable,  # Groq: its flexible tier is full
 }
+_PARAM = re.compile(r"[a-z_]{1,40}([.\[][a-z0-9_]{1,40}\]?){0,12}")
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "mistral-correlation-id", "cf-ray")
 
 
@@ -124,7 +127,11 @@ def body_error(body: object, status: int | None = None) -> LLMError:
     names = [error.get("code"), inner.get("code") if isinstance(inner, Mapping) else None, error.get("type")]
     status = status or _status_in(error) or _status_in(outer)
     kind = _kind(names, status, well_formed=bool(error))
-    return kind(status_code=status, code=next((code for name in names if (code := safe_code(name))), None))
+    made = kind(status_code=status, code=next((code for name in names if (code := safe_code(name))), None))
+    where = error.get("param")
+    if isinstance(made, RequestRejected) and isinstance(where, str) and _PARAM.fullmatch(where):
+        made.param = where
+    return made
 
 
 def _kind(names: list[Any], status: int | None, *, well_formed: bool) -> type[LLMError]:

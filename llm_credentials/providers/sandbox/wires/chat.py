@@ -214,6 +214,13 @@ def _read_tools(body: JSON, ask: Ask) -> None:
         ask.tools.append(Tool(name, str(function.get("description") or ""), schema))
     ask.parallel = body.get("parallel_tool_calls") is not False
     choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        allowed = as_object(choice.get("allowed_tools"), "tool_choice.allowed_tools")
+        listed = as_list(allowed.get("tools"), "tool_choice.allowed_tools.tools")
+        named = [as_object(each, "tool_choice.allowed_tools.tools").get("function") for each in listed]
+        names = {as_object(each, "tool_choice.allowed_tools.tools").get("name") for each in named}
+        ask.tools = [tool for tool in ask.tools if tool.name in names]
+        choice = as_text(allowed.get("mode"), "tool_choice.allowed_tools.mode")
     if isinstance(choice, dict):
         choice = as_text(as_object(choice.get("function"), "tool_choice.function").get("name"), "tool_choice")
         if choice not in {tool.name for tool in ask.tools}:
