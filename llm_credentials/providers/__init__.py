@@ -1,6 +1,7 @@
 """How to talk to a provider. Knows nothing of Django, users or the database."""
 
-from llm_credentials.providers.client import LLMClient, build_client
+from llm_credentials.providers.build import build_client
+from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import (
     AccessWithdrawn,
     AuthenticationFailed,

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llm_credentials.providers import registry, transport
+from llm_credentials.providers import transport
 from llm_credentials.providers.calls import DEFAULT_TIMEOUT_S, embedding_faults, make_call, restored, seconds
 from llm_credentials.providers.decoding import StreamDecoder, decoded
 from llm_credentials.providers.errors import (
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from llm_credentials.providers.spec import ProviderSpec
 
 LIST_TIMEOUT_S = 30.0
-MAX_KEY_LENGTH = 8192
 SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What reading an answer raises when it trips over a shape that nobody foresaw: the answer is at fault."""
 WRONG_SHAPE = "The provider's answer has the wrong shape."
@@ -353,51 +352,3 @@ class _Translated:
             raise ours.with_traceback(None) from None
         finally:
             ours.__context__ = None
-
-
-def build_client(
-    provider: str,
-    *,
-    api_key: str | None,
-    model: str,
-    base_url: str | None = None,
-    options: Mapping[str, Any] = {},
-    egress: EgressPolicy = EgressPolicy(),  # noqa: B008 (a value)
-) -> LLMClient:
-    """A client for this key at this address. Does no I/O and reads no environment.
-
-    Raises UnknownProvider for an unknown slug, RequestRejected for a missing or impossible key, address or option,
-    EgressBlocked for an address that the policy refuses by its form (names are resolved and checked when dialled).
-    """
-    spec = registry.get_spec(provider, address=base_url)
-    key = (api_key or "").strip()
-    if not key and spec.key_required:
-        raise RequestRejected(f"{spec.label} needs a key.", provider=provider)
-    if len(key) > MAX_KEY_LENGTH or any(not "!" <= character <= "~" for character in key):
-        # Refused here, because HTTP libraries put a header that they cannot send into their error's text.
-        raise RequestRejected("The key has characters that no key has, or is too long.", provider=provider)
-    address = base_url or registry.site_address(spec) or spec.base_url
-    if not address:
-        raise RequestRejected(f"{spec.label} needs an address.", provider=provider)
-    client = registry.client_class(spec.client)
-    checked = _checked_options(spec, options)
-    return client(
-        spec=spec,
-        api_key=key or None,
-        model=model,
-        base_url=transport.check_url(client.normalise_base_url(address), egress),
-        options=checked,
-        egress=egress,
-    )
-
-
-def _checked_options(spec: ProviderSpec, options: Mapping[str, Any]) -> dict[str, str]:
-    """A value for each field that the spec declares, "" where there is none."""
-    declared = {field.name: field for field in spec.options}
-    if unknown := sorted(set(options) - set(declared)):
-        raise RequestRejected(f"{spec.label} has no option {unknown[0][:40]!r}.", provider=spec.slug)
-    checked = {name: str(options.get(name) or "").strip() or field.default for name, field in declared.items()}
-    for name, value in checked.items():
-        if declared[name].required and not value:
-            raise RequestRejected(f"{spec.label} needs its {declared[name].label}.", provider=spec.slug)
-    return checked
