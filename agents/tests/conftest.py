@@ -3,9 +3,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 
 from agents.tests.live import SandboxJournal
 from project.celery import app
+
+
+@pytest.fixture
+def browser(client: Client, alice: User) -> Client:
+    """alice's, logged in."""
+    client.force_login(alice)
+    return client
 
 
 @pytest.fixture

@@ -190,12 +190,6 @@ def test_export_names_files_without_their_bytes(alice: User, bob: User) -> None:
     assert "content" not in said
 
 
-@pytest.fixture
-def browser(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def upload(browser: Client, content: bytes, name: str = "page.html") -> Any:
     return browser.post(reverse("agents:attachment-create"), {"files": SimpleUploadedFile(name, content)})
 

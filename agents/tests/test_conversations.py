@@ -30,12 +30,6 @@ HTMX: dict[str, Any] = {"headers": {"HX-Request": "true"}}
 
 
 @pytest.fixture
-def browser(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
-@pytest.fixture
 def conversation(alice: User) -> Conversation:
     return services.conversation_start(user=alice, agent="conversation")
 

@@ -40,12 +40,6 @@ SHOWN = (UserCredential, SystemCredential, LLMSettings, PersonalAccessToken, Usa
 
 
 @pytest.fixture
-def site(client: Client, staff: Any) -> Client:
-    client.force_login(staff)
-    return client
-
-
-@pytest.fixture
 def rows(alice: Any) -> dict[type, Any]:
     """One row of every kind, each with the canary in it where it can be."""
     credential = UserCredentialFactory(user=alice, key=CANARY, model="gpt-4o")

@@ -21,12 +21,6 @@ PAGE = "/admin/llm_credentials/auditevent/"
 
 
 @pytest.fixture
-def site(client: Client, staff: User) -> Client:
-    client.force_login(staff)
-    return client
-
-
-@pytest.fixture
 def events(alice: User, bob: User) -> None:
     with acting(actor=str(alice.pk), channel="page"):
         audit.record(action=Action.CREDENTIAL_CREATE, subject=str(alice.pk), target="credential:openai:1")

@@ -50,12 +50,6 @@ def key(alice: User, sandbox_url: str) -> UserCredential:
     return made
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def _remove(user: User) -> UserCredential:
     return removal.remove(user=user, provider="sandbox")
 

@@ -34,12 +34,6 @@ def stored(alice: User, sandbox_url: str) -> UserCredential:
 
 
 @pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
-@pytest.fixture
 def program(alice: User, stored: UserCredential) -> Program:
     return Program(token_of(alice))
 

@@ -22,12 +22,6 @@ GOOD = "sbx-good-CANARY-0123456789"
 
 
 @pytest.fixture
-def site(client: Client, staff: User) -> Client:
-    client.force_login(staff)
-    return client
-
-
-@pytest.fixture
 def mails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*args: Any, **options: Any) -> None:
         raise OperationalError("no broker")

@@ -39,12 +39,6 @@ FORM = {"name": "laptop", "scopes": ["read", "gateway"], "days": "30", "budget_u
 ASK = [LLMMessage.user("Hello")]
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def _secret(response: Any) -> str:
     found = re.search(r"ksw_[A-Za-z0-9_-]{43}", response.content.decode())
     assert found

@@ -26,12 +26,6 @@ GROQ = "gsk_CANARY0123456789abcdef77aa"
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def html(response: Any) -> str:
     return str(response.content.decode())
 

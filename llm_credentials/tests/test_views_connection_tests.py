@@ -26,12 +26,6 @@ GOOD = "sbx-good-CANARY-0123456789"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def html(response: Any) -> str:
     return str(response.content.decode())
 

@@ -25,12 +25,6 @@ KEY = "sk-CANARY-5f1e-0123456789abcd4f2a"
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def html(response: Any) -> str:
     return str(response.content.decode())
 

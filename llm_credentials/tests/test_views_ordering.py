@@ -21,12 +21,6 @@ KEY = "sk-CANARY-5f1e-0123456789abcd4f2a"
 
 
 @pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
-@pytest.fixture
 def keys(alice: User) -> dict[str, UserCredential]:
     return {
         slug: UserCredentialFactory(user=alice, provider=slug, priority=place * 10, key=KEY)

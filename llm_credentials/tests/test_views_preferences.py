@@ -17,12 +17,6 @@ FALLBACK = "/settings/llm/fallback/set/"
 HTMX = {"HX-Request": "true"}
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def html(response: Any) -> str:
     return str(response.content.decode())
 

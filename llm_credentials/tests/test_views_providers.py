@@ -22,12 +22,6 @@ HTMX = {"HX-Request": "true"}
 KEY = "sk-test-CANARY-5f1e-0123456789ab4f2a"
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def html(response: Any) -> str:
     return str(response.content.decode())
 

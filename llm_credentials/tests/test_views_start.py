@@ -23,12 +23,6 @@ HTMX = {"HX-Request": "true"}
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
 def html(response: Any) -> str:
     return str(response.content.decode())
 

@@ -32,12 +32,6 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def visitor(client: Client, alice: User) -> Client:
-    client.force_login(alice)
-    return client
-
-
-@pytest.fixture
 def march() -> Any:
     with time_machine.travel(NOW, tick=False):
         yield
