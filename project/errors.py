@@ -9,6 +9,7 @@ from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.template.loader import render_to_string
+from django.utils.log import log_response
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django_ratelimit.exceptions import Ratelimited
@@ -104,7 +105,11 @@ def _in_the_apis_shape(request: HttpRequest, response: HttpResponseBase) -> Http
 
 def _also_with_debug(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """With DEBUG a traceback is shown of what is a fault of the code; a busy database is answered as ever."""
-    return foreseen(request, exception) if settings.DEBUG else None
+    answer = foreseen(request, exception) if settings.DEBUG else None
+    if answer is not None:
+        said = (answer.reason_phrase, request.path)
+        log_response("%s: %s", *said, response=answer, request=request, exception=exception)
+    return answer
 
 
 ErrorsMiddleware = middleware_of(nothing, _in_the_apis_shape, _also_with_debug)

@@ -104,8 +104,8 @@ class Heard:
     """Bytes."""
     leaks: list[str] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
-    broken: list[tuple[str, str]] = field(default_factory=list)
-    """The request and its id in the logs, for each 500."""
+    broken: list[tuple[int, str, str]] = field(default_factory=list)
+    """Status, request and its id in the logs, of what was a fault of the code, or said to be one of the database."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hear(self, where: str, what: bytes, exactly: str = "") -> None:
@@ -121,14 +121,20 @@ def lines(requests: int = 10_000) -> Iterator[Line]:
         tokens = json.loads(_in_site(site, _PREPARE, json.dumps(CANARIES)).splitlines()[-1])
         with _monitored(site, heard):
             _visit(site, tokens, heard, requests)
-            unprovoked = Counter(f"{what}: {_logged(site, request_id)}" for what, request_id in heard.broken)
+            unprovoked = [(status, f"{what}: {_logged(site, which)}") for status, what, which in heard.broken]
+            on_sqlite = not _address(site)
             _crash(site, heard)
         _look_around(site, heard)
     total = sum(heard.answers.values())
-    kinds = ", ".join(f"{count} x {status}" for status, count in sorted(heard.answers.items()))
-    yield Line(f"requests, with faults and DEBUG logs: at least {requests}", f"{total} ({kinds})", total >= requests)
-    found = "".join(f"; {count} x {kind}" for kind, count in unprovoked.most_common())
-    yield Line("unprovoked 500s: 0", f"{unprovoked.total()}{found}", not unprovoked)
+    statuses = ", ".join(f"{count} x {status}" for status, count in sorted(heard.answers.items()))
+    yield Line(f"requests, with faults and DEBUG logs: at least {requests}", f"{total} ({statuses})", total >= requests)
+    for status, claim, holds in (
+        (500, "unprovoked faults of the code: 0", False),
+        (503, "unprovoked answers that the database is out of reach: 0 (SQLite may be busy)", on_sqlite),
+    ):
+        kinds = Counter(kind for each, kind in unprovoked if each == status)
+        found = "".join(f"; {count} x {kind}" for kind, count in kinds.most_common(5))
+        yield Line(claim, f"{kinds.total()}{found}", holds or not kinds)
     for where in PLACES:
         leaks = [leak for leak in heard.leaks if leak.startswith(where)]
         examples = "".join(f"; {leak}" for leak in leaks[:3])
@@ -288,8 +294,8 @@ class Visitor:
         self.heard.hear("headers", str(response.headers).encode(), path)
         with self.heard.lock:
             self.heard.answers[response.status_code] += 1
-            if response.status_code == 500:
-                self.heard.broken.append((path, response.headers.get("X-Request-ID", "")))
+            if response.status_code == 500 or b"cannot reach its database" in response.content:
+                self.heard.broken.append((response.status_code, path, response.headers.get("X-Request-ID", "")))
         return response
 
 

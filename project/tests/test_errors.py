@@ -69,10 +69,13 @@ def test_program_gets_json(calm_client: Client, status: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/fail/503/", "/api/fail/503"])
-def test_busy_database_is_no_fault_of_the_code_with_debug_either(calm_client: Client, settings: Any, path: str) -> None:
+def test_busy_database_is_no_fault_of_the_code_with_debug_either(
+    calm_client: Client, settings: Any, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
     settings.DEBUG = True
     response = calm_client.get(path)
     assert response.status_code == 503
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [OperationalError]
     assert "hunter2" not in response.content.decode()
 
 
