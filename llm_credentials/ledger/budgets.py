@@ -243,9 +243,13 @@ KEPT_FOR = timedelta(days=2)
 
 def take(counter_id: str, limits: Sequence[Limit], worst_e8: int, moved_e8: int) -> Statement:
     """Touches one row if the counter is there, is not older than any of the limits, and all of it fits all of them."""
-    least_e8 = min(e8(limit.usd) for limit in limits)
-    newest = max(limit.set_micros for limit in limits)
+    newest, least_e8 = bounds(limits)
     return _TAKE, [moved_e8 + worst_e8, counter_id, newest, moved_e8, least_e8, moved_e8 + worst_e8, least_e8]
+
+
+def bounds(limits: Sequence[Limit]) -> tuple[int, int]:
+    """When the newest of them was set, in microseconds, and how much the smallest allows."""
+    return max(limit.set_micros for limit in limits), min(e8(limit.usd) for limit in limits)
 
 
 def move(counter_id: str, moved_e8: int) -> Statement:

@@ -6,7 +6,7 @@ In a transaction that is open already they go through Django all the same, so th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import UUID
 
 import orjson
-from django.db import DEFAULT_DB_ALIAS, DataError, connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import transaction as django_transaction
 
 from llm_credentials.wall.statements import opening_statement
@@ -64,36 +64,30 @@ class Unlike(Exception):
     """A statement touched other rows than it was to touch, and nothing was written."""
 
 
-def write(statements: Sequence[Expected]) -> None:
-    """All of these in one transaction. PostgreSQL gets them, the conditions and the commit in one message.
+def write(by_step: Callable[[], Sequence[Expected]], at_once: Callable[[], Statement]) -> None:
+    """What ``by_step`` gives, in one transaction; PostgreSQL gets ``at_once`` instead, which is to do the same.
 
     Raises Unlike, Django's database errors.
     """
     connection = connections[DEFAULT_DB_ALIAS]
     connection.ensure_connection()
-    if connection.in_atomic_block or not _on_postgresql():
+    if (server := own_connection()) is None:
+        statements = by_step()
         with transaction() as execute:
             counts = execute.run(*(statement for statement, _ in statements))
             if any(must not in (None, count) for (_, must), count in zip(statements, counts, strict=True)):
                 raise Unlike
         return
-    try:
-        with connection.wrap_database_errors:
-            server = connection.connection
-            server.pgconn.send_query(message(server, statements))
-            finish(server)
-    except DataError as problem:
-        if not is_unlike(problem.__cause__):
-            raise
-        raise Unlike from None
+    with connection.wrap_database_errors:
+        server.pgconn.send_query(message(server, at_once()))
+        finish(server)
 
 
-def message(connection: Connection[Any], statements: Sequence[Expected]) -> bytes:
-    """All of these for PostgreSQL. Several statements in one message are one transaction, which ends with it."""
-    parts = [sql if must is None else _on_condition(sql, must) for (sql, _), must in statements]
-    if opening := opening_statement():
-        parts.insert(0, opening)  # past Django's cursors, so the wall is told here whose rows are meant
-    return filled(connection, "; ".join(parts), [each for (_, some), _ in statements for each in some])
+def message(connection: Connection[Any], statement: Statement) -> bytes:
+    """What PostgreSQL is sent: it is a transaction of its own, which ends with the message."""
+    # Past Django's cursors, so the wall is told here whose rows are meant.
+    opening, (sql, values) = opening_statement(), statement
+    return filled(connection, f"{opening}; {sql}" if opening else sql, values)
 
 
 def filled(connection: Connection[Any], sql: str, values: Sequence[Any]) -> bytes:
@@ -132,11 +126,6 @@ _COMMAND_OK, _TUPLES_OK = 1, 2
 """As libpq numbers them, whose enumeration is not there without PostgreSQL's driver."""
 
 
-def is_unlike(problem: BaseException | None) -> bool:
-    """Whether psycopg's error means that a statement touched other rows than it was to touch."""
-    return getattr(problem, "sqlstate", "") == _DIVISION_BY_ZERO
-
-
 def own_connection() -> Connection[Any] | None:
     """This thread's connection to PostgreSQL, for use past Django; None with another database or in a transaction."""
     here = connections[DEFAULT_DB_ALIAS]
@@ -144,15 +133,6 @@ def own_connection() -> Connection[Any] | None:
         return None
     server: Connection[Any] = here.connection
     return server
-
-
-_DIVISION_BY_ZERO = "22012"
-
-
-@lru_cache(maxsize=1000)
-def _on_condition(sql: str, must: int) -> str:
-    """The same statement, which fails, and everything with it, unless it touches so many rows."""
-    return f"WITH done AS ({sql} RETURNING 1) SELECT 1 / (count(*) = {must})::int FROM done"  # noqa: S608 (ours)
 
 
 class _One:
@@ -243,6 +223,12 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Statement
         objects = [dict(zip(names, row, strict=True)) for row in rows]
         return _recordset(tuple(kind for _, kind in columns), len(rows)), [orjson.dumps(objects, default=str).decode()]
     return _values(len(rows), len(columns)), [_as_text(value) for row in rows for value in row]
+
+
+def objects(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> str:
+    """As JSON, for a function of PostgreSQL's."""
+    names = [name for name, _ in columns]
+    return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str).decode()
 
 
 def value(plain: UUID | datetime) -> Any:

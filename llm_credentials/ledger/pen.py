@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -62,7 +63,7 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
     """Raises Unlike when it is not so."""
     try:
-        hand.write(_hoped(reservations, settlements))
+        hand.write(lambda: _hoped(reservations, settlements), lambda: _at_once(reservations, settlements))
     except (OperationalError, InterfaceError):
         raise
     except (DatabaseError, ValueError, TypeError):
@@ -70,17 +71,6 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
     for each in reservations:
         each.refusal = None
     return len(settlements)
-
-
-@open_for("the ledger writes for all who wait")
-def message(
-    connection: Connection[Any], reservations: Sequence[Reservation], settlements: Sequence[Settlement]
-) -> bytes:
-    """What PostgreSQL is sent to write all of them in one go, if all are open and all admitted. Raises Unlike."""
-    try:
-        return hand.message(connection, _hoped(reservations, settlements))
-    except (ValueError, TypeError):
-        raise Unlike from None
 
 
 def _hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[hand.Expected]:
@@ -100,6 +90,38 @@ def _hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement
     if reservations:
         expected.append((_insert(reservations), None))
     return expected
+
+
+@open_for("the ledger writes for all who wait")
+def message(
+    connection: Connection[Any], reservations: Sequence[Reservation], settlements: Sequence[Settlement]
+) -> bytes:
+    """What PostgreSQL is sent to write all of them in one go, if all are open and all admitted. Raises Unlike."""
+    try:
+        return hand.message(connection, _at_once(reservations, settlements))
+    except (ValueError, TypeError):
+        raise Unlike from None
+
+
+def _at_once(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> Statement:
+    """The same for PostgreSQL, whose server has these statements planned: that takes longer than executing them."""
+    moves, wishes = _moves(settlements), _wishes(reservations)
+    if _are_full(wishes):
+        raise Unlike
+    moved: list[tuple[Any, ...]] = []
+    for counter_id in sorted(moves.keys() | wishes.keys()):
+        before_e8 = moves.get(counter_id, 0)
+        if asked := wishes.get(counter_id):
+            moved.append((counter_id, before_e8, asked.worst_e8, *budgets.bounds(asked.limits)))
+        else:
+            moved.append((counter_id, before_e8, None, None, None))
+    used = [(model._meta.db_table, pk, count, at) for (pk, model), (count, at) in _used(settlements)]
+    return _WRITE, [
+        hand.objects(_SETTLED, _settled_rows(each for each in settlements if each.reservation is not None)),
+        hand.objects(_USED, used),
+        hand.objects(_MOVED, moved),
+        hand.objects(_INSERTED, _inserted_rows(reservations)),
+    ]
 
 
 def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
@@ -161,6 +183,12 @@ _SETTLED: Sequence[Column] = (
     *(("cost_usd", "numeric"), ("price_source", "varchar"), ("latency_ms", "integer"), ("ttft_ms", "integer")),
     ("outcome", "varchar"),
 )
+_USED: Sequence[Column] = (("table_name", "text"), ("id", "uuid"), ("count", "integer"), ("at", "timestamptz"))
+_MOVED: Sequence[Column] = (
+    *(("id", "varchar"), ("before", "bigint"), ("asked", "bigint"), ("newest", "bigint"), ("most", "bigint")),
+)
+_WRITE = "SELECT keyswitch_ledger_write(%s::json, %s::json, %s::json, %s::json)"
+"""A function that a migration makes."""
 _INSERT = f"INSERT INTO llm_usage_records ({', '.join(name for name, _ in _INSERTED)}) SELECT * FROM "  # noqa: S608
 _SET = ", ".join(f"{name} = v.column{number}" for number, (name, _) in enumerate(_SETTLED, start=1) if number > 1)
 _UPDATE = f"UPDATE llm_usage_records AS t SET {_SET} FROM "  # noqa: S608 (our own names)
@@ -170,29 +198,33 @@ _WHERE_OPEN = (
 )
 
 
-def _insert(reservations: Sequence[Reservation]) -> Statement:
-    rows = []
+def _insert(reservations: Iterable[Reservation]) -> Statement:
+    sql, values = hand.table(_INSERTED, list(_inserted_rows(reservations)))
+    return _INSERT + sql, values
+
+
+def _inserted_rows(reservations: Iterable[Reservation]) -> Iterator[tuple[Any, ...]]:
     for each in reservations:
         entry, worst = each.entry, each.worst
         of_whom = (entry.id, entry.call_id, entry.user_id, entry.task, entry.provider, entry.model)
         key = (entry.credential_id, entry.key_owner, entry.token_id)
-        rows.append((*of_whom, *key, _RESERVED, each.prompt_tokens, worst.usd, worst.source, "", entry.at))
-    sql, values = hand.table(_INSERTED, rows)
-    return _INSERT + sql, values
+        yield (*of_whom, *key, _RESERVED, each.prompt_tokens, worst.usd, worst.source, "", entry.at)
 
 
-def _settle(settlements: Sequence[Settlement]) -> Statement:
+def _settle(settlements: Iterable[Settlement]) -> Statement:
     """Touches each row that is still open."""
-    rows = []
+    sql, values = hand.table(_SETTLED, list(_settled_rows(settlements)))
+    return _UPDATE + sql + _WHERE_OPEN, values
+
+
+def _settled_rows(settlements: Iterable[Settlement]) -> Iterator[tuple[Any, ...]]:
     for each in settlements:
         assert each.reservation is not None
         outcome, usage = each.outcome, each.outcome.usage
         tokens = (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens)
         came_to = (usage.reasoning_tokens, outcome.cost_usd, outcome.price.source)
         how = (outcome.latency_ms, outcome.ttft_ms, outcome.outcome)
-        rows.append((each.reservation.entry.id, outcome.state.value, *tokens, *came_to, *how))
-    sql, values = hand.table(_SETTLED, rows)
-    return _UPDATE + sql + _WHERE_OPEN, values
+        yield (each.reservation.entry.id, outcome.state.value, *tokens, *came_to, *how)
 
 
 _RESERVED = State.RESERVED.value
@@ -200,13 +232,20 @@ _RESERVED = State.RESERVED.value
 
 def _uses(settlements: Iterable[Settlement]) -> Iterator[Statement]:
     """What moves the counters of the keys."""
-    uses: dict[tuple[UUID, str], list[Settlement]] = {}
+    for (pk, model), (count, at) in _used(settlements):
+        yield _use_sql(model), [count, hand.value(at), hand.value(pk)]
+
+
+def _used(settlements: Iterable[Settlement]) -> list[tuple[tuple[UUID, type[LLMCredential]], tuple[int, datetime]]]:
+    """Each key, how often it was used and when last; in one order everywhere, so that no two processes wait for each
+    other."""
+    uses: dict[tuple[UUID, type[LLMCredential]], tuple[int, datetime]] = {}
     for each in settlements:
         if each.key is not None:
-            uses.setdefault((each.key[1], _use_sql(each.key[0])), []).append(each)
-    # In one order everywhere, so that two processes never wait for each other.
-    for (pk, sql), several in sorted(uses.items()):
-        yield sql, [len(several), hand.value(max(each.at for each in several)), hand.value(pk)]
+            place = each.key[1], each.key[0]
+            count, at = uses.get(place, (0, each.at))
+            uses[place] = count + 1, max(at, each.at)
+    return sorted(uses.items(), key=lambda use: (use[0][0], use[0][1]._meta.db_table))
 
 
 @lru_cache(maxsize=8)

@@ -19,9 +19,9 @@ from llm_credentials.ledger import books, budgets, pen, scribe, writer
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
-from llm_credentials.models import BudgetCounter, UsageRecord, UserCredential
+from llm_credentials.models import BudgetCounter, SystemCredential, UsageRecord, UserCredential
 from llm_credentials.providers import BudgetExceeded, RequestRejected, SiteUnavailable, Usage
-from llm_credentials.tests.factories import UserCredentialFactory
+from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 from project.tests import apart
 from project.tests.servers import wait_until
 
@@ -37,6 +37,13 @@ def _own_thread() -> Iterator[None]:
     writer.close()
     yield
     writer.close()
+
+
+@pytest.fixture
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine takes no connection for stale or idle."""
+    for name in ("STALE_S", "IDLE_S", "AWAKE_S"):
+        monkeypatch.setattr(scribe, name, 60.0)
 
 
 def _asked(user: User, limits: Limits = TEN, **changes: Any) -> Reservation:
@@ -164,13 +171,19 @@ def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: U
 
 
 @on_postgresql
+@pytest.mark.usefixtures("slow_clock")
 def test_loop_writes_by_itself_once_the_thread_has_a_connection(alice: User, monkeypatch: Any) -> None:
+    """By the function that the migrations have made, which moves the counters of both kinds of keys."""
+    own, sites = UserCredentialFactory(user=alice), SystemCredentialFactory()
     asked = [_asked(alice) for _ in range(11)]
 
     async def go() -> list[Any]:
+        monkeypatch.setattr(scribe, "LINGER_S", 60.0)  # the thread leaves the pile alone
         await writer.reserve(asked[0])
         monkeypatch.setattr(pen, "write", None)
-        await writer.settle(_spent(asked[0], "0.10"))
+        await writer.settle(_spent(asked[0], "0.10", own))
+        outcome = _spent(asked[0], "0.10").outcome
+        await writer.settle(Settlement(outcome=outcome, reservation=None, key=(SystemCredential, sites.pk)))
         answers = [await _all([each]) for each in asked[1:-1]]
         monkeypatch.undo()  # the eleventh does not fit, which the thread finds out
         return [*answers, *await _all(asked[-1:])]
@@ -180,9 +193,14 @@ def test_loop_writes_by_itself_once_the_thread_has_a_connection(alice: User, mon
     assert isinstance(refused, BudgetExceeded)
     assert BudgetCounter.objects.get().used_e8 == 10**8
     assert UsageRecord.objects.filter(state="settled").count() == 1
+    for key in (own, sites):
+        key.refresh_from_db()
+        assert key.request_count == 1
+        assert key.last_used_at is not None
 
 
 @on_postgresql
+@pytest.mark.usefixtures("slow_clock")
 def test_group_whose_loop_has_ended_is_brought_in_and_does_not_count(alice: User) -> None:
     """This test's transaction holds the budget's counter until the loop is closed."""
     first, second = _asked(alice), _asked(alice)
@@ -210,8 +228,8 @@ def test_group_whose_loop_has_ended_is_brought_in_and_does_not_count(alice: User
 
 
 @on_postgresql
-def test_connection_that_is_cut_is_made_anew(alice: User, monkeypatch: Any) -> None:
-    monkeypatch.setattr(scribe, "STALE_S", 60.0)
+@pytest.mark.usefixtures("slow_clock")
+def test_connection_that_is_cut_is_made_anew(alice: User) -> None:
     asked = [_asked(alice) for _ in range(4)]
 
     async def go() -> list[Any]:
