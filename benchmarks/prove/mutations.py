@@ -1,4 +1,4 @@
-"""Takes each guard of ``guards.py`` out of a copy of this tree and sees which test goes red.
+"""Takes each guard of ``guards/`` out of a copy of this tree and sees which test goes red.
 
 python -m benchmarks.prove.mutations [--only WORD …] [--at-once 2]
 """
@@ -111,7 +111,7 @@ def _judge(guard: Guard, copy: Copy) -> tuple[str, bool]:
     text = file.read_text(encoding="utf-8")
     mutated = without(text, guard)
     if mutated is None:
-        return "STALE: the guard is not where guards.py says", False
+        return "STALE: the guard is not where guards/ says", False
     file.write_text(mutated, encoding="utf-8")
     try:
         red = _outcome(copy.warm.run(guard.tests, LIMIT_S, migrate=guard.path in MAKE_THE_DATABASE))
@@ -125,7 +125,7 @@ MAKE_THE_DATABASE = ("llm_credentials/audit/guard.py",)
 
 
 def without(text: str, guard: Guard) -> str | None:
-    """The text without the guard; None when it is not there as often as ``guards.py`` knows."""
+    """The text without the guard; None when it is not there as often as ``guards/`` knows."""
     pieces = text.split(guard.before)
     if len(pieces) <= guard.nth or (guard.nth == 1 and len(pieces) > 2 and (guard.path, guard.before) not in _REPEATED):
         return None
