@@ -441,8 +441,8 @@ _SPOILT = {
     "postgres": ("ALTER TABLE user_llm_credentials RENAME TO away", "ALTER TABLE away RENAME TO user_llm_credentials"),
     # There, a table that is away is a database out of reach, and no fault of the code.
     "sqlite": (
-        "UPDATE user_llm_credentials SET options = '{' || options",
-        "UPDATE user_llm_credentials SET options = substr(options, 2)",
+        "UPDATE user_llm_credentials SET created_at = 'x' || created_at",
+        "UPDATE user_llm_credentials SET created_at = substr(created_at, 2)",
     ),
 }
 
