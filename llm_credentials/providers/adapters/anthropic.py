@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llm_credentials.providers import transport, wire
-from llm_credentials.providers.adapters import _messages as messages
+from llm_credentials.providers.adapters._messages.decode import Answer, MessagesDecoder
+from llm_credentials.providers.adapters._messages.encode import (
+    DEFAULT_MAX_TOKENS,
+    encode_messages,
+    encode_tool_choice,
+    encode_tools,
+    mentioned_tools,
+)
+from llm_credentials.providers.adapters._messages.errors import body_error
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, UnsupportedContent
 from llm_credentials.providers.messages import Call, LLMResponse, ModelInfo, system_text
@@ -58,14 +66,14 @@ class MessagesClient(LLMClient):
         most = facts.max_output_tokens if facts else None
         body: dict[str, Any] = {
             "model": call.model,
-            "max_tokens": min(call.max_tokens or most or messages.DEFAULT_MAX_TOKENS, most or 10**9),
-            "messages": messages.encode_messages(call, self.provider),
+            "max_tokens": min(call.max_tokens or most or DEFAULT_MAX_TOKENS, most or 10**9),
+            "messages": encode_messages(call, self.provider),
         }
         system = system_text(call.messages)
         if call.tools:
-            body["tools"] = messages.encode_tools(call.tools)
+            body["tools"] = encode_tools(call.tools)
             system = self._add_tool_choice(body, call, system)
-        elif mentioned := messages.mentioned_tools(call.messages):
+        elif mentioned := mentioned_tools(call.messages):
             body["tools"] = mentioned
             body["tool_choice"] = {"type": "none"}
         if call.response_schema is not None:
@@ -83,7 +91,7 @@ class MessagesClient(LLMClient):
         return "/v1/messages", body
 
     def _add_tool_choice(self, body: dict[str, Any], call: Call, system: str) -> str:
-        choice = messages.encode_tool_choice(call.tool_choice)
+        choice = encode_tool_choice(call.tool_choice)
         if not choice:
             return system
         wish = f"Call the tool {choice['name']}." if "name" in choice else "Call at least one of the tools."
@@ -146,7 +154,7 @@ class MessagesClient(LLMClient):
 
     def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
         if isinstance(data, dict) and (data.get("type") == "error" or "error" in data):
-            raise messages.body_error(data, None, request_id=headers.get("request-id"))
+            raise body_error(data, None, request_id=headers.get("request-id"))
         if not isinstance(data, dict):
             raise BadProviderResponse("The answer is no object.", provider=self.provider)
         answer = self._answer(call)
@@ -154,11 +162,11 @@ class MessagesClient(LLMClient):
             pass
         return answer.response(headers.get("request-id"))
 
-    def decoder(self, call: Call, headers: Mapping[str, str]) -> messages.MessagesDecoder:
-        return messages.MessagesDecoder(self._answer(call), headers.get("request-id"))
+    def decoder(self, call: Call, headers: Mapping[str, str]) -> MessagesDecoder:
+        return MessagesDecoder(self._answer(call), headers.get("request-id"))
 
-    def _answer(self, call: Call) -> messages.Answer:
-        return messages.Answer(slug=self.provider, model=call.model, answer_tool=self._answer_tool(call))
+    def _answer(self, call: Call) -> Answer:
+        return Answer(slug=self.provider, model=call.model, answer_tool=self._answer_tool(call))
 
     # The SDK
 
@@ -214,7 +222,7 @@ class MessagesClient(LLMClient):
 
         if not isinstance(error, anthropic.APIStatusError):
             return None
-        ours = messages.body_error(error.body, error.status_code)
+        ours = body_error(error.body, error.status_code)
         ours.request_id = wire.safe_code(error.request_id) or wire.safe_code(_text(error.body, "request_id"))
         ours.retry_after_s = transport.retry_after_s(error.response.headers)
         return ours
@@ -256,7 +264,7 @@ class MessagesClient(LLMClient):
         return adapted
 
     def passed_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
-        error = messages.body_error(wire.json_or_none(body), status)
+        error = body_error(wire.json_or_none(body), status)
         error.request_id = wire.safe_code(headers.get("request-id"))
         error.retry_after_s = transport.retry_after_s(headers)
         return error

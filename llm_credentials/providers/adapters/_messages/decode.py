@@ -1,63 +1,27 @@
-"""The messages wire: our vocabulary to its JSON and back. Pure: no I/O, no SDK."""
+"""This wire's answers, whole or event by event, in our vocabulary."""
 
 from __future__ import annotations
 
-import base64
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from llm_credentials.providers.errors import (
-    AuthenticationFailed,
-    BadProviderResponse,
-    ContextLengthExceeded,
-    LLMError,
-    ModelNotFound,
-    PermissionDenied,
-    ProviderUnavailable,
-    QuotaExhausted,
-    RateLimited,
-    RequestRejected,
-    UnsupportedContent,
-)
+from llm_credentials.providers.adapters._messages.errors import body_error
+from llm_credentials.providers.errors import BadProviderResponse
 from llm_credentials.providers.messages import (
-    Call,
     FinishReason,
-    ImagePart,
     LLMMessage,
     LLMResponse,
     LLMStreamChunk,
     Part,
     ReasoningPart,
-    Role,
     TextPart,
     ToolCall,
-    ToolDefinition,
-    ToolResult,
 )
-from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.transport import load_json
 from llm_credentials.providers.usage import Usage, count
-from llm_credentials.providers.wire import (
-    AnswerIds,
-    IdRule,
-    WireIds,
-    check_place,
-    data_url,
-    own_details,
-    parse_arguments,
-    safe_code,
-    status_error,
-)
-
-DEFAULT_MAX_TOKENS = 4096
-"""``max_tokens`` is compulsory here; this is what a model unknown to the catalogue gets."""
-
-IDS = IdRule(pattern=re.compile(r"[a-zA-Z0-9_-]{1,128}"), prefix="toolu_")
-TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+from llm_credentials.providers.wire import AnswerIds, parse_arguments
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
@@ -67,154 +31,6 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-
-# Finer than the type: `error.details.error_code`.
-ERROR_CODES: Mapping[str, type[LLMError]] = {
-    "contract_spend_limit_reached": QuotaExhausted,
-    "enforced_spend_limit_reached": QuotaExhausted,
-    "linked_organization_billing_unavailable": QuotaExhausted,
-    "linked_organization_spend_limit_reached": QuotaExhausted,
-    "ramp_limit_exceeded": RateLimited,
-    "organization_on_hold": PermissionDenied,
-    "organization_type_not_supported": PermissionDenied,
-    "cmek_key_disabled": PermissionDenied,
-    "cmek_key_network_blocked": PermissionDenied,
-    "file_expired": RequestRejected,
-    "thread_not_found": RequestRejected,
-}
-# `error.type`. The general ones (invalid_request_error, api_error, timeout_error) leave the word to the status.
-ERROR_TYPES: Mapping[str, type[LLMError]] = {
-    "authentication_error": AuthenticationFailed,
-    "billing_error": QuotaExhausted,
-    "permission_error": PermissionDenied,
-    "not_found_error": ModelNotFound,
-    "request_too_large": RequestRejected,
-    "rate_limit_error": RateLimited,
-    "overloaded_error": ProviderUnavailable,
-    "conflict_error": ProviderUnavailable,
-}
-# What a 400 of type invalid_request_error is about has no code on this wire; these fixed openings are all there is.
-ERROR_OPENINGS: tuple[tuple[str, type[LLMError]], ...] = (
-    ("Your credit balance is too low", QuotaExhausted),
-    ("prompt is too long", ContextLengthExceeded),
-    ("input length and `max_tokens` exceed context limit", ContextLengthExceeded),
-)
-
-
-# Requests
-
-
-def encode_messages(call: Call, slug: str) -> list[dict[str, Any]]:
-    """The conversation without its system messages; neighbours of one role become one message.
-
-    Raises UnsupportedContent, and RequestRejected when nothing is left to send.
-    """
-    ids = WireIds(IDS)
-    encoded: list[dict[str, Any]] = []
-    for message in call.messages:
-        if message.role == "system":
-            for part in message.parts:
-                check_place(part, "system")
-            continue
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = [
-            block
-            for part in message.parts
-            if (block := _encode_part(part, message.role, call.model, slug, ids)) is not None
-        ]
-        if not blocks:
-            continue
-        if encoded and encoded[-1]["role"] == role:
-            encoded[-1]["content"].extend(blocks)
-        else:
-            encoded.append({"role": role, "content": blocks})
-    if not encoded:
-        raise RequestRejected("There is no message to answer: a system prompt alone is none.")
-    return encoded
-
-
-def _encode_part(part: Part, role: Role, model: str, slug: str, ids: WireIds) -> dict[str, Any] | None:
-    """The block for this part; None for what has nothing to say here (blank text, another provider's reasoning)."""
-    check_place(part, role)
-    match part:
-        case TextPart():
-            return _encode_text(part, slug)
-        case ReasoningPart():
-            return _encode_reasoning(part, model, slug)
-        case ImagePart():
-            return _encode_image(part)
-        case ToolCall():
-            return {"type": "tool_use", "id": ids.call(part.id), "name": part.name, "input": part.arguments}
-        case ToolResult():
-            block = {"type": "tool_result", "tool_use_id": ids.result(part.call_id), "content": part.content}
-            return {**block, "is_error": True} if part.is_error else block
-
-
-def _encode_text(part: TextPart, slug: str) -> dict[str, Any] | None:
-    own = part.details.get(slug) or {}
-    if "block" in own:
-        return dict(own["block"])
-    if not part.text or part.text.isspace():
-        return None
-    if "citations" in own:
-        return {"type": "text", "text": part.text, "citations": own["citations"]}
-    return {"type": "text", "text": part.text}
-
-
-def _encode_reasoning(part: ReasoningPart, model: str, slug: str) -> dict[str, Any] | None:
-    own = own_details(part.details, slug, model) or {}
-    if "signature" in own:
-        return {"type": "thinking", "thinking": part.text, "signature": own["signature"]}
-    if "redacted" in own:
-        return {"type": "redacted_thinking", "data": own["redacted"]}
-    return None
-
-
-def _encode_image(part: ImagePart) -> dict[str, Any]:
-    image = data_url(part)
-    if image.data is None:
-        if not (image.url or "").startswith(("https://", "http://")):
-            raise UnsupportedContent("An image's address begins with https:// here.")
-        return {"type": "image", "source": {"type": "url", "url": image.url}}
-    if image.media_type not in IMAGE_TYPES:
-        raise UnsupportedContent("An image is JPEG, PNG, GIF or WebP here.")
-    data = base64.b64encode(image.data).decode("ascii")
-    return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": data}}
-
-
-def encode_tools(tools: Sequence[ToolDefinition]) -> list[dict[str, Any]]:
-    for tool in tools:
-        if not TOOL_NAME.fullmatch(tool.name):
-            raise UnsupportedContent("A tool's name has letters, digits, _ and - only here, at most 128.")
-    return [
-        {
-            "name": tool.name,
-            "description": tool.description,
-            "input_schema": compile_schema(tool.parameters, "messages_object"),
-        }
-        for tool in tools
-    ]
-
-
-def encode_tool_choice(choice: str | None) -> dict[str, Any] | None:
-    match choice:
-        case None:
-            return None
-        case "auto" | "none":
-            return {"type": choice}
-        case "required":
-            return {"type": "any"}
-        case name:
-            return {"type": "tool", "name": name}
-
-
-def mentioned_tools(messages: Iterable[LLMMessage]) -> list[dict[str, Any]]:
-    """Definitions for the calls in the history, which the wire takes with ``tools`` only, wanted again or not."""
-    names = dict.fromkeys(part.name for message in messages for part in message.parts if isinstance(part, ToolCall))
-    return [{"name": name, "input_schema": {"type": "object"}} for name in names]
-
-
-# Answers
 
 
 class Answer:
@@ -321,9 +137,6 @@ def decode_usage(usage: Mapping[str, Any]) -> Usage:
         cache_write_tokens=written,
         reasoning_tokens=count(details.get("thinking_tokens")) if isinstance(details, dict) else None,
     )
-
-
-# Streams
 
 
 class MessagesDecoder:
@@ -476,26 +289,3 @@ def _joined_block(block: dict[str, Any]) -> dict[str, Any]:
             # Tools on the provider's side take their input in pieces, too.
             block["input"] = parse_arguments("".join(pieces))[0]
     return block
-
-
-# Errors
-
-
-def body_error(body: object, status: int | None, *, request_id: str | None = None) -> LLMError:
-    """The error in this body: by its code, else its type, else the status."""
-    error = body.get("error") if isinstance(body, dict) else None
-    error = error if isinstance(error, dict) else {}
-    kind, details = error.get("type"), error.get("details")
-    code = details.get("error_code") if isinstance(details, dict) else None
-    found = ERROR_CODES.get(str(code)) or ERROR_TYPES.get(str(kind)) or _by_opening(kind, error.get("message"))
-    if found is None:
-        found = status_error(status) if status is not None else ProviderUnavailable
-        if status is None and kind == "invalid_request_error":
-            found = RequestRejected
-    return found(status_code=status, code=safe_code(code) or safe_code(kind), request_id=safe_code(request_id))
-
-
-def _by_opening(kind: object, message: object) -> type[LLMError] | None:
-    if kind != "invalid_request_error" or not isinstance(message, str):
-        return None
-    return next((found for opening, found in ERROR_OPENINGS if message.startswith(opening)), None)
