@@ -18,6 +18,7 @@ from agents.api.shared import (
     EVENTS,
     READING,
     WORKING,
+    AgentSlug,
     ConversationOut,
     MessageIn,
     MessageOut,
@@ -48,7 +49,7 @@ FILES: dict[str, Any] = {
 
 
 class ConversationIn(Said):
-    agent: str
+    agent: AgentSlug
 
 
 class TitleIn(StrictSchema):

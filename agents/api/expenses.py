@@ -25,13 +25,14 @@ from llm_credentials.api.errors import ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
-from llm_credentials.api.values import Flag
+from llm_credentials.api.values import Described, Flag
 
 router = Router()
 FILES: Final[dict[str, Any]] = {
     "responses": {200: {"content": {"text/csv": {"schema": {"type": "string"}}, "application/json": {}}}}
 }
 Amount = Annotated[str, Field(max_length=40, description="As text, such as `12.50`; negative for a refund.")]
+Month = Annotated[str, Described(pattern="^((19|20)[0-9]{2}-(0[1-9]|1[0-2]))?$")]
 _CATEGORIES: Final[dict[str, Any]] = {"enum": list(Category.values)}
 
 
@@ -117,8 +118,8 @@ class TotalList(Schema):
 
 class WantedIn(Schema):
     q: str = Field("", max_length=MAX_QUERY_CHARS, description="Words that stand in vendor, lines or note.")
-    month: str = Field("", max_length=7, description="Such as `2026-11`.")
-    category: str = Field("", max_length=20)
+    month: Month = Field("", max_length=7, description="Such as `2026-11`.")
+    category: str = Field("", max_length=20, json_schema_extra={"enum": ["", *Category.values]})
 
 
 class FileIn(WantedIn):

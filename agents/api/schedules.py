@@ -14,7 +14,7 @@ from ninja.responses import Status
 from pydantic import Field
 
 from agents import attachments, schedules
-from agents.api.shared import ACTING, READING, How, caller
+from agents.api.shared import ACTING, READING, AgentSlug, How, caller
 from agents.attachments import MAX_FILES
 from agents.runs import HOW
 from agents.schedules import ScheduledRun
@@ -28,7 +28,7 @@ router = Router()
 
 
 class ScheduleIn(How):
-    agent: str = Field(max_length=50)
+    agent: AgentSlug = Field(max_length=50)
     input: str = Field("", max_length=MAX_MESSAGE_CHARS, description="May be empty where files go along.")
     attachments: list[UUID] = Field(default_factory=list, max_length=MAX_FILES, description="Go along with each run.")
     every: Literal["hour", "day", "week"]

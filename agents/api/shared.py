@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 from uuid import UUID
 
 from django.contrib.auth.models import User
@@ -16,12 +16,13 @@ from pydantic import Field
 
 from agents.attachments import MAX_FILES
 from agents.models import AgentRun, Conversation, StoredMessage
+from agents.registry import agents
 from agents.services import MAX_MESSAGE_CHARS, ConversationBusy
 from agents.tasks import QueueUnavailable
 from llm_credentials.api.auth import ApiRequest, only, token_id_of
 from llm_credentials.api.credentials import REFUSALS, StrictSchema
 from llm_credentials.api.errors import ApiError, ErrorOut
-from llm_credentials.api.values import Flag
+from llm_credentials.api.values import Described, Flag, Model, OneOf, ProviderOrNone
 from llm_credentials.live.access import Right
 
 READING: Final = only("read", "agents")
@@ -32,16 +33,28 @@ WORKING: Final = {**REFUSALS, 409: ErrorOut, 503: ErrorOut}
 EVENTS: Final[dict[str, Any]] = {"responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}}
 
 
+AgentSlug = Annotated[str, OneOf(lambda: [agent.slug for agent in agents()])]
+Cost = Annotated[
+    Decimal,
+    Described(
+        anyOf=[
+            {"type": "number", "exclusiveMinimum": 0, "maximum": 1000},
+            {"type": "string", "pattern": r"^[1-9][0-9]{0,2}(\.[0-9]{1,2})?$"},
+        ]
+    ),
+]
+
+
 class Said(StrictSchema):
-    provider: str = Field("", max_length=50, description="Empty: as otherwise settled.")
-    model: str = Field("", max_length=200)
+    provider: ProviderOrNone = Field("", max_length=50, description="Empty: as otherwise settled.")
+    model: Model = Field("", max_length=200)
 
 
 class How(Said):
     """What is settled for a run beside its task, now or on a schedule."""
 
     options: dict[str, Any] = Field(default_factory=dict, description="See `options` of the agent.")
-    max_cost_usd: Decimal | None = Field(None, gt=0, le=1000, description="It is ended before it costs more.")
+    max_cost_usd: Cost | None = Field(None, gt=0, le=1000, description="It is ended before it costs more.")
     mail_when_done: Flag = False
     webhook_when_done: Flag = Field(False, description="Tells your webhook: `run_ended`, and `run_waits` for your yes.")
 

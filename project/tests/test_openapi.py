@@ -29,13 +29,13 @@ THOROUGH_EXAMPLES = 60
 """With ``pytest --thorough``, and others in each run."""
 GOOD_INPUT_GETS = ["2xx", "3xx", "401", "403", "404", "409", "429", "5xx"]
 """As the check has it by default: what the document describes is taken, or not there, not allowed, not now."""
-HELD_TO_IT = (
-    *("/api/providers", "/api/settings", "/api/usage", "/api/user/account", "/api/user/alert", "/api/user/audit"),
-    *("/api/user/budget", "/api/user/key-order", "/api/user/llm-credentials", "/api/user/llm-routes"),
-    *("/api/user/llm-settings", "/api/user/removed", "/api/user/security", "/api/user/task-overrides"),
-    *("/api/user/tokens", "/api/user/webhook"),
+IN_WORDS = (
+    *("POST /api/user/llm-transfer", "POST /api/user/llm-transfer/keys", "POST /api/attachments"),
+    *("POST /api/agents/{agent}/runs", "POST /api/schedules", "POST /api/tool-servers"),
+    *("POST /api/user/search-credentials", "POST /api/user/expenses"),
 )
-"""Elsewhere the document says in words what a text, a file or a time must be, and good input may get 422, too."""
+"""What is good hangs here on files, on what stands in a pasted text, on an agent's own fields, or on sums that agree:
+the document says so in words, and input that is good as far as a schema can tell may get 422, too."""
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def _hold(document: Any, users: list[User], examples: int, *, anew: bool = False
     failures = []
     for result in document.get_all_operations():
         operation = result.ok()
-        in_words = not operation.path.startswith(HELD_TO_IT)
+        in_words = operation.label in IN_WORDS
         document.config.checks.positive_data_acceptance.expected_statuses = GOOD_INPUT_GETS + ["422"] * in_words
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
             try:
