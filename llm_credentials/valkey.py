@@ -16,7 +16,9 @@ QUEUE_AWAY = (OperationalError, OSError, redis.RedisError)
 
 def refuses_writes(problem: redis.RedisError) -> bool:
     """Whether the server is there but takes nothing down: its disk is full, or its replicas are away."""
-    return str(problem).startswith(("MISCONF", "NOREPLICAS"))
+    # In a pipeline the client puts the command before what the server says.
+    said = str(problem).rpartition(" of pipeline caused error: ")[2]
+    return said.startswith(("MISCONF", "NOREPLICAS"))
 
 
 @lru_cache(maxsize=4)

@@ -122,6 +122,8 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_SOFT_TIME_LIMIT = env.whole("TASK_SOFT_LIMIT_S", default=840)
 CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A Valkey that can write nothing down refuses what a worker has done with: it begins anew then, and does not end.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 # A web request must not wait for a broker that is away.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_TRANSPORT_OPTIONS = {

@@ -122,10 +122,29 @@ def test_worker_outlives_its_broker(tmp_path: Path) -> None:
             workers.valkey.delete(WORKERS)
             wait_until(lambda: workers.valkey.zcard(WORKERS), "a sign of life", limit_s=20)
             assert worker.running
+            _refuses_what_is_done(workers, f"redis+socket://{broker}")
+            assert worker.running
         finally:
             valkey.kill_all()
             for child in workers.children:
                 child.kill_all()
+
+
+def _refuses_what_is_done(workers: Workers, broker: str) -> None:
+    """As one whose disk is full: it is there, and writes nothing down when a task is done."""
+    with app.connection_for_write(broker) as connection:
+        wait.apply_async(connection=connection)
+    wait_until(lambda: workers.diary == ["begun"], "the task's begin", limit_s=60)
+    with workers.valkey.pipeline() as both:
+        both.set(LET_GO, 1)
+        both.config_set("min-replicas-to-write", 1)
+        both.execute()
+    log = workers.children[0].log
+    wait_until(lambda: "NOREPLICAS" in log.read_text(), "the refusal", limit_s=60)
+    workers.valkey.config_set("min-replicas-to-write", 0)
+    with app.connection_for_write(broker) as connection:
+        wait.apply_async(connection=connection)
+    wait_until(lambda: workers.diary[-1] == "done", "the next task's end", limit_s=60)
 
 
 def _answers(valkey: redis.Redis) -> bool:
