@@ -248,9 +248,10 @@ def _monitored(site: Site, heard: Heard) -> Iterator[None]:
 def _logged(site: Site, request_id: str) -> str:
     """What the site's logs say of a request that broke: its error, and where in the site that was raised."""
     for log in sorted((site.directory / ".run").glob("*.log")):
-        _, _, rest = log.read_text(errors="replace").partition(f"request_id={request_id}\nTraceback ")
+        said = log.read_text(errors="replace")
+        _, *rest = re.split(rf"request_id={re.escape(request_id)}\b[^\n]*\nTraceback ", said, maxsplit=1)
         if rest:
-            traceback = re.split(r"\n(?=\d{4}-\d\d-\d\dT)", rest, maxsplit=1)[0]
+            traceback = re.split(r"\n(?=\d{4}-\d\d-\d\dT)", rest[0], maxsplit=1)[0]
             ours = re.findall(rf'File "{re.escape(str(site.directory))}/([^"]+)", line (\d+)', traceback)
             place = ":".join(ours[-1]) if ours else "elsewhere"
             # The last error of the chain, and what its database said of it on the lines below.
@@ -424,7 +425,7 @@ def _crash(site: Site, heard: Heard) -> None:
     alice = Visitor(site, "alice", tokens["alice"], heard)
     alice.api("POST", API, json={"provider": "sandbox", "api_key": CANARIES["api"]})
     spoil, mend = _SPOILT["postgres" if _address(site) else "sqlite"]
-    change = "from django.db import connection; connection.cursor().execute({!r})"
+    change = "from django.db import connection as c; [c.cursor().execute(each) for each in {!r}.split('; ')]"
     _in_site(site, change.format(spoil))
     try:
         for _ in range(5):
@@ -441,8 +442,8 @@ _SPOILT = {
     "postgres": ("ALTER TABLE user_llm_credentials RENAME TO away", "ALTER TABLE away RENAME TO user_llm_credentials"),
     # There, a table that is away is a database out of reach, and no fault of the code.
     "sqlite": (
-        "UPDATE user_llm_credentials SET created_at = 'x' || created_at",
-        "UPDATE user_llm_credentials SET created_at = substr(created_at, 2)",
+        "PRAGMA ignore_check_constraints = ON; UPDATE user_llm_credentials SET options = '{' || options",
+        "UPDATE user_llm_credentials SET options = substr(options, 2)",
     ),
 }
 
