@@ -430,9 +430,10 @@ def _crash(site: Site, heard: Heard) -> None:
     try:
         for _ in range(5):
             form = {"api_key": CANARIES["page"], "model": "sandbox-instant"}
-            response = alice.page("/settings/llm/sandbox/save/", form)
-            if response.status_code == 500 and b"Traceback" in response.content:
-                heard.hear("traceback pages", response.content)
+            for what in ("save", "test"):
+                response = alice.page(f"/settings/llm/sandbox/{what}/", form)
+                if response.status_code == 500 and b"Traceback" in response.content:
+                    heard.hear("traceback pages", response.content)
             alice.api("POST", API, json={"provider": "sandbox", "api_key": CANARIES["api"]})
     finally:
         _in_site(site, change.format(mend))
