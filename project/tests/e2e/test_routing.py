@@ -49,7 +49,8 @@ def test_person_settles_who_answers_what(
     page.locator("#task-code .why summary").click()
     assert page.evaluate("() => document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     page.get_by_role("button", name="Move OpenAI up").focus()
-    page.keyboard.press("Enter")
+    with page.expect_response("**/order/"):
+        page.keyboard.press("Enter")
     page.locator("#order li:first-child", has_text="OpenAI").wait_for()
     assert page.evaluate("() => document.activeElement.getAttribute('aria-label')") == "Move OpenAI up"
     page.locator("#order li", has_text="Groq").drag_to(page.locator("#order li:first-child"))
@@ -58,7 +59,6 @@ def test_person_settles_who_answers_what(
     drag_while_an_answer_comes(page)
     page.get_by_role("button", name="Reset Code").click()
     page.get_by_role("button", name="Reset Code").wait_for(state="detached")
-    # Last: a picture leaves empty style attributes behind, and copying those is more than the page may do.
     look(page, "routing")
     assert [row.task for row in TaskOverride.objects.for_user(alice)] == ["analysis"]
 
