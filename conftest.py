@@ -89,6 +89,7 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
     from llm_credentials import audit, egress, opened, timers
+    from llm_credentials.api import document
     from llm_credentials.gateway import rates
     from llm_credentials.ledger import budgets
     from llm_credentials.live import changes, tokens
@@ -103,6 +104,7 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     opened.forget()
     audit.end_job()  # nor in whose name another acted
     structlog.contextvars.clear_contextvars()
+    monkeypatch.setattr(document, "KEPT_S", 0.0)
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
     monkeypatch.setattr(kept, "KEPT_S", 0.0)
     monkeypatch.setattr(tokens, "KEPT_S", 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ninja import NinjaAPI, Swagger
+from ninja import Swagger
 
 from llm_credentials.api.account import router as account
 from llm_credentials.api.alerts import router as alerts
@@ -13,6 +13,7 @@ from llm_credentials.api.catalogue import router as catalogue
 from llm_credentials.api.chain import router as chain
 from llm_credentials.api.comparison import router as comparison
 from llm_credentials.api.credentials import router as credentials
+from llm_credentials.api.document import DocumentedAPI
 from llm_credentials.api.errors import install_error_handlers
 from llm_credentials.api.models import router as models
 from llm_credentials.api.preferences import router as preferences
@@ -22,7 +23,7 @@ from llm_credentials.api.tokens import router as tokens
 from llm_credentials.api.transfer import router as transfer
 from llm_credentials.api.usage import router as usage
 
-api = NinjaAPI(
+api = DocumentedAPI(
     title="Keyswitch",
     version="1",
     description=(

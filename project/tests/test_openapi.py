@@ -21,6 +21,8 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import ignored_auth
 
 from llm_credentials import services
+from llm_credentials.api import api
+from llm_credentials.api import document as document_module
 
 EXAMPLES = 1
 """Of each kind (good and bad input), operation and run."""
@@ -110,6 +112,15 @@ def test_api_answers_many_requests_as_its_document_says(
     # That nobody comes in without a token is asked once for each operation, by the test above.
     known = [] if anew else [ignored_auth]
     _hold(document, [alice, bob, staff], THOROUGH_EXAMPLES if anew else MANY_EXAMPLES, anew=anew, without=known)
+
+
+def test_document_is_put_together_once_for_all_who_ask(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document_module, "KEPT_S", 600.0)
+    first = api.get_openapi_schema()
+    assert api.get_openapi_schema() is first
+    assert client.get("/api/openapi.json").json()["paths"].keys() == first["paths"].keys()
+    monkeypatch.setattr(document_module, "KEPT_S", 0.0)
+    assert api.get_openapi_schema() is not first
 
 
 def test_docs_page_asks_nobody_else(client: Client) -> None:
