@@ -55,15 +55,15 @@ PARTS: dict[str, list[Step]] = {
             minutes=minutes,
             limit_minutes=limit_minutes,
         )
-        for only, minutes, limit_minutes in (("kills", 6, 12), ("disk", 3, 8), ("clock", 2, 6), ("network", 2, 6))
+        for only, minutes, limit_minutes in (("kills", 5, 12), ("disk", 3, 10), ("clock", 2, 7), ("network", 2, 8))
     ],
     "vault": [
         _vault("tampering", 0.5, 3),
         _vault("egress", 1, 6),
         _vault("matrix", 2, 8),
         _vault("rotation", 4, 12),
-        _vault("leaks", 5, 12),
-        _vault("mutations", 15, 30),
+        _vault("leaks", 13, 22),
+        _vault("mutations", 14, 30),
     ],
     "streams": [
         Step(
