@@ -80,7 +80,7 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
         body["stream_options"] = {**(options if isinstance(options, Mapping) else {}), "include_usage": True}
     else:
         body.pop("stream_options", None)
-    for name in (*dialect.drops, *(() if body.get("tools") else ("tools", "tool_choice", "parallel_tool_calls"))):
+    for name in (*dialect.drops, *_of_no_tools(body)):
         body.pop(name, None)
     if dialect.seed != "seed" and "seed" in body:
         body[dialect.seed] = body.pop("seed")
@@ -89,6 +89,14 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
     if isinstance(messages := body.get("messages"), list):
         body["messages"] = [_adapt_message(message, dialect) for message in messages]
     return body
+
+
+def _of_no_tools(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """What providers refuse beside no tools, though it asks for none; one that is demanded is theirs to refuse."""
+    if body.get("tools"):
+        return ()
+    is_idle = body.get("tool_choice") in (None, "auto", "none")
+    return ("tools", "parallel_tool_calls", *(("tool_choice",) if is_idle else ()))
 
 
 def _adapt_message(message: Any, dialect: Dialect) -> Any:
