@@ -35,11 +35,13 @@ def next_test() -> UUID | None:
     """The waiting test whose turn it is; None: none waits. Another worker may be faster to take it."""
     with open_for("whose test is next"):
         queued = ConnectionTest.objects.unfinished().filter(state=ConnectionTest.State.QUEUED)
-        waiting = dict(queued.order_by().values_list("user_id").annotate(Min("created_at")))
-        if not waiting:
-            return None
-        user_id = next(iter(waiting)) if len(waiting) == 1 else _longest_without(waiting)
-        return queued.filter(user_id=user_id).order_by("created_at").values_list("pk", flat=True).first()
+        while waiting := dict(queued.order_by().values_list("user_id").annotate(Min("created_at"))):
+            user_id = next(iter(waiting)) if len(waiting) == 1 else _longest_without(waiting)
+            test_id = queued.filter(user_id=user_id).order_by("created_at").values_list("pk", flat=True).first()
+            if test_id is not None:
+                return test_id
+            # Another worker has just taken this user's last one; those of others still wait for this ticket.
+    return None
 
 
 def _longest_without(waiting: dict[Any, datetime]) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
 from llm_credentials import connection_tests, tasks
+from llm_credentials.connection_tests import turns
 from llm_credentials.models import ConnectionTest
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -66,3 +68,21 @@ def test_a_test_that_waited_too_long_is_closed_and_the_next_runs(alice: User, bo
     old.refresh_from_db()
     assert old.state == "expired"
     assert owners_in_order() == ["bob"]
+
+
+def test_a_ticket_whose_test_another_worker_takes_is_good_for_the_next(
+    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting(alice, 1)
+    waiting(bob, 1)
+    whose = turns._longest_without
+
+    def taken_meanwhile(found: dict[Any, datetime]) -> Any:
+        user_id = whose(found)
+        ConnectionTest.objects.filter(user_id=user_id).update(state="running", started_at=timezone.now())
+        return user_id
+
+    monkeypatch.setattr(turns, "_longest_without", taken_meanwhile)
+    tasks.connection_test("a ticket")
+    assert ConnectionTest.objects.get(user=alice).state == "running"
+    assert ConnectionTest.objects.get(user=bob).state in ("valid", "invalid", "error")
