@@ -37,7 +37,7 @@ async def test_closed_in_time_it_does_nothing() -> None:
         assert await over == "waited"
 
 
-async def test_cancellation_by_somebody_else_stays_one() -> None:
+async def waiting_for_ever() -> tuple[Patience, asyncio.Task[None]]:
     patience = Patience(asyncio.get_running_loop().time() + 60)
     began = asyncio.Event()
 
@@ -48,6 +48,11 @@ async def test_cancellation_by_somebody_else_stays_one() -> None:
 
     task = asyncio.create_task(waiting())
     await began.wait()
+    return patience, task
+
+
+async def test_cancellation_by_somebody_else_stays_one() -> None:
+    patience, task = await waiting_for_ever()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -55,16 +60,7 @@ async def test_cancellation_by_somebody_else_stays_one() -> None:
 
 
 async def test_cancellation_at_the_deadline_stays_one() -> None:
-    patience = Patience(asyncio.get_running_loop().time() + 60)
-    began = asyncio.Event()
-
-    async def waiting() -> None:
-        with patience:
-            began.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(waiting())
-    await began.wait()
+    patience, task = await waiting_for_ever()
     patience._end()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

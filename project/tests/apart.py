@@ -51,13 +51,11 @@ def kill(process: BaseProcess) -> None:
 
 
 def _changed_settings() -> dict[str, Any]:
-    module = sys.modules["project.settings_test"]
-    missing = object()
-    changed = {name: getattr(settings, name) for name in dir(settings) if name.isupper()}
+    of_the_run = vars(sys.modules["project.settings_test"])
     return {
-        name: value
-        for name, value in changed.items()
-        if name in _ADDRESSES or (value is not getattr(module, name, missing) and hasattr(module, name))
+        name: getattr(settings, name)
+        for name, value in of_the_run.items()
+        if name.isupper() and (name in _ADDRESSES or getattr(settings, name) is not value)
     }
 
 
