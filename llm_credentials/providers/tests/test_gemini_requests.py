@@ -21,7 +21,7 @@ from llm_credentials.providers import (
     build_client,
     get_spec,
 )
-from llm_credentials.providers.adapters._generate_content import UNSIGNED
+from llm_credentials.providers.adapters._generate_content.encode import UNSIGNED
 from llm_credentials.providers.tests.answering import Answering, answering, of_json
 
 OLD, CURRENT = "gemini-2.5-flash", "gemini-3.8-flash"

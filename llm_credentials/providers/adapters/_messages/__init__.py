@@ -1,1 +1,1 @@
-"""The messages wire: our vocabulary to its JSON and back. Pure: no I/O, no SDK."""
+"""The messages wire, which Anthropic made."""

@@ -1,0 +1,1 @@
+"""The generateContent wire, which Google made."""
