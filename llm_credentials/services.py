@@ -187,7 +187,13 @@ def _save_once(
     stored: Row | None = rows.select_for_update(no_key=True).first()
     if version is not None and (stored is None or stored.version != version):
         raise VersionConflict
-    checked = credential_check(provider=identity["provider"], name=identity["name"], stored=stored, draft=draft)
+    if stored is not None and draft == Draft() and plain and not plain.get("is_active"):
+        # Turned off or moved in the order: whatever is the matter with what is stored, it does not stand in the way.
+        checked = CheckedCredential(
+            spec=stored.spec, model=stored.model, base_url=stored.base_url, options=stored.options, api_key=None
+        )
+    else:
+        checked = credential_check(provider=identity["provider"], name=identity["name"], stored=stored, draft=draft)
     if policy is not None and (stored is None or draft != Draft()):
         check_own_key(policy, checked.spec, model=checked.model, base_url=checked.base_url)
     wanted = {"model": checked.model, "base_url": checked.base_url, "options": checked.options, **plain}

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core import mail
+from django.core.exceptions import ValidationError
 from django.test import Client
 from django.urls import reverse
 from kombu.exceptions import OperationalError
 
-from llm_credentials import connection_tests
+from llm_credentials import connection_tests, services
 from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential, UserCredential
 from llm_credentials.notices import sending
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
@@ -106,6 +107,26 @@ def test_key_of_the_site_is_tested_again_and_turned_off(site: Client, sandbox_ur
     assert "1 key is turned off." in act(site, "turn_off", credential)
     assert SystemCredential.objects.get().is_active is False
     assert AuditEvent.objects.filter(action="credential.toggle", subject="system").count() == 1
+
+
+@pytest.mark.parametrize("factory", [UserCredentialFactory, SystemCredentialFactory])
+def test_row_without_a_key_is_turned_off_and_stays_off(site: Client, factory: Any) -> None:
+    """Whatever is the matter with it, nothing stands in the way of turning it off."""
+    credential = factory(key=None)
+    assert "1 key is turned off." in act(site, "turn_off", credential)
+    credential.refresh_from_db()
+    assert credential.is_active is False
+    with pytest.raises(ValidationError, match="Enter your OpenAI key"):
+        _turn_on(credential)
+
+
+def _turn_on(credential: Any) -> None:
+    if isinstance(credential, SystemCredential):
+        services.system_credential_save(provider=credential.provider, name=credential.name, is_active=True)
+    else:
+        services.credential_save(
+            user=credential.user, provider=credential.provider, name=credential.name, is_active=True
+        )
 
 
 def test_tests_count_for_whoever_asks(site: Client, alice: User, bob: User, set_rate: Any) -> None:
