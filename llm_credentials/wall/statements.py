@@ -7,6 +7,7 @@ is open): no round trip more, and nothing outlives the transaction, so a pooler 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,7 +19,13 @@ from llm_credentials.wall.standing import WallClosed, whose
 from llm_credentials.wall.tables import named_in
 
 SETTING = "keyswitch.user_id"
-_ABOUT_ROWS = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "EXPLAIN", "MERGE", "(SELECT", "DECLARE", "COPY")
+# Comments, brackets and blanks before the first word.
+_FIRST_WORD = re.compile(r"(?:[\s(;]|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
+_ABOUT_TABLES = frozenset(
+    {"ALTER", "ANALYZE", "CLUSTER", "COMMENT", "CREATE", "DROP", "GRANT", "PRAGMA", "REINDEX", "REVOKE", "VACUUM"}
+)
+"""Statements that begin so change or describe a table and read no row for whoever asks; every other one is about rows,
+whatever it begins with."""
 
 Execute = Callable[[str, Any, bool, Mapping[str, Any]], Any]
 
@@ -26,7 +33,7 @@ Execute = Callable[[str, Any, bool, Mapping[str, Any]], Any]
 def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mapping[str, Any]) -> Any:
     """A Django execute wrapper. Raises WallClosed."""
     table = named_in(sql)
-    if table is None or not sql.lstrip()[:8].upper().startswith(_ABOUT_ROWS):
+    if table is None or first_word(sql) in _ABOUT_TABLES:
         return execute(sql, params, many, context)
     owner = whose()
     if owner is None:
@@ -46,6 +53,12 @@ def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mappin
     result = execute(f"{opening}; {sql}", params, many, context)
     context["cursor"].nextset()
     return result
+
+
+def first_word(sql: str) -> str:
+    """In capitals; empty where something else comes first, such as the rest of a comment within a comment."""
+    found = _FIRST_WORD.match(sql)
+    return found[1].upper() if found else ""
 
 
 def opening_statement() -> str:

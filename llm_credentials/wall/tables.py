@@ -53,9 +53,10 @@ def all_owned() -> list[Owned]:
 
 
 def named_in(sql: str) -> str | None:
-    """The first table behind the wall that this statement names."""
+    """The first table behind the wall that this statement names, in whichever letters: databases tell none apart."""
+    text = sql.lower()
     for table in _owned:
-        if table in sql:
+        if table in text:
             return table
     return None
 

@@ -64,6 +64,20 @@ SECOND: Final = [
         ("project/tests/test_wall.py",),
     ),
     Guard(
+        "a statement about users' rows is one, whatever it begins with",
+        f"{LLM}/wall/statements.py",
+        "if table is None or first_word(sql) in _ABOUT_TABLES:",
+        'if table is None or first_word(sql) not in {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}:',
+        ("project/tests/test_wall.py",),
+    ),
+    Guard(
+        "a table is the same in capitals",
+        f"{LLM}/wall/tables.py",
+        "    text = sql.lower()\n",
+        "    text = sql\n",
+        ("project/tests/test_wall.py",),
+    ),
+    Guard(
         "work for one user stays with that user",
         f"{LLM}/wall/standing.py",
         "    if now not in (None, EVERYBODY, wanted) and wanted != NOBODY:\n",
