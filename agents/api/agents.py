@@ -18,8 +18,8 @@ from agents.services import MAX_MESSAGE_CHARS, checked_text
 from agents.views.answers import admit_run
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, token_id_of
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.providers import LLMError, NotConfigured
 

@@ -19,7 +19,7 @@ from agents.attachments import Attachment
 from agents.views.attachments import download
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 
 router = Router()

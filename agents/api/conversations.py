@@ -34,8 +34,8 @@ from agents.views.answers import admit_message, find_conversation
 from agents.views.conversations import export_response
 from agents.watching import announce_stop
 from llm_credentials.api.auth import ApiRequest, token_id_of
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.streams import EventStreamResponse

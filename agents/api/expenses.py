@@ -20,8 +20,8 @@ from agents.expenses.services import DIFFERENCE, DUPLICATE
 from agents.expenses.values import MAX_LINES, Category
 from agents.views.answers import find_run
 from llm_credentials.api.auth import ApiRequest
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ErrorOut
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen

@@ -19,8 +19,8 @@ from agents.services import MAX_MESSAGE_CHARS
 from agents.views.answers import admit_message, find_message
 from agents.watching import announce_stop
 from llm_credentials.api.auth import ApiRequest, token_id_of
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ApiError
 from llm_credentials.api.idempotency import IdempotencyKey, once
 
 router = Router()

@@ -17,7 +17,7 @@ from agents.views.answers import admit_run, find_run
 from agents.watching import announce_stop
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, token_id_of
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.streams import EventStreamResponse

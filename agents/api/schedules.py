@@ -20,7 +20,8 @@ from agents.runs import HOW
 from agents.schedules import ScheduledRun
 from agents.services import MAX_MESSAGE_CHARS
 from llm_credentials.api.auth import ApiRequest, token_id_of
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.api.values import Flag, Whole
 

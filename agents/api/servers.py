@@ -19,7 +19,8 @@ from agents.servers import MCPServer, MCPTool
 from agents.tools import mcp
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.api.values import Flag
 
 router = Router()

@@ -20,8 +20,8 @@ from agents.registry import agents
 from agents.services import MAX_MESSAGE_CHARS, ConversationBusy
 from agents.tasks import QueueUnavailable
 from llm_credentials.api.auth import ApiRequest, only, token_id_of
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ApiError, ErrorOut
 from llm_credentials.api.values import Described, Flag, Model, OneOf, ProviderOrNone
 from llm_credentials.live.access import Right
 

@@ -15,8 +15,7 @@ from pydantic import Field
 from llm_credentials import leaving, security
 from llm_credentials.api.audit import AuditEventOut
 from llm_credentials.api.auth import ApiRequest, only, require_proof
-from llm_credentials.api.credentials import REFUSALS
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.errors import REFUSALS, ApiError
 from llm_credentials.models import PersonalAccessToken
 
 router = Router()

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from llm_credentials import webhooks
 from llm_credentials.api.auth import ApiRequest, only, require_proof
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ApiError, ErrorOut
 from llm_credentials.api.values import Address, AlertKind
 from llm_credentials.models import Alert, LLMSettings, Webhook, WebhookDelivery
 from llm_credentials.notices import banners

@@ -11,7 +11,7 @@ from ninja import Query, Router, Schema
 from pydantic import Field
 
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.api.pages import PageIn, PageOut, page_of
 from llm_credentials.audit.history import seen_by
 from llm_credentials.models import AuditEvent

@@ -7,12 +7,18 @@ from typing import Any, cast
 
 import orjson
 from django.http import HttpRequest
+from ninja import Schema
 from ninja.parser import Parser
+from pydantic import ConfigDict
 
 from llm_credentials.api.errors import ApiError
 
 MAX_BODY_BYTES = 1_048_576
 MAX_DEPTH = 32
+
+
+class StrictSchema(Schema):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class StrictJSON(Parser):

@@ -10,7 +10,7 @@ from ninja import Router, Schema
 from pydantic import Field
 
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.ledger import prices
 from llm_credentials.policies import policy_of
 from llm_credentials.providers import ProviderSpec

@@ -13,8 +13,10 @@ from pydantic import Field
 
 from llm_credentials import removal, services
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS, CredentialOut, StrictSchema, credential_out, default_of
-from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.credentials import default_of
+from llm_credentials.api.errors import REFUSALS, ApiError, ErrorOut
+from llm_credentials.api.schemas import CredentialOut, credential_out
 from llm_credentials.api.values import Budget, Flag, Provider
 from llm_credentials.ledger import budgets
 from llm_credentials.models import LLMSettings, UserCredential

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from llm_credentials import comparison
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.comparison import Row
 
 router = Router()

@@ -4,184 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.http import Http404, HttpResponse
-from django.urls import reverse
-from ninja import Body, Query, Router, Schema
+from ninja import Body, Query, Router
 from ninja.responses import Status
-from pydantic import ConfigDict, Field
 
 from llm_credentials import connection_tests, removal, replacement, services, waiting
 from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
-from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.errors import EDITED, QUEUED, REFUSALS, ApiError, ErrorOut
 from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, held, matched_version, tell_etag
-from llm_credentials.api.values import (
-    KEY_NAME,
-    AddressOrNone,
-    Flag,
-    Key,
-    KeyName,
-    Model,
-    Options,
-    Priority,
-    Provider,
-    Version,
+from llm_credentials.api.schemas import (
+    CredentialChange,
+    CredentialFields,
+    CredentialIn,
+    CredentialList,
+    CredentialOut,
+    CredentialSaved,
+    TestOut,
+    connection_test_out,
+    credential_out,
 )
+from llm_credentials.api.values import KeyName, Provider
 from llm_credentials.connection_tests import QueueUnavailable, TestBusy
 from llm_credentials.limits import LimitReached
 from llm_credentials.models import ConnectionTest, LLMSettings, UserCredential
-from llm_credentials.providers.registry import specs
 from llm_credentials.services import Draft, VersionConflict
 from llm_credentials.tasks import enqueue_connection_test
 from llm_credentials.validation import KEY_NEEDED
 
 router = Router()
-REFUSALS: dict[int, Any] = {
-    400: ErrorOut,
-    401: ErrorOut,
-    403: ErrorOut,
-    404: ErrorOut,
-    413: ErrorOut,
-    415: ErrorOut,
-    422: ErrorOut,
-    429: ErrorOut,
-}
-EDITED: dict[int, Any] = {409: ErrorOut, 412: ErrorOut}
-QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
-
 
 Undo = Annotated[bool, Query(description="For ten seconds it can be brought back: see `removed-credentials`.")]
 WaitS = Annotated[
     float, Query(ge=0, le=10, description="Seconds to wait for its end; 503 if no worker has taken it by then.")
 ]
 
-
-class StrictSchema(Schema):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-def _keyless() -> list[str]:
-    return [spec.slug for spec in specs() if not spec.key_required]
-
-
-def _needs_key(schema: dict[str, Any], name: str, unless: list[Any]) -> None:
-    """Let the document say that a key goes along unless the field has one of these values."""
-    key = {"type": "string", "pattern": "^[A-Za-z0-9][!-~]{7,199}$"}
-    free = {"properties": {name: {"enum": unless}}}
-    schema["anyOf"] = [free, {"required": ["api_key"], "properties": {"api_key": key}}]
-
-
-class CredentialFields(StrictSchema):
-    api_key: Key | None = Field(None, description="Left out or empty: the stored key stays.")
-    model: Model | None = Field(None, max_length=200)
-    base_url: AddressOrNone | None = None
-    options: Options | None = None
-
-
 NOTHING = CredentialFields.model_construct()
 """Of a request without a body."""
-
-
-class CredentialIn(CredentialFields):
-    model_config = ConfigDict(json_schema_extra=lambda schema: _needs_key(schema, "provider", _keyless()))
-
-    provider: Provider
-    name: str = Field("default", json_schema_extra={"pattern": KEY_NAME})
-    is_active: Flag | None = None
-    priority: Priority | None = None
-
-
-class CredentialChange(CredentialFields):
-    model_config = ConfigDict(json_schema_extra=lambda schema: _needs_key(schema, "test_first", [False]))
-
-    is_active: Flag | None = None
-    priority: Priority | None = None
-    version: Version | None = Field(None, description="Change it only if it is still this version; else 409.")
-    test_first: Flag = Field(
-        False,
-        description="With a new `api_key`: test it, and put it with model, address and options into the place of the "
-        "stored one only if it works. The answer is 202; `replacement` at its `status_url` says what became of it.",
-    )
-
-
-class CredentialOut(Schema):
-    provider: str
-    name: str
-    last4: str
-    model: str
-    base_url: str
-    is_active: bool
-    is_default: bool
-    priority: int
-    status: str
-    status_detail: str
-    tested_at: datetime | None
-    last_used_at: datetime | None
-    request_count: int
-    version: int
-
-
-class CredentialList(Schema):
-    items: list[CredentialOut]
-    count: int
-
-
-class AbilitiesOut(Schema):
-    """What a key that works was found able to do, by asking its provider for it."""
-
-    model: str = Field(description="With which this was tried.")
-    results: dict[str, Literal["yes", "no", "unknown"]] = Field(
-        description="Of auth, list, chat, stream, tools, json, vision and embeddings."
-    )
-    dimension: int | None = Field(description="Of its vectors; null: it has none.")
-
-
-class TestOut(Schema):
-    id: UUID
-    provider: str
-    name: str
-    state: str
-    steps: list[dict[str, str]]
-    detail: str
-    created_at: datetime
-    finished_at: datetime | None
-    abilities: AbilitiesOut | None = Field(None, description="What the key can do; null: it does not work, or not yet.")
-    status_url: str
-    replacement: str = Field(
-        description="Of a new key for a stored one: `waiting`; `done`: it is in use; `kept`: it did not work, the old "
-        "one stays; `conflict`: it works, but the stored key was changed meanwhile. Else empty."
-    )
-    save_url: str | None = Field(
-        None, description="POST here to use the new key all the same, within 60 seconds after the test."
-    )
-
-
-class CredentialSaved(CredentialOut):
-    test: TestOut | None = Field(None, description="The test that saving a new key started, if it could be started.")
-
-
-def credential_out(credential: UserCredential, default: UserCredential | None) -> dict[str, Any]:
-    names = [name for name in CredentialOut.model_fields if name not in ("is_default", "status", "status_detail")]
-    return {name: getattr(credential, name) for name in names} | {
-        "is_default": credential == default,
-        "status": credential.shown_status,
-        "status_detail": credential.shown_detail,
-    }
-
-
-def connection_test_out(test: ConnectionTest) -> dict[str, Any]:
-    names = [name for name in TestOut.model_fields if not name.endswith("_url")]
-    where = {"test_id": test.pk}
-    return {name: getattr(test, name) for name in names} | {
-        "abilities": test.abilities or None,
-        "status_url": reverse("api:connection_test_get", kwargs=where),
-        "save_url": reverse("api:replacement_save", kwargs=where) if test.can_be_saved else None,
-    }
 
 
 def _stored(request: ApiRequest, provider: str, name: str) -> UserCredential | None:

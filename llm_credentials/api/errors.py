@@ -7,6 +7,8 @@ must be done first, or is null. Nothing that was sent is echoed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse
@@ -47,6 +49,23 @@ class ErrorOut(Schema):
     error: ErrorBody
 
 
+_SOON = {"Retry-After": "5"}
+
+REFUSALS: dict[int, Any] = {
+    400: ErrorOut,
+    401: ErrorOut,
+    403: ErrorOut,
+    404: ErrorOut,
+    413: ErrorOut,
+    415: ErrorOut,
+    422: ErrorOut,
+    429: ErrorOut,
+}
+EDITED: dict[int, Any] = {409: ErrorOut, 412: ErrorOut}
+QUEUED: dict[int, Any] = {409: ErrorOut, 503: ErrorOut}
+"""What the document says may come beside an operation's own answers: of any, of one that edits, of one that queues."""
+
+
 class ApiError(Exception):
     def __init__(
         self, status: int, code: str, message: str, where: str | None = None, headers: Mapping[str, str] | None = None
@@ -60,96 +79,107 @@ class ApiError(Exception):
 
 
 def install_error_handlers(api: NinjaAPI) -> None:
-    @api.exception_handler(Exception)
-    def unforeseen(request: HttpRequest, error: Exception) -> HttpResponse:
-        """The site's own answers know it, also with DEBUG, where the framework would answer with a traceback."""
-        raise error
-
-    def answer(request: HttpRequest, error: ApiError) -> HttpResponse:
-        body = {"error": {"code": error.code, "message": error.message, "where": error.where}}
-        response = api.create_response(request, body, status=error.status)
-        for name, value in error.headers.items():
+    def answer(request: HttpRequest, error: Any) -> HttpResponse:
+        said = api_error(error)
+        body = {"error": {"code": said.code, "message": said.message, "where": said.where}}
+        response = api.create_response(request, body, status=said.status)
+        for name, value in said.headers.items():
             response[name] = value
         return response
 
-    @api.exception_handler(ApiError)
-    def own(request: HttpRequest, error: ApiError) -> HttpResponse:
-        return answer(request, error)
+    # One for each, since the framework has handlers of its own for some of them and takes the nearest.
+    for kind in api_error.registry:
+        api.add_exception_handler(Exception if kind is object else kind, answer)
 
-    @api.exception_handler(SchemaError)
-    def wrong_shape(request: HttpRequest, error: SchemaError) -> HttpResponse:
-        first = error.errors[0]
-        where = ".".join(str(piece) for piece in first["loc"] if piece not in ("payload", "data"))
-        words = _SHAPES.get(first["type"]) or f"{first['msg']}."
-        return answer(request, ApiError(422, "invalid_request", words, where))
 
-    @api.exception_handler(ValidationError)
-    def wrong_value(request: HttpRequest, error: ValidationError) -> HttpResponse:
-        fields = error.message_dict if hasattr(error, "error_dict") else {"__all__": error.messages}
-        name, texts = next(iter(fields.items()))
-        where = None if name == "__all__" else f"body.{name}"
-        codes = {each.code for each in error.error_dict[name]} if hasattr(error, "error_dict") else set()
-        for code in (UNFIT, KEY_NEEDED):
-            if code in codes:
-                return answer(request, ApiError(409, code, str(texts[0]), where))
-        return answer(request, ApiError(422, "invalid_value", str(texts[0]), where))
+@singledispatch
+def api_error(error: Exception) -> ApiError:
+    """What the caller is told. Raises what it does not know: Django's handlers answer it, also with DEBUG, where the
+    framework would send a traceback.
+    """
+    raise error
 
-    @api.exception_handler(AuthenticationError)
-    def unknown_caller(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
-        return answer(
-            request,
-            ApiError(
-                401,
-                "not_authenticated",
-                "Send a valid token as «Authorization: Bearer …», or log in.",
-                headers={"WWW-Authenticate": "Bearer"},
-            ),
-        )
 
-    @api.exception_handler(HttpError)
-    def refused(request: HttpRequest, error: HttpError) -> HttpResponse:
-        # What the parser of bodies raises arrives here as the cause of the framework's own error.
-        cause = error.__cause__
-        return answer(
-            request, cause if isinstance(cause, ApiError) else ApiError(error.status_code, "refused", str(error))
-        )
+@api_error.register
+def _(error: ApiError) -> ApiError:
+    return error
 
-    @api.exception_handler(Http404)
-    @api.exception_handler(UserCredential.DoesNotExist)
-    def missing(request: HttpRequest, error: Exception) -> HttpResponse:
-        return answer(request, ApiError(404, "not_found", "There is no such thing here."))
 
-    @api.exception_handler(RequestDataTooBig)
-    def too_large(request: HttpRequest, error: RequestDataTooBig) -> HttpResponse:
-        return answer(request, ApiError(413, "body_too_large", "The body is too large."))
+@api_error.register
+def _(error: SchemaError) -> ApiError:
+    first = error.errors[0]
+    where = ".".join(str(piece) for piece in first["loc"] if piece not in ("payload", "data"))
+    return ApiError(422, "invalid_request", _SHAPES.get(first["type"]) or f"{first['msg']}.", where)
 
-    @api.exception_handler(LimitReached)
-    def too_often(request: HttpRequest, error: LimitReached) -> HttpResponse:
-        headers = {"Retry-After": str(error.retry_after_s), **error.usage.headers}
-        return answer(request, ApiError(429, "rate_limited", str(error), headers=headers))
 
-    @api.exception_handler(VersionConflict)
-    def overtaken(request: HttpRequest, error: VersionConflict) -> HttpResponse:
-        return answer(request, ApiError(409, "version_conflict", str(error)))
+@api_error.register
+def _(error: ValidationError) -> ApiError:
+    fields = error.message_dict if hasattr(error, "error_dict") else {"__all__": error.messages}
+    name, texts = next(iter(fields.items()))
+    where = None if name == "__all__" else f"body.{name}"
+    codes = {each.code for each in error.error_dict[name]} if hasattr(error, "error_dict") else set()
+    for code in (UNFIT, KEY_NEEDED):
+        if code in codes:
+            return ApiError(409, code, str(texts[0]), where)
+    return ApiError(422, "invalid_value", str(texts[0]), where)
 
-    @api.exception_handler(ReplacementOver)
-    def gone(request: HttpRequest, error: ReplacementOver) -> HttpResponse:
-        return answer(request, ApiError(409, "replacement_over", str(error)))
 
-    @api.exception_handler(TestBusy)
-    def busy(request: HttpRequest, error: TestBusy) -> HttpResponse:
-        return answer(request, ApiError(409, "test_running", str(error)))
+@api_error.register
+def _(error: AuthenticationError) -> ApiError:
+    words = "Send a valid token as «Authorization: Bearer …», or log in."
+    return ApiError(401, "not_authenticated", words, headers={"WWW-Authenticate": "Bearer"})
 
-    @api.exception_handler(AuditUnavailable)
-    def no_audit(request: HttpRequest, error: AuditUnavailable) -> HttpResponse:
-        said = ApiError(503, "audit_unavailable", error.user_message, headers={"Retry-After": "5"})
-        return answer(request, said)
 
-    @api.exception_handler(QueueUnavailable)
-    def no_queue(request: HttpRequest, error: QueueUnavailable) -> HttpResponse:
-        return answer(request, ApiError(503, "queue_unavailable", str(error), headers={"Retry-After": "5"}))
+@api_error.register
+def _(error: HttpError) -> ApiError:
+    # What the parser of bodies raises arrives here as the cause of the framework's own error.
+    cause = error.__cause__
+    return cause if isinstance(cause, ApiError) else ApiError(error.status_code, "refused", str(error))
 
-    @api.exception_handler(NoWorker)
-    def no_worker(request: HttpRequest, error: NoWorker) -> HttpResponse:
-        where = reverse("api:connection_test_get", kwargs={"test_id": error.test.pk})
-        return answer(request, ApiError(503, "no_worker", str(error), where, headers={"Retry-After": "5"}))
+
+@api_error.register(Http404)
+@api_error.register(UserCredential.DoesNotExist)
+def _(error: Exception) -> ApiError:
+    return ApiError(404, "not_found", "There is no such thing here.")
+
+
+@api_error.register
+def _(error: RequestDataTooBig) -> ApiError:
+    return ApiError(413, "body_too_large", "The body is too large.")
+
+
+@api_error.register
+def _(error: LimitReached) -> ApiError:
+    headers = {"Retry-After": str(error.retry_after_s), **error.usage.headers}
+    return ApiError(429, "rate_limited", str(error), headers=headers)
+
+
+@api_error.register
+def _(error: VersionConflict) -> ApiError:
+    return ApiError(409, "version_conflict", str(error))
+
+
+@api_error.register
+def _(error: ReplacementOver) -> ApiError:
+    return ApiError(409, "replacement_over", str(error))
+
+
+@api_error.register
+def _(error: TestBusy) -> ApiError:
+    return ApiError(409, "test_running", str(error))
+
+
+@api_error.register
+def _(error: AuditUnavailable) -> ApiError:
+    return ApiError(503, "audit_unavailable", error.user_message, headers=_SOON)
+
+
+@api_error.register
+def _(error: QueueUnavailable) -> ApiError:
+    return ApiError(503, "queue_unavailable", str(error), headers=_SOON)
+
+
+@api_error.register
+def _(error: NoWorker) -> ApiError:
+    where = reverse("api:connection_test_get", kwargs={"test_id": error.test.pk})
+    return ApiError(503, "no_worker", str(error), where, headers=_SOON)

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from llm_credentials import connection_tests
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS, CredentialFields
-from llm_credentials.api.errors import ErrorOut
+from llm_credentials.api.errors import REFUSALS, ErrorOut
+from llm_credentials.api.schemas import CredentialFields
 from llm_credentials.api.values import KeyName, Provider
 from llm_credentials.connection_tests import ModelList
 from llm_credentials.services import Draft

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from llm_credentials import services
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
-from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS, ApiError, ErrorOut
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
 from llm_credentials.api.values import Budget, Flag, KeyName, Model, ProviderOrNone, Task, Tokens
 from llm_credentials.factory import explain_routes

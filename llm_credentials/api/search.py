@@ -13,7 +13,8 @@ from pydantic import Field
 
 from llm_credentials import limits
 from llm_credentials.api.auth import ApiRequest, require_proof, require_scope
-from llm_credentials.api.credentials import EDITED, REFUSALS, StrictSchema
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import EDITED, REFUSALS
 from llm_credentials.api.values import Flag, KeyName, Whole
 from llm_credentials.models import SearchCredential
 from llm_credentials.search_keys import (

@@ -13,9 +13,10 @@ from pydantic import Field
 
 from llm_credentials import site_rows, site_settings
 from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
-from llm_credentials.api.credentials import EDITED, QUEUED, REFUSALS, StrictSchema, TestOut, connection_test_out
-from llm_credentials.api.errors import ApiError, ErrorOut
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import EDITED, QUEUED, REFUSALS, ApiError, ErrorOut
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
+from llm_credentials.api.schemas import TestOut, connection_test_out
 from llm_credentials.api.values import AddressOrNone, Flag, Key, Model, Provider, ProviderOrNone, Tokens
 from llm_credentials.policies import may_change_site, may_see_site
 from llm_credentials.preferences import MAX_TEMPERATURE

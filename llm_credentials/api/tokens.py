@@ -14,7 +14,8 @@ from pydantic import Field
 
 from llm_credentials import services
 from llm_credentials.api.auth import ApiRequest, only, require_proof
-from llm_credentials.api.credentials import REFUSALS, StrictSchema
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.api.values import Budget, Line, Moment, Provider, Scope
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.models.tokens import TOKEN_PREFIX

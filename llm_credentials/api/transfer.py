@@ -9,7 +9,9 @@ from pydantic import Field
 
 from llm_credentials import env_keys, transfer
 from llm_credentials.api.auth import ApiRequest, only, require_proof
-from llm_credentials.api.credentials import REFUSALS, StrictSchema, start_test
+from llm_credentials.api.body import StrictSchema
+from llm_credentials.api.credentials import start_test
+from llm_credentials.api.errors import REFUSALS
 from llm_credentials.env_keys import MAX_CHARS, MAX_KEYS, EnvKey, Wish
 from llm_credentials.models import UserCredential
 from llm_credentials.transfer import Document

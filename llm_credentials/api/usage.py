@@ -10,8 +10,7 @@ from ninja import Query, Router, Schema
 from pydantic import Field, StringConstraints
 
 from llm_credentials.api.auth import ApiRequest, only
-from llm_credentials.api.credentials import REFUSALS
-from llm_credentials.api.errors import ApiError
+from llm_credentials.api.errors import REFUSALS, ApiError
 from llm_credentials.api.pages import MAX_PAGE, PageOut
 from llm_credentials.api.values import Described, PastDay
 from llm_credentials.ledger import exports, spans
