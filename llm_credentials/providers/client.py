@@ -36,12 +36,13 @@ from llm_credentials.providers.messages import (
     ModelInfo,
     ToolDefinition,
 )
-from llm_credentials.providers.transport import Answer, EgressPolicy, Forwarded, RawResponse
+from llm_credentials.providers.transport import Answer, EgressPolicy, Forwarded, Pattern, RawResponse
 
 if TYPE_CHECKING:
     from llm_credentials.providers.spec import ProviderSpec
 
 LIST_TIMEOUT_S = 30.0
+FORWARDING_MAX = 16
 SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 """What reading an answer raises when it trips over a shape that nobody foresaw: the answer is at fault."""
 WRONG_SHAPE = "The provider's answer has the wrong shape."
@@ -80,6 +81,8 @@ class LLMClient(ABC):
         self.egress = egress
         self._api_key = api_key
         self._closed = False
+        self._forwarding: dict[tuple[str, tuple[tuple[str, str], ...]], Pattern] = {}
+        """What ``forward`` sends, by its path and the headers that it took."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}/{self.model}>"
@@ -264,11 +267,21 @@ class LLMClient(ABC):
         ``headers``: those of the program's request; what this wire takes of them goes along.
         """
         with self.translated():
-            sent = self.forward_headers()
-            for name, value in (headers or {}).items():
-                if name in self.takes_headers and _PLAIN_HEADER.fullmatch(value):
-                    sent[name] = value
-            return await transport.forward(self.egress, self.forward_url(path), sent, body, stream=stream)
+            taken: tuple[tuple[str, str], ...] = ()
+            if headers and self.takes_headers:
+                named = headers.items()
+                taken = tuple(
+                    each for each in named if each[0] in self.takes_headers and _PLAIN_HEADER.fullmatch(each[1])
+                )
+            pattern = self._forwarding.get((path, taken)) or self._forwards(path, taken)
+            return await transport.forward(self.egress, pattern, body)
+
+    def _forwards(self, path: str, taken: tuple[tuple[str, str], ...]) -> Pattern:
+        pattern = transport.forwarding(self.forward_url(path), {**self.forward_headers(), **dict(taken)})
+        if len(self._forwarding) >= FORWARDING_MAX:
+            self._forwarding.clear()
+        self._forwarding[path, taken] = pattern
+        return pattern
 
     def adapt(self, body: Mapping[str, Any], *, model: str, stream: bool) -> dict[str, Any]:
         """A request body of this wire as this provider and model want it: nothing but names and limits differ."""
@@ -296,6 +309,7 @@ class LLMClient(ABC):
         """Drop what this client holds; the shared transport stays open. Later calls raise ProviderUnavailable."""
         self._api_key = None
         self._closed = True
+        self._forwarding = {}
 
     # Errors
 

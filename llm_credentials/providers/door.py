@@ -26,6 +26,7 @@ from llm_credentials.providers.content import Response
 from llm_credentials.providers.egress import Destination, EgressPolicy, address_fault, check_destination, rules_of
 from llm_credentials.providers.errors import BadProviderResponse, EgressBlocked, LLMError
 from llm_credentials.providers.failures import Refused, raise_for_httpx2
+from llm_credentials.providers.posting import MAX_HEADER_BYTES, MAX_HEADERS, SMALL_BYTES, Pattern, Way
 
 if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
@@ -36,8 +37,6 @@ IDLE_TIMEOUT_S = 300.0
 """Between two reads, beside the whole call's deadline: a model may think this long before its first byte."""
 KEEP_ALIVE_S = 15.0
 DNS_CACHE_S = 10
-MAX_HEADERS = 256
-MAX_HEADER_BYTES = 32 * 1024
 BODY: Final = "keyswitch.body"
 """Under which an answer for an SDK carries what its body is read from."""
 
@@ -98,6 +97,7 @@ class Door:
         self.granted: set[tuple[str, int]] = set()
         """Addresses that a name allowed by the policy resolved to."""
         self._checked: set[tuple[str, str, int]] = set()
+        self._ways: dict[tuple[str, str, int], Way] = {}
         connector = aiohttp.TCPConnector(
             resolver=_Resolver(self),
             socket_factory=self._socket,
@@ -131,17 +131,40 @@ class Door:
             except _SpoiltConnection:
                 continue  # it is closed now, and nothing was sent on it
 
-    def _check(self, url: URL) -> None:
+    async def send(self, pattern: Pattern, body: bytes) -> aiohttp.ClientResponse:
+        """The pattern's request with this body."""
+        if len(body) > SMALL_BYTES or pattern.method != "POST":
+            return await self.request(pattern.method, pattern.url, pattern.headers, body)
+        way, message = self._way(pattern.url), pattern.message(body)
+        while True:
+            connection = await way.connection()
+            if not _is_spoilt(connection):
+                return await way.send(connection, message)
+            connection.close()
+
+    def _way(self, url: URL) -> Way:
+        origin = self._check(url)
+        way = self._ways.get(origin)
+        if way is None:
+            if len(self._ways) > 1000:
+                self._ways.clear()
+            bare = _Request("POST", url.origin(), loop=asyncio.get_running_loop())
+            way = self._ways[origin] = Way(self.session, bare)
+        return way
+
+    def _check(self, url: URL) -> tuple[str, str, int]:
+        """The origin. Raises EgressBlocked."""
         scheme, host, port = url.scheme, url.raw_host or "", url.port or 0
         origin = (scheme, host, port)
         if origin in self._checked:
-            return
+            return origin
         if scheme not in ("http", "https") or not host or url.raw_user is not None or url.raw_password is not None:
             raise EgressBlocked()
         check_destination(Destination(scheme, host, port), self.policy)
         if len(self._checked) > 1000:
             self._checked.clear()
         self._checked.add(origin)
+        return origin
 
     def _socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
         """Called by aiohttp with the very address that it is about to dial."""
@@ -155,10 +178,14 @@ class _SpoiltConnection(Exception):
     """A connection from the pool on which bytes have come that nobody asked for."""
 
 
+def _is_spoilt(connection: aiohttp.connector.Connection) -> bool:
+    """What lies there before a request is sent would be read as its answer: somebody else's, or a forged one."""
+    return connection.protocol is not None and connection.protocol.should_close
+
+
 class _Request(aiohttp.ClientRequest):
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        # What lies there before the request is sent would be read as its answer: somebody else's, or a forged one.
-        if conn.protocol is not None and conn.protocol.should_close:
+        if _is_spoilt(conn):
             conn.close()
             raise _SpoiltConnection
         return await super().send(conn)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx2  # noqa: TID251 (its types alone: what is sent goes through the door)
-from yarl import URL
 
 from llm_credentials.providers.bodies import WHOLE_BODY, Body, events_of, load_json, passed_on
 from llm_credentials.providers.door import BODY, Client, close_connections, door_of, headers_sent, refuse_unusable
 from llm_credentials.providers.egress import EgressPolicy, check_url
 from llm_credentials.providers.errors import ConnectionFailed, DeadlineExceeded, ProviderUnavailable
 from llm_credentials.providers.failures import failure_of, network_error, refusal, retry_after_s
+from llm_credentials.providers.posting import Pattern
 from llm_credentials.providers.sse import Event
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ __all__ = [
     "check_url",
     "close_connections",
     "forward",
+    "forwarding",
     "get",
     "http_client",
     "load_json",
     "network_error",
+    "pattern_of",
     "post",
     "read_error",
     "read_events",
@@ -85,20 +87,6 @@ class Forwarded:
         self.close()
 
 
-class Pattern:
-    """A request that an SDK has built and sent, to be sent again with other bodies; it holds the key.
-
-    Building one costs an SDK more than all the rest of a call, and nothing but the body differs from call to call.
-    """
-
-    __slots__ = ("headers", "method", "url")
-
-    def __init__(self, sent: httpx2.Request) -> None:
-        self.method = sent.method
-        self.url = URL(str(sent.url), encoded=True)
-        self.headers = headers_sent(sent)
-
-
 class Answer:
     """The head of an answer to ``send_like``, whose body is read here."""
 
@@ -113,6 +101,14 @@ class Answer:
 # What callers use
 
 
+def pattern_of(sent: httpx2.Request) -> Pattern:
+    """A request that an SDK has built and sent, to be sent again with other bodies.
+
+    Building one costs an SDK more than all the rest of a call, and nothing but the body differs from call to call.
+    """
+    return Pattern(sent.method, str(sent.url), headers_sent(sent))
+
+
 def http_client(policy: EgressPolicy, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
     """What an SDK is given as its HTTP client: our session under the running event loop, shared, never to be closed.
 
@@ -125,7 +121,7 @@ def http_client(policy: EgressPolicy, headers: Mapping[str, str] | None = None) 
 async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> Answer:
     """The pattern's request with this body; whatever the status of its answer. Raises LLMError."""
     try:
-        raw = await door_of(policy).request(pattern.method, pattern.url, pattern.headers, content)
+        raw = await door_of(policy).send(pattern, content)
     except Exception as error:
         failure = failure_of(error)
         if failure is None:
@@ -228,9 +224,12 @@ async def _guarded(body: Body) -> AsyncGenerator[bytes, None]:
         body.close()
 
 
-async def forward(
-    policy: EgressPolicy, url: str, headers: Mapping[str, str], body: bytes, *, stream: bool
-) -> Forwarded:
+def forwarding(url: str, headers: Mapping[str, str]) -> Pattern:
+    """Of what is posted as ``forward`` does it."""
+    return Pattern("POST", url, {**headers, "accept-encoding": "identity"})
+
+
+async def forward(policy: EgressPolicy, pattern: Pattern, body: bytes) -> Forwarded:
     """Post bytes and pass the answer on, whatever its status.
 
     Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
@@ -239,7 +238,7 @@ async def forward(
     deadline = asyncio.get_running_loop().time() + FORWARD_TIMEOUT_S
     try:
         async with asyncio.timeout_at(deadline):
-            raw = await door.request("POST", url, {**headers, "accept-encoding": "identity"}, body)
+            raw = await door.send(pattern, body)
     except Exception as error:
         raise (failure_of(error) or ConnectionFailed()) from None
     try:

@@ -20,7 +20,7 @@ def _chunks(*pieces: bytes) -> bytes:
 async def test_content_gives_every_byte_of_many_small_chunks_in_few_pieces() -> None:
     words = [b"%d " % number for number in range(20_000)]
     async with serving(STREAM, _chunks(*words) + b"0\r\n\r\n") as served:
-        found = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
+        found = await transport.forward(served.policy, transport.forwarding(served.url, {}), b"{}")
         pieces = [piece async for piece in found.body]
     assert b"".join(pieces) == b"".join(words)
     assert len(pieces) < len(words) / 10
@@ -36,7 +36,7 @@ async def test_content_reads_on_after_more_than_is_held_at_once(monkeypatch: pyt
     monkeypatch.setattr(ResponseHandler, "pause_reading", noted)
     block = bytes(range(256)) * 256
     async with serving(STREAM, *[_chunks(block)] * 64, b"0\r\n\r\n") as served:
-        found = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
+        found = await transport.forward(served.policy, transport.forwarding(served.url, {}), b"{}")
         first = await anext(found.body)
         await asyncio.wait_for(paused.wait(), 20)
         rest = [piece async for piece in found.body]
@@ -46,6 +46,6 @@ async def test_content_reads_on_after_more_than_is_held_at_once(monkeypatch: pyt
 async def test_content_ends_at_its_end_and_the_connection_serves_the_next() -> None:
     async with serving(STREAM + _chunks(b"one", b"two") + b"0\r\n\r\n", again=True) as served:
         for _ in range(2):
-            found = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
+            found = await transport.forward(served.policy, transport.forwarding(served.url, {}), b"{}")
             assert b"".join([piece async for piece in found.body]) == b"onetwo"
         assert (served.connections, served.requests) == (1, 2)

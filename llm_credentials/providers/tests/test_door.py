@@ -77,7 +77,7 @@ async def test_no_client_dials_a_refused_address(scheme: str, host: str, sentine
     url = f"{scheme}://{host}:{port}/v1/chat/completions"
     client = transport.http_client(EgressPolicy())
     assert isinstance(await failure(client.post(url, content=b"{}")), EgressBlocked | ConnectionFailed)
-    assert isinstance(await failure(transport.forward(EgressPolicy(), url, {}, b"{}", stream=False)), LLMError)
+    assert isinstance(await failure(transport.forward(EgressPolicy(), transport.forwarding(url, {}), b"{}")), LLMError)
     with pytest.raises(EgressBlocked):
         transport.check_url(url, EgressPolicy())
     assert seen == []
@@ -174,7 +174,7 @@ async def test_redirect_is_not_followed(status: int, target: str) -> None:
     answer = sized(b"", b"location: " + target.encode(), status=b"%d Moved" % status)
     async with serving(answer, again=True) as served:
         assert isinstance(await failure(read(served)), BadProviderResponse)
-        call = transport.forward(served.policy, served.url, {"authorization": "Bearer k"}, b"{}", stream=False)
+        call = transport.forward(served.policy, transport.forwarding(served.url, {"authorization": "Bearer k"}), b"{}")
         assert isinstance(await failure(call), BadProviderResponse)
         assert served.requests == 2
 

@@ -96,7 +96,7 @@ async def test_body_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch)
     async with serving(head(), *[b"data: {}\n\n"] * 200) as served:
         assert isinstance(await failure(events(served)), BadProviderResponse)
     async with serving(sized(b"x" * 2000)) as served:
-        forwarded = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
+        forwarded = await transport.forward(served.policy, transport.forwarding(served.url, {}), b"{}")
         with pytest.raises(BadProviderResponse):
             assert [piece async for piece in forwarded.body]
 
@@ -219,7 +219,7 @@ async def test_unread_answer_is_not_given_to_the_next_call() -> None:
 async def test_forward_passes_status_and_body_on() -> None:
     answer = sized(b'{"error": 1}', b"x-request-id: r1", b"set-cookie: a=b", b"retry-after: 3", status=b"429 Slow")
     async with serving(answer) as served:
-        forwarded = await transport.forward(served.policy, served.url, {"x-a": "b"}, b"{}", stream=False)
+        forwarded = await transport.forward(served.policy, transport.forwarding(served.url, {"x-a": "b"}), b"{}")
         assert forwarded.status == 429
         assert forwarded.headers["retry-after"] == "3"
         assert forwarded.headers["x-request-id"] == "r1"
@@ -229,7 +229,7 @@ async def test_forward_passes_status_and_body_on() -> None:
 
 async def test_forward_that_is_closed_closes_upstream() -> None:
     async with serving(head(), b"data: 1\n\n", stay=True) as served:
-        forwarded = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
+        forwarded = await transport.forward(served.policy, transport.forwarding(served.url, {}), b"{}")
         assert await anext(forwarded.body) == b"data: 1\n\n"
         await forwarded.aclose()
         await asyncio.wait_for(served.closed.wait(), 20)
@@ -237,7 +237,7 @@ async def test_forward_that_is_closed_closes_upstream() -> None:
 
 async def test_forward_closed_before_its_body_is_touched_closes_upstream() -> None:
     async with serving(head(), b"data: 1\n\n", stay=True) as served:
-        forwarded = await transport.forward(served.policy, served.url, {}, b"{}", stream=True)
+        forwarded = await transport.forward(served.policy, transport.forwarding(served.url, {}), b"{}")
         await forwarded.aclose()
         await asyncio.wait_for(served.closed.wait(), 20)
 

@@ -86,7 +86,7 @@ class ChatCompletionsClient(LLMClient):
         )
         if self._built is not None and self._built[1] is sdk:  # neither closed nor on another loop meanwhile
             others = self._patterns if len(self._patterns) < PATTERNS_MAX else {}
-            self._patterns = {**others, path: Pattern(response.request)}
+            self._patterns = {**others, path: transport.pattern_of(response.request)}
         return response
 
     async def _get(self, path: str) -> Any:
