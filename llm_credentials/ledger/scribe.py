@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import structlog
 from django.db import OperationalError, connection
 
-from llm_credentials.ledger import hand, pen
+from llm_credentials.ledger import checkpoints, hand, pen
 from llm_credentials.ledger.entries import Reservation, Settlement, void
 from llm_credentials.ledger.flight import Flight
 from llm_credentials.ledger.hand import Unlike
@@ -84,6 +84,8 @@ class Scribe:
         """Whether the thread waits for it."""
         self.line: Connection[Any] | None = None
         """The thread's connection, where an event loop may use it."""
+        self.checkpoints: checkpoints.Checkpoints | None = None
+        """Of the thread's connection, where that is SQLite's."""
         self.flight: Flight | None = None
         self.aboard: tuple[list[Asked], list[Settlement]] = ([], [])
         """What the flight carries."""
@@ -214,6 +216,8 @@ class Scribe:
                     if asked or settlements or self.owed:
                         self._write(asked, [*self.owed, *settlements])
                     self.crowded = len(asked) >= CROWD
+                    if self.checkpoints is None:
+                        self.checkpoints = checkpoints.begin(connection)
             for event in events:
                 event.set()
         self._disconnect()
@@ -329,6 +333,9 @@ class Scribe:
 
     def _disconnect(self) -> None:
         self.line = None
+        if self.checkpoints is not None:
+            self.checkpoints.close()
+            self.checkpoints = None
         connection.close()
 
     def _away(self, problem: Exception) -> None:
