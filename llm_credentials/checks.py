@@ -110,7 +110,7 @@ def audit_trail_is_guarded(
         return []
     return [
         Warning(
-            "The database does not refuse changes to the audit trail: its triggers are missing or off.",
+            "The database does not refuse changes to the audit trail: its triggers are missing, off or changed.",
             hint="Find out who took them away, run manage.py audit_verify, and put them back with "
             "manage.py shell -c 'from llm_credentials.audit import guard; guard.install()'.",
             id="llm_credentials.W003",

@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, exposition,
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from llm_credentials.audit.ends import rows_by_chain
 from llm_credentials.wall import open_for
 from project import vitals
 
@@ -70,6 +72,7 @@ class Vitals(registry.Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         with open_for("metrics"):
             now = vitals.take()
+            chains = _audit_rows()
         yield _one("keyswitch_valkey_up", "Whether Valkey answers", now.valkey_answers)
         if now.valkey_answers:
             yield _one("keyswitch_workers", "Workers that gave a sign of life", sum(one.alive for one in now.workers))
@@ -84,6 +87,19 @@ class Vitals(registry.Collector):
         for meaning in ("attention", "broken"):
             troubles.add_metric([meaning], sum(part.meaning == meaning for part in now.parts))
         yield troubles
+        if chains:
+            rows = GaugeMetricFamily("keyswitch_audit_rows", "Rows that a chain of the trail had", labels=["chain"])
+            for chain, count in chains.items():
+                rows.add_metric([str(chain)], count)
+            yield rows
+
+
+def _audit_rows() -> dict[int, int]:
+    """None where the database is away; chains without a row are told too, so that a chain that is gone shows."""
+    try:
+        return rows_by_chain()
+    except DatabaseError:
+        return {}
 
 
 def _one(name: str, text: str, value: float) -> GaugeMetricFamily:

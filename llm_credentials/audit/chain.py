@@ -102,6 +102,11 @@ def checkpoint_seal(key: bytes, shard: int, seq: int, mac: str, archive_sha256: 
     return _mac(key, ["checkpoint v1", shard, seq, mac, archive_sha256])
 
 
+def ends_seal(key: bytes, at: str, ends: Sequence[Sequence[str | int]]) -> str:
+    """Of chain, last row and ``mac`` of each, as they are written down elsewhere."""
+    return _mac(key, ["ends v1", at, json.dumps([list(end) for end in ends])])
+
+
 def _mac(key: bytes, said: Sequence[str | int]) -> str:
     return hmac.new(key, json.dumps(said, ensure_ascii=True).encode(), sha256).hexdigest()
 

@@ -42,16 +42,15 @@ def tables_exist(using: Any = connection) -> bool:
 
 
 def is_on(using: Any = connection) -> bool:
-    """Whether every trigger is there and enabled."""
+    """Whether every trigger is there, enabled, and what ``install`` makes of it."""
     with using.cursor() as cursor:
         cursor.execute(_POSTGRES_FOUND if using.vendor == "postgresql" else _SQLITE_FOUND)
-        found = {name for (name,) in cursor.fetchall()}
-    names = _POSTGRES_NAMES if using.vendor == "postgresql" else _SQLITE_NAMES
-    return names <= found
+        found = set(cursor.fetchall())
+    return (_POSTGRES_WANTED if using.vendor == "postgresql" else _SQLITE_WANTED) <= found
 
 
 _SQLITE_NAMES = {f"{table}_no_{what}" for table in TABLES for what in ("update", "delete", "replace")}
-_SQLITE_FOUND = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+_SQLITE_FOUND = "SELECT tbl_name, sql FROM sqlite_master WHERE type = 'trigger'"
 _SQLITE_GONE = [f"DROP TRIGGER IF EXISTS {name}" for name in sorted(_SQLITE_NAMES)]
 _SQLITE = [
     f"CREATE TRIGGER IF NOT EXISTS {table}_no_{what.lower()} BEFORE {what} ON {table}"
@@ -65,15 +64,31 @@ _SQLITE = [
     f" BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
     for table in TABLES
 ]
+_SQLITE_WANTED = {
+    (table, statement.replace("IF NOT EXISTS ", ""))
+    for table in TABLES
+    for statement in _SQLITE
+    if f" TRIGGER IF NOT EXISTS {table}_" in statement
+}
 
-_POSTGRES_NAMES = {f"{table}_no_{what}" for table in TABLES for what in ("change", "truncate")}
-_POSTGRES_FOUND = "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D'"
+_REFUSE = f" BEGIN RAISE EXCEPTION '{_REFUSAL}' USING ERRCODE = 'integrity_constraint_violation'; END "
+_BEFORE_CHANGE_OF_ROW, _BEFORE_TRUNCATE = 1 + 2 + 8 + 16, 2 + 32
+"""What PostgreSQL keeps of when a trigger fires."""
+_POSTGRES_WANTED = {
+    (table, f"{table}_no_{what}", when, _REFUSE)
+    for table in TABLES
+    for what, when in (("change", _BEFORE_CHANGE_OF_ROW), ("truncate", _BEFORE_TRUNCATE))
+}
+# Neither for some rows or columns alone, nor only where a replica takes over what another server did.
+_POSTGRES_FOUND = """
+    SELECT c.relname, t.tgname, t.tgtype, p.prosrc
+    FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
+    WHERE pg_table_is_visible(c.oid) AND t.tgenabled IN ('O', 'A') AND t.tgqual IS NULL AND t.tgattr::text = ''"""
 _POSTGRES_GONE = [
     f"DROP TRIGGER IF EXISTS {table}_no_{what} ON {table}" for table in TABLES for what in ("change", "truncate")
 ]
 _POSTGRES = [
-    "CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS"
-    f" $$ BEGIN RAISE EXCEPTION '{_REFUSAL}' USING ERRCODE = 'integrity_constraint_violation'; END $$",
+    f"CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $${_REFUSE}$$",
     *_POSTGRES_GONE,
     *(
         statement

@@ -14,9 +14,10 @@ from django.utils import timezone
 
 from llm_credentials.audit import guard, keys
 from llm_credentials.audit.chain import GENESIS, AuditUnavailable, checkpoint_seal, event_mac, head_seal
+from llm_credentials.audit.ends import Ends, rows_by_chain
 from llm_credentials.audit.recording import note
 from llm_credentials.audit.words import Action
-from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead
+from llm_credentials.models import AuditCheckpoint, AuditEvent, AuditHead, AuditKey
 
 log = structlog.get_logger(__name__)
 
@@ -52,27 +53,34 @@ class Report:
         return self.guarded and not self.broken
 
 
-def verify(since: datetime | None = None) -> Report:
-    """Check every chain; with ``since``, from its first event of that time on. Raises KeyringError."""
-    found = Report(guarded=guard.is_on(connection))
+def verify(since: datetime | None = None, ends: Ends | None = None) -> Report:
+    """Check every chain; with ``since``, from its first event of that time on; with ``ends``, kept elsewhere, also
+    whether each still has the row that it ended with then. Raises KeyringError.
+    """
+    found, ends = Report(guarded=guard.is_on(connection)), ends or {}
     shards = {
+        *ends,
         *AuditHead.objects.values_list("shard", flat=True),
         *AuditEvent.objects.order_by().values_list("shard", flat=True).distinct(),
         *AuditCheckpoint.objects.values_list("shard", flat=True),
     }
     for shard in sorted(shards):
         walk = _Walk(shard)
-        broken = walk.to_end(since)
+        broken = walk.to_end(since) or (walk.past_end(*ends[shard]) if shard in ends else None)
         found.chains += 1
         found.events += walk.events
         if broken is not None:
             found.broken.append(broken)
+    if not shards and AuditKey.objects.exists():
+        found.broken.append(Broken(shard=0, seq=1, why="the trail was emptied: its keys are there, and no chain"))
     return found
 
 
-def check() -> Report:
+def check(ends: Ends | None = None) -> Report:
     """Walk every chain from its beginning, and write down how they were found. Raises KeyringError."""
-    found = verify()
+    found = verify(ends=ends)
+    # In the log too, which is kept elsewhere and does not go back with the database.
+    log.info("audit_checked", holds=found.holds, rows_by_chain=rows_by_chain())
     try:
         note(action=Action.AUDIT_VERIFY, subject="system", result="holds" if found.holds else "broken")
     except (AuditUnavailable, DatabaseError) as error:
@@ -108,6 +116,19 @@ class _Walk:
             self.events += 1
             self.seq, self.mac = event.seq, event.mac
         return self._check_head(head)
+
+    def past_end(self, seq: int, mac: str) -> Broken | None:
+        """Where the chain has not got this row any more, which it ended with when its end was kept elsewhere."""
+        if seq > self.seq:
+            return self._broken(seq, "the row is missing, with which the chain ended when its end was kept elsewhere")
+        checkpoint = AuditCheckpoint.objects.filter(shard=self.shard, seq__gte=seq).order_by("seq").first()
+        if checkpoint is not None and checkpoint.seq > seq:
+            return None  # archived since: the file has it, and the checkpoint is signed
+        row = AuditEvent.objects.filter(shard=self.shard, seq=seq).first()
+        there = checkpoint or row
+        if there is None or not hmac.compare_digest(there.mac, mac):
+            return self._broken(seq, "another row stands where the chain ended when its end was kept elsewhere", row)
+        return None
 
     def _rows(self, head: AuditHead | None) -> Iterator[AuditEvent]:
         """What was there when the head was read: writers go on meanwhile. Rows past the end are for the next look."""

@@ -176,6 +176,50 @@ def test_verify_says_when_the_guard_is_off(db: None) -> None:
     assert verify().holds
 
 
+_HOLLOW = {
+    "sqlite": [
+        [
+            "DROP TRIGGER audit_events_no_delete",
+            "CREATE TRIGGER audit_events_no_delete BEFORE DELETE ON audit_events BEGIN SELECT 1; END",
+        ],
+        [
+            "DROP TRIGGER audit_events_no_update",
+            "CREATE TRIGGER audit_events_no_update BEFORE UPDATE OF ip ON audit_events"
+            " BEGIN SELECT RAISE(ABORT, 'audit rows are append-only'); END",
+        ],
+    ],
+    "postgresql": [
+        ["CREATE OR REPLACE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$"],
+        ["ALTER TABLE audit_events ENABLE REPLICA TRIGGER audit_events_no_change"],
+        ["ALTER TABLE audit_checkpoints DISABLE TRIGGER audit_checkpoints_no_truncate"],
+        [
+            "DROP TRIGGER audit_events_no_change ON audit_events",
+            "CREATE TRIGGER audit_events_no_change BEFORE DELETE ON audit_events FOR EACH ROW"
+            " WHEN (OLD.seq = 0) EXECUTE FUNCTION audit_refuse()",
+        ],
+        [
+            "DROP TRIGGER audit_events_no_change ON audit_events",
+            "CREATE TRIGGER audit_events_no_change BEFORE DELETE OR UPDATE OF ip ON audit_events FOR EACH ROW"
+            " EXECUTE FUNCTION audit_refuse()",
+        ],
+    ],
+}
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_verify_says_when_the_guard_is_there_and_refuses_nothing(db: None, number: int) -> None:
+    hollow = _HOLLOW[connection.vendor]
+    if number >= len(hollow):
+        pytest.skip("this database knows fewer ways")
+    with connection.cursor() as cursor:
+        for statement in hollow[number]:
+            cursor.execute(statement)
+    assert not verify().guarded
+    guard.remove()
+    guard.install()
+    assert verify().holds
+
+
 # Tampering, with the triggers out of the way
 
 
@@ -272,7 +316,9 @@ def test_verify_finds_an_emptied_trail(db: None) -> None:
     _raw(AuditEvent.objects.all())
     assert [broken.seq for broken in verify().broken] == [1]
     AuditHead.objects.all().delete()
-    assert verify().events == 0
+    assert [broken.why for broken in verify().broken] == ["the trail was emptied: its keys are there, and no chain"]
+    AuditKey.objects.all().delete()
+    assert verify().holds, "what was taken away entirely only shows beside what was kept elsewhere"
 
 
 def test_verify_from_a_date_looks_at_no_older_row(db: None) -> None:

@@ -45,9 +45,37 @@ AUDIT: Final = [
     Guard(
         "a missing trigger is noticed",
         f"{LLM}/audit/guard.py",
-        "return names <= found",
+        'return (_POSTGRES_WANTED if using.vendor == "postgresql" else _SQLITE_WANTED) <= found',
         "return True",
         tests("audit", "checks"),
+    ),
+    Guard(
+        "a trail emptied with its ends is found beside what was kept elsewhere",
+        f"{LLM}/audit/verify.py",
+        '        if seq > self.seq:\n            return self._broken(seq, "the row is missing, with',
+        '        if False:\n            return self._broken(seq, "the row is missing, with',
+        tests("audit_ends"),
+    ),
+    Guard(
+        "a trail written anew is found beside what was kept elsewhere",
+        f"{LLM}/audit/verify.py",
+        "if there is None or not hmac.compare_digest(there.mac, mac):",
+        "if False:",
+        tests("audit_ends"),
+    ),
+    Guard(
+        "what was kept elsewhere is signed",
+        f"{LLM}/audit/ends.py",
+        "if not hmac.compare_digest(ends_seal(key, at, [list(head) for head in heads]), seal):",
+        "if False:",
+        tests("audit_ends"),
+    ),
+    Guard(
+        "an emptied trail is no new one",
+        f"{LLM}/audit/verify.py",
+        "if not shards and AuditKey.objects.exists():",
+        "if False:",
+        tests("audit"),
     ),
     Guard(
         "an event's signature is checked",
