@@ -31,10 +31,11 @@ from llm_credentials.providers import (
 from llm_credentials.providers.calls import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import health, kept
+from llm_credentials.routing.account import routed
 from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE
-from llm_credentials.routing.router import Chain, routed
+from llm_credentials.routing.router import Chain
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.trials import Piece, Size
 from llm_credentials.routing.values import Candidate, Request, Route
@@ -55,14 +56,16 @@ class Defaults:
     max_tokens: int = MAX_TOKENS
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a call asks for, apart from model and sampling, as every LLMClient takes it."""
+    """What a call asks for, apart from its model, in the order of ``LLMClient.complete``."""
 
     messages: Sequence[LLMMessage]
     tools: Sequence[ToolDefinition] | None
     tool_choice: str | None
     response_schema: Mapping[str, Any] | None
+    max_tokens: int | None
+    temperature: float | None
     top_p: float | None
     stop: Sequence[str] | None
     seed: int | None
@@ -73,7 +76,12 @@ class _Asked:
         return frozenset(need for need, is_asked in asked.items() if is_asked)
 
     def arguments(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "messages"}
+        """Those that are the same for every candidate."""
+        own = ("messages", "max_tokens", "temperature")
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in own}
+
+    def texts(self) -> Iterable[str | bytes]:
+        return texts_of(self.messages, self.tools or ())
 
 
 class RoutedClient:
@@ -145,23 +153,11 @@ class RoutedClient:
         timeout_s: float | None = None,
     ) -> RoutedResponse:
         """One answer, whole. ``timeout_s`` is for the whole chain. Raises LLMError, its receipt with it."""
-        asked = _Asked(
-            messages=messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_schema=response_schema,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-        )
-        size = self._size(asked, max_tokens)
-        chain = await self._chain(asked.needs(), model, timeout_s, size, texts_of(messages, tools or ()))
+        asked = _Asked(messages, tools, tool_choice, response_schema, max_tokens, temperature, top_p, stop, seed)
+        chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked), asked.texts())
         response, receipt = await chain.ask(
             lambda client, candidate, limit_s: client.complete(
-                asked.messages,
-                **asked.arguments(),
-                **self._sampling(candidate, temperature, max_tokens),
-                timeout_s=limit_s,
+                asked.messages, **asked.arguments(), **self._sampling(candidate, asked), timeout_s=limit_s
             )
         )
         return routed(response, receipt)
@@ -186,23 +182,11 @@ class RoutedClient:
         Raises LLMError before the first content, StreamInterrupted (the partial answer with it) after it. ``aclose()``
         closes the upstream connection.
         """
-        asked = _Asked(
-            messages=messages,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_schema=response_schema,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-        )
-        size = self._size(asked, max_tokens)
-        chain = await self._chain(asked.needs(), model, timeout_s, size, texts_of(messages, tools or ()))
+        asked = _Asked(messages, tools, tool_choice, response_schema, max_tokens, temperature, top_p, stop, seed)
+        chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked), asked.texts())
         chunks = chain.stream(
             lambda client, candidate, limit_s: client.stream(
-                asked.messages,
-                **asked.arguments(),
-                **self._sampling(candidate, temperature, max_tokens),
-                timeout_s=limit_s,
+                asked.messages, **asked.arguments(), **self._sampling(candidate, asked), timeout_s=limit_s
             )
         )
         async with aclosing(chunks):
@@ -309,21 +293,21 @@ class RoutedClient:
             loaded.within_token[token] = limits
         return limits
 
-    def _sampling(self, candidate: Candidate, temperature: float | None, max_tokens: int | None) -> dict[str, Any]:
+    def _sampling(self, candidate: Candidate, asked: _Asked) -> dict[str, Any]:
         """Model, temperature and max_tokens: the call's, else the candidate's, else the defaults."""
-        defaults = self._defaults
+        max_tokens, temperature = asked.max_tokens, asked.temperature
         if max_tokens is None:
-            max_tokens = candidate.max_tokens or defaults.max_tokens
+            max_tokens = candidate.max_tokens or self._defaults.max_tokens
             most = candidate.facts.max_output_tokens if candidate.facts else None
             max_tokens = min(max_tokens, most or max_tokens)
         if temperature is None:
-            temperature = defaults.temperature if candidate.temperature is None else candidate.temperature
+            temperature = self._defaults.temperature if candidate.temperature is None else candidate.temperature
         return {"model": candidate.model, "temperature": temperature, "max_tokens": max_tokens}
 
-    def _size(self, asked: _Asked, max_tokens: int | None) -> Size:
+    def _size(self, asked: _Asked) -> Size:
         return Size(
             lambda: estimate.prompt_tokens(asked.messages, asked.tools or ()),
-            lambda candidate: _count(self._sampling(candidate, None, max_tokens)["max_tokens"]),
+            lambda candidate: _count(self._sampling(candidate, asked)["max_tokens"]),
         )
 
 

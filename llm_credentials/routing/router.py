@@ -9,20 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
-from decimal import Decimal
-from functools import partial
 from typing import Any, TypeAlias, TypeVar
-from uuid import UUID
 
 from asgiref.sync import sync_to_async
 
 from llm_credentials import metrics
 from llm_credentials.audit.context import token_id
-from llm_credentials.ids import new_id
-from llm_credentials.ledger import prices, writer
 from llm_credentials.ledger.budgets import Limits
-from llm_credentials.ledger.entries import Entry, Outcome, Settlement, State, reservation
-from llm_credentials.ledger.prices import Price
 from llm_credentials.live import access
 from llm_credentials.live.access import WORDS, Reason, Right
 from llm_credentials.live.calls import Call, Ended, under_way
@@ -30,34 +23,17 @@ from llm_credentials.providers import (
     AccessWithdrawn,
     AuthenticationFailed,
     BadProviderResponse,
-    BudgetExceeded,
     LLMClient,
     LLMError,
-    LLMResponse,
-    ProviderSpec,
-    RequestRejected,
-    SiteUnavailable,
     StreamInterrupted,
-    Usage,
 )
-from llm_credentials.providers.messages import widened
-from llm_credentials.routing import kept, marks
-from llm_credentials.routing.afterwards import health_news, settled, take, to_the_end
+from llm_credentials.routing import kept
+from llm_credentials.routing.account import CallAccount, routed
 from llm_credentials.routing.purse import Purse
-from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
-from llm_credentials.routing.rules import can, pause_after, rule, stayed_here
+from llm_credentials.routing.receipt import OK, Receipt
+from llm_credentials.routing.rules import can, pause_after, rule
 from llm_credentials.routing.snapshot import Loaded, Row
-from llm_credentials.routing.trials import (
-    Piece,
-    Size,
-    Trial,
-    counted_of,
-    no_candidate,
-    ours,
-    partial_of,
-    reason_of,
-    unopened,
-)
+from llm_credentials.routing.trials import Piece, Size, Trial, no_candidate, ours, partial_of
 from llm_credentials.routing.values import Candidate, Route
 
 T = TypeVar("T")
@@ -90,22 +66,15 @@ class Chain:
     ) -> None:
         """``limits``: where they are not the user's alone."""
         self.loaded = loaded
-        self.limits = limits or loaded.limits
         self.route = route
-        self.task = task
         self.opener = opener
-        self.size = size
-        self.purse = purse
-        self.call_id: UUID = new_id()
+        self.account = CallAccount(
+            loaded=loaded, route=route, task=task, size=size, limits=limits or loaded.limits, purse=purse
+        )
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + deadline_s
         self.queue = list(route.candidates)
         self.again: Candidate | None = None
-        self.attempts = unopened(route)
-        self.prices: list[Price] = []
-        """Of the attempts that may have been charged."""
-        self.estimated = False
-        """Whether one of them is our own count."""
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
         self.call = Call(Right(loaded.user_id, token_id=token_id()), self._ended)
@@ -116,7 +85,6 @@ class Chain:
         self.flowing: tuple[Trial, AsyncGenerator[Any, None]] | None = None
         """The stream whose pieces are being handed on."""
         self.closing: asyncio.Task[None] | None = None
-        metrics.call_began(task)
 
     # What callers use
 
@@ -132,11 +100,11 @@ class Chain:
                 except (LLMError, TimeoutError, Ended) as error:
                     await self._lost(trial, ours(error, trial))
                 except BaseException as error:
-                    await self._left(trial, error)
+                    await self.account.abandon(trial, error)
                     raise
                 else:
-                    await self._won(trial, answer)
-                    return answer, self.receipt(trial.candidate)
+                    await self.account.settle(trial, None, OK, answer)
+                    return answer, self.account.receipt(trial.candidate)
             raise self._nobody()
 
     async def stream(
@@ -158,19 +126,9 @@ class Chain:
                 raise await self._broken(trial, ours(error, trial)) from None
             except BaseException as error:
                 await self._shut(upstream)
-                await self._left(trial, error)
+                await self.account.abandon(trial, error)
                 raise
             await self._shut(upstream)
-
-    def receipt(self, candidate: Candidate | None) -> Receipt:
-        known = [price.usd for price in self.prices if price.usd is not None]
-        return Receipt(
-            attempts=list(self.attempts),
-            cost_usd=sum(known, Decimal(0)) if known and len(known) == len(self.prices) else None,
-            price_source=self.prices[-1].source or None if self.prices else None,
-            reason=reason_of(candidate, self.route.dropped),
-            estimated=self.estimated,
-        )
 
     # Streams
 
@@ -190,7 +148,7 @@ class Chain:
                 await self._lost(trial, ours(error, trial))
             except BaseException as error:
                 await _close(upstream)
-                await self._left(trial, error)
+                await self.account.abandon(trial, error)
                 raise
         raise self._nobody()
 
@@ -204,7 +162,7 @@ class Chain:
                 if chunk.type == "done":
                     return held
                 if chunk.has_content:
-                    trial.ttft_ms = self._ms_since(trial.started)
+                    trial.ttft_ms = trial.age_ms()
                     return held
         raise BadProviderResponse(provider=trial.candidate.key.provider)
 
@@ -231,8 +189,8 @@ class Chain:
         trial.heard.add(chunk)
         if chunk.type != "done" or chunk.response is None:
             return chunk
-        await self._won(trial, chunk.response)
-        return replace(chunk, response=routed(chunk.response, self.receipt(trial.candidate)))
+        await self.account.settle(trial, None, OK, chunk.response)
+        return replace(chunk, response=routed(chunk.response, self.account.receipt(trial.candidate)))
 
     async def _broken(self, trial: Trial, error: LLMError) -> StreamInterrupted:
         """The error of a stream that broke after its first content, with what had come."""
@@ -246,8 +204,8 @@ class Chain:
             request_id=error.request_id,
             code=error.code,
         )
-        await self._book(trial, interrupted, kind.__name__, interrupted.partial)
-        self._failed(interrupted, trial.candidate)
+        await self.account.settle(trial, interrupted, kind.__name__, interrupted.partial)
+        self.account.failed(interrupted, trial.candidate)
         return interrupted
 
     # Turns
@@ -267,26 +225,14 @@ class Chain:
         remaining_s = self._remaining()
         if candidate is None or remaining_s <= 0:
             return None
-        key = candidate.key
         trial = Trial(
             candidate=candidate,
             row=row,
-            entry=Entry(
-                call_id=self.call_id,
-                user_id=self.loaded.user_id,
-                task=self.task,
-                provider=key.provider,
-                model=candidate.model,
-                credential_id=key.id,
-                key_owner=key.owner,
-                token_id=self.limits.token_id,
-            ),
+            entry=self.account.entry(candidate),
             number=number,
-            started=self.loop.time(),
             limit_s=remaining_s * FIRST_SHARE if self.queue else remaining_s,
         )
-        if self.size is not None:
-            await self._reserve(trial, self.size)
+        await self.account.reserve(trial)
         return trial
 
     async def _row(self, candidate: Candidate) -> Row | None:
@@ -304,27 +250,8 @@ class Chain:
                 self.looked_at = self.loop.time()
                 return now
         if gone is not None:
-            raise self._failed(AccessWithdrawn(WORDS[gone], what=gone, provider=key.provider), None)
+            raise self.account.failed(AccessWithdrawn(WORDS[gone], what=gone, provider=key.provider), None)
         return row
-
-    async def _reserve(self, trial: Trial, size: Size) -> None:
-        """Put the worst case into the ledger before anything leaves."""
-        prompt_tokens, answer_tokens = size.prompt_tokens(), size.answer_tokens(trial.candidate)
-        worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
-        trial.reservation = reservation(trial.entry, self.limits, worst, prompt_tokens)
-        try:
-            if self.purse is not None:
-                self.purse.hold(trial.entry.id, worst.usd)
-            await writer.reserve(trial.reservation)
-        except (BudgetExceeded, RequestRejected, SiteUnavailable) as error:
-            if self.purse is not None:
-                self.purse.settle(trial.entry.id, None)
-            error.provider = trial.candidate.key.provider
-            self._failed(error, trial.candidate)
-            raise
-
-    def _spec(self, trial: Trial) -> ProviderSpec:
-        return self.loaded.snapshot.specs[trial.candidate.key.provider]
 
     async def _open(self, trial: Trial) -> LLMClient:
         client = await self.opener(trial.row, trial.candidate.model)
@@ -333,7 +260,7 @@ class Chain:
 
     async def _lost(self, trial: Trial, error: LLMError) -> None:
         """Book a failure and get ready for the next turn. Raises when the table says that there is none."""
-        await self._book(trial, error, type(error).__name__, None)
+        await self.account.settle(trial, error, type(error).__name__, None)
         candidate = trial.candidate
         if self.first is None or self.first[0] is candidate:
             self.first = (candidate, error)
@@ -350,7 +277,7 @@ class Chain:
             if self.queue:
                 metrics.failed_over(candidate.key.provider)
         else:
-            raise self._failed(error, candidate)
+            raise self.account.failed(error, candidate)
 
     async def _was_replaced(self, trial: Trial) -> bool:
         """Whether the refused key has a successor that this call has not heard of yet."""
@@ -363,85 +290,10 @@ class Chain:
     def _nobody(self) -> LLMError:
         """The error of a call that nobody answered."""
         candidate, error = self.first or (None, no_candidate(self.route))
-        return self._failed(error, candidate)
-
-    def _failed(self, error: LLMError, candidate: Candidate | None) -> LLMError:
-        """The call's own error, with its receipt."""
-        error.receipt = self.receipt(candidate)
-        metrics.call_failed(self.task, error)
-        return error
+        return self.account.failed(error, candidate)
 
     def _remaining(self) -> float:
         return self.deadline - self.loop.time()
-
-    def _ms_since(self, started: float) -> int:
-        return round((self.loop.time() - started) * 1000)
-
-    # The books
-
-    async def _won(self, trial: Trial, answer: object) -> None:
-        await self._book(trial, None, OK, answer)
-
-    async def _left(self, trial: Trial, error: BaseException) -> None:
-        """The caller went away, or something broke that is no failure of the provider."""
-        leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
-        counted = await self._book(trial, None, CANCELLED if leaving else type(error).__name__, None)
-        if counted is not None and (answers := left_behind.get()) is not None:
-            partial_answer = replace(partial_of(trial), usage=counted)
-            answers.append(routed(partial_answer, self.receipt(trial.candidate)))
-
-    async def _book(self, trial: Trial, error: LLMError | None, outcome: str, answer: object) -> Usage | None:
-        """Write the attempt down, once, also when the caller is being cancelled. Never fails the call.
-
-        The usage that was written; None where nothing was used, or it had been written before.
-        """
-        if trial.closed:
-            return None
-        trial.closed = True
-        key = trial.candidate.key
-        latency_ms = self._ms_since(trial.started)
-        self.attempts.append(
-            Attempt(
-                provider=key.provider,
-                model=trial.candidate.model,
-                credential_id=key.id,
-                key_owner=key.owner,
-                outcome=outcome,
-                latency_ms=latency_ms,
-            )
-        )
-        state, counted = counted_of(trial, error, answer, self.size)
-        price = prices.cost(self._spec(trial), trial.candidate.model, counted, trial.entry.at)
-        if self.purse is not None:
-            self.purse.settle(trial.entry.id, None if state == State.VOID else price.usd)
-        ended = Outcome(
-            state=state,
-            outcome=outcome,
-            latency_ms=latency_ms,
-            ttft_ms=trial.ttft_ms,
-            usage=counted,
-            price=price,
-        )
-        metrics.attempt_ended(trial.entry, ended)
-        if state != State.VOID:
-            self.prices.append(price)
-        self.estimated = self.estimated or state == State.ESTIMATED
-        sent = trial.opened and not stayed_here(error)
-        settlement = Settlement(
-            outcome=ended, reservation=trial.reservation, key=marks.key_of(trial.row) if sent else None
-        )
-        await settled(settlement)
-        verdict = marks.verdict(trial.row, error, answered=outcome == OK or trial.ttft_ms is not None)
-        steps = list(health_news(trial, error, ended))
-        if verdict is not None:
-            steps.append(("marks", partial(marks.note, trial.row, verdict)))
-        if steps:
-            await to_the_end(sync_to_async(take)(steps, trial))
-        return None if state == State.VOID else counted
-
-
-def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
-    return widened(response, RoutedResponse, receipt=receipt)
 
 
 async def _close(upstream: AsyncGenerator[Any, None] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
@@ -55,19 +56,23 @@ class Piece(Protocol):
 
 @dataclass(slots=True)
 class Trial:
-    """One attempt while it is under way. Times are loop time."""
+    """One attempt while it is under way, on the event loop of its call."""
 
     candidate: Candidate
     row: Row
     entry: Entry
     number: int
-    started: float
     limit_s: float
+    started: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    """Loop time."""
     reservation: Reservation | None = None
     ttft_ms: int | None = None
     heard: Heard = field(default_factory=Heard)
     opened: bool = False
     closed: bool = False
+
+    def age_ms(self) -> int:
+        return round((asyncio.get_running_loop().time() - self.started) * 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ def test_commands_load_neither_sdks_nor_telemetry(command: list[str], tmp_path: 
         CREDENTIAL_KEYS=f"k:{'A' * 43}=",
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], cwd=BASE_DIR, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,175 @@
+"""What the attempts of one call come to: reserved before each, written down after it, and the receipt of them all."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+
+from asgiref.sync import sync_to_async
+
+from llm_credentials import metrics
+from llm_credentials.ids import new_id
+from llm_credentials.ledger import prices, writer
+from llm_credentials.ledger.budgets import Limits
+from llm_credentials.ledger.entries import Entry, Outcome, Settlement, State, reservation
+from llm_credentials.ledger.prices import Price
+from llm_credentials.providers import (
+    BudgetExceeded,
+    LLMError,
+    LLMResponse,
+    ProviderSpec,
+    RequestRejected,
+    SiteUnavailable,
+    Usage,
+)
+from llm_credentials.providers.messages import widened
+from llm_credentials.routing import marks
+from llm_credentials.routing.afterwards import health_news, settled, take, to_the_end
+from llm_credentials.routing.purse import Purse
+from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
+from llm_credentials.routing.rules import stayed_here
+from llm_credentials.routing.snapshot import Loaded
+from llm_credentials.routing.trials import Size, Trial, counted_of, partial_of, reason_of, unopened
+from llm_credentials.routing.values import Candidate, Route
+
+
+class CallAccount:
+    """The account of one call. Without a ``size`` it costs nothing and is in no ledger."""
+
+    def __init__(
+        self, *, loaded: Loaded, route: Route, task: str, size: Size | None, limits: Limits, purse: Purse | None
+    ) -> None:
+        self.loaded = loaded
+        self.route = route
+        self.task = task
+        self.size = size
+        self.limits = limits
+        self.purse = purse
+        self.call_id = new_id()
+        self.attempts = unopened(route)
+        self.prices: list[Price] = []
+        """Of the attempts that may have been charged."""
+        self.estimated = False
+        """Whether one of them is our own count."""
+        metrics.call_began(task)
+
+    def entry(self, candidate: Candidate) -> Entry:
+        key = candidate.key
+        return Entry(
+            call_id=self.call_id,
+            user_id=self.loaded.user_id,
+            task=self.task,
+            provider=key.provider,
+            model=candidate.model,
+            credential_id=key.id,
+            key_owner=key.owner,
+            token_id=self.limits.token_id,
+        )
+
+    def receipt(self, candidate: Candidate | None) -> Receipt:
+        known = [price.usd for price in self.prices if price.usd is not None]
+        return Receipt(
+            attempts=list(self.attempts),
+            cost_usd=sum(known, Decimal(0)) if known and len(known) == len(self.prices) else None,
+            price_source=self.prices[-1].source or None if self.prices else None,
+            reason=reason_of(candidate, self.route.dropped),
+            estimated=self.estimated,
+        )
+
+    def failed(self, error: LLMError, candidate: Candidate | None) -> LLMError:
+        """The call's own error, with its receipt."""
+        error.receipt = self.receipt(candidate)
+        metrics.call_failed(self.task, error)
+        return error
+
+    async def reserve(self, trial: Trial) -> None:
+        """Put the worst case into the ledger before anything leaves.
+
+        Raises BudgetExceeded, RequestRejected, SiteUnavailable.
+        """
+        if self.size is None:
+            return
+        prompt_tokens, answer_tokens = self.size.prompt_tokens(), self.size.answer_tokens(trial.candidate)
+        worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
+        trial.reservation = reservation(trial.entry, self.limits, worst, prompt_tokens)
+        try:
+            if self.purse is not None:
+                self.purse.hold(trial.entry.id, worst.usd)
+            await writer.reserve(trial.reservation)
+        except (BudgetExceeded, RequestRejected, SiteUnavailable) as error:
+            if self.purse is not None:
+                self.purse.settle(trial.entry.id, None)
+            error.provider = trial.candidate.key.provider
+            self.failed(error, trial.candidate)
+            raise
+
+    async def settle(self, trial: Trial, error: LLMError | None, outcome: str, answer: object) -> Usage | None:
+        """Write the attempt down, once, also when the caller is being cancelled. Never fails the call.
+
+        The usage that was written; None where nothing was used, or it had been written before.
+        """
+        if trial.closed:
+            return None
+        trial.closed = True
+        state, counted = counted_of(trial, error, answer, self.size)
+        price = prices.cost(self._spec(trial), trial.candidate.model, counted, trial.entry.at)
+        ended = Outcome(
+            state=state,
+            outcome=outcome,
+            latency_ms=trial.age_ms(),
+            ttft_ms=trial.ttft_ms,
+            usage=counted,
+            price=price,
+        )
+        self._add(trial, ended)
+        metrics.attempt_ended(trial.entry, ended)
+        sent = trial.opened and not stayed_here(error)
+        await settled(
+            Settlement(outcome=ended, reservation=trial.reservation, key=marks.key_of(trial.row) if sent else None)
+        )
+        await self._report(trial, error, ended)
+        return None if state == State.VOID else counted
+
+    def _add(self, trial: Trial, ended: Outcome) -> None:
+        key = trial.candidate.key
+        self.attempts.append(
+            Attempt(
+                provider=key.provider,
+                model=trial.candidate.model,
+                credential_id=key.id,
+                key_owner=key.owner,
+                outcome=ended.outcome,
+                latency_ms=ended.latency_ms,
+            )
+        )
+        charged = ended.state != State.VOID
+        if charged:
+            self.prices.append(ended.price)
+        if self.purse is not None:
+            self.purse.settle(trial.entry.id, ended.price.usd if charged else None)
+        self.estimated = self.estimated or ended.state == State.ESTIMATED
+
+    async def _report(self, trial: Trial, error: LLMError | None, ended: Outcome) -> None:
+        """What the attempt says about its destination and its key."""
+        verdict = marks.verdict(trial.row, error, answered=ended.outcome == OK or trial.ttft_ms is not None)
+        steps = list(health_news(trial, error, ended))
+        if verdict is not None:
+            steps.append(("marks", partial(marks.note, trial.row, verdict)))
+        if steps:
+            await to_the_end(sync_to_async(take)(steps, trial))
+
+    async def abandon(self, trial: Trial, error: BaseException) -> None:
+        """The caller went away, or something broke that is no failure of the provider."""
+        leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        counted = await self.settle(trial, None, CANCELLED if leaving else type(error).__name__, None)
+        if counted is not None and (answers := left_behind.get()) is not None:
+            answers.append(routed(replace(partial_of(trial), usage=counted), self.receipt(trial.candidate)))
+
+    def _spec(self, trial: Trial) -> ProviderSpec:
+        return self.loaded.snapshot.specs[trial.candidate.key.provider]
+
+
+def routed(response: LLMResponse, receipt: Receipt) -> RoutedResponse:
+    return widened(response, RoutedResponse, receipt=receipt)
