@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+EXACT_BELOW: Final = 2.0**53
+"""A float from here on may stand for another whole number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +26,9 @@ class Usage:
 
 
 def count(value: object) -> int | None:
-    """A token count as a provider sent it: a whole number of at least 0, else unknown."""
+    """A token count as a provider sent it: a whole number of at least 0, which some write as ``7.0``; else unknown."""
+    if isinstance(value, float) and value.is_integer() and value < EXACT_BELOW:
+        value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

@@ -139,10 +139,8 @@ class ChatCompletionsClient(LLMClient):
 
         if not isinstance(error, openai.APIStatusError):
             return None
-        ours = body_error(error.body, error.status_code)
-        ours.request_id = request_id(error.response.headers)
-        ours.retry_after_s = transport.retry_after_s(error.response.headers)
-        return ours
+        # The SDK's own ``body`` is the same for an error that is a text and for a body that is no JSON.
+        return self.passed_error(error.status_code, error.response.headers, error.response.content)
 
     # Answers
 

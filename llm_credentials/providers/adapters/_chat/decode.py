@@ -26,6 +26,8 @@ from llm_credentials.providers.wire import AnswerIds, parse_arguments, safe_code
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
+    "eos_token": "stop",
+    "complete": "stop",
     "end_turn": "stop",
     "stop_sequence": "stop",
     "length": "length",
@@ -36,10 +38,12 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "safety": "content_filter",
+    "sensitive": "content_filter",
     "refusal": "content_filter",
 }
-BROKEN_OFF = frozenset({"error", "insufficient_system_resource"})
-"""Finish reasons of Mistral and DeepSeek that mean that the provider failed in the middle."""
+"""By what stands before a colon, behind which some say more."""
+BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error"})
+"""Finish reasons that mean that the provider failed in the middle."""
 
 
 def decode_usage(usage: object) -> Usage | None:
@@ -48,8 +52,9 @@ def decode_usage(usage: object) -> Usage | None:
         return None
     prompt = _mapping(usage.get("prompt_tokens_details"))
     completion = _mapping(usage.get("completion_tokens_details"))
-    output, reasoning = count(usage.get("completion_tokens")), count(completion.get("reasoning_tokens"))
-    given = count(usage.get("prompt_tokens"))
+    output = _first_count(usage.get("completion_tokens"), usage.get("output_tokens"))
+    reasoning = count(completion.get("reasoning_tokens"))
+    given = _first_count(usage.get("prompt_tokens"), usage.get("input_tokens"))
     if reasoning and None not in (given, output) and count(usage.get("total_tokens")) == add(given, output, reasoning):
         output = add(output, reasoning)  # xAI counts its reasoning beside the completion, not in it
     found = Usage(
@@ -104,6 +109,14 @@ class _Call:
         return parse_arguments("".join(self.arguments))[1] is None and any(self.arguments)
 
 
+def _function_in(piece: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Name and arguments of a call; a tool that takes plain text has ``input`` for them."""
+    custom = piece.get("custom")
+    if isinstance(custom, Mapping):
+        return {"name": custom.get("name"), "arguments": custom.get("input")}
+    return _mapping(piece.get("function"))
+
+
 class _Calls:
     """Puts pieces of tool calls together, whatever the sender leaves out.
 
@@ -117,7 +130,7 @@ class _Calls:
     def add(self, piece: object) -> None:
         if not isinstance(piece, Mapping):
             raise BadProviderResponse("A tool call in the provider's answer is malformed.")
-        function = _mapping(piece.get("function"))
+        function = _function_in(piece)
         call = self._continued(piece, function)
         if call is None:
             index = piece.get("index")
@@ -198,7 +211,7 @@ class Answer:
             raise BadProviderResponse("The content of the provider's answer is malformed.")
         for part in content:
             match part:
-                case {"type": "text", "text": str(text)} if text:
+                case {"type": "text", "text": str(text)} | str(text) if text:
                     yield self._add("text", text)
                 case {"type": "thinking", "thinking": list(thoughts)}:
                     for thought in thoughts:
@@ -281,7 +294,7 @@ class Answer:
         return ReasoningPart(text=text, details={self.slug: {"field": kind, "model": self.asked}})
 
     def _finish_reason(self, calls: tuple[ToolCall, ...]) -> FinishReason:
-        reason = FINISH_REASONS.get((self.finish or "").lower(), "other")
+        reason = FINISH_REASONS.get((self.finish or "").partition(":")[0].lower(), "other")
         if self.refused:
             return "content_filter"
         if calls and reason in ("stop", "other"):

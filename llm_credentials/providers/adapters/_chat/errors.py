@@ -87,6 +87,7 @@ CODES: Mapping[str, type[LLMError]] = {
     "model_not_available": ModelNotFound,
     "credit_limit": QuotaExhausted,
     "insufficient_credits": QuotaExhausted,
+    "1113": QuotaExhausted,  # Z.ai
     "rate_limit": RateLimited,
     "overloaded": ProviderUnavailable,
     # Common to several gateways
@@ -121,17 +122,22 @@ def body_error(body: object, status: int | None = None) -> LLMError:
     ``status`` is None for an error inside an answer of status 200; some bodies name one themselves.
     """
     outer = body if isinstance(body, Mapping) else {}
-    error = outer.get("error", outer)
-    error = error if isinstance(error, Mapping) else {}
-    inner = error.get("innererror")
-    names = [error.get("code"), inner.get("code") if isinstance(inner, Mapping) else None, error.get("type")]
+    said = outer.get("error", outer)
+    error = said if isinstance(said, Mapping) else {}
+    names = [error.get("code"), _mapping(error.get("innererror")).get("code"), error.get("type")]
     status = status or _status_in(error) or _status_in(outer)
-    kind = _kind(names, status, well_formed=bool(error))
+    kind = _kind(names, status, well_formed=bool(said if status else error))
+    if kind is PermissionDenied and "flagged_input" in _mapping(error.get("metadata")):
+        kind = ContentFiltered  # OpenRouter: what was said was refused, not who said it
     made = kind(status_code=status, code=next((code for name in names if (code := safe_code(name))), None))
     where = error.get("param")
     if isinstance(made, RequestRejected) and isinstance(where, str) and _PARAM.fullmatch(where):
         made.param = where
     return made
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _kind(names: list[Any], status: int | None, *, well_formed: bool) -> type[LLMError]:

@@ -157,6 +157,8 @@ class MessagesDecoder:
         return self.ended
 
     def feed(self, event: str, data: bytes) -> Iterator[LLMStreamChunk]:
+        if data[:6] == b"[DONE]":
+            return  # no part of this wire, but some gateways end every stream so
         value = load_json(data)
         if not isinstance(value, dict):
             raise BadProviderResponse("An event of the stream is no object.")
@@ -164,7 +166,7 @@ class MessagesDecoder:
             case "content_block_delta":
                 yield from self._delta(value)
             case "content_block_start":
-                self._start(value)
+                yield from self._start(value)
             case "content_block_stop":
                 yield from self._stop(value.get("index"))
             case "message_start":
@@ -197,13 +199,18 @@ class MessagesDecoder:
                     yield LLMStreamChunk(type="reasoning", text=part.text)
         self.ended = self._counted = True
 
-    def _start(self, value: Mapping[str, Any]) -> None:
+    def _start(self, value: Mapping[str, Any]) -> Iterator[LLMStreamChunk]:
         block = value.get("content_block")
         if not isinstance(block, dict):
             raise BadProviderResponse("A block of the stream is malformed.")
-        if block.get("type") == "tool_use":
+        kind = block.get("type")
+        if kind == "tool_use":
             self.has_content = True
         self._blocks[value.get("index", 0)] = {**block, "_pieces": []}
+        # Nearly always empty here; some gateways send a whole block at once.
+        if kind in ("text", "thinking") and isinstance(text := block.get(kind), str) and text:
+            self.has_content = True
+            yield LLMStreamChunk(type="delta" if kind == "text" else "reasoning", text=text)
 
     def _delta(self, value: Mapping[str, Any]) -> Iterator[LLMStreamChunk]:
         block, delta = self._blocks.get(value.get("index", 0)), value.get("delta")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from llm_credentials.providers.errors import (
     AuthenticationFailed,
+    ContentFiltered,
     ContextLengthExceeded,
     LLMError,
     ModelNotFound,
@@ -45,6 +46,8 @@ ERROR_TYPES: Mapping[str, type[LLMError]] = {
 # What a 400 of type invalid_request_error is about has no code on this wire; these fixed openings are all there is.
 ERROR_OPENINGS: tuple[tuple[str, type[LLMError]], ...] = (
     ("Your credit balance is too low", QuotaExhausted),
+    ("You have reached your specified API usage limits", QuotaExhausted),
+    ("Output blocked by content filtering policy", ContentFiltered),
     ("prompt is too long", ContextLengthExceeded),
     ("input length and `max_tokens` exceed context limit", ContextLengthExceeded),
 )
