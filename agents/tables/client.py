@@ -91,7 +91,7 @@ class TableDesk:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={"PYTHONPATH": _ROOT, "PYTHONDONTWRITEBYTECODE": "1"},
+            env={"PYTHONPATH": _ROOT, "PYTHONDONTWRITEBYTECODE": "1", "TZ": "UTC"},
             cwd="/",
         )
         self._process = process

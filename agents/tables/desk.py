@@ -14,8 +14,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, Final
 
 import duckdb
@@ -43,6 +44,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     first = json.loads(sys.stdin.buffer.readline())
     given = [Given(each["name"], each["kind"], sys.stdin.buffer.read(each["size_bytes"])) for each in first["files"]]
+    sys.modules["pytz"] = _PYTZ
     connection = opened()
     loaded, problems = load_all(connection, given)
     given.clear()
@@ -52,6 +54,24 @@ def main() -> None:
     _write({"tables": tables, "problems": problems})
     for line in sys.stdin.buffer:
         _write(answer(connection, str(json.loads(line)["sql"]), float(first["query_timeout_s"])))
+
+
+class _Zone(tzinfo):
+    """UTC, as the package pytz would give it: DuckDB asks that for the zone of each moment that it hands out."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        return timedelta()
+
+    dst = utcoffset
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "UTC"
+
+    def localize(self, moment: datetime) -> datetime:
+        return moment.replace(tzinfo=UTC)
+
+
+_PYTZ: Final[Any] = SimpleNamespace(utc=_Zone(), timezone=lambda name: _Zone())
 
 
 def opened() -> duckdb.DuckDBPyConnection:

@@ -163,6 +163,7 @@ def literal(text: str) -> str:
 
 
 def first_line(error: Any) -> str:
-    """What DuckDB says, without the picture of where, and without the paths of this machine."""
-    said = str(error).strip().split("\n\n")[0].replace("\n", " ")
+    """What DuckDB says, without the picture of where, without what happened in this program, and without the paths of
+    this machine."""
+    said = str(error).strip().split("\n\n")[0].partition("Traceback (most")[0].replace("\n", " ")
     return re.sub(r'"?/(?:dev/fd|root|home|tmp)[^\s"]*"?', "the file", said)[:500]

@@ -394,6 +394,21 @@ async def test_desk_lives_in_bounds_and_begins_again_after_its_process_died() ->
     table.close()
 
 
+async def test_moments_with_a_zone_are_answered() -> None:
+    table = TableDesk([delimited("n,seen\n1,2026-01-02 03:04:05+02:00\n")])
+    await table.open()
+    answer = await table.query("SELECT seen, [seen] AS more FROM a")
+    table.close()
+    assert answer["rows"] == [["2026-01-02 01:04:05+00:00", '["2026-01-02 01:04:05+00:00"]']]
+
+
+def test_errors_tell_nothing_of_this_program(shut: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytz", None)
+    error = desk.answer(shut, "SELECT TIMESTAMPTZ '2026-01-02 03:04:05+02:00'", 60)["error"]
+    assert "pytz" in error
+    assert "File" not in error
+
+
 async def test_file_that_kills_the_process_does_not_take_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
     begin = TableDesk._begin
 
