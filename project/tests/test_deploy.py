@@ -69,7 +69,8 @@ class Deployment:
     def environment(self, service: str) -> dict[str, str]:
         """What the compose file gives it, with the addresses of this machine."""
         named = {name: str(value) for name, value in SERVICES[service]["environment"].items()}
-        assert named.keys() <= {*self.here, "TRUSTED_PROXY_COUNT"}, "a setting that this does not know"
+        ours = {*self.here, "TRUSTED_PROXY_COUNT", "POSTGRES_SUPERUSER_PASSWORD"}
+        assert named.keys() <= ours, "a setting that this does not know"
         return bare_environment(
             **SECRETS, **named | {name: self.here[name] for name in named if name in self.here}, **self.extra
         )
@@ -210,6 +211,52 @@ def test_units_and_cluster_start_what_the_compose_file_starts(service: str) -> N
     pod = found["spec"]["template"]["spec"]["containers"][0]["command"]
     composed = SERVICES[service]["command"]
     assert shape(started[1].split()) == shape(composed) == shape(pod)
+
+
+def test_nothing_of_the_site_runs_as_root_or_writes_where_its_code_lies() -> None:
+    for name in ("migrate", *UNITS):
+        service = SERVICES[name]
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["environment"]["POSTGRES_SUPERUSER_PASSWORD"] == "", "what is above row-level security"
+        assert {"privileged", "user", "ports", "volumes"}.isdisjoint(service), name
+    for one in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text()):
+        if one["kind"] == "Service":
+            continue
+        pod = one["spec"]["template"]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert (pod["securityContext"]["runAsNonRoot"], pod["securityContext"]["runAsUser"]) == (True, 999)
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+    image = (DEPLOY / "Dockerfile").read_text()
+    assert "--uid 999" in image
+    assert re.findall(r"^USER (\w+)$", image, re.MULTILINE) == ["keyswitch"]
+
+
+def test_image_holds_what_the_site_needs_and_no_secret(tmp_path: Path) -> None:
+    """Named one by one: what lies in a checkout besides, such as .env, a database or .git, never gets in."""
+    lines = [line for line in (BASE_DIR / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    taken = [line[1:] for line in lines if line.startswith("!")]
+    tracked = subprocess.run(["git", "ls-files"], cwd=BASE_DIR, capture_output=True, text=True, check=False).stdout
+    assert all(re.fullmatch(r"[a-z_-]+(\.py|\.txt)?", each) for each in taken)
+    assert not tracked or set(taken) <= {line.partition("/")[0] for line in tracked.splitlines()}
+    left_out = [line.removeprefix("**/") for line in lines[1:] if not line.startswith("!")]
+    for each in taken:
+        source = BASE_DIR / each
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / each, ignore=shutil.ignore_patterns(*left_out))
+        else:
+            shutil.copy(source, tmp_path / each)
+    collect = [sys.executable, "manage.py", "collectstatic", "--noinput"]
+    environment = bare_environment(SECRET_KEY="for-collecting-only")
+    done = subprocess.run(collect, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def shape(command: list[str]) -> list[str]:
