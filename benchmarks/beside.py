@@ -13,13 +13,13 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,11 +29,14 @@ from benchmarks.parts import peers
 from benchmarks.parts.drawing import bars
 from benchmarks.parts.load import ASK, LOAD_CORE, ROOT, SERVER_CORE, Target, free_port, load, running
 from benchmarks.parts.machine import machine
-from benchmarks.parts.upstream import CHUNKS
+from benchmarks.parts.upstream import CHUNKS, SHORT_CHUNKS
+from project.embedded import valkey_command
 
-HOME = Path(tempfile.gettempdir()) / "keyswitch-peers"
 RUNNER = ROOT / "benchmarks/parts/subjects.py"
 PAGE, PICTURE = ROOT / "docs/performance-beside.md", ROOT / "docs/performance-beside.svg"
+
+
+DJANGO = "import django; django.setup()"
 
 
 @dataclass
@@ -54,14 +57,14 @@ class Kind:
 KINDS = [
     Kind("openai", "OpenAI's SDK alone", shown="openai", imports="import openai; openai.AsyncOpenAI"),
     Kind("client", "Keyswitch `LLMClient`", imports="import llm_credentials.providers as p; p.build_client"),
-    Kind("routed", "Keyswitch `RoutedClient`", imports="import benchmarks.parts.keyed, llm_credentials.factory"),
-    Kind("agent", "Keyswitch agent", imports="import benchmarks.parts.keyed, agents.catalog.conversation"),
+    Kind("routed", "Keyswitch `RoutedClient`", imports=f"{DJANGO}; import llm_credentials.factory"),
+    Kind("agent", "Keyswitch agent", imports=f"{DJANGO}; import agents.catalog.conversation"),
     Kind("any-llm", "any-llm", ("any-llm-sdk[openai]",), "any-llm-sdk", "import any_llm"),
     Kind("pydantic-ai", "pydantic-ai agent", ("pydantic-ai-slim[openai]",), "pydantic-ai-slim",
          "import pydantic_ai, pydantic_ai.models.openai"),
     Kind("langchain", "langchain-openai", ("langchain-openai",), "langchain-openai", "import langchain_openai"),
     Kind("aisuite", "aisuite", ("aisuite[openai]",), "aisuite", "import aisuite"),
-    Kind("litellm", "LiteLLM SDK", ("litellm[proxy]",), "litellm", "import litellm"),
+    Kind("litellm", "LiteLLM SDK", peers.LITELLM[1], "litellm", "import litellm"),
 ]  # fmt: skip
 
 
@@ -70,39 +73,17 @@ KINDS = [
 
 def _python(kind: Kind) -> Path | None:
     """An interpreter that has it; None where it does not install."""
-    if not kind.packages:
-        return Path(sys.executable)
-    python = HOME / kind.name / "bin" / "python"
-    if _version(python, kind.shown):
-        return python
-    HOME.mkdir(parents=True, exist_ok=True)
-    uv = shutil.which("uv")
-    make = [uv, "venv", "--quiet", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
-    add = (
-        [uv, "pip", "install", "--quiet", "--python", str(python)]
-        if uv
-        else [str(python), "-m", "pip", "install", "-q"]
-    )
-    for command in ([*make, str(HOME / kind.name)], [*add, *kind.packages, "uvloop"]):
-        if subprocess.run(command, check=False).returncode:
-            return None
-    return python
+    return peers.environment(kind.name, kind.packages, kind.shown) if kind.packages else Path(sys.executable)
 
 
-def _version(python: Path, distribution: str) -> str:
-    if not python.exists() or not distribution:
-        return ""
-    code = f"import importlib.metadata as m; print(m.version({distribution!r}))"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
-
-
-def _import_ms(python: Path, statement: str, times: int) -> float:
+def _import_ms(python: Path, statement: str, times: int, site: dict[str, str]) -> float:
     """CPU of a process that imports it, less that of one that imports nothing; the first try fills what is kept."""
 
     def took(code: str) -> float:
         before = os.times()
-        subprocess.run([str(python), "-c", code], cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [str(python), "-c", code], cwd=ROOT, check=True, stderr=subprocess.DEVNULL, env={**os.environ, **site}
+        )
         after = os.times()
         used = after.children_user + after.children_system
         return (used - before.children_user - before.children_system) * 1e3
@@ -117,11 +98,11 @@ def _import_ms(python: Path, statement: str, times: int) -> float:
 class Runner:
     """A subject's process."""
 
-    def __init__(self, kind: Kind, python: Path, url: str) -> None:
+    def __init__(self, kind: Kind, python: Path, url: str, site: dict[str, str]) -> None:
         self.kind = kind
         self.process = subprocess.Popen(
             [str(python), str(RUNNER), kind.name, url],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+            cwd=ROOT, env={**os.environ, **site, "PYTHONPATH": str(ROOT)}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             preexec_fn=lambda: os.sched_setaffinity(0, {SERVER_CORE}),
         )  # fmt: skip
@@ -153,27 +134,38 @@ class Runner:
 
 @contextmanager
 def _runners(kinds: list[Kind], imports: int) -> Iterator[list[Runner]]:
+    with ThreadPoolExecutor(2) as making:
+        pythons = list(making.map(_python, kinds))
     with ExitStack() as stack:
-        port = free_port()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port, cache = free_port(), free_port()
+        url = f"http://127.0.0.1:{port}"
         stub = [sys.executable, "-m", "benchmarks.parts.upstream", str(port)]
         stack.enter_context(running(stub, LOAD_CORE, {}, port))
+        stack.enter_context(running(valkey_command(folder, port=cache), LOAD_CORE, {}, cache))
+        site = gateway.site_environment(folder, "", cache, port)
+        gateway.prepared(site, url)
         runners = []
-        for kind in kinds:
-            python = _python(kind)
+        for kind, python in zip(kinds, pythons, strict=True):
             if python is None:
                 kind.version = "does not install here"
-                continue
-            kind.version = _version(python, kind.shown)
-            try:
-                runner = Runner(kind, python, f"http://127.0.0.1:{port}")
-            except RuntimeError as error:
-                kind.version = "does not run here"
-                print(error, file=sys.stderr)
-                continue
-            kind.import_ms = _import_ms(python, kind.imports, imports)
-            stack.callback(runner.end)
-            runners.append(runner)
+            elif runner := _runner(kind, python, url, {} if kind.packages else site):
+                stack.callback(runner.end)
+                runners.append(runner)
+                kind.import_ms = _import_ms(python, kind.imports, imports, {} if kind.packages else site)
         yield runners
+
+
+def _runner(kind: Kind, python: Path, url: str, site: dict[str, str]) -> Runner | None:
+    """None where it does not run."""
+    print(f"starting {kind.name}", file=sys.stderr, flush=True)
+    kind.version = peers.version(python, kind.shown)
+    try:
+        return Runner(kind, python, url, site)
+    except RuntimeError as error:
+        kind.version = "does not run here"
+        print(error, file=sys.stderr)
+        return None
 
 
 def libraries(kinds: list[Kind], *, rounds: int, calls: int, streams: int) -> None:
@@ -288,9 +280,11 @@ below 1 is cheaper. [Why who is where](performance.md#beside-the-peers).
 ![CPU of a call and of a streamed chunk, beside OpenAI's SDK](performance-beside.svg)
 
 `RoutedClient` does what `LLMClient` does, and resolves a route, reserves and settles in the ledger, counts a budget
-and looks for stored keys in what is sent; the agent is a `RoutedClient` in its loop. Its `run` reads a stream, so that
-it can be stopped: its call is {CHUNKS} chunks here, that of the others one body. Gateways: one worker on one core,
-fifty callers (streams: twenty), with token, rates, routing, budget and ledger; LiteLLM's proxy without a database.
+and looks for stored keys in what is sent; the agent is a `RoutedClient` in its loop. An answer to a call has
+{SHORT_CHUNKS} tokens: the agent's `run` reads it as a stream of as many chunks, so that it can be stopped and watched,
+the others as one body. Memory and import of these two are those of a process of the site: Django, every application,
+the ledger, a database connection. Gateways: one worker on one core, fifty callers (streams: twenty), with token, rates,
+routing, budget and ledger; LiteLLM's proxy without a database.
 """
 
 

@@ -89,7 +89,7 @@ def _uvicorn(application: str, port: int) -> list[str]:
     return [sys.executable, "-m", "uvicorn", application, *options]
 
 
-def _site(folder: Path, database: str, cache: int, upstream: int) -> dict[str, str]:
+def site_environment(folder: Path, database: str, cache: int, upstream: int) -> dict[str, str]:
     return {
         "DJANGO_SETTINGS_MODULE": "project.settings",
         "LOCAL": "true",
@@ -102,6 +102,17 @@ def _site(folder: Path, database: str, cache: int, upstream: int) -> dict[str, s
         "LLM_RATE_GATEWAY_TOKEN": "9999999/s",
         "LOG_LEVEL": "WARNING",
     }
+
+
+def prepared(environment: dict[str, str], url: str) -> str:
+    """Makes the site's tables, and its user ``bench`` with keys for the provider at ``url``; the user's token."""
+    manage, everything = [sys.executable, "manage.py"], {**os.environ, **environment}
+    subprocess.run([*manage, "migrate", "-v0"], cwd=ROOT, env=everything, check=True)
+    made = subprocess.run(
+        [*manage, "shell", "-v0", "-c", SETUP.format(url=url, key=KEY)],
+        cwd=ROOT, env=everything, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return made.stdout.split()[-1]
 
 
 @contextmanager
@@ -130,14 +141,8 @@ def _targets(database: str, *, with_peers: bool) -> Iterator[list[Target]]:
         stub = [sys.executable, "-m", "benchmarks.parts.upstream", str(upstream)]
         stack.enter_context(running(stub, LOAD_CORE, {}, upstream))
         stack.enter_context(running(valkey_command(folder, port=cache), LOAD_CORE, {}, cache))
-        environment = _site(folder, database, cache, upstream)
-        manage = [sys.executable, "manage.py"]
-        subprocess.run([*manage, "migrate", "-v0"], cwd=ROOT, env={**os.environ, **environment}, check=True)
-        made = subprocess.run(
-            [*manage, "shell", "-v0", "-c", SETUP.format(url=url, key=KEY)],
-            cwd=ROOT, env={**os.environ, **environment}, check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        bearer = {"authorization": f"Bearer {made.stdout.split()[-1]}"}
+        environment = site_environment(folder, database, cache, upstream)
+        bearer = {"authorization": f"Bearer {prepared(environment, url)}"}
         where = {"UPSTREAM": f"{url}/v1/chat/completions", "PYTHONPATH": str(folder)}
         passing = stack.enter_context(running(_uvicorn("floor:application", floor), SERVER_CORE, where, floor))
         serving = stack.enter_context(

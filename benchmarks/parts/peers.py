@@ -1,7 +1,8 @@
-"""LiteLLM's proxy beside the gateway, in an environment of its own under the system's folder for what is temporary."""
+"""The peers, each in an environment of its own under the system's folder for what is temporary; and LiteLLM's proxy."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,9 @@ from pathlib import Path
 
 from benchmarks.parts.load import SERVER_CORE, Target, free_port, running
 
-HOME = Path(tempfile.gettempdir()) / "keyswitch-peers" / "litellm"
+HOME = Path(tempfile.gettempdir()) / "keyswitch-peers"
+LITELLM = ("litellm", ("litellm[proxy]",), "litellm")
+"""Its environment, what is installed there, whose version is named."""
 KEY = "sk-peer-0123456789"
 CONFIG = """
 model_list:
@@ -27,17 +30,35 @@ general_settings:
 """
 
 
-def install() -> str | None:
-    """Its version; None where it does not install."""
-    python = HOME / "bin" / "python"
-    if not (HOME / "bin" / "litellm").exists():
-        HOME.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", str(HOME)], check=True)
-        made = subprocess.run([str(python), "-m", "pip", "install", "--quiet", "litellm[proxy]"], check=False)
-        if made.returncode:
+def environment(name: str, packages: tuple[str, ...], shown: str) -> Path | None:
+    """An interpreter that has them, made with uv or pip if need be; None where they do not install."""
+    python = HOME / name / "bin" / "python"
+    if version(python, shown):
+        return python
+    print(f"making an environment of {name}: once, a minute or two", file=sys.stderr, flush=True)
+    HOME.mkdir(parents=True, exist_ok=True)
+    uv = shutil.which("uv")
+    make = [uv, "venv", "--quiet", "--clear", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]
+    add = [uv, "pip", "install", "--python", str(python)] if uv else [str(python), "-m", "pip", "install"]
+    for command in ([*make, str(HOME / name)], [*add, "--quiet", *packages, "uvloop"]):
+        if subprocess.run(command, check=False).returncode:
             return None
-    asked = "import importlib.metadata as m; print(m.version('litellm'))"
-    return subprocess.run([str(python), "-c", asked], check=True, capture_output=True, text=True).stdout.strip()
+    return python
+
+
+def version(python: Path, distribution: str) -> str:
+    """Of what is installed there; empty where it is not."""
+    if not python.exists() or not distribution:
+        return ""
+    code = f"import importlib.metadata as m; print(m.version({distribution!r}))"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def install() -> str | None:
+    """The version of LiteLLM's proxy; None where it does not install."""
+    python = environment(*LITELLM)
+    return version(python, "litellm") if python is not None else None
 
 
 @contextmanager
@@ -46,7 +67,8 @@ def litellm(folder: Path, url: str) -> Iterator[Target]:
     port = free_port()
     config = folder / "litellm.yaml"
     config.write_text(CONFIG.format(url=url, key=KEY))
-    command = [str(HOME / "bin" / "litellm"), "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
+    program = HOME / "litellm" / "bin" / "litellm"
+    command = [str(program), "--config", str(config), "--port", str(port), "--host", "127.0.0.1"]
     with running(
         [*command, "--num_workers", "1"], SERVER_CORE, {"LITELLM_LOG": "ERROR"}, port, starts_within_s=180
     ) as process:

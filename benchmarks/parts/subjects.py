@@ -18,8 +18,11 @@ from typing import Any, NamedTuple
 
 KEY = "sk-benchmark-0123456789"
 MODEL = "gpt-4o-mini"
-ASK = "Hello there, how are you today? apart"
+ASK = "Hello there, how are you today? short"
+"""For a call: an answer of a few words, also where it is read as a stream."""
+ASK_LONG = "Hello there, how are you today? apart"
 MESSAGES = [{"role": "user", "content": ASK}]
+MESSAGES_LONG = [{"role": "user", "content": ASK_LONG}]
 CHUNKS = 200
 
 
@@ -34,11 +37,12 @@ async def openai_sdk(url: str) -> Subject:
 
     client = AsyncOpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0)
     messages: Any = MESSAGES
+    long: Any = MESSAGES_LONG
 
     async def stream() -> AsyncIterator[Any]:
         options: Any = {"include_usage": True}
         answer: Any = await client.chat.completions.create(
-            model=MODEL, messages=messages, stream=True, stream_options=options
+            model=MODEL, messages=long, stream=True, stream_options=options
         )
         async for chunk in answer:
             yield chunk
@@ -54,27 +58,41 @@ async def our_client(url: str) -> Subject:
 
     policy = EgressPolicy(allow=[url.removeprefix("http://")])
     client = build_client("openai", api_key=KEY, model=MODEL, base_url=f"{url}/v1", egress=policy)
-    ask = [LLMMessage.user(ASK)]
-    return Subject(lambda: client.complete(ask), lambda: client.stream(ask))
+    ask, long = [LLMMessage.user(ASK)], [LLMMessage.user(ASK_LONG)]
+    return Subject(lambda: client.complete(ask), lambda: client.stream(long))
+
+
+def _our_user() -> Any:
+    """Of the site that the environment names, with its key for the provider."""
+    import django
+
+    django.setup()
+
+    from django.contrib.auth.models import User
+
+    from llm_credentials import wall
+
+    wall.open_process_for("a benchmark")
+    return User.objects.get(username="bench")
 
 
 async def our_routed_client(url: str) -> Subject:
-    from benchmarks.parts.keyed import user_with_key
+    user = await asyncio.to_thread(_our_user)
+
     from llm_credentials.factory import client_for
     from llm_credentials.providers import LLMMessage
 
-    user = await asyncio.to_thread(user_with_key, url, KEY, MODEL)
-    client, ask = client_for(user), [LLMMessage.user(ASK)]
-    return Subject(lambda: client.complete(ask), lambda: client.stream(ask))
+    client, ask, long = client_for(user), [LLMMessage.user(ASK)], [LLMMessage.user(ASK_LONG)]
+    return Subject(lambda: client.complete(ask), lambda: client.stream(long))
 
 
 async def our_agent(url: str) -> Subject:
-    from benchmarks.parts.keyed import user_with_key  # isort: skip (it sets Django up)
+    user = await asyncio.to_thread(_our_user)
 
     from agents.catalog.conversation import ConversationAgent
 
-    agent = ConversationAgent(await asyncio.to_thread(user_with_key, url, KEY, MODEL))
-    return Subject(lambda: agent.run(ASK), lambda: agent.stream(ASK))
+    agent = ConversationAgent(user)
+    return Subject(lambda: agent.run(ASK), lambda: agent.stream(ASK_LONG))
 
 
 # Peers
@@ -86,7 +104,7 @@ async def any_llm(url: str) -> Subject:
     client = AnyLLM.create("openai", api_key=KEY, api_base=f"{url}/v1")
 
     async def stream() -> AsyncIterator[Any]:
-        async for chunk in await client.acompletion(model=MODEL, messages=MESSAGES, stream=True):
+        async for chunk in await client.acompletion(model=MODEL, messages=MESSAGES_LONG, stream=True):
             yield chunk
 
     return Subject(lambda: client.acompletion(model=MODEL, messages=MESSAGES), stream)
@@ -100,7 +118,7 @@ async def pydantic_ai(url: str) -> Subject:
     agent = Agent(OpenAIChatModel(MODEL, provider=OpenAIProvider(api_key=KEY, base_url=f"{url}/v1")))
 
     async def stream() -> AsyncIterator[Any]:
-        async with agent.run_stream(ASK) as result:
+        async with agent.run_stream(ASK_LONG) as result:
             async for text in result.stream_text(delta=True, debounce_by=None):
                 yield text
 
@@ -111,7 +129,7 @@ async def langchain(url: str) -> Subject:
     from langchain_openai import ChatOpenAI  # type: ignore[import-not-found]
 
     model = ChatOpenAI(model=MODEL, api_key=KEY, base_url=f"{url}/v1", max_retries=0)
-    return Subject(lambda: model.ainvoke(ASK), lambda: model.astream(ASK))
+    return Subject(lambda: model.ainvoke(ASK), lambda: model.astream(ASK_LONG))
 
 
 async def aisuite(url: str) -> Subject:
@@ -123,7 +141,7 @@ async def aisuite(url: str) -> Subject:
         return client.chat.completions.create(model=f"openai:{MODEL}", messages=MESSAGES)
 
     async def stream() -> AsyncIterator[Any]:
-        for chunk in client.chat.completions.create(model=f"openai:{MODEL}", messages=MESSAGES, stream=True):
+        for chunk in client.chat.completions.create(model=f"openai:{MODEL}", messages=MESSAGES_LONG, stream=True):
             yield chunk
 
     return Subject(call, stream)
@@ -136,7 +154,7 @@ async def litellm(url: str) -> Subject:
     common: dict[str, Any] = {"model": f"openai/{MODEL}", "api_base": f"{url}/v1", "api_key": KEY}
 
     async def stream() -> AsyncIterator[Any]:
-        async for chunk in await lite.acompletion(messages=MESSAGES, stream=True, **common):
+        async for chunk in await lite.acompletion(messages=MESSAGES_LONG, stream=True, **common):
             yield chunk
 
     return Subject(lambda: lite.acompletion(messages=MESSAGES, **common), stream)

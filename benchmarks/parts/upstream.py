@@ -1,8 +1,8 @@
 """The provider of the benchmarks: fixed bytes, as cheap as they can be had. ``python upstream.py PORT``.
 
-What it does a prompt says: ``apart`` sends each event of a stream by itself, as providers do; ``paced N`` sends N
-events, one each half second; ``lump`` sends the whole stream as one chunk of HTTP; otherwise all of its events come
-in one burst, each a chunk of its own.
+What it does a prompt says: ``apart`` sends each event of a stream by itself, as providers do; ``short`` does so with as
+many words as its whole answer has tokens; ``paced N`` sends N events, one each half second; ``lump`` sends the whole
+stream as one chunk of HTTP; otherwise all of its events come in one burst, each a chunk of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, cast
 import uvloop
 
 CHUNKS = 200
+SHORT_CHUNKS = 12
 PACE_S = 0.5
 _HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-mini"}
 _PACED = re.compile(rb"paced (\d+)")
@@ -32,11 +33,12 @@ def _end(tokens: int) -> bytes:
     return _event({}, "stop") + counted + b"\n\ndata: [DONE]\n\n"
 
 
-EVENTS = [
-    _event({"role": "assistant", "content": ""}),
-    *(_event({"content": f" word{n}"}) for n in range(CHUNKS)),
-    _end(CHUNKS),
-]
+def _events(words: int) -> list[bytes]:
+    begin = _event({"role": "assistant", "content": ""})
+    return [begin, *(_event({"content": f" word{n}"}) for n in range(words)), _end(words)]
+
+
+EVENTS, SHORT_EVENTS = _events(CHUNKS), _events(SHORT_CHUNKS)
 WHOLE = json.dumps(
     {
         "id": "chatcmpl-1",
@@ -44,7 +46,7 @@ WHOLE = json.dumps(
         "created": 1,
         "model": "gpt-4o-mini",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello there."}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21},
+        "usage": {"prompt_tokens": 9, "completion_tokens": SHORT_CHUNKS, "total_tokens": 9 + SHORT_CHUNKS},
     }
 ).encode()
 
@@ -93,13 +95,15 @@ class Stub(asyncio.Protocol):
         elif paced := _PACED.search(body):
             self.task = asyncio.get_running_loop().create_task(self._paced(int(paced[1])))
         elif b"apart" in body:
-            self.task = asyncio.get_running_loop().create_task(self._apart())
+            self.task = asyncio.get_running_loop().create_task(self._apart(EVENTS))
+        elif b"short" in body:
+            self.task = asyncio.get_running_loop().create_task(self._apart(SHORT_EVENTS))
         else:
             self.transport.write(LUMP if b"lump" in body else BURST)
 
-    async def _apart(self) -> None:
+    async def _apart(self, events: list[bytes]) -> None:
         self.transport.write(_STREAM_HEAD)
-        for event in EVENTS:
+        for event in events:
             self.transport.write(_chunk(event))
             await asyncio.sleep(0)
         self.transport.write(b"0\r\n\r\n")
