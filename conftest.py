@@ -88,12 +88,12 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 @pytest.fixture(autouse=True)
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
-    from llm_credentials import audit, egress, opened, timers
+    from llm_credentials import audit, client_cache, egress, timers
     from llm_credentials.api import document
     from llm_credentials.gateway import rates
     from llm_credentials.ledger import budgets
     from llm_credentials.live import changes, tokens
-    from llm_credentials.routing import health, kept
+    from llm_credentials.routing import health, snapshot_cache
 
     timers.forget()  # nor what one set going for later
     _valkey.flushall()
@@ -101,12 +101,12 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     health.forget_here()
     changes.apply([None])
     rates.forget()
-    opened.forget()
+    client_cache.forget()
     audit.end_job()  # nor in whose name another acted
     structlog.contextvars.clear_contextvars()
     monkeypatch.setattr(document, "KEPT_S", 0.0)
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
-    monkeypatch.setattr(kept, "KEPT_S", 0.0)
+    monkeypatch.setattr(snapshot_cache, "KEPT_S", 0.0)
     monkeypatch.setattr(tokens, "KEPT_S", 0.0)
 
 
@@ -127,10 +127,10 @@ def live_as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -
     """What was read is remembered for as long as it holds; changes are looked for more often than in production."""
     from llm_credentials import egress
     from llm_credentials.live import listener, tokens
-    from llm_credentials.routing import kept
+    from llm_credentials.routing import snapshot_cache
 
     monkeypatch.setattr(egress, "KEPT_S", 600.0)
-    monkeypatch.setattr(kept, "KEPT_S", 600.0)
+    monkeypatch.setattr(snapshot_cache, "KEPT_S", 600.0)
     monkeypatch.setattr(tokens, "KEPT_S", 600.0)
     monkeypatch.setattr(listener, "POLL_S", 0.05)
     for limit in ("FIRST_LOOK_S", "LINGER_S"):

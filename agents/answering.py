@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from agents import asking, memory, pausing, sent_files, services
+from agents import approvals, memory, pausing, sent_files, services
 from agents.attachments import Attachment
 from agents.base import Agent, CannotBegin
 from agents.branching import GO_ON
@@ -216,7 +216,7 @@ async def _close(message_id: UUID, claim: UUID, draft: Draft, ending: _Ending) -
         added = (*draft.added_before, *(draft.messages or ()))
         pause = Pause(added=added, spent=draft.spent, output=draft.text.removeprefix(draft.begun))
         await in_database(
-            asking.message_pause,
+            approvals.message_pause,
             message_id,
             claim,
             pending=pausing.asked(draft.pending),

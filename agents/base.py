@@ -38,7 +38,7 @@ from agents.loop import (
 from agents.tools import Tool
 from llm_credentials.providers import ContextLengthExceeded, LLMMessage, LLMResponse
 from llm_credentials.routing.kinds import Weight
-from llm_credentials.routing.purse import Purse
+from llm_credentials.routing.run_budget import RunBudget
 
 if TYPE_CHECKING:
     from django import forms
@@ -149,7 +149,7 @@ class Agent:
         """Of the user's own tool servers, as they are approved when a turn begins."""
         self._client = client
         self._token = token
-        self._purse = None if self.max_cost_usd is None else Purse(self.max_cost_usd)
+        self._run_budget = None if self.max_cost_usd is None else RunBudget(self.max_cost_usd)
 
     # What an agent may say for itself
 
@@ -197,7 +197,7 @@ class Agent:
             needs=needs,
             token=self._token,
         )
-        return routed if self._purse is None else routed.with_purse(self._purse)
+        return routed if self._run_budget is None else routed.with_run_budget(self._run_budget)
 
     @classmethod
     def has_page_first(cls) -> bool:
@@ -263,8 +263,8 @@ class Agent:
         spent: Spent,
     ) -> AsyncGenerator[Event, None]:
         client = self._client or self._routed_client()
-        if self._purse is not None:
-            self._purse.begin(spent.cost_usd)
+        if self._run_budget is not None:
+            self._run_budget.begin(spent.cost_usd)
         guard = await client.tripwire() if isinstance(client, Guarded) else None
         asked = (await self.turn(turn[0]), *turn[1:])
         self._connected = await self._server_tools()

@@ -37,7 +37,7 @@ class Guard(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Desk:
+class ToolContext:
     """What calls are made with."""
 
     tools: Mapping[str, Tool]
@@ -59,10 +59,10 @@ class Desk:
         return tool.fits(call.arguments) and self.secret_in(call) is None
 
 
-def pending(calls: Sequence[ToolCall], desk: Desk) -> tuple[Pending, ...]:
+def pending(calls: Sequence[ToolCall], context: ToolContext) -> tuple[Pending, ...]:
     """The calls for which the user is to be asked."""
-    asked = [call for call in calls if desk.asks(call)]
-    tools = desk.tools
+    asked = [call for call in calls if context.asks(call)]
+    tools = context.tools
     return tuple(
         Pending(call=call, description=tools[call.name].definition.description, access=tools[call.name].access)
         for call in asked
@@ -70,19 +70,19 @@ def pending(calls: Sequence[ToolCall], desk: Desk) -> tuple[Pending, ...]:
 
 
 async def tool_turn(
-    calls: Sequence[ToolCall], desk: Desk, results: dict[int, ToolResult]
+    calls: Sequence[ToolCall], context: ToolContext, results: dict[int, ToolResult]
 ) -> AsyncGenerator[ToolStart | ToolEnd | Progress, None]:
     """Make all calls at once; ``results`` receives each answer under the index of its call."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     happened: asyncio.Queue[ToolEnd | Progress] = asyncio.Queue()
-    listener_of_turn = _listener(happened, desk, loop)
+    listener_of_turn = _listener(happened, context, loop)
     twice = {call_id for call_id, times in Counter(call.id for call in calls).items() if times > 1}
 
     async def work(index: int, call: ToolCall) -> None:
         listener.set(listener_of_turn)
         try:
-            result = await _run_tool(call, desk, is_twice=call.id in twice)
+            result = await _run_tool(call, context, is_twice=call.id in twice)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -99,7 +99,7 @@ async def tool_turn(
         left = len(calls)
         while left:
             try:
-                async with asyncio.timeout_at(max(desk.deadline, began) + GRACE_S):
+                async with asyncio.timeout_at(max(context.deadline, began) + GRACE_S):
                     event = await happened.get()
             except TimeoutError:
                 break  # one that was ended and does not notice
@@ -117,7 +117,7 @@ async def tool_turn(
 
 
 def _listener(
-    happened: asyncio.Queue[ToolEnd | Progress], desk: Desk, loop: asyncio.AbstractEventLoop
+    happened: asyncio.Queue[ToolEnd | Progress], context: ToolContext, loop: asyncio.AbstractEventLoop
 ) -> Callable[[str], None]:
     room = MAX_SAID
 
@@ -125,7 +125,7 @@ def _listener(
         nonlocal room
         if room > 0:
             room -= 1
-            happened.put_nowait(Progress(text=desk.guard.redacted(text) if desk.guard else text))
+            happened.put_nowait(Progress(text=context.guard.redacted(text) if context.guard else text))
 
     def hear(text: str) -> None:
         try:
@@ -140,15 +140,15 @@ def _listener(
     return hear
 
 
-async def _run_tool(call: ToolCall, desk: Desk, *, is_twice: bool) -> ToolResult:
+async def _run_tool(call: ToolCall, context: ToolContext, *, is_twice: bool) -> ToolResult:
     """The tool's answer, or what went wrong, in words for the model. Never raises but for cancellation."""
-    guard = desk.guard
+    guard = context.guard
     try:
-        if secret := desk.secret_in(call):
+        if secret := context.secret_in(call):
             raise ToolError(f"The arguments contain {secret}; the tool was not called. Call it without that.")
-        if desk.asks(call):
-            _check_approval(call, desk, is_twice=is_twice)
-        answer = await _tool_answer(call, desk)
+        if context.asks(call):
+            _check_approval(call, context, is_twice=is_twice)
+        answer = await _tool_answer(call, context)
         return ToolResult(call_id=call.id, name=call.name, content=guard.redacted(answer) if guard else answer)
     except ToolError as error:
         text = str(error)
@@ -163,9 +163,9 @@ def _failed(call: ToolCall, text: str) -> ToolResult:
     return ToolResult(call_id=call.id, name=call.name, content=text, is_error=True)
 
 
-def _check_approval(call: ToolCall, desk: Desk, *, is_twice: bool) -> None:
+def _check_approval(call: ToolCall, context: ToolContext, *, is_twice: bool) -> None:
     """Raises ToolError unless the user said yes to this very call."""
-    answers: Mapping[str, Any] = desk.approvals or {}
+    answers: Mapping[str, Any] = context.approvals or {}
     answer = answers.get(call.id, False)
     if is_twice:
         raise ToolError("Two calls of one answer have the same id, so neither can be approved. Make one at a time.")
@@ -175,14 +175,14 @@ def _check_approval(call: ToolCall, desk: Desk, *, is_twice: bool) -> None:
         raise ToolError(DENIED)
 
 
-async def _tool_answer(call: ToolCall, desk: Desk) -> str:
-    if call.name not in desk.tools:
-        names = ", ".join(sorted(desk.tools)) or "none"
+async def _tool_answer(call: ToolCall, context: ToolContext) -> str:
+    if call.name not in context.tools:
+        names = ", ".join(sorted(context.tools)) or "none"
         raise ToolError(f"There is no tool named {call.name!r}. There are: {names}.")
     if call.invalid_arguments is not None:
         raise ToolError("The arguments were not a JSON object. Call the tool again with valid JSON.")
-    async with asyncio.timeout_at(desk.deadline):
-        answer = await desk.tools[call.name](call.arguments)
+    async with asyncio.timeout_at(context.deadline):
+        answer = await context.tools[call.name](call.arguments)
     if len(answer) > MAX_TOOL_RESULT_CHARS:
         cut = len(answer) - MAX_TOOL_RESULT_CHARS
         return f"{answer[:MAX_TOOL_RESULT_CHARS]}\n[{cut} more characters were left out]"

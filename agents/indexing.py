@@ -21,8 +21,8 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from agents import meaning
-from agents.meaning import Near
+from agents import semantic_search
+from agents.semantic_search import Near
 from agents.vectors import TextVector
 from llm_credentials import bridge, limits
 from llm_credentials.embeddings import index_in_use, put_in_use
@@ -52,7 +52,8 @@ def begin(index: EmbeddingIndex) -> None:
 
 def read_soon(user: User, index: EmbeddingIndex) -> None:
     """Have a worker look at what this user's conversations have got since; called when they search."""
-    if not cache.add(f"reading-conversations:{user.pk}", 1, AGAIN_AFTER_S) or not meaning.unread(user, index).exists():
+    is_first = cache.add(f"reading-conversations:{user.pk}", 1, AGAIN_AFTER_S)
+    if not is_first or not semantic_search.unread(user, index).exists():
         return
     with suppress(OperationalError, OSError):  # the next search asks again
         read_conversations.apply_async(args=(user.pk,), retry=False)
@@ -66,7 +67,7 @@ def found_near(user: User, query: str) -> list[Near]:
     read_soon(user, index)
     try:
         limits.admit("chat", user)
-        return async_to_sync(meaning.near)(user, query, index=index)
+        return async_to_sync(semantic_search.near)(user, query, index=index)
     except (LLMError, LimitReached, TimeoutError):
         return []
 
@@ -79,7 +80,7 @@ def read_conversations(user_id: int) -> None:
     if index is None or user is None:
         return
     with acting_for(user_id):
-        if not _read(user, index, meaning.unread(user, index), WORK_S):
+        if not _read(user, index, semantic_search.unread(user, index), WORK_S):
             read_conversations.apply_async(args=(user_id,), retry=False)
 
 
@@ -87,7 +88,7 @@ def _read(user: User, index: EmbeddingIndex, only: QuerySet[StoredMessage], seco
     """Whether there is nothing left to do; so also where nobody may be asked on this user's behalf."""
 
     async def work() -> bool:
-        return await meaning.read_all(user, index, asyncio.get_running_loop().time() + seconds, only=only)
+        return await semantic_search.read_all(user, index, asyncio.get_running_loop().time() + seconds, only=only)
 
     try:
         return bridge.run(work)
@@ -121,7 +122,7 @@ def remake_index(index_id: str) -> None:
 
 def _left(user: User, old: EmbeddingIndex, index: EmbeddingIndex) -> QuerySet[StoredMessage]:
     known = TextVector.objects.filter(index=old, message=OuterRef("pk"))
-    return meaning.unread(user, index).filter(Exists(known))
+    return semantic_search.unread(user, index).filter(Exists(known))
 
 
 def _alive(index: EmbeddingIndex) -> bool:

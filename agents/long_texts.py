@@ -47,8 +47,8 @@ class _Text:
 class LongTexts:
     """Those of one turn."""
 
-    def __init__(self, user: User, *, token: Any = None, purse: Any = None) -> None:
-        self._user, self._token, self._purse = user, token, purse
+    def __init__(self, user: User, *, token: Any = None, run_budget: Any = None) -> None:
+        self._user, self._token, self._run_budget = user, token, run_budget
         self._texts: list[_Text] = []
 
     def __bool__(self) -> bool:
@@ -102,7 +102,7 @@ class LongTexts:
         index = await in_database(index_in_use)
         if index is None:
             return None
-        how = {"index": index, "token": self._token, "purse": self._purse}
+        how = {"index": index, "token": self._token, "run_budget": self._run_budget}
         try:
             (asked,) = await embed_texts(self._user, [question], **how)
             vectors = [vector for each in self._texts for vector in await self._vectors(each, index)]
@@ -118,7 +118,7 @@ class LongTexts:
         kept = await in_database(_kept, text, index)
         if len(kept) == len(text.pieces):
             return kept
-        made = await embed_texts(self._user, text.pieces, index=index, token=self._token, purse=self._purse)
+        made = await embed_texts(self._user, text.pieces, index=index, token=self._token, run_budget=self._run_budget)
         if text.attachment_id is not None:
             await in_database(_keep, self._user.pk, text.attachment_id, index, made)
         return made

@@ -16,7 +16,8 @@ from typing import Any, Protocol, assert_never, runtime_checkable
 
 from pydantic import BaseModel, ValidationError
 
-from agents.calling import MAX_TOOL_RESULT_CHARS, Desk, Guard, pending, tool_turn
+from agents.calling import MAX_TOOL_RESULT_CHARS, Guard, ToolContext, pending, tool_turn
+from agents.deadlines import Deadline
 from agents.events import (
     NOTHING_SPENT,
     USUAL_LIMITS,
@@ -34,7 +35,6 @@ from agents.events import (
     ToolEnd,
     ToolStart,
 )
-from agents.patience import Patience
 from agents.tools import Tool, faults
 from llm_credentials.providers import (
     BudgetExceeded,
@@ -46,7 +46,7 @@ from llm_credentials.providers import (
     ToolResult,
     Usage,
 )
-from llm_credentials.routing.purse import RUN_BUDGET
+from llm_credentials.routing.run_budget import RUN_BUDGET
 
 __all__ = [
     "MAX_TOOL_RESULT_CHARS",
@@ -116,9 +116,9 @@ class _Work:
     """The pieces of the answer that is being read."""
     response: LLMResponse | None = None
 
-    def desk(self, approvals: Mapping[str, bool | None] | None = None) -> Desk:
+    def tool_context(self, approvals: Mapping[str, bool | None] | None = None) -> ToolContext:
         tools = {tool.name: tool for tool in self.tools}
-        return Desk(tools=tools, deadline=self.deadline, guard=self.guard, approvals=approvals)
+        return ToolContext(tools=tools, deadline=self.deadline, guard=self.guard, approvals=approvals)
 
     @property
     def spent(self) -> Spent:
@@ -177,7 +177,7 @@ async def run_loop(
     while True:
         if calls:
             results: dict[int, ToolResult] = {}
-            async with aclosing(tool_turn(calls, work.desk(approvals), results)) as turn:
+            async with aclosing(tool_turn(calls, work.tool_context(approvals), results)) as turn:
                 async for tool_event in turn:
                     yield tool_event
             work.added.append(LLMMessage.tool(results[index] for index in sorted(results)))
@@ -215,7 +215,7 @@ async def _model_turn(
         work.added.append(response.message)
         if reason := work.used_up():
             yield work.stopped(reason)
-        elif asked := pending(response.tool_calls, work.desk()):
+        elif asked := pending(response.tool_calls, work.tool_context()):
             yield work.stopped("approval", asked)
         return
     output, fault = _read(response, work.output)
@@ -253,11 +253,11 @@ async def _answer(
     # Our own deadline comes first: a limit that is reached is no failure of the provider.
     chunks = client.stream(conversation, tools=definitions, timeout_s=seconds_left + 5, **schema)
     room_bytes = (work.limits.max_tokens - work.tokens) * BYTES_PER_TOKEN
-    patience = Patience(work.deadline)
+    deadline = Deadline(work.deadline)
     try:
         while True:
             try:
-                with patience:
+                with deadline:
                     chunk = await anext(chunks, None)
             except TimeoutError:
                 yield work.stopped("seconds")
@@ -282,7 +282,7 @@ async def _answer(
                 yield work.stopped("tokens")
                 return
     finally:
-        patience.close()
+        deadline.close()
         await chunks.aclose()
 
 

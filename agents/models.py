@@ -127,7 +127,7 @@ class StoredMessage(models.Model):
     begun = models.TextField(blank=True)
     """Of an answer that goes on after it broke off: what was there before."""
     search_text = models.TextField(blank=True)
-    """What is said, in lower case; see ``agents.searching``."""
+    """What is said, in lower case; see ``agents.text_search``."""
     state = models.CharField(max_length=10, choices=MessageState, default=MessageState.COMPLETE)
     receipt = models.JSONField(null=True, blank=True)
     """Who answered and what it took; see ``agents.receipts``."""

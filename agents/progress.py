@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 
+from agents.texts import one_line
+
 MAX_SAID_CHARS = 300
 
 listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
@@ -14,6 +16,6 @@ listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", defa
 def say(text: str) -> None:
     """Show a line while the tool works, as a ``Progress`` event. Outside a tool nobody listens, and nothing happens."""
     heard = listener.get()
-    line = " ".join(text.split())[:MAX_SAID_CHARS]
+    line = one_line(text)[:MAX_SAID_CHARS]
     if heard is not None and line:
         heard(line)

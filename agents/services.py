@@ -24,7 +24,7 @@ from agents.attachments import Attachment
 from agents.models import Conversation, MessageState, StoredMessage
 from agents.receipts import site_error
 from agents.registry import UnknownAgent, get_agent
-from agents.texts import storable
+from agents.texts import one_line, storable
 from llm_credentials.factory import tripwire_for
 from llm_credentials.policies import check_choice, policy_of
 from llm_credentials.providers import LLMMessage, TextPart, UnknownProvider, get_spec
@@ -83,7 +83,7 @@ def conversation_start(
 
 def conversation_rename(*, user: User, conversation_id: UUID, title: str) -> Conversation:
     """Raises ValidationError for a title that is empty or too long."""
-    title = " ".join(storable(title.replace("\x00", "")).split())
+    title = one_line(storable(title.replace("\x00", "")))
     most = Conversation._meta.get_field("title").max_length or 0
     if not title or len(title) > most:
         raise ValidationError({"title": [_("A title has between 1 and %(most)s characters.") % {"most": most}]})
@@ -324,7 +324,7 @@ WRITER_DIED = site_error(
 
 
 def searchable(text: str) -> str:
-    """As it is looked for; see ``agents.searching``."""
+    """As it is looked for; see ``agents.text_search``."""
     return storable(text).casefold()
 
 
@@ -379,5 +379,5 @@ def check_route(user: User, provider: str, model: str) -> None:
 
 
 def _title(text: str) -> str:
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= TITLE_CHARS else f"{line[:TITLE_CHARS].rsplit(' ', 1)[0]}…"

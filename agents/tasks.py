@@ -17,7 +17,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from agents import indexing, running, runs, telling  # noqa: F401 - the tasks of the first, for Celery to find
+from agents import indexing, run_notices, running, runs  # noqa: F401 - the tasks of the first, for Celery to find
 from agents.models import STALE_AFTER, AgentRun, RunState
 from agents.receipts import site_error
 from agents.running import Outcome
@@ -76,8 +76,8 @@ def _after(run_id: UUID) -> None:
     with suppress(*QUEUE_AWAY):  # the clock looks after it
         _send_next(run.user_id, run.weight)
     if run.is_waiting:
-        telling.tell_waiting(run)
-    telling.tell(run.pk)
+        run_notices.tell_waiting(run)
+    run_notices.tell(run.pk)
 
 
 @shared_task(name="agents.resume_runs")
@@ -108,7 +108,7 @@ def tend_runs() -> None:
             _start(schedule)
         untold = list(AgentRun.objects.untold().values_list("pk", flat=True)[:100])
         for run_id in untold:
-            telling.tell(run_id)
+            run_notices.tell(run_id)
 
 
 @worker_ready.connect

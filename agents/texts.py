@@ -10,6 +10,11 @@ def storable(text: str) -> str:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def plain(text: str) -> str:
-    """As Markdown that shows it as it is."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+def one_line(text: str) -> str:
+    """Runs of white space, line breaks among them, become one space."""
+    return " ".join(text.split())
+
+
+def markdown_escaped(text: str) -> str:
+    """One line of Markdown that shows the text as it is, whoever wrote it."""
+    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", one_line(text))

@@ -31,7 +31,7 @@ from llm_credentials.factory import client_for, explain_route, open_client  # no
 from llm_credentials.ledger import prices, writer  # noqa: E402
 from llm_credentials.models import LLMSettings, UsageRecord, UserCredential  # noqa: E402
 from llm_credentials.providers import LLMMessage  # noqa: E402
-from llm_credentials.routing import health, kept  # noqa: E402
+from llm_credentials.routing import health, snapshot_cache  # noqa: E402
 from llm_credentials.routing.resolve import resolve  # noqa: E402
 from llm_credentials.routing.values import Request  # noqa: E402
 from llm_credentials.wall import open_for  # noqa: E402
@@ -67,7 +67,7 @@ async def _cpu_us(call: Case, calls: int, at_once: int) -> float:
 async def _warm_us(user: User, credential: UserCredential, calls: int = 2000) -> float:
     """Resolve and client, everything looked up a moment ago."""
     await open_client(credential)
-    loaded = kept.find(user)
+    loaded = snapshot_cache.find(user)
     assert loaded is not None
     request, figures = Request(), []
     for _ in range(ROUNDS):
@@ -146,12 +146,12 @@ def _cold(user: User) -> None:
     explain_route(other)
     figures, cpu = [], []
     for _ in range(21):
-        kept.forget(user.pk)
+        snapshot_cache.forget(user.pk)
         before, cpu_before = time.perf_counter(), time.thread_time()
         explain_route(user)
         figures.append((time.perf_counter() - before) * 1e3)
         cpu.append((time.thread_time() - cpu_before) * 1e3)
-    kept.forget(user.pk)
+    snapshot_cache.forget(user.pk)
     with CaptureQueriesContext(connection) as queries:
         explain_route(user)
     _report("resolve, nothing known of the user", f"{statistics.median(figures):.2f} ms", f"<= {COLD_LIMIT_MS} ms")
@@ -173,12 +173,12 @@ def main() -> None:
         credential.save()
         print(f"routing on {connection.vendor}")
         _cold(user)
-        kept.KEPT_S = 60.0  # so that the whole round is warm
-        kept.forget()
+        snapshot_cache.KEPT_S = 60.0  # so that the whole round is warm
+        snapshot_cache.forget()
         bridge.run(client_for(user).complete, ASK)
         warm_us = bridge.run(_warm_us, user, credential)
         _report("resolve and client, warm", f"{warm_us:.0f} us", f"<= {WARM_LIMIT_US} us")
-        kept.KEPT_S = 0.45
+        snapshot_cache.KEPT_S = 0.45
         bridge.run(_against_the_sdk, user, credential, url, options.calls)
         rows = UsageRecord.objects.filter(user=user)
         unsettled = rows.exclude(state="settled").count()

@@ -23,7 +23,7 @@ from llm_credentials.audit import Action, note, target_of
 from llm_credentials.factory import client_for
 from llm_credentials.models import EmbeddingIndex, PersonalAccessToken, SystemConfig
 from llm_credentials.providers import BadProviderResponse, spec_or_none
-from llm_credentials.routing.purse import Purse
+from llm_credentials.routing.run_budget import RunBudget
 from llm_credentials.routing.snapshot import Person, system_choice
 from llm_credentials.wall import open_for
 
@@ -148,7 +148,7 @@ async def embed_texts(
     *,
     index: EmbeddingIndex,
     token: PersonalAccessToken | None = None,
-    purse: Purse | None = None,
+    run_budget: RunBudget | None = None,
 ) -> list[bytes]:
     """A vector of length 1 for each text, packed as float32, little-endian; in batches, one after the other.
 
@@ -158,7 +158,7 @@ async def embed_texts(
     client = client_for(
         user, task=TASK, provider=index.provider, model=index.model, needs={"embeddings"}, token=token
     ).only_at(index.provider)
-    client = client if purse is None else client.with_purse(purse)
+    client = client if run_budget is None else client.with_run_budget(run_budget)
     packed: list[bytes] = []
     for batch in _batches(texts):
         found = await client.embed(batch)

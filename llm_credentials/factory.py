@@ -9,7 +9,7 @@ from uuid import UUID
 from llm_credentials.models import PersonalAccessToken
 from llm_credentials.opening import open_client
 from llm_credentials.routed_client import RoutedClient, look
-from llm_credentials.routing import health, kept, kinds
+from llm_credentials.routing import health, kinds, snapshot_cache
 from llm_credentials.routing.receipt import Attempt, Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.values import Request, Route
@@ -66,8 +66,9 @@ def explain_route(
 
     ``without``: what is supposed to have failed: ``system``, a provider, or ``provider:name``.
     """
-    failed = frozenset(ref for named in without for ref in kept.load(user).snapshot.refs(named)) if without else None
-    _, route = look(user, replace(_request(task, provider, model, None, needs, True), without=failed or frozenset()))
+    snapshot = snapshot_cache.load(user).snapshot if without else None
+    failed = frozenset(ref for named in without for ref in snapshot.refs(named)) if snapshot else frozenset()
+    _, route = look(user, replace(_request(task, provider, model, None, needs, True), without=failed))
     return route
 
 
@@ -79,7 +80,7 @@ def explain_routes(
     ``without``: keys that are supposed to have failed, as ``Snapshot.refs`` takes them; what names none is left out.
     Synchronous; opens nothing.
     """
-    loaded = kept.load(user)
+    loaded = snapshot_cache.load(user)
     cooling = health.cooling(loaded.targets)
     failed = frozenset(ref for named in without for ref in loaded.snapshot.refs(named))
     requests = {task: replace(_request(task, None, None, None, (), True), without=failed) for task in tasks}
@@ -88,7 +89,7 @@ def explain_routes(
 
 def tripwire_for(user: Person) -> Tripwire:
     """Finds this user's keys, and the site's, where they must not be. Synchronous; opens nothing."""
-    return kept.load(user).tripwire
+    return snapshot_cache.load(user).tripwire
 
 
 def _request(

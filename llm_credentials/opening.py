@@ -7,7 +7,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from llm_credentials import conf, opened
+from llm_credentials import client_cache, conf
 from llm_credentials.audit.opening import announce_opening
 from llm_credentials.live import changes
 from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential, SystemCredential, UserCredential
@@ -24,7 +24,7 @@ async def open_client(
     """A client that holds this credential's key: the only place where keys are opened for use.
 
     It is kept for the next call on this event loop with the same version of the credential, at most
-    ``opened.CLIENT_KEPT_S``.
+    ``client_cache.CLIENT_KEPT_S``.
     ``model`` and ``options`` stand in for the stored ones; ``user_id``: for whom it is opened. An audit event is
     committed before the key is opened. Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider;
     AuditUnavailable when there can be no event; RuntimeError inside a transaction.
@@ -33,7 +33,7 @@ async def open_client(
     egress = await conf.aegress_policy()
     given = credential.options if options is None else options
     place = _place(credential, name, given, egress.allow)
-    if place is not None and (found := opened.find(place)) is not None:
+    if place is not None and (found := client_cache.find(place)) is not None:
         return found
     mark = changes.mark()
     await sync_to_async(announce_opening)(credential, user_id)
@@ -46,7 +46,7 @@ async def open_client(
         egress=egress,
     )
     if place is not None and isinstance(credential, UserCredential | SystemCredential | EnvironmentCredential):
-        opened.keep(place, client, credential, mark)
+        client_cache.keep(place, client, credential, mark)
     return client
 
 

@@ -21,7 +21,7 @@ from llm_credentials.models import UserCredential
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
-from llm_credentials.patience import patiently
+from llm_credentials.retries import with_retries
 from llm_credentials.sealed_columns import SealedColumn, sealed_columns
 from llm_credentials.wall import open_for
 
@@ -118,7 +118,7 @@ def verify(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> in
     for column in sealed_columns():
         for rows in _batches(column.rows(), batch):
             # Somebody may have replaced it since the batch was read: only what still stands there is judged.
-            unreadable += sum(not column.opens(row) and patiently(partial(_quarantine, column, row)) for row in rows)
+            unreadable += sum(not column.opens(row) and with_retries(partial(_quarantine, column, row)) for row in rows)
             tell(len(rows))
     return unreadable
 
@@ -146,8 +146,8 @@ def _move(column: SealedColumn, rows: Sequence[Any], moved: Moved) -> None:
             changes.append((row.pk, unchanged, column.resealed(row) | _recovered(row)))
         except Unreadable:
             moved.unreadable.add((str(column), row.pk))
-            patiently(partial(_quarantine, column, row))
-    free, written = patiently(partial(_write, column, changes))
+            with_retries(partial(_quarantine, column, row))
+    free, written = with_retries(partial(_write, column, changes))
     moved.held += len(changes) - free
     moved.resealed += written
     moved.changed_meanwhile += free - written

@@ -30,12 +30,12 @@ from llm_credentials.providers import (
 )
 from llm_credentials.providers.calls import DEFAULT_TIMEOUT_S, model_id_fault
 from llm_credentials.providers.messages import Embedded
-from llm_credentials.routing import health, kept
+from llm_credentials.routing import health, snapshot_cache
 from llm_credentials.routing.account import routed
-from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import Receipt, RoutedEmbeddings, RoutedResponse
 from llm_credentials.routing.resolve import MAX_TOKENS, TEMPERATURE
 from llm_credentials.routing.router import Chain
+from llm_credentials.routing.run_budget import RunBudget
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.trials import Piece, Size
 from llm_credentials.routing.values import Candidate, Request, Route
@@ -93,12 +93,12 @@ class RoutedClient:
         request: Request,
         defaults: Defaults | None = None,
         token: PersonalAccessToken | None = None,
-        purse: Purse | None = None,
+        run_budget: RunBudget | None = None,
     ) -> None:
         self._user = user
         self._request = request
         self._token = token
-        self._purse = purse
+        self._run_budget = run_budget
         self._defaults = defaults or Defaults()
 
     def __repr__(self) -> str:
@@ -119,18 +119,18 @@ class RoutedClient:
             temperature=self._defaults.temperature if temperature is None else temperature,
             max_tokens=self._defaults.max_tokens if max_tokens is None else max_tokens,
         )
-        return RoutedClient(self._user, self._request, defaults, self._token, self._purse)
+        return RoutedClient(self._user, self._request, defaults, self._token, self._run_budget)
 
-    def with_purse(self, purse: Purse) -> RoutedClient:
-        """The same; all its calls together, and those of others with this purse, cost no more than is in it."""
-        return RoutedClient(self._user, self._request, self._defaults, self._token, purse)
+    def with_run_budget(self, run_budget: RunBudget) -> RoutedClient:
+        """The same; all its calls together, and those of others with this run_budget, cost no more than is in it."""
+        return RoutedClient(self._user, self._request, self._defaults, self._token, run_budget)
 
     def only_at(self, provider: str) -> RoutedClient:
         """The same, at this provider alone, such as where another's answer would be of no use."""
         allowed = self._request.providers
         providers = frozenset({provider}) if allowed is None else allowed & {provider}
         request = replace(self._request, providers=providers)
-        return RoutedClient(self._user, request, self._defaults, self._token, self._purse)
+        return RoutedClient(self._user, request, self._defaults, self._token, self._run_budget)
 
     async def route(self) -> Route:
         """Where a call would go now. Opens nothing."""
@@ -279,7 +279,7 @@ class RoutedClient:
             opener=partial(open_client, user_id=loaded.user_id),
             deadline_s=DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s,
             size=size,
-            purse=self._purse,
+            run_budget=self._run_budget,
         )
 
     def _limits(self, loaded: Loaded) -> Limits:
@@ -318,13 +318,13 @@ def _count(value: object) -> int:
 
 def look(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
     """``turn``: of the call that is about to be made; an explanation takes nobody's."""
-    loaded = kept.load(user)
+    loaded = snapshot_cache.load(user)
     return loaded, loaded.route(_in_turn(loaded, request, turn), health.cooling(loaded.targets))
 
 
 async def _alook(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
     """The same; without leaving the event loop when everything was looked up a moment ago."""
-    loaded = kept.find(user)
+    loaded = snapshot_cache.find(user)
     if loaded is None:
         try:
             return await sync_to_async(look)(user, request, turn)

@@ -12,7 +12,7 @@ from cryptography.fernet import InvalidToken
 from django.db import transaction
 
 from llm_credentials import keyring
-from llm_credentials.patience import patiently
+from llm_credentials.retries import with_retries
 
 TABLE: Final[str] = Authenticator._meta.db_table
 
@@ -30,7 +30,7 @@ def reseal() -> int:
     ring = keyring.ring()
     rows = Authenticator.objects.order_by("pk").values_list("pk", "data")
     waiting = [pk for pk, data in rows.iterator(chunk_size=1000) if set(_key_ids(data)) - {ring.primary.id}]
-    return sum(not patiently(partial(_reseal, pk, ring)) for pk in waiting)
+    return sum(not with_retries(partial(_reseal, pk, ring)) for pk in waiting)
 
 
 def _reseal(pk: Any, ring: keyring.KeyRing) -> bool:

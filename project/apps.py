@@ -9,11 +9,11 @@ class ProjectConfig(AppConfig):
     def ready(self) -> None:
         from django.conf import settings
 
-        from llm_credentials.routing import kept
+        from llm_credentials.routing import snapshot_cache
         from project import checks, logging, roles  # noqa: F401
         from project.celery import app
 
-        logging.also_redact(kept.redacted)
+        logging.also_redact(snapshot_cache.redacted)
         app.set_default()
         if settings.OTEL_EXPORTER_OTLP_ENDPOINT:
             from project import tracing

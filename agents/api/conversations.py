@@ -11,7 +11,7 @@ from ninja import Query, Router, Schema
 from ninja.responses import Status
 from pydantic import Field
 
-from agents import answering, attachments, exporting, indexing, searching, services
+from agents import answering, attachments, exporting, indexing, services, text_search
 from agents.api.events import answer_events
 from agents.api.shared import (
     ACTING,
@@ -79,7 +79,7 @@ class ConversationWhole(ConversationOut):
 @router.get("", response={200: ConversationList, **REFUSALS}, url_name="conversation_list", auth=READING)
 def conversation_list(request: ApiRequest, where: Query[PageIn], q: SearchWords = "") -> dict[str, Any]:
     """The one with the newest message first; with `q` those where all its words stand in one message or the title."""
-    return page_of(searching.conversations_with(caller(request), q), where, conversation_out)
+    return page_of(text_search.conversations_with(caller(request), q), where, conversation_out)
 
 
 @router.get("/near", response={200: NearList, **REFUSALS}, url_name="conversation_near", auth=ACTING)

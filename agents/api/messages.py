@@ -12,7 +12,7 @@ from django.http import HttpResponse
 from ninja import Router
 from pydantic import Field
 
-from agents import answering, asking, attachments, branching, services, versions
+from agents import answering, approvals, attachments, branching, services, versions
 from agents.api.shared import ACTING, WORKING, ApprovalsIn, MessageOut, caller, in_words, message_out, right_of
 from agents.models import StoredMessage
 from agents.services import MAX_MESSAGE_CHARS
@@ -123,7 +123,7 @@ def message_approve(
     """Say yes or no to the calls for which an answer waits (`asking`). It goes on with that, once, and comes back."""
 
     def say(*, user: User, message_id: UUID, token_id: UUID | None, **who: Any) -> StoredMessage:
-        return asking.message_answer(user=user, message_id=message_id, answers=payload.approvals, token_id=token_id)
+        return approvals.message_answer(user=user, message_id=message_id, answers=payload.approvals, token_id=token_id)
 
     return _answered(request, message_id, AgainIn(provider=None, model=None), response, idempotency_key, say)
 

@@ -18,9 +18,10 @@ from agents.long_texts import LongTexts
 from agents.loop import Limits
 from agents.progress import say
 from agents.tables import results
-from agents.tables.client import DeskFailed, TableDesk
+from agents.tables.client import TableProcess, TableProcessFailed
 from agents.tables.files import GivenFile, given_of
-from agents.tables.results import ChartData, Found, Table, plain_markdown
+from agents.tables.results import ChartData, Found, Table
+from agents.texts import markdown_escaped
 from agents.tools import Tool, ToolError, tool
 from llm_credentials.ledger.exports import csv_line
 from llm_credentials.providers import LLMMessage, TextPart
@@ -61,19 +62,19 @@ class AnalysisAgent(ConcludingAgent):
     position = 60
     MAX_KEPT: ClassVar[int] = 12
     """Results, and as many charts, of one answer; of more the last."""
-    _desk: TableDesk
+    _process: TableProcess
     _problems: dict[str, str]
     _texts: LongTexts
 
     async def turn(self, prompt: LLMMessage) -> LLMMessage:
         # A file's content may have to be fetched.
         given, texts, problems = await sync_to_async(given_of)(cast("Sequence[GivenFile]", self.attachments))
-        self._texts = LongTexts(self.user, token=self._token, purse=self._purse)
+        self._texts = LongTexts(self.user, token=self._token, run_budget=self._run_budget)
         problems |= await sync_to_async(self._texts.take)(texts)
-        self._desk = TableDesk(given)
+        self._process = TableProcess(given)
         if given:
-            await self._desk.open()
-        self._problems = problems | self._desk.problems
+            await self._process.open()
+        self._problems = problems | self._process.problems
         shown = f"{DATA}\n\n{self._overview()}"
         return replace(prompt, parts=(*prompt.parts, TextPart(text=f"\n\n{shown}")))
 
@@ -86,7 +87,7 @@ class AnalysisAgent(ConcludingAgent):
 
     @property
     def _tables(self) -> list[Table]:
-        return [Table.model_validate(table) for table in self._desk.tables]
+        return [Table.model_validate(table) for table in self._process.tables]
 
     def tools_for(self) -> Sequence[Tool]:
         self._found: list[Found] = []
@@ -132,11 +133,11 @@ class AnalysisAgent(ConcludingAgent):
 
     async def _asked(self, sql: str, title: str) -> Found:
         """Raises ToolError."""
-        if not self._desk.files:
+        if not self._process.files:
             raise ToolError("There is no table to ask.")
         try:
-            answer = await self._desk.query(sql)
-        except DeskFailed as failed:
+            answer = await self._process.query(sql)
+        except TableProcessFailed as failed:
             raise ToolError(f"The query was ended: {failed}. Ask for less at once.") from None
         if "error" in answer:
             raise ToolError(answer["error"])
@@ -148,7 +149,7 @@ class AnalysisAgent(ConcludingAgent):
                 async for event in passed:
                     yield event
         finally:
-            self._desk.close()
+            self._process.close()
 
     async def concluded(self, answer: str) -> AnalysisAnswer:
         return AnalysisAnswer(
@@ -163,13 +164,13 @@ class AnalysisAgent(ConcludingAgent):
         """For readers without the agent's own page part: the queries and the first rows of their results."""
         pieces = []
         for found in output.queries:
-            pieces.append(f"**{plain_markdown(found.title)}**\n\n```sql\n{_unfenced(found.sql)}\n```")
+            pieces.append(f"**{markdown_escaped(found.title)}**\n\n```sql\n{_unfenced(found.sql)}\n```")
             if found.rows:
                 pieces.append(found.as_markdown())
             if found.more or len(found.rows) > results.SHOWN_ROWS:
                 pieces.append("*There are more rows than these.*")
-        pieces += [f"**{plain_markdown(one.title)}**\n\n```sql\n{_unfenced(one.sql)}\n```" for one in output.charts]
-        return "\n\n".join([*pieces, *(f"*{plain_markdown(notice)}*" for notice in output.notices)])
+        pieces += [f"**{markdown_escaped(one.title)}**\n\n```sql\n{_unfenced(one.sql)}\n```" for one in output.charts]
+        return "\n\n".join([*pieces, *(f"*{markdown_escaped(notice)}*" for notice in output.notices)])
 
     @classmethod
     def result_files(cls, result: Mapping[str, Any]) -> Sequence[ResultFile]:

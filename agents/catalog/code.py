@@ -16,7 +16,7 @@ from agents.loop import Limits
 from agents.patching import Patched, PatchError, apply
 from agents.patching.files import Files, GivenFile, fence_for
 from agents.progress import say
-from agents.texts import plain
+from agents.texts import markdown_escaped
 from agents.tools import Tool, ToolError, tool
 from llm_credentials.providers import LLMMessage, TextPart
 
@@ -110,8 +110,8 @@ class CodeAgent(ConcludingAgent):
         if output.diff:
             fence = fence_for(output.diff)
             pieces.append(f"{fence}diff\n{output.diff.removesuffix(chr(10))}\n{fence}")
-        pieces += [f"[{plain(each.name)}]({each.url})" for each in output.downloads]
-        return "\n\n".join([*pieces, *(f"*{plain(notice)}*" for notice in output.notices)])
+        pieces += [f"[{markdown_escaped(each.name)}]({each.url})" for each in output.downloads]
+        return "\n\n".join([*pieces, *(f"*{markdown_escaped(notice)}*" for notice in output.notices)])
 
     async def concluded(self, answer: str) -> CodeAnswer:
         files = self._files

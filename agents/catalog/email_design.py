@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BaseModel, Field, computed_field
 
 from agents.base import Agent, ResultFile
 from agents.loop import Limits
-from agents.mails import one_line, rendering
+from agents.mails import rendering
+from agents.texts import one_line
 from llm_credentials.providers import LLMMessage, TextPart
 
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, computed_field
 
 from agents.base import Agent
 from agents.loop import Limits
-from agents.mails import one_line
+from agents.texts import one_line
 from llm_credentials.providers import LLMMessage, TextPart
 
 LINK_MAX_CHARS = 1900

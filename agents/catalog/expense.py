@@ -17,7 +17,7 @@ from agents.expenses import reading
 from agents.expenses.receipts import Receipt
 from agents.expenses.values import Category, faults, money_words
 from agents.loop import Limits
-from agents.texts import plain
+from agents.texts import markdown_escaped
 from llm_credentials.providers import LLMMessage, TextPart
 
 if TYPE_CHECKING:
@@ -70,11 +70,14 @@ def as_markdown(receipt: Receipt) -> str:
     if not receipt.is_receipt:
         return receipt.problem or _("This is no receipt.")
     head = [
-        f"**{plain(receipt.vendor) or _('Unknown vendor')}**",
+        f"**{markdown_escaped(receipt.vendor) or _('Unknown vendor')}**",
         receipt.date.isoformat() if receipt.date else _("date unknown"),
         str(Category(receipt.category).label),
     ]
-    rows = [f"| {plain(line.description)} | {money_words(line.amount, receipt.currency)} |" for line in receipt.lines]
+    rows = [
+        f"| {markdown_escaped(line.description)} | {money_words(line.amount, receipt.currency)} |"
+        for line in receipt.lines
+    ]
     if receipt.tax is not None:
         rows.append(f"| {_('Tax')} | {money_words(receipt.tax, receipt.currency)} |")
     rows.append(f"| **{_('Total')}** | **{money_words(receipt.total, receipt.currency) or '?'}** |")
@@ -89,7 +92,7 @@ def as_markdown(receipt: Receipt) -> str:
         ),
         *([receipt.problem] if receipt.problem else []),
     ]
-    return "\n\n".join([" · ".join(head), table, *(f"*{plain(note)}*" for note in notes)])
+    return "\n\n".join([" · ".join(head), table, *(f"*{markdown_escaped(note)}*" for note in notes)])
 
 
 __all__: list[Any] = ["ExpenseAgent", "Receipt"]

@@ -11,10 +11,11 @@ from agents.loop import Limits
 from agents.progress import say
 from agents.search.answers import CitedAnswer, CitingAgent
 from agents.search.citing import CitationFilter
-from agents.search.desk import STRANGERS, SearchDesk
-from agents.search.sources import Source, Sources, plain_markdown
+from agents.search.session import STRANGERS, SearchSession
+from agents.search.sources import Source, Sources
+from agents.texts import markdown_escaped
 from agents.tools import Tool, tool
-from agents.web.library import Library
+from agents.web.session import ReadingSession
 from llm_credentials.providers import LLMMessage
 
 Questions = Annotated[list[str], Field(min_length=1, max_length=8)]
@@ -64,13 +65,13 @@ class ResearchAgent(CitingAgent):
         self._sources = Sources()
         self._sources.recall(conversation, "read_page", first_line_only=True)
         self._recalled = len(self._sources)
-        self._desk = SearchDesk(self.user)
-        self._library = Library(self._sources)
-        self._library.allow_what_was_said(conversation)
+        self._search = SearchSession(self.user)
+        self._reading = ReadingSession(self._sources)
+        self._reading.allow_what_was_said(conversation)
         self._questions: list[str] = []
 
     def tools_for(self) -> Sequence[Tool]:
-        desk, library, questions = self._desk, self._library, self._questions
+        session, reading, questions = self._search, self._reading, self._questions
 
         @tool
         async def plan(questions_to_answer: Questions) -> str:
@@ -83,17 +84,17 @@ class ResearchAgent(CitingAgent):
         @tool(access="network")
         async def search(queries: Queries) -> str:
             """Search the web with several queries at once; gives titles, addresses and snippets, the best first."""
-            results = await desk.search(queries)
-            library.allow(result.url for result in results)
+            results = await session.search(queries)
+            reading.allow(result.url for result in results)
             if not results:
                 return "Nothing was found. Try other words."
             lines = [f"- {result.title} <{result.url}>\n    {result.snippet}" for result in results]
-            return "\n".join([STRANGERS, *lines, *desk.notices])
+            return "\n".join([STRANGERS, *lines, *session.notices])
 
         @tool(access="network")
         async def read_page(url: Url, part: Part = 1) -> str:
             """Read a page, or a part of a long one; gives its text under the number by which it is cited."""
-            return await library.read(url, part)
+            return await reading.read(url, part)
 
         return [plan, search, read_page]
 
@@ -107,14 +108,14 @@ class ResearchAgent(CitingAgent):
             answer=answer,
             struck=cited.struck,
             questions=self._questions,
-            queries=self._desk.queries,
+            queries=self._search.queries,
             sources=read,
-            not_read=self._library.refused,
-            notices=self._desk.notices,
+            not_read=self._reading.refused,
+            notices=self._search.notices,
         )
 
     def below(self, output: Any) -> str:
-        pieces = [f"*{plain_markdown(notice)}*" for notice in output.notices]
+        pieces = [f"*{markdown_escaped(notice)}*" for notice in output.notices]
         if output.struck:
             numbers = ", ".join(str(number) for number in output.struck)
             pieces.append(f"*Taken out, because no page with this number was read: {numbers}.*")

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from agents.loop import Limits
 from agents.search.answers import CitedAnswer, CitingAgent
 from agents.search.citing import CitationFilter
-from agents.search.desk import STRANGERS, SearchDesk
-from agents.search.sources import Source, Sources, plain_markdown
+from agents.search.session import STRANGERS, SearchSession
+from agents.search.sources import Source, Sources
+from agents.texts import markdown_escaped
 from agents.tools import Tool, tool
 from llm_credentials.providers import LLMMessage
 
@@ -56,18 +57,18 @@ class SearchEngineAgent(CitingAgent):
     position = 30
 
     def begin(self, conversation: Sequence[LLMMessage]) -> None:
-        self._desk = SearchDesk(self.user)
+        self._search = SearchSession(self.user)
         self._found: dict[int, SearchResult] = {}
         self._sources = Sources()
         self._sources.recall(conversation, "search", first_line_only=False)
 
     def tools_for(self) -> Sequence[Tool]:
-        desk, sources, found = self._desk, self._sources, self._found
+        session, sources, found = self._search, self._sources, self._found
 
         @tool(access="network")
         async def search(queries: Queries) -> str:
             """Search with several queries at once; gives one numbered list, the best first, each page once."""
-            results = await desk.search(queries)
+            results = await session.search(queries)
             if not results:
                 return "Nothing was found. Try other words."
             lines = [STRANGERS]
@@ -83,7 +84,7 @@ class SearchEngineAgent(CitingAgent):
                     cited=False,
                 )
                 lines += [source.head, f"    {source.snippet}"]
-            return "\n".join([*lines, *desk.notices])
+            return "\n".join([*lines, *session.notices])
 
         return [search]
 
@@ -92,15 +93,15 @@ class SearchEngineAgent(CitingAgent):
         return SearchAnswer(
             answer=answer,
             struck=cited.struck,
-            queries=self._desk.queries,
+            queries=self._search.queries,
             results=sorted(results, key=lambda result: result.number),
-            notices=self._desk.notices,
+            notices=self._search.notices,
         )
 
     def below(self, output: Any) -> str:
-        pieces = [f"*{plain_markdown(notice)}*" for notice in output.notices]
+        pieces = [f"*{markdown_escaped(notice)}*" for notice in output.notices]
         lines = []
         for result in output.results:
             link = Source(number=result.number, url=result.url, title=result.title).link
-            lines.append(f"- \\[{result.number}\\] {link}  \n  {plain_markdown(result.snippet)}".rstrip())
+            lines.append(f"- \\[{result.number}\\] {link}  \n  {markdown_escaped(result.snippet)}".rstrip())
         return "\n\n".join([*pieces, "\n".join(lines)] if lines else pieces)

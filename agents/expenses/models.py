@@ -29,7 +29,7 @@ class ExpenseQuerySet(models.QuerySet["Expense"]):
 
     def with_words(self, query: str) -> Self:
         """Those in which all these words stand: vendor, lines or note."""
-        from agents.searching import words_of  # it imports the models
+        from agents.text_search import words_of  # it imports the models
 
         found = self
         for word in words_of(query):
@@ -62,7 +62,7 @@ class Expense(models.Model):
     category = models.CharField(max_length=20, choices=Category, default=Category.OTHER)
     note = models.TextField(blank=True)
     search_text = models.TextField(blank=True)
-    """What is looked through, in lower case; see ``agents.searching``."""
+    """What is looked through, in lower case; see ``agents.text_search``."""
     version = models.PositiveIntegerField(default=1)
     """Goes up with each change: whoever changes it may say which one they saw."""
     created_at = models.DateTimeField(auto_now_add=True)

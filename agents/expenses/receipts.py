@@ -13,10 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, computed
 
 from agents.expenses.currencies import DECIMALS, smallest
 from agents.expenses.values import MAX_LINES, Category, NotAnAmount, amount_of, day_of, lines_total
-from agents.mails import one_line
-from agents.texts import storable
-
-MAX_NOTE_CHARS: Final = 1000
+from agents.texts import one_line, storable
 
 
 def _amount(value: Any) -> Decimal | None:

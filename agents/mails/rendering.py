@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import mrml
 
-from agents.mails import one_line
+from agents.texts import one_line
 
 MAX_HTML_BYTES: Final = 102_000
 """Gmail shows no more of a mail's HTML."""

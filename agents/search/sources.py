@@ -9,11 +9,11 @@ from typing import Final
 from urllib.parse import quote
 
 from agents.search.merging import canonical
+from agents.texts import markdown_escaped, one_line
 from llm_credentials.providers import LLMMessage
 
 MAX_SOURCES: Final = 200
 _HEAD: Final = re.compile(r"\[(\d{1,3})\] (.*) <([^<>\s]+)>")
-_MARKS: Final = re.compile(r"([\\`*_\[\]<>|~&])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,27 +26,18 @@ class Source:
     @property
     def head(self) -> str:
         """The line by which a tool's result names it, and by which it is known again in later turns."""
-        return f"[{self.number}] {_line(self.title)} <{self.url}>"
+        return f"[{self.number}] {one_line(self.title)} <{self.url}>"
 
     @property
     def link(self) -> str:
         """As Markdown: what strangers wrote becomes no markup."""
-        title = _MARKS.sub(r"\\\1", _line(self.title))
+        title = markdown_escaped(self.title)
         if not self.url.startswith(("https://", "http://")):
             return f"{title} (`{self.url.replace('`', '')}`)"
         return f"[{title}](<{quote(self.url, safe=_URL_SIGNS)}>)"
 
 
 _URL_SIGNS: Final = "%/:?&=#+,;@!$'()*~[]"
-
-
-def plain_markdown(text: str) -> str:
-    """Text of strangers that shows as it is."""
-    return _MARKS.sub(r"\\\1", _line(text))
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 class Sources:
@@ -70,7 +61,7 @@ class Sources:
             return found
         url = url.replace("<", "%3C").replace(">", "%3E").replace(" ", "%20")
         number = max(self._by_number, default=0) + 1
-        source = Source(number=number, url=url, title=_line(title) or url, snippet=_line(snippet))
+        source = Source(number=number, url=url, title=one_line(title) or url, snippet=one_line(snippet))
         self._by_number[number] = self._by_place[canonical(url)] = source
         return source
 

@@ -1,4 +1,4 @@
-"""Tables that users hand over, read, profiled and queried in a process (``desk``) that can do nothing else.
+"""Tables that users hand over, read, profiled and queried in a process (``process``) that can do nothing else.
 
-``client.TableDesk`` is this side of it.
+``client.TableProcess`` is this side of it.
 """

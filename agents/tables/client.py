@@ -1,4 +1,4 @@
-"""This side of the desk: starts the process, hands it files, asks it, ends it."""
+"""Starts the process that reads tables, hands it files, queries it, ends it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _ROOT: Final = str(Path(__file__).resolve().parents[2])
 DIED: Final = "the tables need more memory or time than they may have"
 
 
-class DeskFailed(Exception):
+class TableProcessFailed(Exception):
     """The process died or took too long; the text says so."""
 
 
-class TableDesk:
+class TableProcess:
     """One process for one turn, begun when it is first asked; after it died, the next question begins another."""
 
     def __init__(self, files: Sequence[Given], *, query_timeout_s: float = QUERY_TIMEOUT_S) -> None:
@@ -44,11 +44,11 @@ class TableDesk:
         async with self._turn:
             try:
                 await asyncio.to_thread(self._begin)
-            except DeskFailed:
+            except TableProcessFailed:
                 await asyncio.to_thread(self._begin_with_sound_ones)
 
     async def query(self, sql: str) -> dict[str, Any]:
-        """``{"columns", "rows", "more"}`` or ``{"error"}``. Raises DeskFailed."""
+        """``{"columns", "rows", "more"}`` or ``{"error"}``. Raises TableProcessFailed."""
         async with self._turn:
             return await asyncio.to_thread(self._asked, sql)
 
@@ -71,12 +71,12 @@ class TableDesk:
             try:
                 self._begin()
                 sound.append(given)
-            except DeskFailed as failed:
+            except TableProcessFailed as failed:
                 problems[given.name] = str(failed)
         self.files = sound
         try:
             self._begin()
-        except DeskFailed as failed:
+        except TableProcessFailed as failed:
             self._leave_out(sound, str(failed))
         self.problems |= problems
 
@@ -87,7 +87,7 @@ class TableDesk:
     def _begin(self) -> None:
         self.close()
         process = subprocess.Popen(  # our own program; the files are its input
-            [sys.executable, "-P", "-s", "-m", "agents.tables.desk"],
+            [sys.executable, "-P", "-s", "-m", "agents.tables.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ class TableDesk:
         return self._exchanged([json.dumps({"sql": sql}).encode() + b"\n"], self.query_timeout_s + GRACE_S)
 
     def _exchanged(self, pieces: Sequence[bytes], timeout_s: float) -> dict[str, Any]:
-        """One answer. Raises DeskFailed; the process is gone then."""
+        """One answer. Raises TableProcessFailed; the process is gone then."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         timer = threading.Timer(timeout_s, process.kill)
@@ -120,6 +120,6 @@ class TableDesk:
             return dict(json.loads(line))
         except (OSError, ValueError):
             self.close()
-            raise DeskFailed(DIED) from None
+            raise TableProcessFailed(DIED) from None
         finally:
             timer.cancel()

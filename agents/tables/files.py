@@ -1,4 +1,4 @@
-"""Which of the user's files hold tables, and how the desk is to read them."""
+"""Which of the user's files hold tables, and how the process is to read them."""
 
 from __future__ import annotations
 

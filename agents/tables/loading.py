@@ -1,4 +1,4 @@
-"""Files as tables of an in-memory DuckDB. Runs in the desk's process, before its doors are shut."""
+"""Files as tables of an in-memory DuckDB. Runs in ``process``, before it is locked down."""
 
 from __future__ import annotations
 

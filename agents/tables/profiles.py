@@ -1,4 +1,4 @@
-"""What is in a table: its columns, how full and how varied they are, and a few rows. Runs in the desk's process."""
+"""What is in a table: its columns, how full and how varied they are, and a few rows. Runs in ``process``."""
 
 from __future__ import annotations
 

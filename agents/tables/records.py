@@ -1,4 +1,4 @@
-"""Rows of Python values, from JSON or a workbook, as a typed table in DuckDB. Runs in the desk's process."""
+"""Rows of Python values, from JSON or a workbook, as a typed table in DuckDB. Runs in ``process``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NoTable(Exception):
 
 @dataclass(frozen=True)
 class Given:
-    """A file as the desk gets it."""
+    """A file as the process gets it."""
 
     name: str
     """Each once among those of a turn."""

@@ -8,6 +8,8 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from agents.texts import markdown_escaped, one_line
+
 TOLD_ROWS: Final = 60
 TOLD_CHARS: Final = 8_000
 KEPT_CHARS: Final = 60_000
@@ -102,9 +104,11 @@ class Found(BaseModel):
         return f"{len(lines)} rows:\n{head}\n" + "\n".join(lines) + more
 
     def as_markdown(self) -> str:
-        head = [plain_markdown(column.name) for column in self.columns]
+        head = [markdown_escaped(column.name) for column in self.columns]
         lines = [head, ["---:" if column.is_number else "---" for column in self.columns]]
-        lines += [["" if cell is None else plain_markdown(str(cell)) for cell in row] for row in self.rows[:SHOWN_ROWS]]
+        lines += [
+            ["" if cell is None else markdown_escaped(str(cell)) for cell in row] for row in self.rows[:SHOWN_ROWS]
+        ]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -147,14 +151,6 @@ def described(tables: Sequence[Table]) -> str:
     """All tables, for the prompt."""
     room = PROFILE_CHARS // max(1, len(tables))
     return "\n\n".join(table.described(max(room, 300)) for table in tables)
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def plain_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_\[\]<>#|~])", r"\\\1", one_line(text))
 
 
 def _described(column: ProfiledColumn) -> str:

@@ -1,4 +1,4 @@
-"""Sheets of an Excel workbook as rows: values, not formulas. Runs in the desk's process."""
+"""Sheets of an Excel workbook as rows: values, not formulas. Runs in ``process``."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ async def test_analysis_ends_its_process_however_the_turn_ends() -> None:
     agent = AnalysisAgent(NOBODY, client=ScriptedClient(Answer(error=RuntimeError("gone"))), attachments=[FILE])
     with pytest.raises(RuntimeError, match="gone"):
         await agent.run("How much?")
-    assert agent._desk._process is None
+    assert agent._process._process is None
 
 
 def test_analysis_gives_each_result_as_csv_without_formulas() -> None:

@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from PIL import Image
 
-from agents import answering, attachments, memory, searching, sent_files, services
+from agents import answering, attachments, memory, sent_files, services, text_search
 from agents.attachments import Attachment
 from agents.catalog.conversation import ConversationAgent
 from agents.models import Conversation, StoredMessage
@@ -193,10 +193,10 @@ def test_search_finds_words_of_one_message_in_any_case(alice: User, bob: User) -
     services.conversation_start(user=alice, agent="conversation", text="Nothing of it")
     services.conversation_start(user=bob, agent="conversation", text="straße lübeck")
     for query in ("STRASSE lübeck", "lübeck straße", "100%", "  sicher "):
-        assert [row.pk for row in searching.conversations_with(alice, query)] == [mine.pk], query
+        assert [row.pk for row in text_search.conversations_with(alice, query)] == [mine.pk], query
     for query in ("lübeck nothing", "%", "text", "type", "_", "\\"):
-        assert not searching.conversations_with(alice, query).filter(pk=mine.pk).exists() or query == "%", query
-    assert searching.conversations_with(alice, " \0 ").count() == 2
+        assert not text_search.conversations_with(alice, query).filter(pk=mine.pk).exists() or query == "%", query
+    assert text_search.conversations_with(alice, " \0 ").count() == 2
 
 
 def test_search_page_shows_where(browser: Client, alice: User) -> None:

@@ -15,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test import Client
 
-from agents import serverless, servers
+from agents import servers, without_servers
 from agents.base import Agent
 from agents.database import in_database
 from agents.servers import MCPServer, MCPTool
@@ -111,19 +111,19 @@ def test_tools_are_the_users_alone(alice: User, bob: User, tool_server: ToolServ
 def test_database_is_not_asked_for_tools_of_users_without_servers_until_they_have_one(alice: User, bob: User) -> None:
     def known_again() -> bool:
         assert tools_of(alice) == {}
-        return serverless.is_known(alice)
+        return without_servers.is_known(alice)
 
     wait_until(known_again, "what was read to be remembered", limit_s=20)
-    assert not serverless.is_known(bob)
+    assert not without_servers.is_known(bob)
     server = MCPServer.objects.create(user=alice, name="calc", url="https://calc.example.com/mcp")
-    assert not serverless.is_known(alice)
+    assert not without_servers.is_known(alice)
     assert tools_of(alice) == {}
-    assert not serverless.is_known(alice)
+    assert not without_servers.is_known(alice)
     server.delete()
     wait_until(known_again, "the removal", limit_s=20)
     # As another process does it, past this one's memory.
     MCPServer.objects.bulk_create([MCPServer(user=alice, name="calc", url="https://calc.example.com/mcp")])
-    wait_until(lambda: not serverless.is_known(alice), "the trigger's note", limit_s=20)
+    wait_until(lambda: not without_servers.is_known(alice), "the trigger's note", limit_s=20)
 
 
 def test_tool_that_describes_itself_anew_waits_for_a_new_approval(alice: User, tool_server: ToolServer) -> None:

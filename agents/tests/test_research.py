@@ -12,7 +12,7 @@ from agents.loop import Done
 from agents.tests.scripted import Answer, ScriptedClient, call
 from agents.tests.web import KEY, TEXT, asked_paths, hits, html, on_web, page, tool_texts
 from agents.tests.wires import WIRES, scripted
-from agents.web import library
+from agents.web import session
 from llm_credentials.providers.tests.test_fetch import Site, moved
 
 pytestmark = pytest.mark.django_db
@@ -168,7 +168,7 @@ def test_page_cannot_forge_the_number_of_another(alice: User) -> None:
 
 
 def test_research_reads_so_many_pages_and_each_once(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "MAX_PAGES", 2)
+    monkeypatch.setattr(session, "MAX_PAGES", 2)
 
     async def work(site: Site) -> list[str]:
         client = ScriptedClient(SEARCH, reads(site, "/foxes"), reads(site, "/foxes", "/dogs", "/away"), "Done.")

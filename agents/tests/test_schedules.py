@@ -15,7 +15,7 @@ from django.db import close_old_connections, connection
 from django.test import Client
 from django.utils import timezone
 
-from agents import attachments, runs, schedules, tasks, telling
+from agents import attachments, run_notices, runs, schedules, tasks
 from agents.attachments import Attachment
 from agents.models import AgentRun, RunState
 from agents.schedules import ScheduledRun
@@ -166,8 +166,8 @@ def test_end_is_told_once_without_what_was_said(alice: User) -> None:
     alice.email = "alice@example.com"
     alice.save()
     run = ended(alice, mail_when_done=True)
-    assert telling.tell(run.pk)
-    assert not telling.tell(run.pk)
+    assert run_notices.tell(run.pk)
+    assert not run_notices.tell(run.pk)
     (letter,) = mail.outbox
     assert "Conversation" in letter.subject
     assert "My secret" not in letter.body + letter.subject
@@ -176,7 +176,7 @@ def test_end_is_told_once_without_what_was_said(alice: User) -> None:
 @pytest.mark.django_db
 def test_end_goes_to_the_webhook_as_a_fact(alice: User) -> None:
     webhooks.webhook_set(user=alice, url="https://example.com/hook")
-    assert telling.tell(ended(alice, webhook_when_done=True).pk)
+    assert run_notices.tell(ended(alice, webhook_when_done=True).pk)
     body = json.loads(WebhookDelivery.objects.get().body)
     assert body["event"] == "run_ended"
     assert body["facts"]["state"] == "done"
@@ -189,14 +189,14 @@ def test_run_that_waits_for_a_yes_says_so(alice: User) -> None:
     alice.save()
     webhooks.webhook_set(user=alice, url="https://example.com/hook")
     run = AgentRunFactory(user=alice, state=RunState.WAITING, mail_when_done=True, webhook_when_done=True)
-    telling.tell_waiting(run)
+    run_notices.tell_waiting(run)
     assert "waits for your yes" in mail.outbox[0].subject
     assert json.loads(WebhookDelivery.objects.get().body)["event"] == "run_waits"
 
 
 @pytest.mark.django_db
 def test_end_of_a_run_that_nobody_asked_about_is_told_to_nobody(alice: User) -> None:
-    assert not telling.tell(ended(alice).pk)
+    assert not run_notices.tell(ended(alice).pk)
     assert mail.outbox == []
 
 

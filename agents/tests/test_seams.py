@@ -19,7 +19,7 @@ from agents.tests.scripted import Answer, ScriptedClient, call
 from agents.tests.wires import WIRES, scripted
 from agents.tools import Tool, tool
 from llm_credentials.providers import BudgetExceeded, LLMMessage
-from llm_credentials.routing.purse import RUN_BUDGET
+from llm_credentials.routing.run_budget import RUN_BUDGET
 
 NOBODY: Any = User(username="nobody")
 QUESTION = (LLMMessage.user("What is it?"),)

@@ -147,9 +147,9 @@ def test_log_line_of_a_user_is_written_without_their_key(alice: User, key: Any, 
     formatter = site_logging.formatter("json")
     assert KEY in formatter.format(line)
     with acting_for(alice.pk):
-        from llm_credentials.routing import kept
+        from llm_credentials.routing import snapshot_cache
 
-        kept._kept[alice.pk] = kept._Kept(kept.load(alice), 0.0, 0.0)
+        snapshot_cache._kept[alice.pk] = snapshot_cache._Kept(snapshot_cache.load(alice), 0.0, 0.0)
         written = formatter.format(line)
     assert KEY not in written
     assert WORDS in written

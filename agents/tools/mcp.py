@@ -16,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.views.decorators.debug import sensitive_variables
 
-from agents import serverless, servers
+from agents import servers, without_servers
 from agents.database import in_database
 from agents.servers import MAX_DESCRIPTION_CHARS, MAX_SCHEMA_CHARS, MAX_TOOLS, Listed, MCPServer, MCPTool
 from agents.texts import storable
@@ -45,11 +45,11 @@ class ServerFailed(Exception):
 
 async def tools_of(user: User) -> list[Tool]:
     """Those that the user has approved, as they stand."""
-    return [] if serverless.is_known(user) else await in_database(_tools_of, user)
+    return [] if without_servers.is_known(user) else await in_database(_tools_of, user)
 
 
 def _tools_of(user: User) -> list[Tool]:
-    if serverless.look(user):
+    if without_servers.look(user):
         return []
     rows = MCPTool.objects.for_user(user).usable().select_related("server").order_by("server__name", "name")
     return [_tool(row) for row in rows]

@@ -19,11 +19,11 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, exporting, indexing, meaning, searching, services
+from agents import answering, exporting, indexing, semantic_search, services, text_search
 from agents.attachments import Attachment
-from agents.meaning import Near
 from agents.models import Conversation
 from agents.registry import UnknownAgent, get_agent
+from agents.semantic_search import Near
 from agents.turns import choices_for, conversation_turns, route_of
 from agents.views.answers import (
     UserRequest,
@@ -47,8 +47,8 @@ MAX_QUERY_CHARS = 200
 @login_required
 def conversation_list(request: UserRequest) -> HttpResponse:
     query = request.GET.get("q", "").strip()[:MAX_QUERY_CHARS]
-    page = Paginator(searching.conversations_with(request.user, query), PER_PAGE).get_page(request.GET.get("page"))
-    found = searching.snippets(page.object_list, query)
+    page = Paginator(text_search.conversations_with(request.user, query), PER_PAGE).get_page(request.GET.get("page"))
+    found = text_search.snippets(page.object_list, query)
     rows = [(conversation, found.get(conversation.pk)) for conversation in page]
     near = _beside(page, indexing.found_near(request.user, query)) if page.number == 1 else []
     context = {"page": page, "rows": rows, "near": near, "query": query}
@@ -58,7 +58,7 @@ def conversation_list(request: UserRequest) -> HttpResponse:
 def _beside(shown: Page[Conversation], found: Sequence[Near]) -> list[Near]:
     """The first few of these that are not shown already."""
     known = {conversation.pk for conversation in shown}
-    return [near for near in found if near.conversation.pk not in known][: meaning.MOST]
+    return [near for near in found if near.conversation.pk not in known][: semantic_search.MOST]
 
 
 @require_POST

@@ -15,7 +15,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from agents import answering, asking, branching, services, versions
+from agents import answering, approvals, branching, services, versions
 from agents.attachments import Attachment
 from agents.models import Conversation, StoredMessage
 from agents.sse import answer_events
@@ -172,7 +172,7 @@ async def message_approve(request: UserRequest, message_id: UUID) -> HttpRespons
 
     def say(*, user: User, message_id: UUID, **who: Any) -> StoredMessage:
         pending = find_message(user, message_id).pending
-        return asking.message_answer(user=user, message_id=message_id, answers=approvals_of(request, pending))
+        return approvals.message_answer(user=user, message_id=message_id, answers=approvals_of(request, pending))
 
     return await _again(request, message_id, say)
 

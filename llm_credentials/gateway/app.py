@@ -18,7 +18,7 @@ from llm_credentials.gateway.http import Answer, Left, Receive, Request, Scope, 
 from llm_credentials.gateway.relay import Wire
 from llm_credentials.gateway.wires import chat, messages
 from llm_credentials.ids import new_id
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
         return _allowed(methods, method)
     caller = await authenticate(request)
     begin_call(actor=str(caller.user.pk), token_id=caller.token.pk, request_id=request_id)
-    loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
+    loaded = snapshot_cache.find(caller.user) or await sync_to_async(snapshot_cache.load)(caller.user)
     policy_rates = loaded.snapshot.policy.rates.get(rates.KIND, ())
     request.usage = rates.admit(caller.user.pk, caller.token.pk, policy_rates)
     if request.scope["method"] == "POST":

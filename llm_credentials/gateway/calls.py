@@ -21,7 +21,7 @@ from llm_credentials.gateway.relay import Relay, counted
 from llm_credentials.gateway.wires import chat, messages
 from llm_credentials.providers import get_spec
 from llm_credentials.providers.messages import Embedded
-from llm_credentials.routing import kept, kinds
+from llm_credentials.routing import kinds, snapshot_cache
 from llm_credentials.routing.policy import Policy
 from llm_credentials.routing.values import Candidate
 
@@ -115,7 +115,7 @@ def _bare(name: str) -> str:
 
 async def _rows(caller: Caller) -> list[dict[str, Any]]:
     route = await client_of(caller, Named()).route()
-    loaded = kept.find(caller.user) or await sync_to_async(kept.load)(caller.user)
+    loaded = snapshot_cache.find(caller.user) or await sync_to_async(snapshot_cache.load)(caller.user)
     rows = [_row(name, "keyswitch") for name in (naming.AUTO, *(f"task:{kind.slug}" for kind in kinds.all()))]
     names = dict.fromkeys(name for candidate in route.candidates for name in _names(candidate, loaded.snapshot.policy))
     return rows + [_row(name, name.partition("/")[0]) for name in names]

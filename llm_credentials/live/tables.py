@@ -24,7 +24,7 @@ from llm_credentials.models import (
     UserAllowance,
     UserCredential,
 )
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 
 log = structlog.get_logger(__name__)
 
@@ -67,10 +67,10 @@ def _groups_changed(**kwargs: Any) -> None:
 
 def _logged_in(user: Any, **kwargs: Any) -> None:
     """Read now what the first call of this session will need."""
-    if kept.KEPT_S <= 0:
+    if snapshot_cache.KEPT_S <= 0:
         return
     try:
-        kept.load(user)
+        snapshot_cache.load(user)
     except DatabaseError as error:
         log.warning("snapshot_not_warmed", error=type(error).__name__)
 

@@ -25,11 +25,11 @@ from llm_credentials.providers import (
     Usage,
 )
 from llm_credentials.providers.messages import widened
-from llm_credentials.routing import marks
-from llm_credentials.routing.afterwards import health_news, settled, take, to_the_end
-from llm_credentials.routing.purse import Purse
+from llm_credentials.routing import key_status
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
+from llm_credentials.routing.recording import health_news, settled, take, to_the_end
 from llm_credentials.routing.rules import stayed_here
+from llm_credentials.routing.run_budget import RunBudget
 from llm_credentials.routing.snapshot import Loaded
 from llm_credentials.routing.trials import Size, Trial, counted_of, partial_of, reason_of, unopened
 from llm_credentials.routing.values import Candidate, Route
@@ -39,14 +39,21 @@ class CallAccount:
     """The account of one call. Without a ``size`` it costs nothing and is in no ledger."""
 
     def __init__(
-        self, *, loaded: Loaded, route: Route, task: str, size: Size | None, limits: Limits, purse: Purse | None
+        self,
+        *,
+        loaded: Loaded,
+        route: Route,
+        task: str,
+        size: Size | None,
+        limits: Limits,
+        run_budget: RunBudget | None,
     ) -> None:
         self.loaded = loaded
         self.route = route
         self.task = task
         self.size = size
         self.limits = limits
-        self.purse = purse
+        self.run_budget = run_budget
         self.call_id = new_id()
         self.attempts = unopened(route)
         self.prices: list[Price] = []
@@ -95,12 +102,12 @@ class CallAccount:
         worst = prices.worst(self._spec(trial), trial.candidate.model, prompt_tokens, answer_tokens, trial.entry.at)
         trial.reservation = reservation(trial.entry, self.limits, worst, prompt_tokens)
         try:
-            if self.purse is not None:
-                self.purse.hold(trial.entry.id, worst.usd)
+            if self.run_budget is not None:
+                self.run_budget.hold(trial.entry.id, worst.usd)
             await writer.reserve(trial.reservation)
         except (BudgetExceeded, RequestRejected, SiteUnavailable) as error:
-            if self.purse is not None:
-                self.purse.settle(trial.entry.id, None)
+            if self.run_budget is not None:
+                self.run_budget.settle(trial.entry.id, None)
             error.provider = trial.candidate.key.provider
             self.failed(error, trial.candidate)
             raise
@@ -127,7 +134,7 @@ class CallAccount:
         metrics.attempt_ended(trial.entry, ended)
         sent = trial.opened and not stayed_here(error)
         await settled(
-            Settlement(outcome=ended, reservation=trial.reservation, key=marks.key_of(trial.row) if sent else None)
+            Settlement(outcome=ended, reservation=trial.reservation, key=key_status.key_of(trial.row) if sent else None)
         )
         await self._report(trial, error, ended)
         return None if state == State.VOID else counted
@@ -147,16 +154,16 @@ class CallAccount:
         charged = ended.state != State.VOID
         if charged:
             self.prices.append(ended.price)
-        if self.purse is not None:
-            self.purse.settle(trial.entry.id, ended.price.usd if charged else None)
+        if self.run_budget is not None:
+            self.run_budget.settle(trial.entry.id, ended.price.usd if charged else None)
         self.estimated = self.estimated or ended.state == State.ESTIMATED
 
     async def _report(self, trial: Trial, error: LLMError | None, ended: Outcome) -> None:
         """What the attempt says about its destination and its key."""
-        verdict = marks.verdict(trial.row, error, answered=ended.outcome == OK or trial.ttft_ms is not None)
+        verdict = key_status.verdict(trial.row, error, answered=ended.outcome == OK or trial.ttft_ms is not None)
         steps = list(health_news(trial, error, ended))
         if verdict is not None:
-            steps.append(("marks", partial(marks.note, trial.row, verdict)))
+            steps.append(("marks", partial(key_status.note, trial.row, verdict)))
         if steps:
             await to_the_end(sync_to_async(take)(steps, trial))
 

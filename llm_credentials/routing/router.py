@@ -27,11 +27,11 @@ from llm_credentials.providers import (
     LLMError,
     StreamInterrupted,
 )
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 from llm_credentials.routing.account import CallAccount, routed
-from llm_credentials.routing.purse import Purse
 from llm_credentials.routing.receipt import OK, Receipt
 from llm_credentials.routing.rules import can, pause_after, rule
+from llm_credentials.routing.run_budget import RunBudget
 from llm_credentials.routing.snapshot import Loaded, Row
 from llm_credentials.routing.trials import Piece, Size, Trial, no_candidate, ours, partial_of
 from llm_credentials.routing.values import Candidate, Route
@@ -62,14 +62,14 @@ class Chain:
         deadline_s: float,
         size: Size | None,
         limits: Limits | None = None,
-        purse: Purse | None = None,
+        run_budget: RunBudget | None = None,
     ) -> None:
         """``limits``: where they are not the user's alone."""
         self.loaded = loaded
         self.route = route
         self.opener = opener
         self.account = CallAccount(
-            loaded=loaded, route=route, task=task, size=size, limits=limits or loaded.limits, purse=purse
+            loaded=loaded, route=route, task=task, size=size, limits=limits or loaded.limits, run_budget=run_budget
         )
         self.loop = asyncio.get_running_loop()
         self.deadline = self.loop.time() + deadline_s
@@ -186,7 +186,7 @@ class Chain:
         await _close(upstream)
 
     async def _passed(self, chunk: P, trial: Trial) -> P:
-        trial.heard.add(chunk)
+        trial.transcript.add(chunk)
         if chunk.type != "done" or chunk.response is None:
             return chunk
         await self.account.settle(trial, None, OK, chunk.response)
@@ -243,10 +243,11 @@ class Chain:
             self.call.right.user_id, None if key.id is None else (key.owner, key.id), self.call.right.token_id
         )
         gone = self.call.reason
-        if gone is None and self.loop.time() - self.looked_at >= LOOK_AGAIN_S and not kept.is_current(self.loaded):
+        late = self.loop.time() - self.looked_at >= LOOK_AGAIN_S
+        if gone is None and late and not snapshot_cache.is_current(self.loaded):
             lost = await sync_to_async(access.lost)([right])
             if (gone := lost.get(right)) in (None, "key"):
-                now = None if gone else await sync_to_async(kept.row_now)(row)
+                now = None if gone else await sync_to_async(snapshot_cache.row_now)(row)
                 self.looked_at = self.loop.time()
                 return now
         if gone is not None:
@@ -281,7 +282,7 @@ class Chain:
 
     async def _was_replaced(self, trial: Trial) -> bool:
         """Whether the refused key has a successor that this call has not heard of yet."""
-        now = await sync_to_async(kept.row_now)(trial.row)
+        now = await sync_to_async(snapshot_cache.row_now)(trial.row)
         if now is None or now.version == trial.row.version or now.fingerprint == trial.row.fingerprint:
             return False
         self.renewed[trial.candidate.key.ref] = now

@@ -29,10 +29,10 @@ from llm_credentials.providers import (
     TextPart,
     Usage,
 )
-from llm_credentials.routing.heard import Heard
 from llm_credentials.routing.receipt import Attempt
 from llm_credentials.routing.rules import perhaps_charged
 from llm_credentials.routing.snapshot import Row
+from llm_credentials.routing.transcript import Transcript
 from llm_credentials.routing.values import Candidate, Dropped, Route
 
 
@@ -67,7 +67,7 @@ class Trial:
     """Loop time."""
     reservation: Reservation | None = None
     ttft_ms: int | None = None
-    heard: Heard = field(default_factory=Heard)
+    transcript: Transcript = field(default_factory=Transcript)
     opened: bool = False
     closed: bool = False
 
@@ -103,7 +103,7 @@ def counted_of(
         usage = replace(usage, input_tokens=size.prompt_tokens() if size else 0)
     if usage.output_tokens is None:
         said = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else 0
-        usage = replace(usage, output_tokens=max(said, trial.heard.tokens))
+        usage = replace(usage, output_tokens=max(said, trial.transcript.tokens))
     return State.ESTIMATED, usage
 
 
@@ -120,7 +120,7 @@ def ours(error: LLMError | TimeoutError | Ended, trial: Trial) -> LLMError:
 
 def partial_of(trial: Trial) -> LLMResponse:
     return LLMResponse(
-        message=LLMMessage(role="assistant", parts=(TextPart(text=trial.heard.text),)),
+        message=LLMMessage(role="assistant", parts=(TextPart(text=trial.transcript.text),)),
         finish_reason="other",
         usage=Usage(),
         provider=trial.candidate.key.provider,

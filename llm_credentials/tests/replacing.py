@@ -21,7 +21,7 @@ from llm_credentials.factory import client_for
 from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import LLMMessage
 from llm_credentials.replacement import replacement_start
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 from llm_credentials.services import Draft, credential_save
 from project.tests import apart
 from project.tests.servers import wait_until
@@ -60,7 +60,7 @@ def replace_under_load(
     with tempfile.TemporaryDirectory() as directory:
         stop = Path(directory) / "stop"
         reports = [Path(directory) / f"{number}.json" for number in range(processes)]
-        callers = [apart.started(_caller, user, kept.KEPT_S, stop, report) for report in reports]
+        callers = [apart.started(_caller, user, snapshot_cache.KEPT_S, stop, report) for report in reports]
         try:
             wait_until(lambda: len(_requests(url, key(0))) >= 4 * processes, "the first calls")
             for number in range(1, replacements + 1):
@@ -107,7 +107,7 @@ def _requests(url: str, secret: str) -> list[dict[str, Any]]:
 
 
 def _caller(user: User, kept_s: float, stop: Path, report: Path) -> None:
-    kept.KEPT_S = kept_s
+    snapshot_cache.KEPT_S = kept_s
     told: dict[str, Any] = {"calls": 0, "failed": []}
     is_over = stop.exists
 

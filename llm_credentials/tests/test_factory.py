@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils.functional import SimpleLazyObject
 
-from llm_credentials import factory, opened
+from llm_credentials import client_cache, factory
 from llm_credentials.factory import RoutedClient, client_for, explain_route, open_client
 from llm_credentials.models import (
     EnvironmentCredential,
@@ -400,19 +400,19 @@ def test_open_client_keeps_clients_by_version(credential: UserCredential) -> Non
 def test_open_client_keeps_no_client_for_long(credential: UserCredential, monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
         first = await open_client(credential)
-        move_on(monkeypatch, opened, opened.CLIENT_KEPT_S + 1)
+        move_on(monkeypatch, client_cache, client_cache.CLIENT_KEPT_S + 1)
         assert await open_client(credential) is not first
 
     async_to_sync(go)()
 
 
 def test_open_client_keeps_a_bounded_number(credential: UserCredential, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opened, "CLIENTS_MAX", 3)
+    monkeypatch.setattr(client_cache, "CLIENTS_MAX", 3)
 
     async def go() -> None:
         for number in range(10):
             await open_client(credential, f"model-{number}")
-        clients = opened._clients_here()
+        clients = client_cache._clients_here()
         assert len(clients) == 3
 
     async_to_sync(go)()

@@ -14,13 +14,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from llm_credentials import bridge, opened
+from llm_credentials import bridge, client_cache
 from llm_credentials.audit.context import begin_call
 from llm_credentials.factory import client_for, open_client
 from llm_credentials.live import access, calls
 from llm_credentials.models import PersonalAccessToken, SystemConfig, UsageRecord, UserCredential
 from llm_credentials.providers import AccessWithdrawn, LLMMessage, StreamInterrupted
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 from llm_credentials.services import credential_save, token_create
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 from llm_credentials.tests.test_live_changes import elsewhere
@@ -255,8 +255,8 @@ def test_key_that_was_replaced_and_revoked_a_moment_ago_fails_no_call(
     """The provider refuses the old key before this process has heard of the new one."""
     UserCredential.objects.update(model="sandbox-instant")
     elsewhere(lambda: credential_save(user=alice, provider="sandbox", api_key="sbx-bad-live-00000001"))
-    stale = kept.load(alice)
-    monkeypatch.setattr(kept, "find", lambda user: stale)
+    stale = snapshot_cache.load(alice)
+    monkeypatch.setattr(snapshot_cache, "find", lambda user: stale)
     elsewhere(lambda: credential_save(user=alice, provider="sandbox", api_key=NEW_KEY))
     answer = bridge.run(client_for(alice).complete, [LLMMessage.user("What is 6 * 7?")])
     assert [attempt.outcome for attempt in answer.receipt.attempts] == ["AuthenticationFailed", "ok"]
@@ -271,7 +271,7 @@ def test_client_of_a_key_leaves_memory_when_the_key_does(alice: User, bob: User,
         UserCredentialFactory(user=user, provider="sandbox", key=KEY)
 
     def kept() -> set[Any]:
-        return {found.user_id for _, _, found in opened._everywhere()}
+        return {found.user_id for _, _, found in client_cache._everywhere()}
 
     def opened_all() -> bool:
         for row in UserCredential.objects.all():
@@ -295,4 +295,4 @@ def test_client_of_a_key_that_changed_while_it_was_opened_is_not_kept(
 
     monkeypatch.setattr("llm_credentials.opening.announce_opening", changed_meanwhile)
     bridge.run(open_client, credential)
-    assert not list(opened._everywhere())
+    assert not list(client_cache._everywhere())

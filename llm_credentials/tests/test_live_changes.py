@@ -29,7 +29,7 @@ from llm_credentials.models import (
     UserAllowance,
     UserCredential,
 )
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 from llm_credentials.services import settings_update
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 from project.embedded import valkey_command
@@ -59,7 +59,7 @@ def elsewhere(change: Callable[[], Any]) -> None:
 
 
 def dropped(user: User) -> bool:
-    return wait_until(lambda: user.pk not in kept._kept, "the snapshot to be let go")
+    return wait_until(lambda: user.pk not in snapshot_cache._kept, "the snapshot to be let go")
 
 
 CHANGES: dict[str, Callable[[User], Any]] = {
@@ -88,8 +88,8 @@ def test_change_by_update_lets_go_of_what_was_read(
     PersonalAccessToken.objects.create(user=alice, hash="0" * 64, prefix="0" * 8)
     SystemCredentialFactory(provider="sandbox")
     SystemConfig.objects.create(category="llm", key="completions_config", value={})
-    kept.load(alice)
-    assert kept.find(alice) is not None
+    snapshot_cache.load(alice)
+    assert snapshot_cache.find(alice) is not None
     elsewhere(lambda: change(alice))
     assert dropped(alice)
 
@@ -104,35 +104,35 @@ def test_counters_of_a_key_are_no_change(alice: User, credential: UserCredential
 
 
 def test_change_of_one_user_leaves_the_others_alone(alice: User, bob: User, credential: UserCredential) -> None:
-    kept.load(alice)
-    kept.load(bob)
+    snapshot_cache.load(alice)
+    snapshot_cache.load(bob)
     elsewhere(lambda: UserCredential.objects.update(is_active=False))
     assert dropped(alice)
-    assert bob.pk in kept._kept
+    assert bob.pk in snapshot_cache._kept
 
 
 def test_change_that_is_rolled_back_is_never_seen(alice: User, credential: UserCredential) -> None:
     class Oops(Exception):
         pass
 
-    kept.load(alice)
+    snapshot_cache.load(alice)
     count = Change.objects.count()
     with pytest.raises(Oops), transaction.atomic():
         settings_update(user=alice, temperature=0.9)
-        assert kept.load(alice).snapshot.preferences.temperature == 0.9, "its own transaction sees it"
+        assert snapshot_cache.load(alice).snapshot.preferences.temperature == 0.9, "its own transaction sees it"
         raise Oops
     assert Change.objects.count() == count
-    assert kept.load(alice).snapshot.preferences.temperature is None
+    assert snapshot_cache.load(alice).snapshot.preferences.temperature is None
 
 
 def test_change_is_not_kept_as_it_was_before_its_commit(alice: User, credential: UserCredential) -> None:
     """Read by another thread after the change was made and before it was committed."""
-    kept.load(alice)
+    snapshot_cache.load(alice)
     with transaction.atomic():
         settings_update(user=alice, temperature=0.9)
         if connection.vendor == "postgresql":
-            elsewhere(lambda: kept.load(alice))
-    assert kept.load(alice).snapshot.preferences.temperature == 0.9
+            elsewhere(lambda: snapshot_cache.load(alice))
+    assert snapshot_cache.load(alice).snapshot.preferences.temperature == 0.9
 
 
 def test_change_that_is_committed_late_is_found(alice: User, bob: User, credential: UserCredential) -> None:
@@ -150,11 +150,11 @@ def test_change_that_is_committed_late_is_found(alice: User, bob: User, credenti
     thread = threading.Thread(target=lambda: elsewhere(late))
     thread.start()
     changed.wait(20)
-    kept.load(alice)
-    kept.load(bob)
+    snapshot_cache.load(alice)
+    snapshot_cache.load(bob)
     elsewhere(lambda: LLMSettings.objects.bulk_create([LLMSettings(user=bob)]))
     dropped(bob)
-    assert kept.find(alice) is not None
+    assert snapshot_cache.find(alice) is not None
     commit.set()
     thread.join(20)
     assert dropped(alice)
@@ -162,17 +162,17 @@ def test_change_that_is_committed_late_is_found(alice: User, bob: User, credenti
 
 
 def explain_off(user: User) -> bool:
-    return not any(key.is_active for key in kept.load(user).snapshot.keys)
+    return not any(key.is_active for key in snapshot_cache.load(user).snapshot.keys)
 
 
 def test_nothing_is_sure_while_nobody_looks(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database answers others, but the thread that looks is stuck."""
-    kept.load(alice)
+    snapshot_cache.load(alice)
     stuck = threading.Event()
     monkeypatch.setattr(listener._Log, "read", lambda self: stuck.wait(20) and None)
-    wait_until(lambda: kept.find(alice) is None, "the promise to run out")
+    wait_until(lambda: snapshot_cache.find(alice) is None, "the promise to run out")
     UserCredential.objects.update(is_active=False)
     assert explain_off(alice)
     stuck.set()
@@ -181,8 +181,8 @@ def test_nothing_is_sure_while_nobody_looks(
 def test_nothing_is_sure_without_triggers(alice: User, credential: UserCredential) -> None:
     watched.remove()
     try:
-        kept.load(alice)
-        wait_until(lambda: kept.find(alice) is None, "the promise to run out")
+        snapshot_cache.load(alice)
+        wait_until(lambda: snapshot_cache.find(alice) is None, "the promise to run out")
         UserCredential.objects.update(is_active=False)
         assert explain_off(alice)
     finally:
@@ -242,7 +242,7 @@ def listening(settings: Any) -> int:
 def test_change_is_heard_before_the_database_is_looked_at(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.load(alice)
+    snapshot_cache.load(alice)
     wait_until(lambda: listening(site_settings), "the listener to subscribe")
     monkeypatch.setattr(listener._Log, "read", lambda self: [])
     from llm_credentials import valkey
@@ -259,15 +259,15 @@ def test_change_is_seen_while_valkey_is_killed_and_heard_again_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     process = valkey_of_ours()
-    kept.load(alice)
+    snapshot_cache.load(alice)
     wait_until(lambda: listening(settings), "the listener to subscribe")
     process.kill()
     process.wait(10)
     elsewhere(lambda: settings_update(user=alice, temperature=0.9))
-    assert kept.load(alice).snapshot.preferences.temperature == 0.9
+    assert snapshot_cache.load(alice).snapshot.preferences.temperature == 0.9
     elsewhere(lambda: LLMSettings.objects.update(temperature=0.5))
     assert dropped(alice)
-    assert kept.load(alice).snapshot.preferences.temperature == 0.5
+    assert snapshot_cache.load(alice).snapshot.preferences.temperature == 0.5
     valkey_of_ours()
     wait_until(lambda: listening(settings), "the listener to come back")
 
@@ -283,11 +283,11 @@ def test_listener_rests_when_nobody_remembers_anything(
 ) -> None:
     listener.close()
     monkeypatch.setattr(listener, "LINGER_S", 1.0)
-    kept.load(alice)
+    snapshot_cache.load(alice)
     running = listener._listener
     assert running is not None
     changes.apply([None])
     wait_until(lambda: not running.ready.is_set(), "the listener to rest")
     elsewhere(lambda: UserCredential.objects.update(is_active=False))
     assert explain_off(alice)
-    wait_until(lambda: explain_off(alice) and kept.find(alice) is not None, "it to be remembered again")
+    wait_until(lambda: explain_off(alice) and snapshot_cache.find(alice) is not None, "it to be remembered again")

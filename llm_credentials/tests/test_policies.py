@@ -13,7 +13,7 @@ from llm_credentials.factory import explain_route
 from llm_credentials.models import AuditEvent, GroupPolicy, SystemConfig, UserAllowance, UserCredential
 from llm_credentials.policies import clean_patterns, policy_of
 from llm_credentials.providers import get_spec
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 from llm_credentials.routing.policy import Policy, combined
 from llm_credentials.services import Draft
 from llm_credentials.tests.factories import SystemCredentialFactory, UsageRecordFactory, UserCredentialFactory
@@ -104,7 +104,7 @@ def test_snapshot_of_calls_knows_the_same_policy(alice: User, interns: Group) ->
     GroupPolicy.objects.create(group=further, system_daily_usd=2)
     GroupPolicy.objects.create(group=Group.objects.create(name="Others"), own_keys=False)
     GroupPolicy.objects.create(system_keys=False)
-    of_calls, of_pages = kept.load(alice).snapshot.policy, policy_of(alice)
+    of_calls, of_pages = snapshot_cache.load(alice).snapshot.policy, policy_of(alice)
     assert set(of_calls.models) == set(of_pages.models)
     assert (of_calls.own_keys, of_calls.system_keys, of_calls.system_daily_usd, of_calls.rates) == (
         of_pages.own_keys,
@@ -191,13 +191,13 @@ def test_allowance_is_the_smaller_of_site_and_policy_unless_an_exception_is_made
     alice: User, bob: User, interns: Group
 ) -> None:
     SystemConfig.objects.create(category="llm", key="system_allowance", value={"daily_usd_per_user": 5})
-    assert kept.load(alice).limits.system_daily_usd == 5
+    assert snapshot_cache.load(alice).limits.system_daily_usd == 5
     GroupPolicy.objects.create(group=interns, system_daily_usd=Decimal("1.50"))
-    assert kept.load(alice).limits.system_daily_usd == Decimal("1.50")
-    assert kept.load(bob).limits.system_daily_usd == 5
+    assert snapshot_cache.load(alice).limits.system_daily_usd == Decimal("1.50")
+    assert snapshot_cache.load(bob).limits.system_daily_usd == 5
     UserAllowance.objects.create(user=alice, daily_usd=40)
-    assert kept.load(alice).limits.system_daily_usd == 40
-    assert kept.load(bob).limits.system_daily_usd == 5
+    assert snapshot_cache.load(alice).limits.system_daily_usd == 40
+    assert snapshot_cache.load(bob).limits.system_daily_usd == 5
 
 
 # Saving, testing, listing
@@ -349,11 +349,11 @@ def test_admin_removes_a_policy_with_a_trace(clerk: Client) -> None:
 def test_admin_sets_what_all_may_spend(clerk: Client, alice: User) -> None:
     typed = {"daily_usd_per_user": "1.50", "daily_usd_total": "", "unpriced_models": "on"}
     assert clerk.post(ALLOWANCE + "site/", typed).status_code == 302
-    limits = kept.load(alice).limits
+    limits = snapshot_cache.load(alice).limits
     assert (limits.system_daily_usd, limits.system_daily_total_usd) == (Decimal("1.5"), None)
     assert limits.system_unpriced
     assert clerk.post(ALLOWANCE + "site/", {"daily_usd_total": "-1"}).status_code == 200
-    assert kept.load(alice).limits == limits
+    assert snapshot_cache.load(alice).limits == limits
     assert 'value="1.5"' in clerk.get(ALLOWANCE + "site/").content.decode()
 
 

@@ -16,7 +16,7 @@ from llm_credentials.connection_tests import TestBusy
 from llm_credentials.models import AuditEvent, ConnectionTest, UserCredential
 from llm_credentials.providers import CredentialUnreadable
 from llm_credentials.replacement import ReplacementOver, VersionConflict, replacement_save, replacement_start
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 from llm_credentials.services import Draft
 from llm_credentials.tests.replacing import replace_under_load
 from llm_credentials.tests.test_api_credentials import Program, error_of, token_of
@@ -282,7 +282,7 @@ def test_page_asks_who_is_there_before_a_key_changes(visitor: Client, stored: Us
 def test_calls_of_two_processes_go_on_while_their_key_is_replaced(
     alice: User, sandbox_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "KEPT_S", 45.0)
+    monkeypatch.setattr(snapshot_cache, "KEPT_S", 45.0)
     found = replace_under_load(alice, sandbox_url, replacements=2, hold_s=1.3)
     assert found.failed == []
     assert (found.replaced, found.late, found.broken) == (2, 0, 0)

@@ -422,16 +422,16 @@ def places_of(beginning: str) -> set[str]:
 def test_another_process_without_the_new_key_puts_no_key_out_of_use(alice: Any, settings: Any) -> None:
     """While a new ring is rolled out, some have it and some have not."""
     from llm_credentials.providers import CredentialUnreadable
-    from llm_credentials.routing import marks
+    from llm_credentials.routing import key_status
 
     settings.CREDENTIAL_KEYS = BOTH
     services.credential_save(user=alice, provider="openai", api_key="sk-rolled-out-0123456789")
     settings.CREDENTIAL_KEYS = OLD
     row = UserCredential.objects.get()
     assert row.is_lost
-    assert marks.verdict(row, CredentialUnreadable(provider="openai"), answered=False) is None
+    assert key_status.verdict(row, CredentialUnreadable(provider="openai"), answered=False) is None
     settings.CREDENTIAL_KEYS = BOTH
-    assert marks.verdict(row, CredentialUnreadable(provider="openai"), answered=False) is not None
+    assert key_status.verdict(row, CredentialUnreadable(provider="openai"), answered=False) is not None
 
 
 def test_bar_is_drawn_on_a_terminal_and_ends_its_line_once(

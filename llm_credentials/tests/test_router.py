@@ -36,7 +36,7 @@ from llm_credentials.providers import (
     ToolDefinition,
     UnsupportedContent,
 )
-from llm_credentials.routing import health, marks, rules
+from llm_credentials.routing import health, key_status, rules
 from llm_credentials.routing.receipt import Receipt
 from llm_credentials.routing.snapshot import ref
 from llm_credentials.tests.factories import UserCredentialFactory
@@ -400,7 +400,7 @@ def test_use_goes_on_when_the_books_cannot_be_written(alice: User, keys: Any) ->
         raise OSError("disk full")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(marks, "note", broken)
+        patch.setattr(key_status, "note", broken)
         assert ANSWER in async_to_sync(_complete)(client_for(alice)).text
     assert UsageRecord.objects.count() == 1
 

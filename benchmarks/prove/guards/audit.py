@@ -164,8 +164,8 @@ AUDIT: Final = [
     Guard(
         "without a trail an API call is a worded 503",
         f"{LLM}/api/errors.py",
-        "    @api.exception_handler(AuditUnavailable)\n",
-        "",
+        "@api_error.register\ndef _(error: AuditUnavailable)",
+        "def _(error: AuditUnavailable)",
         ("project/tests/test_audit_unavailable.py",),
     ),
 ]

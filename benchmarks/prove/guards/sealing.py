@@ -147,7 +147,7 @@ ROTATION: Final = [
     ),
     Guard(
         "a ring that lacks the key marks nothing",
-        f"{LLM}/routing/marks.py",
+        f"{LLM}/routing/key_status.py",
         "if isinstance(error, CredentialUnreadable) and row.is_lost:",
         "if False:",
         tests("rotation"),

@@ -16,7 +16,7 @@ USE: Final = [
     ),
     Guard(
         "use of an older version blames no newer key",
-        f"{LLM}/routing/marks.py",
+        f"{LLM}/routing/key_status.py",
         "filter(pk=row.pk, version=row.version)",
         "filter(pk=row.pk)",
         tests("router"),

@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from llm_credentials.factory import Route, explain_route
 from llm_credentials.policies import policy_of
-from llm_credentials.routing import kept, kinds
+from llm_credentials.routing import kinds, snapshot_cache
 
 
 class Command(BaseCommand):
@@ -44,7 +44,7 @@ class Command(BaseCommand):
             self.stdout.write("policy of the organisation:")
             for rule in rules:
                 self.stdout.write(f"  {rule}")
-        snapshot = kept.load(user).snapshot
+        snapshot = snapshot_cache.load(user).snapshot
         for named in options["without"]:
             if not snapshot.refs(named):
                 raise CommandError(f"{named!r} names no key here: give a provider, provider:name, or system.")

@@ -14,7 +14,7 @@ from llm_credentials.factory import client_for, explain_route
 from llm_credentials.live import listener
 from llm_credentials.models import LLMSettings, SystemConfig, TaskOverride, UserCredential
 from llm_credentials.providers import LLMMessage, NotConfigured
-from llm_credentials.routing import kept, snapshot
+from llm_credentials.routing import snapshot, snapshot_cache
 from llm_credentials.tests.clocks import move_on
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
 
@@ -63,9 +63,9 @@ def test_kept_snapshot_is_read_again_after_its_time(
     alice: User, credential: UserCredential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explain_route(alice)
-    assert kept.find(alice) is not None
-    move_on(monkeypatch, kept, 601.0)
-    assert kept.find(alice) is None
+    assert snapshot_cache.find(alice) is not None
+    move_on(monkeypatch, snapshot_cache, 601.0)
+    assert snapshot_cache.find(alice) is None
 
 
 def test_kept_snapshot_is_sure_for_less_than_a_second_and_for_longer_than_looks_take() -> None:
@@ -104,7 +104,7 @@ def test_kept_snapshot_goes_at_once_with_a_change_here(alice: User, credential: 
 
 def test_kept_snapshot_goes_with_settings_overrides_and_the_sites_keys(alice: User, credential: UserCredential) -> None:
     def seen() -> tuple[Any, ...]:
-        loaded = kept.load(alice)
+        loaded = snapshot_cache.load(alice)
         shot = loaded.snapshot
         return shot.preferences.temperature, len(shot.overrides), len(shot.system_keys), shot.completions.provider
 
@@ -127,33 +127,33 @@ def test_kept_snapshot_is_not_one_read_before_a_change(
         return loaded
 
     monkeypatch.setattr(snapshot, "load", changed_meanwhile)
-    kept.load(alice)
+    snapshot_cache.load(alice)
     monkeypatch.setattr(snapshot, "load", original)
     assert explain_route(alice).chosen is None
 
 
 @pytest.mark.usefixtures("sure")
 def test_kept_snapshots_are_bounded(alice: User, bob: User, charlie: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "USERS_MAX", 2)
+    monkeypatch.setattr(snapshot_cache, "USERS_MAX", 2)
     for user in (alice, bob, charlie):
-        kept.load(user)
-    assert kept.find(alice) is None
-    assert kept.find(bob) is not None and kept.find(charlie) is not None
+        snapshot_cache.load(user)
+    assert snapshot_cache.find(alice) is None
+    assert snapshot_cache.find(bob) is not None and snapshot_cache.find(charlie) is not None
 
 
 def test_kept_snapshot_does_not_look_into_a_user_not_loaded_yet(alice: User) -> None:
-    kept.load(alice)
-    assert kept.find(SimpleLazyObject(lambda: alice)) is None  # type: ignore[arg-type]
+    snapshot_cache.load(alice)
+    assert snapshot_cache.find(SimpleLazyObject(lambda: alice)) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("sure")
 def test_snapshot_is_read_at_login_and_let_go_at_logout(client: Client, alice: User, bob: User) -> None:
-    kept.load(bob)
+    snapshot_cache.load(bob)
     client.force_login(alice)
-    assert kept.find(alice) is not None
+    assert snapshot_cache.find(alice) is not None
     client.logout()
-    assert kept.find(alice) is None
-    assert bob.pk in kept._kept
+    assert snapshot_cache.find(alice) is None
+    assert bob.pk in snapshot_cache._kept
 
 
 def test_login_goes_on_when_nothing_can_be_read(client: Client, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,4 +162,4 @@ def test_login_goes_on_when_nothing_can_be_read(client: Client, alice: User, mon
 
     monkeypatch.setattr(snapshot, "load", away)
     client.force_login(alice)
-    assert kept.find(alice) is None
+    assert snapshot_cache.find(alice) is None

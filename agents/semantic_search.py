@@ -18,7 +18,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from agents.database import in_database
 from agents.models import OPEN_MESSAGE_STATES, Conversation, StoredMessage
-from agents.searching import AROUND_CHARS, Snippet, words_of
+from agents.text_search import AROUND_CHARS, Snippet, words_of
 from agents.vectors import TextVector, nearest, pieces_of, rows_for
 from llm_credentials.embeddings import embed_texts
 from llm_credentials.models import EmbeddingIndex

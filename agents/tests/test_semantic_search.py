@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.test import Client
 
-from agents import indexing, meaning, services
+from agents import indexing, semantic_search, services
 from agents.models import Conversation, StoredMessage
 from agents.tests.live import sandbox_key
 from agents.vectors import MAX_PIECES, PIECE_CHARS, TextVector, nearest, pieces_of, rows_for, signs_of
@@ -45,7 +45,7 @@ def conversation(user: User, *texts: str) -> Conversation:
 
 
 def found_by(user: User, query: str, index: EmbeddingIndex) -> list[Conversation]:
-    return [near.conversation for near in async_to_sync(meaning.near)(user, query, index=index)]
+    return [near.conversation for near in async_to_sync(semantic_search.near)(user, query, index=index)]
 
 
 # The service
@@ -213,8 +213,8 @@ def test_message_deleted_while_it_is_embedded_gets_no_vector(
         await Conversation.objects.all().adelete()
         return [pack([1.0])]
 
-    monkeypatch.setattr(meaning, "embed_texts", meanwhile)
-    assert async_to_sync(meaning.read_messages)(alice, messages, settled) == 0
+    monkeypatch.setattr(semantic_search, "embed_texts", meanwhile)
+    assert async_to_sync(semantic_search.read_messages)(alice, messages, settled) == 0
     assert not TextVector.objects.exists()
 
 
@@ -224,7 +224,7 @@ def test_message_that_is_refused_does_not_hold_up_the_others(alice: User, settle
     sandbox_key(alice)
     indexing.read_conversations(alice.pk)
     assert TextVector.objects.for_user(alice).count() == 3
-    assert not meaning.unread(alice, settled).exists()
+    assert not semantic_search.unread(alice, settled).exists()
     assert found_by(alice, "taxes bakery", settled)
 
 
@@ -261,7 +261,7 @@ def test_new_model_makes_the_index_anew_while_the_old_one_answers(
     assert made is not None
     assert remake() == made
     assert (index_in_use(), standing().is_outdated) == (settled, False)  # type: ignore[union-attr]
-    monkeypatch.setattr(meaning, "embed_texts", lambda *_, **__: one_for_each(_[1]))
+    monkeypatch.setattr(semantic_search, "embed_texts", lambda *_, **__: one_for_each(_[1]))
     indexing.remake_index(str(made.pk))
     assert index_in_use() == made
     assert {row.index_id for row in TextVector.objects.all()} == {made.pk}
@@ -284,7 +284,7 @@ def test_making_an_index_is_gone_on_with_where_it_ended(
         asked.append(len(texts))
         return one_for_each(texts)
 
-    monkeypatch.setattr(meaning, "embed_texts", counted)
+    monkeypatch.setattr(semantic_search, "embed_texts", counted)
     indexing.read_conversations(alice.pk)
     choose("sandbox-embed-2")
     sent: list[Any] = []
@@ -292,7 +292,7 @@ def test_making_an_index_is_gone_on_with_where_it_ended(
     made = remake()
     assert made is not None
     messages = list(StoredMessage.objects.all()[:30])
-    async_to_sync(meaning.read_messages)(alice, messages, made)  # by a worker that was killed then
+    async_to_sync(semantic_search.read_messages)(alice, messages, made)  # by a worker that was killed then
     assert made.claim()
     indexing.remake_index(str(made.pk))
     assert index_in_use() == settled  # that one may still be alive

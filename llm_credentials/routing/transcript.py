@@ -24,7 +24,7 @@ class Said(Protocol):
         """Whether nobody will ask for its words, but for how many there were."""
 
 
-class Heard:
+class Transcript:
     """Keeps pieces, and as soon as they are many their words in place of them, a thirtieth of their size; or only the
     number of their bytes, so that a stream which is passed on costs the same however long it is.
     """

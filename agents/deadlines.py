@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 
-class Patience:
-    """What is awaited in ``with patience:`` ends at the deadline, with TimeoutError. ``close`` it in the end.
+class Deadline:
+    """What is awaited in ``with deadline:`` ends at the deadline, with TimeoutError. ``close`` it in the end.
 
     Somebody else's cancellation passes through, as it does with ``asyncio.timeout_at``.
     """

@@ -22,7 +22,7 @@ STRANGERS: Final = (
 )
 
 
-class SearchDesk:
+class SearchSession:
     def __init__(self, user: User) -> None:
         self._user = user
         self._services: tuple[Sequence[Searcher], str] | None = None

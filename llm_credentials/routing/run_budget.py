@@ -12,7 +12,7 @@ RUN_BUDGET = "run_budget"
 """The ``code`` of the refusal, by which the work knows that it is its own limit and not the user's month."""
 
 
-class Purse:
+class RunBudget:
     """Shared by all clients of one piece of work; in memory, since the work lives in one process at a time."""
 
     def __init__(self, limit_usd: Decimal) -> None:

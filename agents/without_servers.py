@@ -10,7 +10,7 @@ from django.db import connection
 from agents.servers import MCPServer
 from llm_credentials.live import changes, listener
 from llm_credentials.live.changes import Holder
-from llm_credentials.routing import kept
+from llm_credentials.routing import snapshot_cache
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -23,12 +23,12 @@ _without: dict[Any, float] = {}
 def is_known(user: User) -> bool:
     """Whether this user is sure to have none, without asking anybody."""
     read_at = _without.get(user.pk)
-    return read_at is not None and time.monotonic() < read_at + kept.KEPT_S and listener.is_sure(read_at)
+    return read_at is not None and time.monotonic() < read_at + snapshot_cache.KEPT_S and listener.is_sure(read_at)
 
 
 def look(user: User) -> bool:
     """Whether this user has none, by the database; remembered if so. Synchronous."""
-    remembering = kept.KEPT_S > 0 and not connection.in_atomic_block
+    remembering = snapshot_cache.KEPT_S > 0 and not connection.in_atomic_block
     if remembering:
         listener.ensure()
     mark, now = changes.mark(), time.monotonic()
@@ -49,7 +49,7 @@ def _forget(user_id: Any) -> None:
 
 def _is_holding() -> bool:
     """Lets go of what nobody asked for in time."""
-    end = time.monotonic() - kept.KEPT_S
+    end = time.monotonic() - snapshot_cache.KEPT_S
     with changes.lock:
         for user_id in [user_id for user_id, read_at in _without.items() if read_at <= end]:
             del _without[user_id]

@@ -49,7 +49,7 @@ def main() -> None:
     loaded, problems = load_all(connection, given)
     given.clear()
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    shut_doors(connection)
+    lock_down(connection)
     tables = [profiles.of_table(connection, each) for each in loaded]
     _write({"tables": tables, "problems": problems})
     for line in sys.stdin.buffer:
@@ -89,7 +89,7 @@ def opened() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:", config=settings)
 
 
-def shut_doors(connection: duckdb.DuckDBPyConnection) -> None:
+def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
     """From here on SQL reaches the tables that are in memory, and nothing opens these doors again."""
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")

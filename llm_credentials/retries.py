@@ -14,7 +14,7 @@ TRIES = 5
 PAUSE_S = 0.5
 
 
-def patiently(work: Callable[[], T]) -> T:
+def with_retries(work: Callable[[], T]) -> T:
     """What ``work`` gives, which is one transaction and may be begun anew. Raises OperationalError after ``TRIES``."""
     for turn in range(1, TRIES):
         try:

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.db.models import Exists, OuterRef, Q
 
 from agents.models import Conversation, StoredMessage
+from agents.texts import one_line
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -68,7 +69,7 @@ def _all_in(words: Iterable[str]) -> Q:
 
 
 def _snippet(text: str, word: str) -> Snippet:
-    plain = " ".join(text.split())
+    plain = one_line(text)
     at = plain.casefold().find(word)
     if at < 0 or len(plain.casefold()) != len(plain):
         return Snippet(before=plain[: 2 * AROUND_CHARS], found="", after="")

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from agents.progress import say
-from agents.search.desk import STRANGERS
 from agents.search.local import SCHEME, documentation
 from agents.search.merging import canonical
+from agents.search.session import STRANGERS
 from agents.search.sources import Sources
 from agents.tools import ToolError
 from agents.web.reading import Page, PageReader, PageRefused
@@ -28,7 +28,7 @@ _URL: Final = re.compile(r"https?://[^\s<>\"'`\\^{}|]{3,2000}")
 _END: Final = ".,;:!?)]}"
 
 
-class Library:
+class ReadingSession:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._allowed: set[str] = set()

@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.test import Client
 
-from agents import answering, asking, services
+from agents import answering, approvals, services
 from agents.models import MessageState, StoredMessage
 from agents.services import ConversationBusy
 from agents.tests.agents_of_tests import NOTES, WriterAgent, on_the_site
@@ -59,7 +59,7 @@ def test_answer_waits_for_its_users_yes_and_goes_on_once(alice: User, says: Any)
         ("c1", {"text": "milk"}, None),
         ("c2", {"text": "eggs"}, None),
     ]
-    asking.message_answer(user=alice, message_id=answer.pk, answers={"c1": True, "c2": False})
+    approvals.message_answer(user=alice, message_id=answer.pk, answers={"c1": True, "c2": False})
     assert write(answer).state == MessageState.COMPLETE
     assert NOTES == ["milk"]
     assert (answer.text, answer.pending, answer.paused) == ("Milk is noted.", None, "")
@@ -68,7 +68,7 @@ def test_answer_waits_for_its_users_yes_and_goes_on_once(alice: User, says: Any)
     rows = [row.role for row in answer.conversation.messages.in_order()]
     assert rows == ["user", "assistant", "tool", "assistant"]
     with pytest.raises(ValidationError, match="waits for nothing"):
-        asking.message_answer(user=alice, message_id=answer.pk, answers={"c2": True})
+        approvals.message_answer(user=alice, message_id=answer.pk, answers={"c2": True})
     assert write(answer).state == MessageState.COMPLETE
     assert NOTES == ["milk"]
 
@@ -76,10 +76,10 @@ def test_answer_waits_for_its_users_yes_and_goes_on_once(alice: User, says: Any)
 def test_answer_may_ask_again(alice: User, says: Any) -> None:
     client = says(MILK, Answer(calls=[call("note", "c3", text="flour")]), "All noted.")
     answer = asked(alice)
-    asking.message_answer(user=alice, message_id=answer.pk, answers={"c1": True, "c2": True})
+    approvals.message_answer(user=alice, message_id=answer.pk, answers={"c1": True, "c2": True})
     assert write(answer).state == MessageState.ASKING
     assert [each["id"] for each in answer.pending or []] == ["c3"]
-    asking.message_answer(user=alice, message_id=answer.pk, answers={"c3": True})
+    approvals.message_answer(user=alice, message_id=answer.pk, answers={"c3": True})
     assert write(answer).text == "All noted."
     assert NOTES == ["milk", "eggs", "flour"]
     assert len(client.asked[2]) == 6  # instructions, question, twice call and result
@@ -92,7 +92,7 @@ def test_writing_on_is_a_no(alice: User, says: Any) -> None:
     answer.refresh_from_db()
     assert (answer.state, answer.pending) == (MessageState.STOPPED, None)
     with pytest.raises((ValidationError, ConversationBusy)):
-        asking.message_answer(user=alice, message_id=answer.pk, answers={"c1": True})
+        approvals.message_answer(user=alice, message_id=answer.pk, answers={"c1": True})
     assert write(turn.answer).text == "Well then."
     assert NOTES == []
 
@@ -111,13 +111,13 @@ def test_stopped_or_asked_again_it_makes_none_of_the_calls(alice: User, says: An
 def test_answer_whose_writer_died_while_calling_is_not_gone_on_with(alice: User, says: Any) -> None:
     says(MILK, "From the beginning.")
     answer = asked(alice)
-    asking.message_answer(user=alice, message_id=answer.pk, answers={"c1": True})
+    approvals.message_answer(user=alice, message_id=answer.pk, answers={"c1": True})
     claim = services.message_claim(answer.pk)
     assert claim is not None
     StoredMessage.objects.filter(pk=answer.pk).update(heartbeat_at="2020-01-01T00:00:00Z")
     services.messages_settle(answer.conversation)
     with pytest.raises(ValidationError, match="waits for nothing"):
-        asking.message_answer(user=alice, message_id=answer.pk, answers={"c1": True})
+        approvals.message_answer(user=alice, message_id=answer.pk, answers={"c1": True})
     services.message_retry(user=alice, message_id=answer.pk)
     assert write(answer).text == "From the beginning."
     assert NOTES == []
