@@ -30,15 +30,20 @@ def _part_to_json(part: Part) -> dict[str, Any]:
         case ReasoningPart():
             return {"type": "reasoning", "text": part.text} | _details(part.details)
         case ImagePart():
-            data = None if part.data is None else base64.b64encode(part.data).decode()
-            return {"type": "image", "data": data, "url": part.url, "media_type": part.media_type}
+            return {"type": "image", **_image_to_json(part)}
         case ToolCall():
             call = {"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.arguments}
             return call | {"invalid_arguments": part.invalid_arguments} | _details(part.details)
         case ToolResult():
             result = {"type": "tool_result", "call_id": part.call_id, "name": part.name}
-            return result | {"content": part.content, "is_error": part.is_error}
+            images = {"images": [_image_to_json(image) for image in part.images]} if part.images else {}
+            return result | {"content": part.content, "is_error": part.is_error} | images
     assert_never(part)
+
+
+def _image_to_json(part: ImagePart) -> dict[str, Any]:
+    data = None if part.data is None else base64.b64encode(part.data).decode()
+    return {"data": data, "url": part.url, "media_type": part.media_type}
 
 
 def _details(details: Any) -> dict[str, Any]:
@@ -54,11 +59,15 @@ def _part_from_json(data: dict[str, Any]) -> Part:
         case "reasoning":
             return ReasoningPart(**fields)
         case "image":
-            if fields["data"] is not None:
-                fields["data"] = base64.b64decode(fields["data"])
-            return ImagePart(**fields)
+            return _image_from_json(fields)
         case "tool_call":
             return ToolCall(**fields)
         case "tool_result":
-            return ToolResult(**fields)
+            images = tuple(_image_from_json(image) for image in fields.pop("images", ()))
+            return ToolResult(**fields, images=images)
     raise ValueError(f"a stored message has a part of unknown type {kind!r}")
+
+
+def _image_from_json(data: dict[str, Any]) -> ImagePart:
+    content = None if data["data"] is None else base64.b64decode(data["data"])
+    return ImagePart(data=content, url=data["url"], media_type=data["media_type"])

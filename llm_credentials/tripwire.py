@@ -276,6 +276,7 @@ def _other_texts(part: Part) -> Iterator[str | bytes]:
             yield f"{part.name}\n{part.invalid_arguments or ''}\n{_json(part.arguments)}"
         case ToolResult():
             yield part.content
+            yield from (image.data or image.url or "" for image in part.images)
         case _:
             assert_never(part)
 

@@ -10,6 +10,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT, st.lists, max_leaves=5
 )
 DETAILS = st.dictionaries(TEXT, JSON, max_size=2)
+IMAGES = st.tuples(st.builds(ImagePart, data=st.binary(), media_type=st.just("image/png")))
 PARTS = st.one_of(
     st.builds(TextPart, text=TEXT, details=DETAILS),
     st.builds(ReasoningPart, text=TEXT, details=DETAILS),
@@ -23,7 +24,7 @@ PARTS = st.one_of(
         invalid_arguments=st.none() | TEXT,
         details=DETAILS,
     ),
-    st.builds(ToolResult, call_id=TEXT, name=TEXT, content=TEXT, is_error=st.booleans()),
+    st.builds(ToolResult, call_id=TEXT, name=TEXT, content=TEXT, is_error=st.booleans(), images=st.tuples() | IMAGES),
 )
 
 

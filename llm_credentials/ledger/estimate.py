@@ -77,7 +77,7 @@ def _part_tokens(part: Part) -> int:
         case ToolCall():
             return text_tokens(part.name + (part.invalid_arguments or "")) + _json_tokens(part.arguments)
         case ToolResult():
-            return text_tokens(part.content)
+            return text_tokens(part.content) + IMAGE_TOKENS * len(part.images)
         case _:
             assert_never(part)
 

@@ -68,6 +68,8 @@ class ToolResult:
     name: str
     content: str
     is_error: bool = False
+    images: tuple[ImagePart, ...] = ()
+    """What the tool shows beside its words."""
 
 
 Part: TypeAlias = TextPart | ImagePart | ReasoningPart | ToolCall | ToolResult

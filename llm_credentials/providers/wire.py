@@ -10,7 +10,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -33,6 +33,7 @@ from llm_credentials.providers.messages import (
     Call,
     Details,
     ImagePart,
+    LLMMessage,
     Part,
     ReasoningPart,
     Role,
@@ -118,6 +119,26 @@ def check_place(part: Part, role: Role) -> None:
     """Raises UnsupportedContent for a part in a message of a role that cannot have it."""
     if role not in _PLACES[type(part)]:
         raise UnsupportedContent(f"A message of the {role} cannot hold a {type(part).__name__}.")
+
+
+def after_results(messages: Iterable[LLMMessage]) -> Iterator[LLMMessage]:
+    """For wires whose results of tools are texts: the user says behind all results of a turn what its tools showed."""
+    shown: list[Part] = []
+    for message in messages:
+        if message.role != "tool" and shown:
+            yield LLMMessage.user(shown)
+            shown = []
+        yield message
+        for result in message.tool_results:
+            if result.images:
+                shown += [TextPart(text=f"{result.name or 'The tool'} showed:"), *result.images]
+    if shown:
+        yield LLMMessage.user(shown)
+
+
+def said_by(result: ToolResult) -> str:
+    """The words of a result, which are not to be missing where only images came."""
+    return result.content or ("What it showed follows." if result.images else "")
 
 
 def answer_tool_name(call: Call) -> str:

@@ -18,10 +18,10 @@ def test_prompt_counts_every_part_and_the_tools() -> None:
         LLMMessage.system("abc"),
         LLMMessage.user((TextPart(text="abc"), ImagePart(data=b"x", media_type="image/png"))),
         LLMMessage.assistant((ToolCall(id="1", name="abc", arguments={"a": "b"}),)),
-        LLMMessage.tool(ToolResult(call_id="1", name="abc", content="abcdef")),
+        LLMMessage.tool(ToolResult(call_id="1", name="abc", content="abcdef", images=(ImagePart(url="https://x"),))),
     ]
     plain = estimate.prompt_tokens(messages)
-    assert plain == 1 + 1 + estimate.IMAGE_TOKENS + (1 + 3) + 2 + 4 * estimate.MESSAGE_TOKENS
+    assert plain == 1 + 1 + 2 * estimate.IMAGE_TOKENS + (1 + 3) + 2 + 4 * estimate.MESSAGE_TOKENS
     tool = ToolDefinition(name="abc", description="def", parameters={"a": 1})
     assert estimate.prompt_tokens(messages, [tool]) == plain + 2 + 3
 

@@ -240,6 +240,10 @@ def test_tools_of_this_wire_alone_go_to_a_provider_that_speaks_it() -> None:
             _read(**more)
 
 
+def test_tool_choice_of_other_clients_is_understood() -> None:
+    assert _read(tool_choice="any").tool_choice == "required"
+
+
 # Several answers
 
 

@@ -207,6 +207,9 @@ PLACES: dict[str, LLMMessage] = {
         (ToolCall(id="1", name="f", arguments={}, invalid_arguments=f'{{"a": "{KEY}"'),)
     ),
     "tool result": LLMMessage.tool([ToolResult(call_id="1", name="f", content=json.dumps({"env": KEY}))]),
+    "tool result's image": LLMMessage.tool(
+        [ToolResult(call_id="1", name="f", content="", images=(ImagePart(url=f"https://x.example/?k={KEY}"),))]
+    ),
     "image": LLMMessage.user(
         (ImagePart(data=b"\x89PNG\0\0tEXtComment\0" + KEY.encode() + b"\0IEND", media_type="image/png"),)
     ),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llm_credentials.providers import LLMMessage, RequestRejected, ToolDefinition, ToolResult, UnsupportedContent
+from llm_credentials.providers import (
+    ImagePart,
+    LLMMessage,
+    RequestRejected,
+    ToolDefinition,
+    ToolResult,
+    UnsupportedContent,
+)
 
 Shape = TypeVar("Shape", bound="WireShape")
 
@@ -98,5 +105,8 @@ class Conversation:
         else:
             self.messages.append(message)
 
-    def result(self, call_id: str, content: str, *, is_error: bool = False) -> ToolResult:
-        return ToolResult(call_id=call_id, name=self._names.get(call_id, ""), content=content, is_error=is_error)
+    def result(
+        self, call_id: str, content: str, *, images: Iterable[ImagePart] = (), is_error: bool = False
+    ) -> ToolResult:
+        name = self._names.get(call_id, "")
+        return ToolResult(call_id=call_id, name=name, content=content, is_error=is_error, images=tuple(images))

@@ -136,7 +136,7 @@ class _Format(WireShape):
 class _Body(WireShape):
     messages: list[_Message] = Field(min_length=1)
     tools: list[Annotated[_Tool | _CustomTool, Field(discriminator="type")]] | None = None
-    tool_choice: Literal["auto", "none", "required"] | _ToolChoice | None = None
+    tool_choice: Literal["auto", "none", "required", "any"] | _ToolChoice | None = None
     response_format: _Format | None = None
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -193,8 +193,10 @@ def _messages(given: list[_Message]) -> list[LLMMessage]:
                 if message.tool_call_id is None:
                     where = f"messages.{position}.tool_call_id"
                     raise InvalidRequest(f"{where}: Say which call this is the result of.", param=where)
-                text = "".join(part.text for part in _content(message) if isinstance(part, TextPart))
-                conversation.add(LLMMessage.tool(conversation.result(message.tool_call_id, text)))
+                content = _content(message)
+                text = "".join(part.text for part in content if isinstance(part, TextPart))
+                images = (part for part in content if isinstance(part, ImagePart))
+                conversation.add(LLMMessage.tool(conversation.result(message.tool_call_id, text, images=images)))
             case _:
                 assert_never(message.role)
     return conversation.messages
@@ -241,7 +243,7 @@ def _tools(body: _Body) -> tuple[list[ToolDefinition] | None, str | None]:
             where = "tool_choice.allowed_tools.tools"
             raise InvalidRequest(f"{where}: None of these is among the tools.", param=where)
         return [_tool(function) for function in functions], choice.allowed_tools.mode
-    named = choice.function.name if isinstance(choice, _Choice) else choice
+    named = choice.function.name if isinstance(choice, _Choice) else "required" if choice == "any" else choice
     return [_tool(function) for function in functions], named
 
 

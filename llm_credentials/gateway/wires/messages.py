@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, assert_never
 
 import orjson
@@ -63,10 +63,17 @@ class _ToolUse(WireShape):
     input: dict[str, Any] = Field(default_factory=dict)
 
 
+class _OtherResult(WireShape):
+    type: str
+
+
+_Shown = _Text | _Image | _OtherResult
+
+
 class _ToolResult(WireShape):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[_Shown] | None = None
     is_error: bool | None = None
 
 
@@ -165,21 +172,22 @@ def _sorted(blocks: Sequence[_Block], conversation: Conversation, where: str) ->
     results, others = [], []
     for position, block in enumerate(blocks):
         if isinstance(block, _ToolResult):
-            text = "".join(_result_texts(block.content))
-            results.append(conversation.result(block.tool_use_id, text, is_error=bool(block.is_error)))
+            text, images = _shown(block.content, f"{where}.{position}.content")
+            results.append(conversation.result(block.tool_use_id, text, images=images, is_error=bool(block.is_error)))
         elif (part := _part(block, f"{where}.{position}")) is not None:
             others.append(part)
     return results, tuple(others)
 
 
-def _result_texts(content: str | list[dict[str, Any]] | None) -> Iterator[str]:
+def _shown(content: str | list[_Shown] | None, where: str) -> tuple[str, list[ImagePart]]:
+    """The words of a tool's result, and its images."""
     if isinstance(content, str):
-        yield content
-        return
-    for block in content or ():
-        if block.get("type") != "text" or not isinstance(block.get("text"), str):
-            raise UnsupportedContent("This provider takes texts as results of tools, and nothing else.")
-        yield block["text"]
+        return content, []
+    blocks = list(enumerate(content or ()))
+    if any(isinstance(block, _OtherResult) for _, block in blocks):
+        raise UnsupportedContent("This provider takes texts and images as results of tools, and nothing else.")
+    text = "".join(block.text for _, block in blocks if isinstance(block, _Text))
+    return text, [_image(block.source, f"{where}.{at}") for at, block in blocks if isinstance(block, _Image)]
 
 
 def _part(block: _Text | _Image | _ToolUse | _Thinking | _Redacted | _Other, where: str) -> Part | None:

@@ -255,6 +255,7 @@ SPECS = (
             "stream_usage": False,
             "ids": IdRule(pattern=re.compile(r"[a-zA-Z0-9]{9}"), length=9, prefix=""),
             "named_results": True,
+            "results_answered": True,
             "reasoning_taken": (),
             "drops": ("user", "store", "logit_bias", "service_tier"),
             "dimensions": "output_dimension",

@@ -24,7 +24,7 @@ from llm_credentials.providers.schema.restoring import restore, restore_text
 from llm_credentials.providers.schema.rules import DIALECTS, Rules
 from llm_credentials.providers.wire import encode_json
 
-__all__ = ["DIALECTS", "Rules", "compile_schema", "restore", "restore_text"]
+__all__ = ["DIALECTS", "Rules", "compile_schema", "is_any_object", "restore", "restore_text"]
 
 MAX_SCHEMA_BYTES = 512 * 1024
 _KEPT = 512
@@ -40,6 +40,12 @@ def compile_schema(schema: Mapping[str, Any], dialect: str) -> dict[str, Any]:
     if isinstance(found, str):
         raise UnsupportedContent(found)
     return found
+
+
+def is_any_object(schema: Mapping[str, Any]) -> bool:
+    """Whether an object is wanted of which nothing is said: what it has to hold stands in the conversation."""
+    about = schema.keys() - {"$schema", "title", "description", "additionalProperties"}
+    return about == {"type"} and schema["type"] == "object" and schema.get("additionalProperties") in (None, True, {})
 
 
 @lru_cache(maxsize=_KEPT)

@@ -41,6 +41,8 @@ class Dialect:
     loose_schema_models: tuple[str, ...] = ()
     """What ids begin with of models that take ``json_object`` only, although others there take ``json_schema``."""
     ids: IdRule = PLAIN_IDS
+    results_answered: bool = False
+    """Whether the assistant has to speak between the results of tools and the user."""
     named_results: bool = False
     """Whether the result of a tool carries the tool's name."""
     image_urls: bool = True

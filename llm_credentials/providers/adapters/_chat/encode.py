@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 import orjson
 
-from llm_credentials.providers.adapters._chat.dialect import REASONING, Dialect
+from llm_credentials.providers.adapters._chat.dialect import PLAIN_IDS, REASONING, Dialect
 from llm_credentials.providers.errors import UnsupportedContent
 from llm_credentials.providers.messages import (
     Call,
@@ -25,7 +25,7 @@ from llm_credentials.providers.messages import (
 )
 from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.spec import ProviderSpec
-from llm_credentials.providers.wire import WireIds, own_details
+from llm_credentials.providers.wire import WireIds, after_results, own_details, said_by
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -84,10 +84,12 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
         body.pop(name, None)
     if dialect.seed != "seed" and "seed" in body:
         body[dialect.seed] = body.pop("seed")
-    if body.get("tool_choice") == "required":
+    if body.get("tool_choice") in ("required", "any"):  # «any» is what some clients say
         body["tool_choice"] = dialect.required_tool
     if isinstance(messages := body.get("messages"), list):
-        body["messages"] = [_adapt_message(message, dialect) for message in messages]
+        ids = WireIds(dialect.ids) if dialect.ids is not PLAIN_IDS else None
+        adapted = [_adapt_message(message, dialect, ids) for message in messages]
+        body["messages"] = answered(adapted) if dialect.results_answered else adapted
     return body
 
 
@@ -99,17 +101,29 @@ def _of_no_tools(body: Mapping[str, Any]) -> tuple[str, ...]:
     return ("tools", "parallel_tool_calls", *(("tool_choice",) if is_idle else ()))
 
 
-def _adapt_message(message: Any, dialect: Dialect) -> Any:
+def _adapt_message(message: Any, dialect: Dialect, ids: WireIds | None) -> Any:
+    """``ids``: of a provider that does not take everybody's; the turns before may be another's."""
     match message:
         case {"role": "developer"} if not dialect.developer:
             return {**message, "role": "system"}
+        case {"role": "tool", "tool_call_id": str(call_id)} if ids is not None:
+            return {**message, "tool_call_id": ids.result(call_id)}
         case {"role": "assistant"}:
             refused = [name for name in REASONING if name in message and name not in dialect.reasoning_taken]
             if refused:
                 message = {name: value for name, value in message.items() if name not in refused}
             if dialect.reasoning_field and message.get("tool_calls"):
-                return {dialect.reasoning_field: "", **message}
+                message = {dialect.reasoning_field: "", **message}
+            if ids is not None and isinstance(calls := message.get("tool_calls"), list):
+                message = {**message, "tool_calls": [_adapt_call(call, ids) for call in calls]}
     return message
+
+
+def _adapt_call(call: Any, ids: WireIds) -> Any:
+    match call:
+        case {"id": str(given)}:
+            return {**call, "id": ids.call(given)}
+    return call
 
 
 # Messages
@@ -120,7 +134,7 @@ def encode_messages(call: Call, spec: ProviderSpec, dialect: Dialect) -> list[di
     sees = "vision" in (facts.capabilities if facts else spec.capabilities)
     ids = WireIds(dialect.ids)
     encoded: list[dict[str, Any]] = []
-    for message in call.messages:
+    for message in after_results(call.messages):
         match message.role:
             case "system":
                 encoded.append({"role": "system", "content": _text(message)})
@@ -132,7 +146,18 @@ def encode_messages(call: Call, spec: ProviderSpec, dialect: Dialect) -> list[di
                 encoded += (_result(part, dialect, ids) for part in message.parts)
             case _:
                 assert_never(message.role)
-    return encoded
+    return answered(encoded) if dialect.results_answered else encoded
+
+
+def answered(messages: Sequence[Any]) -> list[Any]:
+    """With a word of the assistant wherever the user speaks right behind the results of tools."""
+    kept: list[Any] = []
+    for message in messages:
+        match message, kept[-1:]:
+            case {"role": "user"}, [{"role": "tool"}]:
+                kept.append({"role": "assistant", "content": "OK."})
+        kept.append(message)
+    return kept
 
 
 def _text(message: LLMMessage) -> str:
@@ -235,7 +260,7 @@ def _result(part: Part, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
         "role": "tool",
         "tool_call_id": ids.result(part.call_id),
         # The wire has no mark for failure: the words have to say it.
-        "content": f"Error: {part.content}" if part.is_error else part.content,
+        "content": f"Error: {said_by(part)}" if part.is_error else said_by(part),
     }
     if dialect.named_results:
         encoded["name"] = part.name

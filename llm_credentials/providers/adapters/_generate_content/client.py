@@ -20,7 +20,7 @@ from llm_credentials.providers.adapters._generate_content.errors import body_err
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import AuthenticationFailed, BadProviderResponse, LLMError
 from llm_credentials.providers.messages import Call, Embeddings, LLMResponse, ModelInfo, system_text
-from llm_credentials.providers.schema import compile_schema
+from llm_credentials.providers.schema import compile_schema, is_any_object
 from llm_credentials.providers.spec import EMBEDS, SEES, THINKS
 from llm_credentials.providers.transport import HttpClient, RawResponse
 from llm_credentials.providers.usage import Usage
@@ -86,7 +86,9 @@ class GenerateContentClient(LLMClient):
         name = self._answer_tool(call)
         if name is None:
             config["responseMimeType"] = "application/json"
-            config["responseJsonSchema"] = compile_schema(schema, "contents")
+            if not is_any_object(schema):
+                # Of an object without properties this provider's models make one that has none.
+                config["responseJsonSchema"] = compile_schema(schema, "contents")
             return
         tool = {
             "name": name,

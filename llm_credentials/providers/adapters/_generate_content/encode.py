@@ -21,7 +21,15 @@ from llm_credentials.providers.messages import (
     ToolResult,
 )
 from llm_credentials.providers.schema import compile_schema
-from llm_credentials.providers.wire import IdRule, WireIds, check_place, data_url, own_details
+from llm_credentials.providers.wire import (
+    IdRule,
+    WireIds,
+    after_results,
+    check_place,
+    data_url,
+    own_details,
+    said_by,
+)
 
 IDS = IdRule(pattern=re.compile(r"[\x21-\x7e]{1,128}"))
 TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
@@ -40,7 +48,7 @@ def encode_contents(call: Call, slug: str, *, signed: bool) -> list[dict[str, An
     names = {part.id: part.name for message in call.messages for part in message.tool_calls}
     contents: list[dict[str, Any]] = []
     last: Role | None = None
-    for message in call.messages:
+    for message in after_results(call.messages):
         if message.role == "system":
             for part in message.parts:
                 check_place(part, "system")
@@ -92,7 +100,7 @@ def _encode_part(
             return _with_signature({"functionCall": function}, own_details(part.details, slug, model) or {})
         case ToolResult():
             name = part.name or names.get(part.call_id, "")
-            answer = {"error" if part.is_error else "output": part.content}
+            answer = {"error" if part.is_error else "output": said_by(part)}
             return {"functionResponse": {"id": ids.result(part.call_id), "name": name, "response": answer}}
 
 

@@ -21,7 +21,7 @@ from llm_credentials.providers.adapters._messages.errors import body_error
 from llm_credentials.providers.client import LLMClient
 from llm_credentials.providers.errors import BadProviderResponse, LLMError, UnsupportedContent
 from llm_credentials.providers.messages import Call, LLMResponse, ModelInfo, system_text
-from llm_credentials.providers.schema import compile_schema
+from llm_credentials.providers.schema import compile_schema, is_any_object
 from llm_credentials.providers.spec import ModelFacts
 from llm_credentials.providers.transport import HttpClient, RawResponse
 
@@ -32,6 +32,7 @@ OFFICIAL_HOST = "api.anthropic.com"
 MODELS_PAGE_SIZE = 1000
 MAX_MODEL_PAGES = 20
 _FORCED = ("any", "tool")
+ANY_ANSWER = "Gives the final answer: the JSON object that was asked for, with everything that it is to hold."
 
 
 class MessagesClient(LLMClient):
@@ -111,7 +112,7 @@ class MessagesClient(LLMClient):
             return system
         tool = {
             "name": name,
-            "description": "Gives the final answer.",
+            "description": ANY_ANSWER if is_any_object(schema) else "Gives the final answer.",
             "input_schema": compile_schema(schema, "messages_object"),
         }
         free = [] if body.get("tool_choice", {}).get("type") == "none" else body.get("tools", [])

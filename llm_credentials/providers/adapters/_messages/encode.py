@@ -73,8 +73,15 @@ def _encode_part(part: Part, role: Role, model: str, slug: str, ids: WireIds) ->
         case ToolCall():
             return {"type": "tool_use", "id": ids.call(part.id), "name": part.name, "input": part.arguments}
         case ToolResult():
-            block = {"type": "tool_result", "tool_use_id": ids.result(part.call_id), "content": part.content}
+            block = {"type": "tool_result", "tool_use_id": ids.result(part.call_id), "content": _result_content(part)}
             return {**block, "is_error": True} if part.is_error else block
+
+
+def _result_content(part: ToolResult) -> str | list[dict[str, Any]]:
+    if not part.images:
+        return part.content
+    text = [{"type": "text", "text": part.content}] if part.content and not part.content.isspace() else []
+    return [*text, *(_encode_image(image) for image in part.images)]
 
 
 def _encode_text(part: TextPart, slug: str) -> dict[str, Any] | None:
