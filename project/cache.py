@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -62,10 +63,32 @@ class _Outage:
 _outages: dict[str, _Outage] = {}
 
 
-class ResilientRedisCache(RedisCache):
-    """Django's Redis cache; while the server is away, a cache in this process's memory answers in its place.
+class DataSerializer:
+    """JSON, with whole numbers as the server counts them. Django's own would unpickle what lies there, and so run what
+    somebody else has put into Valkey, in a process that holds the key ring.
+    """
 
-    Limits then count per process. What was written meanwhile is forgotten when the server is back.
+    def dumps(self, value: Any) -> int | bytes:
+        return value if type(value) is int else json.dumps(value, separators=(",", ":")).encode()
+
+    def loads(self, data: Any) -> Any:
+        """None for what is no data."""
+        try:
+            return int(data)
+        except ValueError:
+            pass
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+
+
+class ResilientRedisCache(RedisCache):
+    """Django's Redis cache, of data alone; while the server is away, a cache in this process's memory answers in its
+    place.
+
+    Limits then count per process. What was written meanwhile is forgotten when the server is back. What cannot be read
+    is not there.
     """
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
@@ -73,6 +96,7 @@ class ResilientRedisCache(RedisCache):
             # One more try at once, for a pooled connection that the server closed; the default waits for seconds.
             "retry": Retry(NoBackoff(), 1),
             "socket_timeout": 1.0,
+            "serializer": DataSerializer,
             **params.get("OPTIONS", {}),
         }
         if not str(server).startswith("unix:"):
@@ -101,7 +125,8 @@ class ResilientRedisCache(RedisCache):
         return bool(self._ask(super().add, self._memory.add, key, value, timeout, version))
 
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
-        return self._ask(super().get, self._memory.get, key, default, version)
+        found = self._ask(super().get, self._memory.get, key, default, version)
+        return default if found is None else found
 
     def set(self, key: Any, value: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> None:
         self._ask(super().set, self._memory.set, key, value, timeout, version)
@@ -114,7 +139,7 @@ class ResilientRedisCache(RedisCache):
 
     def get_many(self, keys: Any, version: int | None = None) -> dict[Any, Any]:
         answer: dict[Any, Any] = self._ask(super().get_many, self._memory.get_many, list(keys), version)
-        return answer
+        return {key: value for key, value in answer.items() if value is not None}
 
     def has_key(self, key: Any, version: int | None = None) -> bool:
         return bool(self._ask(super().has_key, self._memory.has_key, key, version))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,12 +65,22 @@ def site_models_available(
 
 def _models_of(user: AbstractBaseUser, spec: ProviderSpec, credential: UserCredential) -> ModelList:
     key = f"llm-models:{user.pk}:{credential.pk}:{credential.version}"
-    kept: ModelList | None = cache.get(key)
-    if kept is None:
-        kept = _asked(user, spec, credential)
-        if kept.source == "provider":
-            cache.set(key, kept, MODELS_CACHE_S)
-    return kept
+    kept: list[list[Any]] | None = cache.get(key)
+    if kept is not None:
+        return ModelList(models=tuple(map(_unpacked, kept)), source="provider")
+    found = _asked(user, spec, credential)
+    if found.source == "provider":
+        cache.set(key, list(map(_packed, found.models)), MODELS_CACHE_S)
+    return found
+
+
+def _packed(info: ModelInfo) -> list[Any]:
+    return [info.id, info.label, info.context_window, sorted(info.capabilities)]
+
+
+def _unpacked(kept: Sequence[Any]) -> ModelInfo:
+    model_id, label, window, capabilities = kept
+    return ModelInfo(id=model_id, label=label, context_window=window, capabilities=frozenset(capabilities))
 
 
 def _asked(user: AbstractBaseUser, spec: ProviderSpec, subject: UserCredential | ConnectionTest | SiteKey) -> ModelList:

@@ -1,5 +1,6 @@
 """The cache with its server there, gone, and back."""
 
+import pickle
 import subprocess
 import time
 from collections.abc import Iterator
@@ -109,6 +110,42 @@ def test_cache_incr_of_a_missing_key_is_an_error_either_way(resilient: Resilient
     server.stop()
     with pytest.raises(ValueError, match="not found"):
         resilient.incr("missing")
+
+
+class _Pwned:
+    """What unpickling it would do."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_nothing_that_lies_in_the_server_is_run(
+    resilient: ResilientRedisCache, server: OwnValkey, tmp_path: Path
+) -> None:
+    """Whoever can write there gets data into the site, and no program."""
+    mark = tmp_path / "mark"
+    raw = redis.Redis(unix_socket_path=str(server.path))
+    raw.set("t:1:a", pickle.dumps(_Pwned(mark)))
+    raw.set("t:1:b", "[" * 100_000)
+    raw.set("t:1:c", "9" * 100_000)
+    assert [resilient.get(name, "nothing") for name in "abc"] == ["nothing"] * 3
+    assert resilient.get_many("abc") == {}
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("value", [0, -3, True, 1.5, "12", "", "ü😀", [1.5, "a", None], {"a": [True]}])
+def test_data_comes_back_as_it_was(resilient: ResilientRedisCache, value: Any) -> None:
+    resilient.set("a", value)
+    found = resilient.get("a")
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_what_is_no_data_is_refused_when_it_is_kept(resilient: ResilientRedisCache) -> None:
+    with pytest.raises(TypeError):
+        resilient.set("a", {1, 2})
 
 
 def test_cache_clear_leaves_the_queue_alone(resilient: ResilientRedisCache, server: OwnValkey) -> None:

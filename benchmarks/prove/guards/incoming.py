@@ -8,6 +8,13 @@ from benchmarks.prove.guards.guard import LLM, LLM_TESTS, PROVIDER_TESTS, Guard,
 
 INPUT: Final = [
     Guard(
+        "what lies in Valkey is never run",
+        "project/cache.py",
+        '            "serializer": DataSerializer,\n',
+        "",
+        ("project/tests/test_cache.py",),
+    ),
+    Guard(
         "what is allowed is checked as what is dialled",
         f"{LLM}/models/egress.py",
         "            self.host = normal_host(self.host, self.port)\n",
