@@ -17,9 +17,8 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
-from llm_credentials.tests.proofs import proven
 from project.tests import test_isolation as isolation
-from project.tests.test_isolation import ALL, Route, World, path_of
+from project.tests.test_isolation import ALL, Route, World, entered, path_of
 
 furnished, world = isolation.furnished, isolation.world  # the fixtures
 
@@ -77,7 +76,7 @@ def everything(world: World, settings: Any) -> Callable[[], Client]:
     world.alice.refresh_from_db()
 
     def client() -> Client:
-        made = proven(world.alice)
+        made = entered(world.alice)
         made.raise_request_exception = False
         return made
 

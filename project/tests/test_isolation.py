@@ -11,16 +11,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, time, timedelta
 from enum import Enum
+from functools import cached_property
+from time import monotonic
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.usersessions.models import UserSession
+from django.conf import settings
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.sessions.models import Session
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -303,6 +307,12 @@ class World:
 
     def state(self) -> str:
         """Everything of the owner, and of the site, that nobody else may change."""
+        with connection.cursor() as cursor:
+            return repr([_fetched(cursor, *asked) for asked in self._asked])
+
+    @cached_property
+    def _asked(self) -> list[tuple[str, tuple[Any, ...]]]:
+        """As SQL, which is put together once: a test looks several times."""
         user = User.objects.filter(pk=self.alice.pk)
         rows = [
             *(model._base_manager.filter(user=self.alice).order_by("pk").values_list() for model in OWNED_MODELS),
@@ -313,7 +323,32 @@ class World:
             EgressAllowance.objects.order_by("pk").values_list(),
             GroupPolicy.objects.order_by("pk").values_list(),
         ]
-        return json.dumps([[str(row) for row in found] for found in rows])
+        return [found.query.sql_with_params() for found in rows]
+
+
+def _fetched(cursor: Any, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+    cursor.execute(sql, parameters)
+    return list(cursor.fetchall())
+
+
+_sessions: dict[int, tuple[str, float]] = {}
+"""By user: the key of a session that was begun while all was furnished, and when, on the monotonic clock."""
+SESSION_FOR_S = 300.0
+"""A third of the time for which a password that was given is proof enough."""
+
+
+def entered(user: User) -> Client:
+    """As ``proven``; in the session of when all was furnished, where that is still good."""
+    key, begun_at = _sessions.get(user.pk, ("", 0.0))
+    if key and monotonic() - begun_at < SESSION_FOR_S and Session.objects.filter(pk=key).exists():
+        client = Client()
+        client.cookies[settings.SESSION_COOKIE_NAME] = key
+        return client
+    return proven(user)
+
+
+def _enter(user: User) -> None:
+    _sessions[user.pk] = (str(proven(user).session.session_key), monotonic())
 
 
 @pytest.fixture(scope="module")
@@ -325,8 +360,13 @@ def furnished(django_db_setup: None, django_db_blocker: Any) -> Iterator[dict[st
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(writer, "inline", True)  # as in tests that commit nothing
             patch.setattr(listener, "ensure", lambda **_: None)
-            ids = _furnish(User.objects.create_user("alice", "alice@example.com", "alice-password"))
+            alice = User.objects.create_user("alice", "alice@example.com", "alice-password")
+            ids = _furnish(alice)
+            _enter(alice)
+            for other in _others():
+                _enter(other)
     yield ids
+    _sessions.clear()
     with django_db_blocker.unblock():
         transaction.set_rollback(True)
         around.__exit__(None, None, None)
@@ -337,6 +377,16 @@ def world(furnished: dict[str, str], db: Any) -> World:
     # Long ago for whoever comes late: it could not be undone any more.
     UserCredential.objects.filter(pk=furnished["credential_id"]).update(removed_at=timezone.now())
     return World(alice=User.objects.get(pk=furnished["auth_user"]), ids=dict(furnished))
+
+
+@pytest.fixture
+def bob(world: World) -> User:
+    return User.objects.get(username="bob")
+
+
+@pytest.fixture
+def staff(world: World) -> User:
+    return User.objects.get(username="staff")
 
 
 @pytest.fixture
@@ -443,18 +493,30 @@ def _model_of(route: Route) -> str:
 # Who asks
 
 
+def _others() -> Iterator[User]:
+    """A colleague, staff of each kind, and somebody who is gone once all have entered."""
+    yield User.objects.create_user("bob", "bob@example.com", "bob-password")
+    yield User.objects.create_superuser("staff", "staff@example.com", "staff-password")
+    for apps in ((), ("llm_credentials",)):
+        clerk = User.objects.create_user("-".join(("clerk", *apps)), password="clerk-password", is_staff=True)
+        seen = Permission.objects.filter(codename__startswith="view_", content_type__app_label__in=apps)
+        clerk.user_permissions.set(seen)
+        yield clerk
+    gone = User.objects.create_user("gone", "gone@example.com", "gone-password")
+    yield gone
+    User.objects.filter(pk=gone.pk).update(is_active=False)
+
+
 def _deactivated() -> Client:
-    user = User.objects.create_user("gone", "gone@example.com", "gone-password")
-    client = proven(user)
-    User.objects.filter(pk=user.pk).update(is_active=False)
+    gone = User.objects.filter(username="gone")
+    gone.update(is_active=True)  # or a session that has become too old could not be begun anew
+    client = entered(gone.get())
+    gone.update(is_active=False)
     return client
 
 
 def _staff(*apps: str) -> User:
-    user = User.objects.create_user("-".join(("clerk", *apps)), password="clerk-password", is_staff=True)
-    seen = Permission.objects.filter(codename__startswith="view_", content_type__app_label__in=apps)
-    user.user_permissions.set(seen)
-    return user
+    return User.objects.get(username="-".join(("clerk", *apps)))
 
 
 AGENT_BODIES: dict[str, dict[str, Any]] = {
@@ -536,7 +598,7 @@ PAGES = _of(Kind.OWN, Kind.OWNED)
 def test_public_page_shows_nothing_of_anybody(world: World, bob: User, route: Route) -> None:
     before = world.state()
     path = path_of(route, world)
-    for who, client in (("anonymous", Client()), ("bob", proven(bob)), ("deactivated", _deactivated())):
+    for who, client in (("anonymous", Client()), ("bob", entered(bob)), ("deactivated", _deactivated())):
         for method in METHODS:
             _check_empty(ask(client, method, path), f"{who} {method}")
     assert world.state() == before
@@ -567,7 +629,7 @@ def test_page_gives_others_nothing_of_the_owner(world: World, bob: User, staff: 
     before = world.state()
     rule = TABLE[route.name]
     for who, user in (("bob", bob), ("clerk", _staff()), ("staff", staff)):
-        client = proven(user)
+        client = entered(user)
         for method in METHODS:
             for htmx in ({}, {"HX-Request": "true"}):
                 response = ask(client, method, path_of(route, world), **htmx)
@@ -582,7 +644,7 @@ def test_page_gives_others_nothing_of_the_owner(world: World, bob: User, staff: 
 @pytest.mark.parametrize("route", _of(Kind.OWNED), ids=str)
 def test_owner_is_let_in(world: World, route: Route) -> None:
     """Or what is said above of others would say nothing."""
-    response = ask(proven(world.alice), TABLE[route.name].method, path_of(route, world))
+    response = ask(entered(world.alice), TABLE[route.name].method, path_of(route, world))
     assert response.status_code not in (401, 403, 404, 405)
     assert not _is_login(response)
 
@@ -590,7 +652,7 @@ def test_owner_is_let_in(world: World, route: Route) -> None:
 @pytest.mark.any_database
 @pytest.mark.parametrize("route", [each for each in PAGES if TABLE[each.name].method == "POST"], ids=str)
 def test_post_without_csrf_token_is_refused(world: World, route: Route) -> None:
-    client = proven(world.alice)
+    client = entered(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
     assert ask(client, "POST", path_of(route, world)).status_code == 403
@@ -667,9 +729,9 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
         before = world.state()
         path, method = path_of(route, world), TABLE[route.name].method
         _check_empty(ask(Client(), method, path, Authorization=f"Bearer {secret}"), f"{user} token")
-        _check_empty(ask(proven(user), method, path), f"{user} session")
+        _check_empty(ask(entered(user), method, path), f"{user} session")
         # Whose token it is decides, whoever is logged in beside it.
-        mixed = ask(proven(world.alice), method, path, Authorization=f"Bearer {secret}")
+        mixed = ask(entered(world.alice), method, path, Authorization=f"Bearer {secret}")
         _check_empty(mixed, f"{user} token beside the owner's session")
         assert world.state() == before
 
@@ -679,7 +741,7 @@ def test_api_gives_others_nothing_of_the_owner(world: World, bob: User, staff: U
     "route", [each for each in _of(Kind.API, Kind.SITE_API) if TABLE[each.name].method != "GET"], ids=str
 )
 def test_api_wants_a_csrf_token_of_sessions(world: World, route: Route) -> None:
-    client = proven(world.alice)
+    client = entered(world.alice)
     client.handler.enforce_csrf_checks = True
     before = world.state()
     assert ask(client, TABLE[route.name].method, path_of(route, world)).status_code == 403
@@ -694,7 +756,7 @@ def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staf
         _, secret = services.token_create(user=user, name="of who asks")
         asked = (
             ask(Client(), rule.method, path, Authorization=f"Bearer {secret}"),
-            ask(proven(user), rule.method, path),
+            ask(entered(user), rule.method, path),
         )
         for response in asked:
             _check_empty(response, user.username)
@@ -711,7 +773,7 @@ def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staf
 @pytest.mark.parametrize("route", _of(Kind.STAFF, Kind.ADMIN), ids=str)
 def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route) -> None:
     before = world.state()
-    for who, client in (("anonymous", Client()), ("bob", proven(bob)), ("deactivated", _deactivated())):
+    for who, client in (("anonymous", Client()), ("bob", entered(bob)), ("deactivated", _deactivated())):
         for method in METHODS:
             response = ask(client, method, path_of(route, world))
             _check_empty(response, f"{who} {method}")
@@ -721,12 +783,12 @@ def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route
 
 @pytest.mark.parametrize("route", _of(Kind.STAFF, Kind.ADMIN), ids=str)
 def test_admin_shows_staff_without_permission_nothing(world: World, route: Route) -> None:
-    client = proven(_staff())
+    client = entered(_staff())
     before = world.state()
     for method in METHODS:
         response = ask(client, method, path_of(route, world))
         _check_empty(response, method)
         if TABLE[route.name].kind is Kind.ADMIN:
             assert response.status_code in (403, 405), f"{method} {response.status_code}"
-        client = client if client.session.get("_auth_user_id") else proven(User.objects.get(username="clerk"))
+        client = client if client.session.get("_auth_user_id") else entered(User.objects.get(username="clerk"))
     assert world.state() == before
