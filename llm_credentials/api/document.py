@@ -19,6 +19,11 @@ class DocumentedAPI(NinjaAPI):
         self._documenting = threading.Lock()
         self._documents: dict[str, tuple[float, OpenAPISchema]] = {}
 
+    def forget_document(self) -> None:
+        """Whoever asks next gets one as the catalogue stands then."""
+        with self._documenting:
+            self._documents.clear()
+
     def get_openapi_schema(
         self, *, path_prefix: str | None = None, path_params: dict[str, Any] | None = None
     ) -> OpenAPISchema:

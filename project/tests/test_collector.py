@@ -16,7 +16,6 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     gc.set_threshold(*threshold)
     gc.callbacks[:] = callbacks
-    gc.unfreeze()
 
 
 def test_settle_sets_aside_what_is_there_and_looks_less_often() -> None:
