@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 import orjson
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from psycopg import Connection
     from psycopg.pq.abc import PGresult
 
-Statement: TypeAlias = tuple[str, Sequence[Any]]
+
+class Each(NamedTuple):
+    """One after the other with each of these rows, on SQLite; its values are ``?1``, ``?2`` and so on."""
+
+    sql: str
+    rows: Sequence[Sequence[Any]]
+
+
+Statement: TypeAlias = tuple[str, Sequence[Any]] | Each
 """SQL with ``%s`` for each value."""
 Expected: TypeAlias = tuple[Statement, int | None]
 """A statement and how many rows it must touch, if that matters."""
@@ -149,15 +157,17 @@ class _One:
         self.on.execute(how)
 
     def run(self, *statements: Statement) -> list[int]:
-        return [self._executed(*statement).rowcount for statement in statements]
+        return [self._executed(statement).rowcount for statement in statements]
 
     def row(self, statement: Statement) -> tuple[Any, ...]:
-        return tuple(self._executed(*statement).fetchone())
+        return tuple(self._executed(statement).fetchone())
 
-    def _executed(self, sql: str, values: Sequence[Any]) -> Any:
+    def _executed(self, statement: Statement) -> Any:
+        sql, values = statement
+        execute = self.on.executemany if isinstance(statement, Each) else self.on.execute
         if self.question_marks:
-            return self.on.execute(_with_question_marks(sql), values)
-        self.on.execute(sql, values)
+            return execute(_with_question_marks(sql), values)
+        execute(sql, values)
         return self.on
 
 
@@ -213,16 +223,19 @@ Column: TypeAlias = tuple[str, str]
 """Name and type."""
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Any]]) -> Statement:
-    """Rows to select from, under the names ``column1``, ``column2`` and so on.
+def rows(columns: Sequence[Column], given: Iterable[Sequence[Any]], *, each: str, together: str) -> Statement:
+    """A statement for all of these rows.
 
-    PostgreSQL gets all of them as one value: quoting each by itself would cost more than everything else here.
+    SQLite executes ``each`` with one after the other. PostgreSQL selects from all of them, where ``together`` has
+    ``{}``, under the names ``column1``, ``column2`` and so on; it gets them as one value, for quoting each by itself
+    would cost more than everything else here.
     """
-    if _on_postgresql():
-        names = _names(len(columns))
-        objects = [dict(zip(names, row, strict=True)) for row in rows]
-        return _recordset(tuple(kind for _, kind in columns), len(rows)), [orjson.dumps(objects, default=str).decode()]
-    return _values(len(rows), len(columns)), [_as_text(value) for row in rows for value in row]
+    if not _on_postgresql():
+        return Each(each, [[_as_text(value) for value in row] for row in given])
+    names = _names(len(columns))
+    objects = [dict(zip(names, row, strict=True)) for row in given]
+    recordset = _recordset(tuple(kind for _, kind in columns), len(objects))
+    return together.format(recordset), [orjson.dumps(objects, default=str).decode()]
 
 
 def objects(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> str:
@@ -253,19 +266,12 @@ def _recordset(kinds: tuple[str, ...], rows: int) -> str:
     return f"(SELECT * FROM json_to_recordset(%s::json) AS r ({columns}) LIMIT {rows}) AS v"  # noqa: S608 (our names)
 
 
-@lru_cache(maxsize=1000)
-def _values(rows: int, columns: int) -> str:
-    row = f"({', '.join(['%s'] * columns)})"
-    return f"(VALUES {', '.join([row] * rows)}) AS v"
-
-
 def _as_text(plain: Any) -> Any:
-    match plain:
-        case UUID():
-            return plain.hex
-        case Decimal():
-            return str(plain)
-        case datetime():
-            return str(plain.astimezone(UTC).replace(tzinfo=None))
-        case _:
-            return plain
+    kind = type(plain)
+    if kind is UUID:
+        return plain.hex
+    if kind is Decimal:
+        return str(plain)
+    if kind is datetime:
+        return str(plain.astimezone(UTC).replace(tzinfo=None))
+    return plain

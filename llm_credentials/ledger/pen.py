@@ -189,18 +189,23 @@ _MOVED: Sequence[Column] = (
 )
 _WRITE = "SELECT keyswitch_ledger_write(%s::json, %s::json, %s::json, %s::json)"
 """A function that a migration makes."""
-_INSERT = f"INSERT INTO llm_usage_records ({', '.join(name for name, _ in _INSERTED)}) SELECT * FROM "  # noqa: S608
-_SET = ", ".join(f"{name} = v.column{number}" for number, (name, _) in enumerate(_SETTLED, start=1) if number > 1)
-_UPDATE = f"UPDATE llm_usage_records AS t SET {_SET} FROM "  # noqa: S608 (our own names)
-_WHERE_OPEN = (
-    f" WHERE t.id = v.column1 AND (t.state = '{State.RESERVED}'"
-    f" OR (t.state = '{State.ESTIMATED}' AND t.outcome = '{LOST}'))"
-)
+_INSERT = f"INSERT INTO llm_usage_records ({', '.join(name for name, _ in _INSERTED)})"
+_INSERT_EACH = f"{_INSERT} VALUES ({', '.join(f'?{number}' for number in range(1, len(_INSERTED) + 1))})"
+_INSERT_TOGETHER = f"{_INSERT} SELECT * FROM {{}}"  # noqa: S608 (our own names)
+_OPEN = f"(t.state = '{State.RESERVED}' OR (t.state = '{State.ESTIMATED}' AND t.outcome = '{LOST}'))"
+
+
+def _update(value: str) -> str:
+    changed = (f"{name} = {value}{number}" for number, (name, _) in enumerate(_SETTLED, start=1) if number > 1)
+    return f"UPDATE llm_usage_records AS t SET {', '.join(changed)}"  # noqa: S608 (our own names)
+
+
+_UPDATE_EACH = f"{_update('?')} WHERE t.id = ?1 AND {_OPEN}"
+_UPDATE_TOGETHER = f"{_update('v.column')} FROM {{}} WHERE t.id = v.column1 AND {_OPEN}"
 
 
 def _insert(reservations: Iterable[Reservation]) -> Statement:
-    sql, values = hand.table(_INSERTED, list(_inserted_rows(reservations)))
-    return _INSERT + sql, values
+    return hand.rows(_INSERTED, _inserted_rows(reservations), each=_INSERT_EACH, together=_INSERT_TOGETHER)
 
 
 def _inserted_rows(reservations: Iterable[Reservation]) -> Iterator[tuple[Any, ...]]:
@@ -213,8 +218,7 @@ def _inserted_rows(reservations: Iterable[Reservation]) -> Iterator[tuple[Any, .
 
 def _settle(settlements: Iterable[Settlement]) -> Statement:
     """Touches each row that is still open."""
-    sql, values = hand.table(_SETTLED, list(_settled_rows(settlements)))
-    return _UPDATE + sql + _WHERE_OPEN, values
+    return hand.rows(_SETTLED, _settled_rows(settlements), each=_UPDATE_EACH, together=_UPDATE_TOGETHER)
 
 
 def _settled_rows(settlements: Iterable[Settlement]) -> Iterator[tuple[Any, ...]]:
