@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +26,11 @@ EVERY_S: Final = 0.2
 LONG_FRAMES: Final = 8 * 1024
 """Of a page and 24 bytes each: 32 MB."""
 NET_FRAMES: Final = 4 * LONG_FRAMES
-"""From which on the ledger's own connection does it after all."""
+"""From which on the ledger's other connections do it after all."""
 NEARLY_FRAMES: Final = 500
 """So few that may still have to be copied when writers are held up."""
 HOLD_S: Final = 0.05
-"""For which readers are waited for while writers are held up."""
+"""For which its connection may wait for readers, while writers are held up."""
 END_S: Final = 5.0
 
 
@@ -112,21 +111,3 @@ class Checkpoints:
         except sqlite3.OperationalError as problem:
             if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY:  # somebody was quicker
                 raise
-
-
-def begin(connection: BaseDatabaseWrapper) -> Checkpoints | None:
-    """For the thread's connection, which leaves them to it from now on. None where there is no write-ahead log."""
-    if connection.vendor != "sqlite" or connection.connection is None:
-        return None
-    own: sqlite3.Connection = connection.connection
-    try:
-        if own.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            return None  # in memory
-        another = connection.get_new_connection({**connection.get_connection_params(), "timeout": HOLD_S})
-        another.isolation_level = None
-        begun = Checkpoints(another)
-        own.execute(f"PRAGMA wal_autocheckpoint = {NET_FRAMES}")
-    except (sqlite3.Error, RuntimeError) as problem:  # no more files or threads: it goes on as SQLite does by itself
-        log.error("checkpoints_not_begun", error=type(problem).__name__)
-        return None
-    return begun

@@ -91,6 +91,21 @@ def write(by_step: Callable[[], Sequence[Expected]], at_once: Callable[[], State
         finish(server)
 
 
+def write_on(connection: sqlite3.Connection, statements: Sequence[Expected]) -> None:
+    """In one transaction, on a connection that is not Django's. Raises Unlike, sqlite3's errors."""
+    hand = _One(connection)
+    hand.begin()
+    try:
+        counts = hand.run(*(statement for statement, _ in statements))
+        if any(must not in (None, count) for (_, must), count in zip(statements, counts, strict=True)):
+            raise Unlike
+        hand.end("COMMIT")
+    except BaseException:
+        with suppress(Exception):
+            hand.end("ROLLBACK")
+        raise
+
+
 def message(connection: Connection[Any], statement: Statement) -> bytes:
     """What PostgreSQL is sent: it is a transaction of its own, which ends with the message."""
     # Past Django's cursors, so the wall is told here whose rows are meant.

@@ -63,7 +63,7 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
     """Raises Unlike when it is not so."""
     try:
-        hand.write(lambda: _hoped(reservations, settlements), lambda: _at_once(reservations, settlements))
+        hand.write(lambda: hoped(reservations, settlements), lambda: _at_once(reservations, settlements))
     except (OperationalError, InterfaceError):
         raise
     except (DatabaseError, ValueError, TypeError):
@@ -73,7 +73,7 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
     return len(settlements)
 
 
-def _hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[hand.Expected]:
+def hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[hand.Expected]:
     """All open, all admitted: every statement is known beforehand. Raises Unlike when that is not to be hoped for."""
     moves = _moves(settlements)
     wishes = _wishes(reservations)

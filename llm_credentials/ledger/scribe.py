@@ -1,8 +1,9 @@
-"""Who writes for all calls of a process: a thread, and with PostgreSQL the event loops themselves.
+"""Who writes for all calls of a process: the event loops themselves, and a thread.
 
-An event loop that finds the connection free sends its group on it and reads the answer (``flight``). Everything else
-is the thread's, whose connection it is: opening and closing it, settlements that no reservation takes along, groups in
-which something is not as hoped, a database that is away, and SQLite, which writes in the process that asks.
+An event loop that finds PostgreSQL's connection free sends its group on it and reads the answer (``flight``). On
+SQLite it writes its group at once, while nobody else writes (``desk``). Everything else is the thread's, whose
+connections they are: opening and closing them, settlements that no reservation takes along, groups in which something
+is not as hoped, a database that is away or busy.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
 from django.db import OperationalError, connection
 
-from llm_credentials.ledger import checkpoints, hand, pen
+from llm_credentials.ledger import desk, hand, pen
 from llm_credentials.ledger.entries import Reservation, Settlement, void
 from llm_credentials.ledger.flight import Flight
 from llm_credentials.ledger.hand import Unlike
@@ -84,8 +85,8 @@ class Scribe:
         """Whether the thread waits for it."""
         self.line: Connection[Any] | None = None
         """The thread's connection, where an event loop may use it."""
-        self.checkpoints: checkpoints.Checkpoints | None = None
-        """Of the thread's connection, where that is SQLite's."""
+        self.desk: desk.Desk | None = None
+        """Where event loops write on SQLite."""
         self.flight: Flight | None = None
         self.aboard: tuple[list[Asked], list[Settlement]] = ([], [])
         """What the flight carries."""
@@ -136,9 +137,12 @@ class Scribe:
 
     def _send(self, asked: list[Asked]) -> bool:
         """Whether they are under way, with what lies on the pile; if not, the thread is to write them."""
-        if self.wanted or self.owed or time.monotonic() - self.written_at > STALE_S:
+        if self.wanted or self.owed or not self.using.acquire(blocking=False):
             return False
-        if not self.using.acquire(blocking=False):
+        if self.desk is not None:
+            return self._write_at(self.desk, asked)
+        if time.monotonic() - self.written_at > STALE_S:
+            self.using.release()
             return False
         line, settlements = self.line, self._pile(TAKEN_AT_ONCE)
         first = [each for each in asked[:TAKEN_AT_ONCE] if not each.future.done()]
@@ -155,6 +159,24 @@ class Scribe:
             self.flight = Flight(line, message, self._landed)
         except Exception as problem:
             self._landed(problem)
+        return True
+
+    def _write_at(self, place: desk.Desk, asked: list[Asked]) -> bool:
+        """Whether they are written, with what lies on the pile."""
+        settlements = self._pile(TAKEN_AT_ONCE)
+        first = [each for each in asked[:TAKEN_AT_ONCE] if not each.future.done()]
+        try:
+            place.write(pen.hoped([each.reservation for each in first], settlements))
+        except Exception as problem:  # the thread finds out what it is
+            self.settled.extendleft(reversed(settlements))
+            self.hopes = not isinstance(problem, Unlike)
+            return False
+        finally:
+            self.using.release()
+        self.crowded = len(first) >= CROWD
+        self.written_at = time.monotonic()
+        self._hand_over(asked[TAKEN_AT_ONCE:])
+        self._answer([(each, None) for each in first])
         return True
 
     def _landed(self, problem: Exception | None) -> None:
@@ -210,22 +232,26 @@ class Scribe:
         going = True
         while going:
             asked, events, going = self._collect()
-            if asked or events or self._has_pile():
+            if asked or events or self._has_pile(LINGER_S if going else 0):
                 with self._use():
                     settlements = self._pile()
                     if asked or settlements or self.owed:
                         self._write(asked, [*self.owed, *settlements])
                     self.crowded = len(asked) >= CROWD
-                    if self.checkpoints is None:
-                        self.checkpoints = checkpoints.begin(connection)
+                    self.desk = self.desk or desk.opened(connection)
             for event in events:
                 event.set()
-        self._disconnect()
+        with nullcontext() if self.desk is None else self._use():
+            self._disconnect()
 
-    def _has_pile(self) -> bool:
-        """Whether there is something to write that nobody is about to take along, or that nobody takes any more."""
-        flight = self.flight
-        return bool(self.settled or self.owed) if flight is None else flight.loop.is_closed()
+    def _has_pile(self, after_s: float) -> bool:
+        """Whether there is something to write that nobody is about to take along, or that nobody takes any more.
+
+        Each group takes the pile along: what lies there came after the last one.
+        """
+        if (flight := self.flight) is not None:
+            return flight.loop.is_closed()
+        return bool(self.owed) or (bool(self.settled) and time.monotonic() - self.written_at >= after_s)
 
     @contextmanager
     def _use(self) -> Iterator[None]:
@@ -333,9 +359,9 @@ class Scribe:
 
     def _disconnect(self) -> None:
         self.line = None
-        if self.checkpoints is not None:
-            self.checkpoints.close()
-            self.checkpoints = None
+        if self.desk is not None:
+            self.desk.close()
+        self.desk = None
         connection.close()
 
     def _away(self, problem: Exception) -> None:

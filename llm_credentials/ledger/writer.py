@@ -112,6 +112,7 @@ def _write_here(reservations: Sequence[Reservation], settlements: Sequence[Settl
 
 
 _current: Scribe | None = None
+_inherited: list[Scribe] = []
 _lock = threading.Lock()
 
 
@@ -129,6 +130,8 @@ def _writer() -> Scribe:
 def _forget_after_fork() -> None:
     """The child has the object without its thread, and perhaps a lock that nobody is left to release."""
     global _current, _lock
+    if _current is not None:
+        _inherited.append(_current)  # held on to: SQLite's connections must not be closed in a child
     _current = None
     _lock = threading.Lock()
     _gathering.clear()

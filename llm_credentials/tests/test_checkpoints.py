@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import connection
 
-from llm_credentials.ledger import checkpoints, writer
+from llm_credentials.ledger import checkpoints, desk, writer
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Reservation, reservation
 from llm_credentials.ledger.prices import Price
@@ -145,12 +145,12 @@ def test_failing_checkpoint_is_told_once_and_tried_again(
     monkeypatch.undo()
 
 
-def test_database_in_memory_has_no_checkpoints() -> None:
+def test_database_in_memory_has_no_desk() -> None:
     own = sqlite3.connect(":memory:")
 
     class Held:
         vendor = "sqlite"
         connection = own
 
-    assert checkpoints.begin(Held()) is None  # type: ignore[arg-type]
+    assert desk.opened(Held()) is None  # type: ignore[arg-type]
     own.close()

@@ -26,7 +26,8 @@ from project.tests import apart
 from project.tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-on_postgresql = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only there do event loops write")
+on_postgresql = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only there is a message under way")
+on_sqlite = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="a lock of SQLite, or its desk")
 
 TEN = Limits(own_monthly_usd=Decimal("1.00"))
 DIME = Price(Decimal("0.10"), "test")
@@ -170,16 +171,20 @@ def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: U
     assert list(UsageRecord.objects.values_list("state", "cost_usd")) == [("settled", Decimal("0.02"))]
 
 
-@on_postgresql
+def _wait_for_the_thread() -> None:
+    wait_until(writer._writer().is_idle, "the thread to leave its connection alone")
+
+
 @pytest.mark.usefixtures("slow_clock")
 def test_loop_writes_by_itself_once_the_thread_has_a_connection(alice: User, monkeypatch: Any) -> None:
-    """By the function that the migrations have made, which moves the counters of both kinds of keys."""
+    """And moves the counters of both kinds of keys; on PostgreSQL by the function that the migrations have made."""
     own, sites = UserCredentialFactory(user=alice), SystemCredentialFactory()
     asked = [_asked(alice) for _ in range(11)]
 
     async def go() -> list[Any]:
         monkeypatch.setattr(scribe, "LINGER_S", 60.0)  # the thread leaves the pile alone
         await writer.reserve(asked[0])
+        _wait_for_the_thread()
         monkeypatch.setattr(pen, "write", None)
         await writer.settle(_spent(asked[0], "0.10", own))
         outcome = _spent(asked[0], "0.10").outcome
@@ -257,9 +262,57 @@ def test_connection_that_is_cut_is_made_anew(alice: User) -> None:
     assert BudgetCounter.objects.get().used_e8 == 3 * 10**7
 
 
+@on_sqlite
+@pytest.mark.usefixtures("slow_clock")
+def test_loop_goes_on_while_somebody_else_writes_to_sqlite(alice: User, monkeypatch: Any) -> None:
+    """The thread waits in its place."""
+    monkeypatch.setattr(writer, "WAIT_S", 60.0)
+    holder = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, check_same_thread=False)
+
+    async def go() -> None:
+        await writer.reserve(_asked(alice))
+        _wait_for_the_thread()
+        holder.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.ensure_future(writer.reserve(_asked(alice)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        wait_until(writer._writer().using.locked, "the thread to take it")
+        assert not waiting.done()
+        holder.execute("COMMIT")
+        await waiting
+
+    async_to_sync(go)()
+    holder.close()
+    assert UsageRecord.objects.reserved().count() == 2
+
+
+@on_sqlite
+@pytest.mark.usefixtures("slow_clock")
+def test_settlement_that_no_reservation_takes_along_is_written_all_the_same(alice: User, monkeypatch: Any) -> None:
+    first, second, third = (_asked(alice) for _ in range(3))
+
+    async def go() -> None:
+        await writer.reserve(first)
+        _wait_for_the_thread()
+        await writer.reserve(second)
+        await writer.settle(_spent(second, "0.01"))
+
+    async_to_sync(go)()
+    settled = UsageRecord.objects.filter(state="settled")
+    wait_until(settled.exists, "what the thread writes by itself")
+    monkeypatch.setattr(scribe, "LINGER_S", 60.0)
+
+    async def leave() -> None:
+        await writer.reserve(third)
+        await writer.settle(_spent(third, "0.01"))
+
+    async_to_sync(leave)()
+    writer.close()
+    assert settled.count() == 2
+
+
+@on_sqlite
 def test_locked_sqlite_is_no_hang(alice: User, monkeypatch: Any) -> None:
-    if connection.vendor != "sqlite":
-        pytest.skip("a lock of SQLite")
     monkeypatch.setattr(writer, "WAIT_S", 0.2)
     holder = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
