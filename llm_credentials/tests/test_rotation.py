@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import base64
 import io
-import threading
 from typing import Any
 
 import pytest
@@ -10,25 +8,15 @@ from allauth.mfa.models import Authenticator
 from allauth.mfa.utils import decrypt, encrypt
 from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
-from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from llm_credentials import canary, rotation, services
 from llm_credentials.audit.verify import verify
 from llm_credentials.models import AuditEvent, ConnectionTest, KeyringCanary, SystemCredential, UserCredential
 from llm_credentials.sealed_columns import sealed_columns
-from llm_credentials.tests.factories import (
-    ConnectionTestFactory,
-    SystemCredentialFactory,
-    UserCredentialFactory,
-    UserFactory,
-)
+from llm_credentials.tests.rotating import BOTH, NEW, OLD, places_of, sealed_under_the_old_key
 from llm_credentials.tests.test_fields import put_text, stored_text
 from project.tests.servers import wait_until
-
-OLD = "t1:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
-NEW = f"n1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
-BOTH = f"{NEW},{OLD}"
 
 
 def run(*args: str) -> str:
@@ -43,13 +31,7 @@ def lines(text: str) -> list[str]:
 
 @pytest.fixture
 def keys(db: Any) -> dict[Any, str]:
-    """Primary key → key, for rows of every kind sealed under the old key."""
-    canary.plant()
-    rows = [UserCredentialFactory(key=f"sk-rotated-{number:020d}") for number in range(7)]
-    rows.append(SystemCredentialFactory(key="sk-rotated-system-0123456789"))
-    rows.append(ConnectionTestFactory(user=rows[0].user, key="sk-rotated-test-0123456789"))
-    UserCredentialFactory(key=None, provider="ollama")
-    return {row.pk: row.reveal() for row in rows}
+    return sealed_under_the_old_key()
 
 
 def all_rows() -> list[Any]:
@@ -200,52 +182,6 @@ def test_check_deploy_refuses_a_ring_that_would_strand_rows(keys: dict[Any, str]
     assert "llm_credentials.E004" not in ids
 
 
-@pytest.mark.django_db(transaction=True)
-def test_rotation_beside_readers_and_writers_loses_nothing(settings: Any) -> None:
-    users = [UserFactory() for _ in range(12)]
-    for number, user in enumerate(users):
-        services.credential_save(user=user, provider="openai", api_key=f"sk-{number:03d}-before-0123456789")
-    settings.CREDENTIAL_KEYS = BOTH
-    failures: list[object] = []
-    over = threading.Event()
-    latest = {user.pk: f"sk-{number:03d}-before-0123456789" for number, user in enumerate(users)}
-
-    def write(part: int) -> None:
-        for turn in range(6):
-            for number, user in list(enumerate(users))[part::3]:
-                key = f"sk-{number:03d}-turn-{turn}-0123456789"
-                services.credential_save(user=user, provider="openai", api_key=key)
-                latest[user.pk] = key
-
-    def read() -> None:
-        while not over.is_set():
-            for row in UserCredential.objects.all():
-                row.reveal()
-
-    def guarded(work: Any, *args: Any) -> None:
-        try:
-            work(*args)
-        except Exception as error:
-            failures.append(error)
-        finally:
-            connections.close_all()
-
-    writers = [threading.Thread(target=guarded, args=(write, part)) for part in range(3)]
-    readers = [threading.Thread(target=guarded, args=(read,)) for _ in range(3)]
-    for thread in (*writers, *readers):
-        thread.start()
-    while any(thread.is_alive() for thread in writers):
-        rotation.rotate(batch=3)
-    over.set()
-    for thread in readers:
-        thread.join()
-    rotation.rotate(batch=3)
-    assert failures == []
-    assert rotation.figures().old == {}
-    settings.CREDENTIAL_KEYS = NEW
-    assert {row.user_id: row.reveal() for row in UserCredential.objects.all()} == latest
-
-
 def test_rotation_takes_second_factors_along(db: Any, alice: Any, settings: Any) -> None:
     """Or whoever has one could not log in any more once the old key is dropped."""
     settings.CREDENTIAL_KEYS = OLD
@@ -327,70 +263,6 @@ def test_owner_who_was_told_by_use_is_not_told_again(
     assert UserCredential.objects.get().status_detail == rotation.QUARANTINED
 
 
-@pytest.mark.django_db(transaction=True)
-def test_two_rotations_at_once_move_each_row_once_and_quarantine_once(settings: Any) -> None:
-    user = UserFactory()
-    expected = {}
-    for number in range(40):
-        saved = services.credential_save(user=user, provider="openai", name=f"n{number}", api_key=f"sk-{number:020d}")
-        expected[saved.credential.pk] = f"sk-{number:020d}"
-    broken = UserCredential.objects.order_by("pk")[7]
-    put_text(broken, "v1:t1:cut")
-    del expected[broken.pk]
-    settings.CREDENTIAL_KEYS = BOTH
-    canary.plant()
-    begin = threading.Barrier(2)
-    found: list[rotation.Moved] = []
-
-    def go() -> None:
-        try:
-            begin.wait(20)
-            found.append(rotation.rotate(batch=7))
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=go) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(moved.resealed for moved in found) == 39
-    assert AuditEvent.objects.filter(action="credential.quarantine").count() == 1
-    settings.CREDENTIAL_KEYS = NEW
-    assert {row.pk: row.reveal() for row in UserCredential.objects.exclude(pk=broken.pk)} == expected
-
-
-@pytest.mark.django_db(transaction=True)
-def test_rotation_waits_for_no_row_that_somebody_is_writing(alice: Any, settings: Any) -> None:
-    """Or it would hold others meanwhile, and two would wait for each other. The row is moved by a later pass."""
-    if connection.vendor != "postgresql":
-        pytest.skip("here one writes at a time, and rotation holds nothing while it waits")
-    for provider in ("openai", "groq", "mistral"):
-        services.credential_save(user=alice, provider=provider, api_key=f"sk-{provider}-0123456789")
-    settings.CREDENTIAL_KEYS = BOTH
-    held, done = threading.Event(), threading.Event()
-
-    def write() -> None:
-        try:
-            with transaction.atomic():
-                UserCredential.objects.filter(provider="groq").update(model="being-written")
-                held.set()
-                done.wait(20)
-        finally:
-            connections.close_all()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    held.wait(20)
-    moved = rotation.rotate(batch=10)
-    assert (moved.resealed, rotation.figures().old) == (2, {"t1": 1})
-    assert moved.held == rotation.MAX_PASSES
-    done.set()
-    writer.join()
-    assert rotation.rotate(batch=10).resealed == 1
-    assert UserCredential.objects.get(provider="groq").model == "being-written"
-
-
 def test_rotation_takes_along_what_is_removed_and_may_come_back(keys: dict[Any, str], settings: Any) -> None:
     removed = UserCredential.objects.filter(api_key__isnull=False)[3]
     UserCredential.objects.filter(pk=removed.pk).update(removed_at=timezone.now())
@@ -407,31 +279,6 @@ def test_no_sealed_text_is_left_anywhere_in_the_database(keys: dict[Any, str], a
     run()
     assert places_of("v1:t1:") == {"keyring_canaries"}
     assert places_of("v1:n1:") > {"user_llm_credentials", "system_llm_credentials", "mfa_authenticator", "audit_keys"}
-
-
-def places_of(beginning: str) -> set[str]:
-    """Tables that hold a text with this in it."""
-    with connection.cursor() as cursor:
-        return {
-            table
-            for table in connection.introspection.table_names(cursor)
-            if beginning in repr(cursor.execute(f'SELECT * FROM "{table}"') and cursor.fetchall())
-        }
-
-
-def test_another_process_without_the_new_key_puts_no_key_out_of_use(alice: Any, settings: Any) -> None:
-    """While a new ring is rolled out, some have it and some have not."""
-    from llm_credentials.providers import CredentialUnreadable
-    from llm_credentials.routing import key_status
-
-    settings.CREDENTIAL_KEYS = BOTH
-    services.credential_save(user=alice, provider="openai", api_key="sk-rolled-out-0123456789")
-    settings.CREDENTIAL_KEYS = OLD
-    row = UserCredential.objects.get()
-    assert row.is_lost
-    assert key_status.verdict(row, CredentialUnreadable(provider="openai"), answered=False) is None
-    settings.CREDENTIAL_KEYS = BOTH
-    assert key_status.verdict(row, CredentialUnreadable(provider="openai"), answered=False) is not None
 
 
 def test_bar_is_drawn_on_a_terminal_and_ends_its_line_once(

@@ -1,62 +1,24 @@
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from datetime import timedelta
-from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from django.core.exceptions import ValidationError
-from django.db import connections
 from django.utils import timezone
 
 from llm_credentials import services, validation
-from llm_credentials.models import LLMSettings, PersonalAccessToken, SystemCredential, UserCredential
+from llm_credentials.models import SystemCredential, UserCredential
 from llm_credentials.services import (
     credential_check,
     credential_delete,
     credential_save,
-    settings_update,
     system_credential_delete,
     system_credential_save,
-    token_authenticate,
-    token_create,
-    token_revoke,
 )
-from llm_credentials.tests.factories import TokenFactory, UserCredentialFactory
+from llm_credentials.tests.factories import UserCredentialFactory
+from llm_credentials.tests.writes import at_once, refused
 
 KEY = "sk-proj-0123456789abcdef-WXYZ"
 NEW_KEY = "sk-proj-fedcba9876543210-ABCD"
-
-
-def refused(call: Callable[[], Any]) -> dict[str, list[str]]:
-    with pytest.raises(ValidationError) as caught:
-        call()
-    return caught.value.message_dict
-
-
-def at_once(*calls: Callable[[], Any]) -> list[Any]:
-    """The results (or errors) of calls made by as many threads, started together."""
-    results: list[Any] = [None] * len(calls)
-    start = threading.Barrier(len(calls))
-
-    def run(number: int) -> None:
-        start.wait()
-        try:
-            results[number] = calls[number]()
-        except Exception as error:
-            results[number] = error
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 # Saving
@@ -358,69 +320,6 @@ def test_changing_a_row_that_was_deleted_meanwhile_is_an_error(alice: Any) -> No
         services._write_changes(row, {"model": "gpt-4o"})
 
 
-@pytest.mark.django_db(transaction=True)
-def test_settings_first_updates_at_once_make_one_row(alice: Any) -> None:
-    results = at_once(
-        lambda: settings_update(user=alice, temperature=0.5),
-        lambda: settings_update(user=alice, max_tokens=100),
-        lambda: settings_update(user=alice, alerts=False),
-    )
-    assert [result for result in results if isinstance(result, Exception)] == []
-    row = LLMSettings.objects.get()
-    assert (row.temperature, row.max_tokens, row.alerts) == (0.5, 100, False)
-
-
-# Settings
-
-
-def test_settings_have_defaults_without_a_row(alice: Any) -> None:
-    row = LLMSettings.of(alice)
-    assert row._state.adding
-    assert (row.default_provider, row.fallback_to_system, row.strategy, row.alerts) == ("", True, "priority", True)
-    assert (row.temperature, row.max_tokens, row.monthly_budget_usd) == (None, None, None)
-
-
-def test_settings_update_changes_the_named_ones_only(alice: Any, bob: Any) -> None:
-    settings_update(user=alice, default_provider="openai", temperature=1)
-    row = settings_update(user=alice, fallback_to_system=False, monthly_budget_usd=12.345, strategy="cheapest")
-    assert LLMSettings.of(alice) == row
-    row.refresh_from_db()
-    assert (row.default_provider, row.temperature, row.fallback_to_system) == ("openai", 1.0, False)
-    assert (row.monthly_budget_usd, row.strategy) == (Decimal("12.34"), "cheapest")
-    assert LLMSettings.of(bob)._state.adding
-
-
-def test_settings_update_clears_with_none(alice: Any) -> None:
-    settings_update(user=alice, temperature=1, max_tokens=10, monthly_budget_usd=1, default_provider="openai")
-    settings_update(user=alice, temperature=None, max_tokens=None, monthly_budget_usd=None, default_provider="")
-    row = LLMSettings.objects.get()
-    assert (row.temperature, row.max_tokens, row.monthly_budget_usd, row.default_provider) == (None, None, None, "")
-
-
-NAN, INFINITY = float("nan"), float("inf")
-
-
-@pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        *(("temperature", value) for value in (-0.1, 2.1, NAN, INFINITY, "0.5", True, [])),
-        *(("max_tokens", value) for value in (0, -1, 2**63, 1_000_001, "10", 1.5, True, NAN)),
-        *(("monthly_budget_usd", value) for value in (-1, NAN, INFINITY, 1e12, "5", True, Decimal("NaN"))),
-        *(("strategy", value) for value in ("", "random", None, 1)),
-        *(("default_provider", value) for value in ("nope", 7, ["openai"])),
-        *(("fallback_to_system", value) for value in (None, 1, "true")),
-        ("alerts", "no"),
-        ("user_id", 1),
-        ("is_default", True),
-        ("created_at", None),
-    ],
-)
-def test_settings_update_bad_input_names_the_setting(alice: Any, name: str, value: Any) -> None:
-    assert list(refused(lambda: settings_update(user=alice, **{name: value}))) == [name]
-    assert not LLMSettings.objects.exists()
-
-
 # Keys of the site
 
 
@@ -435,119 +334,3 @@ def test_system_credential_is_sealed_and_changed_like_a_users(db: Any) -> None:
     system_credential_delete(provider="openai")
     with pytest.raises(SystemCredential.DoesNotExist):
         system_credential_delete(provider="openai")
-
-
-# Access tokens
-
-
-def test_token_is_stored_as_a_hash_only(alice: Any) -> None:
-    token, secret = token_create(user=alice, name=" laptop ", scopes=["gateway", "read"])
-    assert secret.startswith("ksw_")
-    assert len(secret) == 47
-    assert (token.name, token.scopes, token.prefix) == ("laptop", ["read", "gateway"], secret[4:12])
-    assert (token.allows("read"), token.allows("credentials")) == (True, False)
-    row = PersonalAccessToken.objects.values().get()
-    assert secret[12:] not in str(row)
-    assert str(token) == f"ksw_{secret[4:12]}…"
-
-
-def test_token_without_scopes_named_has_all(alice: Any) -> None:
-    token, _ = token_create(user=alice)
-    assert token.scopes == ["read", "credentials", "agents", "gateway"]
-
-
-@pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("scopes", []),
-        ("scopes", ["admin"]),
-        ("scopes", ["read", "root"]),
-        ("scopes", "read"),
-        ("name", "x" * 101),
-        ("name", "a\nb"),
-        ("expires_at", timezone.now() - timedelta(seconds=1)),
-    ],
-)
-def test_token_create_bad_input_names_the_field(alice: Any, field: str, value: Any) -> None:
-    bad: dict[str, Any] = {field: value}
-    assert list(refused(lambda: token_create(user=alice, **bad))) == [field]
-    assert not PersonalAccessToken.objects.exists()
-
-
-def test_token_authenticates_its_user(alice: Any, bob: Any) -> None:
-    _, hers = token_create(user=alice)
-    _, his = token_create(user=bob)
-    found = [token_authenticate(hers), token_authenticate(his)]
-    assert [token.user for token in found if token] == [alice, bob]
-
-
-def test_token_that_is_nothing_authenticates_nobody(alice: Any) -> None:
-    _, secret = token_create(user=alice)
-    wrong = [
-        "",
-        "ksw_",
-        secret[4:],
-        secret[:-1],
-        secret + "a",
-        secret[:12] + "A" * 35,
-        secret.replace("ksw_", "KSW_"),
-        f" {secret}",
-        "ksw_" + "ü" * 43,
-        "ksw_" + "\0" * 43,
-        "ksw_' OR 1=1 --" + "a" * 32,
-        "ksw_" + "a" * 1_000_000,
-        PersonalAccessToken.objects.get().hash,
-    ]
-    assert [token_authenticate(text) for text in wrong] == [None] * len(wrong)
-
-
-def test_token_revoked_expired_or_of_an_inactive_user_authenticates_nobody(alice: Any, bob: Any, charlie: Any) -> None:
-    revoked, expired, inactive = TokenFactory(user=alice), TokenFactory(user=bob), TokenFactory(user=charlie)
-    assert None not in [token_authenticate(token.secret) for token in (revoked, expired, inactive)]
-    token_revoke(user=alice, token_id=revoked.pk)
-    PersonalAccessToken.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
-    charlie.is_active = False
-    charlie.save()
-    assert [token_authenticate(token.secret) for token in (revoked, expired, inactive)] == [None, None, None]
-    revoked.refresh_from_db()
-    expired.refresh_from_db()
-    assert (revoked.is_usable, expired.is_usable) == (False, False)
-
-
-def test_token_of_the_same_prefix_is_told_apart(alice: Any, bob: Any) -> None:
-    hers, his = TokenFactory(user=alice), TokenFactory(user=bob)
-    PersonalAccessToken.objects.filter(pk=his.pk).update(prefix=hers.prefix)
-    found = token_authenticate(hers.secret)
-    assert found is not None
-    assert found.user == alice
-
-
-def test_token_last_use_is_written_at_most_once_a_minute(
-    alice: Any, time_machine: Any, django_assert_num_queries: Any
-) -> None:
-    token = TokenFactory(user=alice)
-    time_machine.move_to(timezone.now())
-    start = timezone.now()
-    with django_assert_num_queries(2):
-        token_authenticate(token.secret)
-    time_machine.shift(59)
-    with django_assert_num_queries(1):
-        token_authenticate(token.secret)
-    time_machine.shift(2)
-    with django_assert_num_queries(2):
-        token_authenticate(token.secret)
-    token.refresh_from_db()
-    assert token.last_used_at >= start + timedelta(seconds=60)
-
-
-def test_token_revoke_is_the_owners_and_may_be_repeated(alice: Any, bob: Any) -> None:
-    token = TokenFactory(user=alice)
-    for user, token_id in ((bob, token.pk), (alice, uuid4()), (alice, "no-uuid"), (alice, "\0")):
-        with pytest.raises(PersonalAccessToken.DoesNotExist):
-            token_revoke(user=user, token_id=token_id)
-    assert token_authenticate(token.secret) is not None
-    token_revoke(user=alice, token_id=token.pk)
-    first = PersonalAccessToken.objects.get().revoked_at
-    token_revoke(user=alice, token_id=token.pk)
-    assert PersonalAccessToken.objects.get().revoked_at == first

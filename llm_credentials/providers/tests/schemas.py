@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema_rs
 from hypothesis import strategies as st
+
+from llm_credentials.providers.schema import DIALECTS
 
 NAMES = st.sampled_from(["a", "b", "c", "de/f", "~g"])
 TEXTS = st.sampled_from(["", "x", "two words", "2026-01-02", "ΩΩ"])
@@ -187,3 +190,11 @@ def _object_instances(draw: Any, schema: dict[str, Any], root: Any, depth: int) 
     if rest is not False and draw(st.booleans()):
         found["z"] = draw(instances(rest, root, depth + 1))
     return found
+
+
+OPEN = sorted(name for name, rules in DIALECTS.items() if rules.objects == "open")
+CLOSED = sorted(set(DIALECTS) - set(OPEN))
+
+
+def accepts(schema: Any, instance: Any) -> bool:
+    return jsonschema_rs.validator_for(schema).is_valid(instance)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import struct
 from typing import Any
 
 import pytest
@@ -12,54 +10,25 @@ from llm_credentials.providers import (
     BadProviderResponse,
     ConnectionFailed,
     LLMError,
-    LLMMessage,
-    LLMResponse,
     ProviderUnavailable,
     RateLimited,
     RequestRejected,
     StreamInterrupted,
     ToolDefinition,
-    UnsupportedContent,
     Usage,
 )
 from llm_credentials.providers.tests.answering import Answer, answering, of_events, of_json, of_text
-
-HELLO = [LLMMessage.user("Hello")]
-DONE = b"data: [DONE]\n\n"
-HEAD = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": "m-2024"}
-
-
-def chunk(finish: str | None = None, /, **delta: Any) -> dict[str, Any]:
-    return {**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
-
-
-def call_piece(**fields: Any) -> dict[str, Any]:
-    function = {name: fields.pop(name) for name in ("name", "arguments") if name in fields}
-    return {**fields, "function": function}
-
-
-def streamed(*events: dict[str, Any], done: bool = True, **more: Any) -> Answer:
-    answer = of_events(*events, **more)
-    answer.pieces = [*answer.pieces, *([DONE] if done else [])]
-    return answer
-
-
-async def stream(answer: Answer, provider: str = "openai_compatible", **more: Any) -> tuple[list[Any], LLMResponse]:
-    async with answering(answer) as server:
-        chunks = [each async for each in server.client(provider).stream(HELLO, **more)]
-    done = chunks.pop().response
-    assert done is not None
-    return chunks, done
-
-
-async def complete(answer: Answer, provider: str = "openai_compatible", **more: Any) -> LLMResponse:
-    async with answering(answer) as server:
-        return await server.client(provider).complete(HELLO, **more)
-
-
-def whole(finish: str | None = "stop", /, usage: Any = None, **message: Any) -> Answer:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    return of_json({"id": "chatcmpl-1", "model": "m-2024", "choices": [choice], "usage": usage}, x_request_id="req_1")
+from llm_credentials.providers.tests.chat_wire import (
+    DONE,
+    HEAD,
+    HELLO,
+    call_piece,
+    chunk,
+    complete,
+    stream,
+    streamed,
+    whole,
+)
 
 
 async def test_whole_answer_is_read() -> None:
@@ -202,131 +171,6 @@ async def test_reasoning_details_go_back_as_they_came() -> None:
         {"type": "reasoning.text", "index": 0, "text": "ab", "signature": "s"},
         {"type": "reasoning.encrypted", "index": 1, "data": "xyz"},
     ]
-
-
-# Tool calls in pieces
-
-WAYS = {
-    "by index": [
-        [call_piece(index=0, id="a", name="look", arguments="")],
-        [call_piece(index=0, arguments='{"at"')],
-        [call_piece(index=0, arguments=': "sky"}')],
-        [call_piece(index=1, id="b", name="hear", arguments="{}")],
-    ],
-    "interleaved": [
-        [
-            call_piece(index=0, id="a", name="look", arguments=""),
-            call_piece(index=1, id="b", name="hear", arguments=""),
-        ],
-        [call_piece(index=1, arguments="{")],
-        [call_piece(index=0, arguments='{"at": "s')],
-        [call_piece(index=1, arguments="}")],
-        [call_piece(index=0, arguments='ky"}')],
-    ],
-    "whole, without index": [
-        [call_piece(id="a", name="look", arguments='{"at": "sky"}')],
-        [call_piece(id="b", name="hear", arguments="{}")],
-    ],
-    "pieces without index": [
-        [call_piece(id="a", name="look", arguments='{"at"')],
-        [call_piece(arguments=': "sky"}')],
-        [call_piece(id="b", name="hear", arguments="{}")],
-    ],
-    "index always 0": [
-        [call_piece(index=0, id="a", name="look", arguments="")],
-        [call_piece(index=0, arguments='{"at": "sky"}')],
-        [call_piece(index=0, id="b", name="hear", arguments="")],
-        [call_piece(index=0, arguments="{}")],
-    ],
-    "id repeated in every piece": [
-        [call_piece(index=0, id="a", name="look", arguments='{"at"')],
-        [call_piece(index=0, id="a", name="look", arguments=': "sky"}')],
-        [call_piece(index=1, id="b", name="hear", arguments="{}")],
-    ],
-    "empty id in later pieces": [
-        [call_piece(index=0, id="a", name="look", arguments="")],
-        [call_piece(index=0, id="", name="", arguments='{"at": "sky"}')],
-        [call_piece(index=1, id="b", name="hear", arguments="{}")],
-    ],
-    "arguments as an object": [
-        [call_piece(index=0, id="a", name="look", arguments={"at": "sky"})],
-        [call_piece(index=1, id="b", name="hear", arguments={})],
-    ],
-    "no arguments at all": [
-        [call_piece(index=0, id="a", name="look", arguments='{"at": "sky"}')],
-        [call_piece(index=1, id="b", name="hear")],
-    ],
-    "both in one chunk, without id": [
-        [
-            call_piece(index=0, name="look", arguments='{"at": "sky"}'),
-            call_piece(index=1, name="hear", arguments="{}"),
-        ]
-    ],
-    "without id or index": [
-        [call_piece(name="look", arguments='{"at": "sky"}')],
-        [call_piece(name="hear", arguments="{}")],
-    ],
-    "without id, index always 0": [
-        [call_piece(index=0, name="look", arguments='{"at": "sky"}')],
-        [call_piece(index=0, name="hear", arguments="{}")],
-    ],
-    "the same id twice": [
-        [call_piece(index=0, id="a", name="look", arguments='{"at": "sky"}')],
-        [call_piece(index=1, id="a", name="hear", arguments="{}")],
-    ],
-    "the same id twice at index 0": [
-        [call_piece(index=0, id="a", name="look", arguments='{"at": "sky"}')],
-        [call_piece(index=0, id="a", name="hear", arguments="{}")],
-    ],
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-async def test_tool_calls_are_put_together_however_they_come(way: str) -> None:
-    events = [chunk(tool_calls=pieces) for pieces in WAYS[way]]
-    chunks, response = await stream(streamed(*events, chunk("tool_calls")))
-    assert [(call.name, call.arguments) for call in response.tool_calls] == [("look", {"at": "sky"}), ("hear", {})]
-    assert [each.tool_call for each in chunks] == list(response.tool_calls)
-    ids = [call.id for call in response.tool_calls]
-    assert all(ids)
-    assert len(set(ids)) == 2
-    given = [piece["id"] for pieces in WAYS[way] for piece in pieces if piece.get("id")]
-    assert not given or ids[0] == "a"
-    assert "b" not in given or ids[1] == "b"
-
-
-async def test_same_tool_twice_without_ids_is_two_calls() -> None:
-    events = [chunk(tool_calls=[call_piece(index=0, name="look", arguments='{"at": 1}')])] * 2
-    _, response = await stream(streamed(*events, chunk("tool_calls")))
-    assert len(response.tool_calls) == 2
-
-
-async def test_arguments_in_a_thousand_pieces() -> None:
-    text = '{"text": "' + "x" * 990 + '"}'
-    pieces = [chunk(tool_calls=[call_piece(index=0, arguments=letter)]) for letter in text]
-    first = chunk(tool_calls=[call_piece(index=0, id="a", name="look", arguments="")])
-    _, response = await stream(streamed(first, *pieces, chunk("tool_calls"), size=17))
-    assert response.tool_calls[0].arguments == {"text": "x" * 990}
-
-
-@pytest.mark.parametrize("text", ['{"a": ', "[1]", '"x"', "nonsense", '{"a": 1}{"a": 2}'])
-async def test_arguments_that_are_no_object_are_kept_as_text(text: str) -> None:
-    answer = whole("tool_calls", content=None, tool_calls=[call_piece(id="a", name="look", arguments=text)])
-    (call,) = (await complete(answer)).tool_calls
-    assert (call.arguments, call.invalid_arguments) == ({}, text)
-
-
-async def test_old_function_call_is_a_tool_call() -> None:
-    function = {"name": "look", "arguments": '{"at": "sky"}'}
-    response = await complete(whole("function_call", content=None, function_call=function))
-    (call,) = response.tool_calls
-    assert (call.name, call.arguments, response.finish_reason) == ("look", {"at": "sky"}, "tool_calls")
-    events = [
-        chunk(function_call={"name": "look", "arguments": '{"at"'}),
-        chunk(function_call={"arguments": ': "sky"}'}),
-    ]
-    _, again = await stream(streamed(*events, chunk("function_call")))
-    assert again.tool_calls[0].arguments == {"at": "sky"}
 
 
 async def test_more_than_one_choice_gives_the_first() -> None:
@@ -492,100 +336,3 @@ async def test_answer_through_a_tool_becomes_text(monkeypatch: pytest.MonkeyPatc
     chunks, again = await stream(streamed(*events), response_schema=schema)
     assert [each.text for each in chunks] == ['{"n":4}']
     assert again.text == response.text
-
-
-# Models and embeddings
-
-
-async def test_models_are_listed_with_windows_and_capabilities() -> None:
-    rows = [
-        {"id": "gpt-4o-mini"},
-        {"id": "text-embedding-3-small"},
-        {"id": "whisper-1"},
-        {"id": "gpt-7"},
-        {"id": "grok", "context_length": 256_000, "name": "Grok"},
-        {"id": "vllm", "max_model_len": 4096},
-        {"id": "mist", "max_context_length": 32_000},
-        {"id": "odd", "context_window": "many"},
-        {"noid": 1},
-        7,
-    ]
-    async with answering(of_json({"object": "list", "data": rows}), of_json(rows)) as server:
-        client = server.client("openai")
-        models = {model.id: model for model in await client.list_models()}
-        assert [model.id for model in await client.list_models()] == list(models), "a bare list, as Together sends it"
-    assert list(models) == [row["id"] for row in rows[:8]]  # type: ignore[index]
-    assert models["gpt-4o-mini"].context_window == 128_000
-    assert models["gpt-4o-mini"].label == "GPT-4o mini"
-    assert models["text-embedding-3-small"].capabilities == {"embeddings"}
-    assert models["whisper-1"].capabilities == frozenset()
-    assert {"chat", "tools"} <= models["gpt-7"].capabilities
-    assert [models[name].context_window for name in ("grok", "vllm", "mist", "odd")] == [256_000, 4096, 32_000, None]
-    assert models["grok"].label == "Grok"
-
-
-@pytest.mark.parametrize("answer", [of_json({}), of_json({"data": None}), of_json(7), of_text("<html>")])
-async def test_malformed_list_of_models_is_a_bad_response(answer: Answer) -> None:
-    async with answering(answer) as server:
-        with pytest.raises(BadProviderResponse):
-            await server.client("openai").list_models()
-
-
-def packed(*numbers: float) -> str:
-    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
-
-
-async def test_embeddings_come_as_numbers_or_packed_and_in_order() -> None:
-    rows = [{"index": 1, "embedding": packed(0.5, -1.0)}, {"index": 0, "embedding": [1, 2.5]}]
-    async with answering(of_json({"data": rows, "model": "e-1", "usage": {"prompt_tokens": 4}})) as server:
-        found = await server.client("openai").embed(["a", "b"], model="text-embedding-3-small", dimensions=2)
-        assert server.asked[0].json == {
-            "model": "text-embedding-3-small",
-            "input": ["a", "b"],
-            "encoding_format": "base64",
-            "dimensions": 2,
-        }
-    assert found.vectors == [[1, 2.5], [0.5, -1.0]]
-    assert (found.model, found.usage.input_tokens, found.usage.output_tokens) == ("e-1", 4, None)
-
-
-@pytest.mark.parametrize(
-    "rows",
-    [
-        None,
-        [],
-        [{"index": 0, "embedding": [1.0]}],
-        [{"index": 0, "embedding": [1.0]}] * 2,
-        [{"index": 0, "embedding": [1.0]}, {"index": 7, "embedding": [1.0]}],
-        [{"index": 0, "embedding": ["x"]}, {"index": 1, "embedding": [1.0]}],
-        [{"index": 0, "embedding": "!"}, {"index": 1, "embedding": [1.0]}],
-        [{"index": 0, "embedding": base64.b64encode(b"xxx").decode()}, {"index": 1, "embedding": [1.0]}],
-        [7, 8],
-    ],
-)
-async def test_malformed_embeddings_are_a_bad_response(rows: Any) -> None:
-    async with answering(of_json({"data": rows})) as server:
-        with pytest.raises(BadProviderResponse):
-            await server.client("openai").embed(["a", "b"])
-
-
-async def test_embeddings_in_each_ones_words() -> None:
-    async with answering(of_json({"data": [{"embedding": [1.0]}]})) as server:
-        await server.client("mistral").embed(["a"], dimensions=8)
-        assert server.asked[0].json["output_dimension"] == 8
-        assert server.asked[0].json["encoding_format"] == "float"
-        with pytest.raises(UnsupportedContent):
-            await server.client("together").embed(["a"], dimensions=8)
-        with pytest.raises(UnsupportedContent):
-            await server.client("groq").embed(["a"])
-        await server.client("azure_openai", model="ada").embed(["a"])
-        await server.client("azure_openai", model="gpt", options={"deployment": "my-gpt"}).embed(["a"], model="ada")
-        assert [asked.path for asked in server.asked[1:]] == ["/openai/deployments/ada/embeddings"] * 2
-
-
-@pytest.mark.parametrize("texts", [[], [""], ["a", ""], "text", [None], [7]])
-async def test_embedding_nothing_is_refused(texts: Any) -> None:
-    async with answering(of_json({})) as server:
-        with pytest.raises(RequestRejected):
-            await server.client("openai").embed(texts)
-        assert server.asked == []
