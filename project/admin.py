@@ -1,4 +1,6 @@
-"""Accounts in the admin: what staff do to one is written down, by the names of what changed.
+"""Accounts in the admin: what staff do to one is written down, by the names of what changed, and its owner is told of
+what could let somebody else in. It asks staff for a recent proof: a new password, address or superuser is a way around
+every other one.
 
 What lets somebody in as somebody else (a session's key, the secret of a second factor) is shown to nobody.
 """
@@ -19,6 +21,7 @@ from django.db import models, transaction
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from llm_credentials import stepup
 from llm_credentials.admin.bases import (
     AuditedChanges,
     AuditedConfiguration,
@@ -44,7 +47,7 @@ for _model in (User, Group, EmailAddress, Authenticator, UserSession):
 
 
 @admin.register(User)
-class AuditedUserAdmin(AuditedChanges, _UserAdmin):
+class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):
     def trace_of_change(self, obj: User, form: Any, change: bool) -> Trace:
         # Fields of passwords are named "password1" and so on; their values are nowhere here.
         target = target_of("account", ",".join(sorted(form.changed_data))) if change else ""
@@ -59,16 +62,25 @@ class AuditedUserAdmin(AuditedChanges, _UserAdmin):
         deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return deleted, counts, lacking - {ConnectionTest._meta.verbose_name}, protected
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        before = form.initial.get("email") if change else ""
+        if before and "email" in form.changed_data:
+            notify(obj.pk, Kind.EMAIL_CHANGED, to=before)
+
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
         """Somebody else's password, set by staff."""
+        if self.has_change_permission(request) and not stepup.is_recent(request):
+            return self._ask_proof(request)
         response = super().user_change_password(request, id, form_url)
         if request.method == "POST" and response.status_code == 302:
             note(action=Action.PASSWORD_CHANGE, subject=id)
+            notify(id, Kind.PASSWORD_CHANGED)
         return response
 
 
 @admin.register(Group)
-class AuditedGroupAdmin(AuditedConfiguration, GroupAdmin):
+class AuditedGroupAdmin(ProvenChanges, AuditedConfiguration, GroupAdmin):
     """The program's own groups can be given to people, and not be changed."""
 
     list_display = ("name", "members")
@@ -97,8 +109,9 @@ class AuditedGroupAdmin(AuditedConfiguration, GroupAdmin):
 
 
 @admin.register(EmailAddress)
-class AuditedEmailAddressAdmin(AuditedConfiguration, EmailAddressAdmin):  # type: ignore[misc]
+class AuditedEmailAddressAdmin(ProvenChanges, AuditedConfiguration, EmailAddressAdmin):  # type: ignore[misc]
     list_select_related = ("user",)
+    proven_actions = ("delete_selected", "make_verified")
 
     @admin.action(description=_("Mark the selected addresses as verified"), permissions=["change"])
     def make_verified(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:

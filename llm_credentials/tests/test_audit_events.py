@@ -10,9 +10,11 @@ from uuid import uuid4
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
+from django.core import mail
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
+from kombu.exceptions import OperationalError
 
 from llm_credentials import audit, bridge, connection_tests, rotation, services, tasks
 from llm_credentials.audit import Action, AuditUnavailable
@@ -313,6 +315,27 @@ def test_what_staff_do_to_an_account_is_written_down(alice: User, staff: User, c
     client.post(reverse("admin:auth_user_delete", args=(alice.pk,)), {"post": "yes"})
     assert AuditEvent.objects.get(action="account.delete").subject == str(alice.pk)
     assert "another-Pass-9" not in json.dumps([[str(each) for each in row] for row in AuditEvent.objects.values_list()])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_owner_is_told_what_staff_did_to_the_way_in(
+    alice: User, staff: User, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: Any, **options: Any) -> None:
+        raise OperationalError("no broker")
+
+    monkeypatch.setattr("llm_credentials.notices.sending.current_app.send_task", away)
+    client.force_login(staff)
+    typed = {"username": "alice", "email": "mallory@example.com", "is_active": "on"}
+    joined = {"date_joined_0": "2026-01-01", "date_joined_1": "00:00:00"}
+    client.post(reverse("admin:auth_user_change", args=(alice.pk,)), typed | joined)
+    password = reverse("admin:auth_user_password_change", args=(alice.pk,))
+    client.post(password, {"usable_password": "true", "password1": "another-Pass-9", "password2": "another-Pass-9"})
+    first, second = mail.outbox
+    assert (first.to, second.to) == ([alice.email], ["mallory@example.com"])
+    assert "address of your account was changed" in first.subject
+    assert "By: the site's staff" in first.body
+    assert "your password was changed" in second.subject
 
 
 def test_a_check_of_the_trail_by_staff_is_written_down(staff: User, client: Client) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
@@ -323,6 +324,36 @@ def test_admin_asks_before_the_form_is_filled(clerk: Client, staff: User) -> Non
     assert SystemCredential.objects.get().reveal() == STORED
     prove(clerk, staff)
     assert clerk.get(f"{SYSTEM}add/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "auth/user/add/",
+        "auth/user/{user}/change/",
+        "auth/user/{user}/password/",
+        "auth/user/{user}/delete/",
+        "auth/group/add/",
+        "account/emailaddress/add/",
+    ],
+)
+def test_admin_asks_before_it_makes_a_way_around_every_other_proof(clerk: Client, alice: User, place: str) -> None:
+    """A session that lies open could else give itself, or a new superuser, a password of its choice."""
+    path = f"/admin/{place.format(user=alice.pk)}"
+    typed = {"username": "mallory", "email": "m@example.com", "is_superuser": "on", "name": "all", "user": alice.pk}
+    typed |= {"usable_password": "true", "password1": "tr0ub4dor-and-3", "password2": "tr0ub4dor-and-3", "post": "yes"}
+    before = list(User.objects.values_list("username", "email", "password", "is_superuser"))
+    assert _target(clerk.get(path)) == stepup.url(path)
+    assert _target(clerk.post(path, typed)) == stepup.url(path)
+    assert list(User.objects.values_list("username", "email", "password", "is_superuser")) == before
+
+
+def test_admin_asks_before_it_vouches_for_addresses(clerk: Client, alice: User) -> None:
+    address = EmailAddress.objects.create(user=alice, email="a@example.com")
+    chosen = {"action": "make_verified", "_selected_action": [str(address.pk)]}
+    assert _target(clerk.post("/admin/account/emailaddress/", chosen)).startswith(CONFIRM)
+    address.refresh_from_db()
+    assert not address.verified
 
 
 def test_admin_asks_before_it_removes_or_exports_many(clerk: Client, staff: User, stored: UserCredential) -> None:

@@ -14,6 +14,20 @@ ADMIN = (f"{LLM_TESTS}/test_admin.py", f"{LLM_TESTS}/test_stepup.py")
 
 ACCESS: Final = [
     Guard(
+        "accounts in the admin ask for a recent proof",
+        "project/admin.py",
+        "class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):",
+        "class AuditedUserAdmin(AuditedChanges, _UserAdmin):",
+        STEPPED_UP,
+    ),
+    Guard(
+        "another's password in the admin asks for a recent proof",
+        "project/admin.py",
+        "if self.has_change_permission(request) and not stepup.is_recent(request):",
+        "if False:",
+        STEPPED_UP,
+    ),
+    Guard(
         "a token's scope is asked for",
         f"{LLM}/api/auth.py",
         "if request.token is not None and not any(request.token.allows(scope) for scope in scopes):",
