@@ -40,7 +40,7 @@ def used(alice: User, bob: User) -> list[UsageRecord]:
         UsageRecordFactory(user=alice, at=NOW - DAY, cost_usd=Decimal("0.5"), credential_id=key.pk),
         UsageRecordFactory(user=alice, at=NOW, cost_usd=Decimal("0.25"), model="other"),
         UsageRecordFactory(user=alice, at=NOW, cost_usd=None, provider="mistral", key_owner="system"),
-        UsageRecordFactory(user=alice, at=NOW - 60 * DAY, cost_usd=Decimal(7)),
+        UsageRecordFactory(user=alice, at=NOW - 32 * DAY, cost_usd=Decimal(7)),
     ]
     rollups.roll_up()
     return made

@@ -159,9 +159,11 @@ def ready(site: Deployment) -> bool:
 
 
 def walk(site: Deployment) -> None:
-    code = "from django.contrib.auth.models import User; User.objects.create_user('ada', 'ada@example.com', 'x')"
-    site.run("manage.py", "shell", "-v", "0", "-c", code)
-    token = site.run("manage.py", "token_create", "ada").split()[-1]
+    code = (
+        "from django.contrib.auth.models import User; User.objects.create_user('ada', 'ada@example.com', 'x');"
+        "from django.core.management import call_command; call_command('token_create', 'ada')"
+    )
+    token = site.run("manage.py", "shell", "-v", "0", "-c", code).split()[-1]
     who = {"Authorization": f"Bearer {token}"}
     plain = httpx2.get(f"http://127.0.0.1:{site.port}/accounts/login/", headers={"Host": "keys.example.com"})
     login = site.get("/accounts/login/")
