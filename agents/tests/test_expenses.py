@@ -127,7 +127,6 @@ BAD = {
 }
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("name", BAD)
 def test_expense_that_is_wrong_is_refused_by_field(client: Client, alice: User, name: str) -> None:
     changes, field = BAD[name]

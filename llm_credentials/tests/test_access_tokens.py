@@ -37,7 +37,6 @@ def test_token_without_scopes_named_has_all(alice: Any) -> None:
     assert token.scopes == ["read", "credentials", "agents", "gateway"]
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("field", "value"),
     [

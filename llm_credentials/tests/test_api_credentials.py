@@ -181,7 +181,6 @@ def test_models_of_an_unknown_provider_are_refused(program: Program) -> None:
     assert error_of(program.call("get", "/available-models/nobody"))["where"] == "body.provider"
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("fields", "where"),
     [

@@ -60,7 +60,6 @@ def test_settings_change_only_what_is_named(program: Client, alice: User, bob: U
     assert LLMSettings.of(bob).strategy == "priority"
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     "body",
     [

@@ -129,7 +129,6 @@ def test_a_changed_endpoint_asks_for_the_key_again(program: Client) -> None:
     assert put(program, "completions", **own, endpoint="https://two.example/v1", api_key=GOOD).status_code == 200
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("body", "where"),
     [

@@ -56,7 +56,6 @@ def test_settings_update_clears_with_none(alice: Any) -> None:
 NAN, INFINITY = float("nan"), float("inf")
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("name", "value"),
     [

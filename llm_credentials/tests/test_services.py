@@ -104,7 +104,6 @@ def test_credential_save_unknown_provider_names_the_field(alice: Any) -> None:
     assert list(refused(lambda: credential_save(user=alice, provider="nope", api_key=KEY))) == ["provider"]
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("field", "value"), [("is_active", "yes"), ("is_active", 1), ("priority", -1), ("name", "a b")]
 )
@@ -180,7 +179,6 @@ def test_provider_that_has_no_address_needs_one(alice: Any) -> None:
     assert list(errors) == ["base_url"]
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     "address",
     [

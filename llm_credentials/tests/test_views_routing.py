@@ -120,7 +120,6 @@ def test_override_that_says_nothing_is_none(visitor: Client, alice: User, keys: 
     assert not TaskOverride.objects.exists()
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
