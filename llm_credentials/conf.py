@@ -33,7 +33,7 @@ def require_second_factor() -> bool:
 
 def site_address(setting: str) -> str:
     """The address that the site gives a provider which has none of its own; empty: that provider is off."""
-    return _text(setting)
+    return _text(setting) if setting else ""
 
 
 def egress_allow() -> tuple[str, ...]:

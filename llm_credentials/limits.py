@@ -54,12 +54,14 @@ class Usage:
     """Seconds until its window ends."""
 
     @property
+    def values(self) -> tuple[tuple[str, int], ...]:
+        """By the names of their headers."""
+        limit, remaining = ("RateLimit-Limit", self.limit), ("RateLimit-Remaining", self.remaining)
+        return (limit, remaining, ("RateLimit-Reset", self.reset_s))
+
+    @property
     def headers(self) -> dict[str, str]:
-        return {
-            "RateLimit-Limit": str(self.limit),
-            "RateLimit-Remaining": str(self.remaining),
-            "RateLimit-Reset": str(self.reset_s),
-        }
+        return {name: str(value) for name, value in self.values}
 
 
 def with_pause(response: HttpResponse, refusal: Exception) -> HttpResponse:

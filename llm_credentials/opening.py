@@ -7,7 +7,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from llm_credentials import client_cache, conf
+from llm_credentials import client_cache, conf, egress
 from llm_credentials.audit.opening import announce_opening
 from llm_credentials.live import changes
 from llm_credentials.models import EnvironmentCredential, KeyHolder, LLMCredential, SystemCredential, UserCredential
@@ -30,9 +30,9 @@ async def open_client(
     AuditUnavailable when there can be no event; RuntimeError inside a transaction.
     """
     name = model or credential.model or credential.spec.default_model
-    egress = await conf.aegress_policy()
+    allowed = await egress.apolicy()
     given = credential.options if options is None else options
-    place = _place(credential, name, given, egress.allow)
+    place = _place(credential, name, given, allowed.allow)
     if place is not None and (found := client_cache.find(place)) is not None:
         return found
     mark = changes.mark()
@@ -43,7 +43,7 @@ async def open_client(
         model=name,
         base_url=credential.base_url or None,
         options=given,
-        egress=egress,
+        egress=allowed,
     )
     if place is not None and isinstance(credential, UserCredential | SystemCredential | EnvironmentCredential):
         client_cache.keep(place, client, credential, mark)
@@ -58,4 +58,4 @@ def _place(
         return None
     site_address = conf.site_address(credential.spec.site_address_setting)
     what = (type(credential).__name__, credential.provider, credential.pk, credential.version, credential.base_url)
-    return (*what, model, tuple(sorted(options.items())), site_address, allow)
+    return (*what, model, tuple(sorted(options.items())) if options else (), site_address, allow)

@@ -43,8 +43,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     speaks_messages = scope["path"].startswith("/v1/messages") or b"anthropic-version" in request.headers
     wire: Wire = messages if speaks_messages else chat
     # Each SDK looks for the id under the name that its maker gave it.
-    headers = [(name, request_id.encode()) for name in (b"x-request-id", b"request-id")]
-    headers.append((b"x-content-type-options", b"nosniff"))
+    written = request_id.encode()
+    headers = [(b"x-request-id", written), (b"request-id", written), (b"x-content-type-options", b"nosniff")]
     try:
         work = await _prepared(request, request_id)
     except Left:
@@ -59,7 +59,7 @@ def _counted(request: Request) -> list[tuple[bytes, bytes]]:
     """How far the limit is used, where this request was counted."""
     if request.usage is None:
         return []
-    return [(name.lower().encode(), value.encode()) for name, value in request.usage.headers.items()]
+    return [(name.lower().encode(), b"%d" % value) for name, value in request.usage.values]
 
 
 async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
@@ -72,11 +72,12 @@ async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
     if handler is None:
         return _allowed(methods, method)
     caller = await authenticate(request)
-    begin_call(actor=str(caller.user.pk), token_id=caller.token.pk, request_id=request_id)
+    user_id, token_id = caller.token.user_id, caller.token.id
+    begin_call(actor=str(user_id), token_id=token_id, request_id=request_id)
     loaded = snapshot_cache.find(caller.user) or await sync_to_async(snapshot_cache.load)(caller.user)
     policy_rates = loaded.snapshot.policy.rates.get(rates.KIND, ())
-    request.usage = rates.admit(caller.user.pk, caller.token.pk, policy_rates)
-    if request.scope["method"] == "POST":
+    request.usage = rates.admit(user_id, token_id, policy_rates)
+    if method == "POST":
         await request.read()
     return handler(caller, request)
 

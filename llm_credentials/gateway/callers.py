@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -17,6 +18,7 @@ from llm_credentials.gateway.naming import Named
 from llm_credentials.live import tokens
 from llm_credentials.models import PersonalAccessToken
 
+CLIENTS_MAX = 2000
 VIEW = "gateway"
 """How the audit trail names it."""
 
@@ -46,9 +48,21 @@ async def authenticate(request: Request) -> Caller:
 
 def client_of(caller: Caller, named: Named) -> RoutedClient:
     """What calls with the user's keys, within what the token allows. Does no I/O. Raises Refused."""
-    if named.provider and not caller.token.allows_provider(named.provider):
+    token, place = caller.token, (caller.token.id, named.task, named.provider, named.model)
+    made = _made.get(place)
+    if made is not None and made[0] is token and made[1] is caller.user:
+        return made[2]
+    if named.provider and not token.allows_provider(named.provider):
         raise Refused(403, "provider_not_allowed", "This token may not reach this provider.", param="model")
-    return client_for(caller.user, task=named.task, provider=named.provider, model=named.model, token=caller.token)
+    client = client_for(caller.user, task=named.task, provider=named.provider, model=named.model, token=token)
+    if len(_made) >= CLIENTS_MAX:
+        _made.clear()
+    _made[place] = token, caller.user, client
+    return client
+
+
+_made: dict[tuple[Any, ...], tuple[PersonalAccessToken, AbstractBaseUser, RoutedClient]] = {}
+"""For these very objects, which are others as soon as something of them changes. Such a client holds no keys."""
 
 
 def _ip(request: Request) -> str:

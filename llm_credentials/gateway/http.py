@@ -85,8 +85,8 @@ class Request:
     async def _body(self) -> bytes:
         if self.header(b"content-encoding") not in ("", "identity"):
             raise Refused(415, "unsupported_encoding", "Send the body uncompressed.")
-        kind = self.header(b"content-type").partition(";")[0].strip().lower()
-        if kind not in (JSON, ""):
+        kind = self.header(b"content-type")
+        if kind != JSON and kind.partition(";")[0].strip().lower() not in (JSON, ""):
             raise Refused(415, "unsupported_media_type", "Send the body as application/json.")
         length = self.header(b"content-length")
         if length.isdecimal() and (len(length) > 12 or int(length) > MAX_BODY_BYTES):

@@ -41,6 +41,10 @@ class _Window:
     def used(self) -> int:
         return self.known + self.fresh
 
+    @property
+    def left(self) -> int:
+        return self.limit - self.known - self.fresh
+
 
 @dataclass(frozen=True, slots=True)
 class _Held:
@@ -65,6 +69,9 @@ def admit(user_id: Any, token_id: Any, policy_rates: Iterable[str]) -> Usage | N
     """Count one call. Raises Refused past a limit; otherwise says how far the tightest is used."""
     now = time.time()
     windows = _windows(user_id, token_id, tuple(policy_rates), now)
+    if not windows:
+        return None
+    tightest = None
     for _, window in windows:
         if window.used >= window.limit:
             left_s = max(1.0, window.ends - now)
@@ -74,13 +81,12 @@ def admit(user_id: Any, token_id: Any, policy_rates: Iterable[str]) -> Usage | N
     for key, window in windows:
         window.fresh += 1
         _counters.untold.add(key)
-    if windows and not _is_telling():
+        if tightest is None or window.left < tightest.left:
+            tightest = window
+    if not _is_telling():
         _counters.telling = asyncio.get_running_loop().create_task(_tell_soon())
-    tightest = min((window for _, window in windows), key=lambda window: window.limit - window.used, default=None)
-    if tightest is None:
-        return None
-    remaining = max(0, tightest.limit - tightest.used)
-    return Usage(limit=tightest.limit, remaining=remaining, reset_s=max(1, int(tightest.ends - now)))
+    assert tightest is not None
+    return Usage(limit=tightest.limit, remaining=max(0, tightest.left), reset_s=max(1, int(tightest.ends - now)))
 
 
 def _is_telling() -> bool:

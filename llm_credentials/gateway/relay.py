@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Protocol
 
 import orjson
 
-from llm_credentials.factory import RoutedClient
 from llm_credentials.gateway import thoughts
 from llm_credentials.gateway.callers import Caller, client_of
 from llm_credentials.gateway.errors import Problem, Refused, problem
@@ -37,6 +36,8 @@ MAX_TOKENS_UNKNOWN = 8192
 """What an answer is reserved for when neither the program, the user nor the catalogue sets a limit."""
 TIMEOUT_S = 600.0
 """For a whole call, as long as the clients of these wires wait."""
+_NOTHING: frozenset[str] = frozenset()
+_TOOLS, _JSON = frozenset({"tools"}), frozenset({"json"})
 TOO_DEEP = "The body is nested too deep."
 IMAGES_FROM_BYTES = 100_000
 """A body as large as this is read to see how much of it is images, which cost less than their bytes as text would."""
@@ -100,12 +101,14 @@ class Relay:
     passing: Streamed = field(default_factory=thoughts.Unsigned, init=False)
     """Sees the thoughts in a stream that passes."""
 
-    @property
-    def data(self) -> Mapping[str, Any]:
-        return self.request.data
+    data: Mapping[str, Any] = field(init=False)
+    """The request."""
+    marks: tuple[str, ...] = field(init=False)
+    """Of the thoughts in the conversation."""
 
     def __post_init__(self) -> None:
         """Raises Refused."""
+        self.data = self.request.data
         self.named = read_model(self.data.get("model"))
         messages = self.data.get("messages")
         if not isinstance(messages, list) or not messages:
@@ -119,8 +122,9 @@ class Relay:
 
     async def answer(self) -> Answer:
         """Raises LLMError before anything is sent."""
-        if marks := self._marks:
-            self.makers = await thoughts.makers(marks)
+        self.marks = tuple(marks_in(self.data["messages"]))
+        if self.marks:
+            self.makers = await thoughts.makers(self.marks)
         return await self._streamed() if self.data.get("stream") is True else await self._whole()
 
     @cached_property
@@ -131,7 +135,8 @@ class Relay:
     # Whole answers
 
     async def _whole(self) -> Answer:
-        response, receipt = await self._client.relay(
+        client = client_of(self.caller, self.named)
+        response, receipt = await client.relay(
             self._ask, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
         )
         await self._remember(response)
@@ -147,7 +152,8 @@ class Relay:
     # Streams
 
     async def _streamed(self) -> Answer:
-        pieces = await self._client.relay_stream(
+        client = client_of(self.caller, self.named)
+        pieces = await client.relay_stream(
             self._follow, needs=self._needs(), size=self._size(), leaving=self._leaving(), timeout_s=TIMEOUT_S
         )
         first = await anext(pieces)
@@ -200,10 +206,6 @@ class Relay:
 
     # The call
 
-    @cached_property
-    def _client(self) -> RoutedClient:
-        return client_of(self.caller, self.named)
-
     def _begin(self, candidate: Candidate) -> None:
         self.candidate = candidate
         self.tries += 1
@@ -218,29 +220,29 @@ class Relay:
         assert self.candidate is not None
         return self.candidate.key.provider, self.candidate.model
 
-    @cached_property
-    def _marks(self) -> tuple[str, ...]:
-        return tuple(marks_in(self.data["messages"]))
-
     def _is_own(self, mark: str) -> bool:
         return self.makers.get(mark, self.first) == self._maker
 
     async def _remember(self, response: LLMResponse) -> None:
         """Whose the answer's thoughts are."""
         found = self.passing.fingerprints or thoughts.fingerprints_of(response, signed=self.wire.SIGNS)
-        await thoughts.remember(found, self._maker)
+        if found:
+            await thoughts.remember(found, self._maker)
 
     def _needs(self) -> frozenset[str]:
-        wanted = {"tools": bool(self.data.get("tools")), "json": self._wants_schema()}
-        return frozenset(need for need, is_wanted in wanted.items() if is_wanted)
+        needs = _TOOLS if self.data.get("tools") else _NOTHING
+        return needs | _JSON if self._wants_schema() else needs
 
     def _wants_schema(self) -> bool:
         wanted = self.data.get("response_format")
         return isinstance(wanted, Mapping) and wanted.get("type") == "json_schema"
 
     def _limit(self) -> int | None:
-        limits = (self.data.get("max_completion_tokens"), self.data.get("max_tokens"))
-        return next((limit for limit in limits if type(limit) is int and limit > 0), None)
+        for name in ("max_completion_tokens", "max_tokens"):
+            limit = self.data.get(name)
+            if type(limit) is int and limit > 0:
+                return limit
+        return None
 
     def _leaving(self) -> tuple[bytes]:
         try:
@@ -263,7 +265,7 @@ class Relay:
 
     def _body(self, candidate: Candidate) -> dict[str, Any]:
         """What the program sent, with what the user settled where it says nothing."""
-        body = only_own(self.data, self._is_own) if self._marks else dict(self.data)
+        body = only_own(self.data, self._is_own) if self.marks else dict(self.data)
         if body.get("temperature") is None and candidate.temperature is not None:
             body["temperature"] = candidate.temperature
         if self._limit() is None and candidate.max_tokens is not None:
@@ -271,8 +273,8 @@ class Relay:
         return body
 
     def _sending(self, client: LLMClient, candidate: Candidate) -> dict[str, Any]:
-        given = {name: self.request.header(name.encode()) for name in client.takes_headers}
-        headers = {name: value for name, value in given.items() if value}
+        given = ((name, self.request.header(name.encode())) for name in client.takes_headers)
+        headers = {name: value for name, value in given if value} if client.takes_headers else None
         return {"path": self.wire.PATH, "model": candidate.model, "headers": headers}
 
     def _arguments(self, candidate: Candidate) -> dict[str, Any]:

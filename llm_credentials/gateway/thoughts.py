@@ -34,8 +34,8 @@ def _key(fingerprint: str) -> str:
 
 
 async def remember(fingerprints: Iterable[str], maker: Maker) -> None:
-    if keys := [_key(each) for each in fingerprints]:
-        await sync_to_async(cache.set_many, thread_sensitive=False)({key: list(maker) for key in keys}, timeout=KEPT_S)
+    entries = {_key(each): list(maker) for each in fingerprints}
+    await sync_to_async(cache.set_many, thread_sensitive=False)(entries, timeout=KEPT_S)
 
 
 async def makers(marks: Iterable[str]) -> dict[str, Maker]:
@@ -52,6 +52,8 @@ def fingerprints_of(response: LLMResponse, *, signed: bool) -> list[str]:
         for part in response.message.parts
         if isinstance(part, ReasoningPart)
     ]
+    if not own:
+        return []
     details = [detail for _, detail in own if isinstance(detail, Mapping)]
     if signed:
         marks = [detail.get(name) for detail in details for name in ("signature", "redacted")]
@@ -114,7 +116,7 @@ class Unsigned:
 
     @property
     def fingerprints(self) -> list[str]:
-        return list(dict.fromkeys(each.hexdigest() for each in self._sums.values()))
+        return list(dict.fromkeys(each.hexdigest() for each in self._sums.values())) if self._sums else []
 
     def see(self, events: bytes) -> None:
         if b'"reasoning' not in events or _SOME_THOUGHT.search(events) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llm_credentials.providers.errors import RequestRejected
@@ -107,6 +108,7 @@ def _within(value: object, low: float, high: float) -> bool:
     )
 
 
+MODEL_ID_MAX = 200
 _MODEL_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+~=,")
 
 
@@ -114,8 +116,13 @@ def model_id_fault(model: str) -> str | None:
     """Why this cannot be a model id; None if it can. Ids become parts of addresses, so their alphabet is closed."""
     if not model:
         return "Name a model."
-    if len(model) > 200:
-        return "A model id has at most 200 characters."
+    if len(model) > MODEL_ID_MAX:
+        return f"A model id has at most {MODEL_ID_MAX} characters."
+    return _fault_of_short_id(model)
+
+
+@lru_cache(maxsize=2048)
+def _fault_of_short_id(model: str) -> str | None:
     if not _MODEL_ID_ALPHABET.issuperset(model):
         return "A model id has letters, digits and - _ . : / @ + ~ = , only."
     if any(piece[:1] in ("", ".", "-") for piece in model.split("/")):
