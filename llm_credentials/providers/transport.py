@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx2  # noqa: TID251 (its types alone: what is sent goes through the door)
 
 from llm_credentials.providers.bodies import WHOLE_BODY, Body, events_of, load_json, passed_on
+from llm_credentials.providers.deadlines import until
 from llm_credentials.providers.door import BODY, Client, close_connections, door_of, headers_sent, refuse_unusable
 from llm_credentials.providers.egress import EgressPolicy, check_url
 from llm_credentials.providers.errors import ConnectionFailed, DeadlineExceeded, ProviderUnavailable
@@ -237,7 +238,7 @@ async def forward(policy: EgressPolicy, pattern: Pattern, body: bytes) -> Forwar
     door = door_of(policy)
     deadline = asyncio.get_running_loop().time() + FORWARD_TIMEOUT_S
     try:
-        async with asyncio.timeout_at(deadline):
+        with until(deadline):
             raw = await door.send(pattern, body)
     except Exception as error:
         raise (failure_of(error) or ConnectionFailed()) from None

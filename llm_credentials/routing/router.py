@@ -27,6 +27,7 @@ from llm_credentials.providers import (
     LLMError,
     StreamInterrupted,
 )
+from llm_credentials.providers.deadlines import until
 from llm_credentials.routing import snapshot_cache
 from llm_credentials.routing.account import CallAccount, routed
 from llm_credentials.routing.receipt import OK, Receipt
@@ -95,7 +96,7 @@ class Chain:
                 try:
                     with self.call:
                         client = await self._open(trial)
-                        async with asyncio.timeout(trial.limit_s):
+                        with until(self.loop.time() + trial.limit_s):
                             answer = await call(client, trial.candidate, trial.limit_s)
                 except (LLMError, TimeoutError, Ended) as error:
                     await self._lost(trial, ours(error, trial))
@@ -156,7 +157,7 @@ class Chain:
         """Everything up to the first real content, or the whole of an answer without any."""
         held: list[P] = []
         limit_s = min(trial.limit_s, FIRST_CONTENT_S) if self.queue else trial.limit_s
-        async with asyncio.timeout(limit_s):
+        with until(self.loop.time() + limit_s):
             async for chunk in upstream:
                 held.append(chunk)
                 if chunk.type == "done":
