@@ -100,6 +100,7 @@ class under_way:  # noqa: N801 (used like a function; contextlib's own way costs
     def __exit__(self, *_: object) -> None:
         with changes.lock:
             _calls.discard(self.call)
+        self.call._on_end = None  # whoever is told holds the call: without the collector neither of them would go
 
 
 def _question(user_id: Any) -> None:

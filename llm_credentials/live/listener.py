@@ -239,6 +239,8 @@ def ensure(*, wait_s: float | None = None) -> None:
         wait_s = FIRST_LOOK_S
     global _listener
     listener = _listener
+    if listener is not None and listener.ready.is_set() and time.monotonic() < listener.needed_until - LINGER_S / 2:
+        return  # somebody has just looked
     if listener is None or not listener.thread.is_alive():
         with _starting:
             listener = _listener

@@ -55,7 +55,7 @@ class CallAccount:
         self.limits = limits
         self.run_budget = run_budget
         self.call_id = new_id()
-        self.attempts = unopened(route)
+        self.attempts = unopened(route) if route.dropped else []
         self.prices: list[Price] = []
         """Of the attempts that may have been charged."""
         self.estimated = False
