@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal, TypeAlias
@@ -56,9 +56,16 @@ class Limits:
     """The access token that the call came with."""
     token_monthly_usd: Decimal | None = None
     """For calls with that token, on whichever keys."""
+    _of: dict[KeyOwner, tuple[Limit, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, owner: KeyOwner) -> tuple[Limit, ...]:
         """Those that apply to a key of this owner."""
+        found = self._of.get(owner)
+        if found is None:
+            found = self._of[owner] = self._made_of(owner)
+        return found
+
+    def _made_of(self, owner: KeyOwner) -> tuple[Limit, ...]:
         budget = self.token_monthly_usd
         token = () if budget is None else (Limit("token", budget, token_id=self.token_id),)
         if owner == "user":
@@ -84,14 +91,16 @@ class Limit:
     usd: Decimal
     set_at: datetime | None = None
     token_id: UUID | None = None
+    set_micros: int = field(init=False, repr=False, compare=False)
+    """Since the epoch; 0 where it never changes."""
+
+    def __post_init__(self) -> None:
+        micros = 0 if self.set_at is None else int(self.set_at.timestamp() * 1_000_000)
+        object.__setattr__(self, "set_micros", micros)
 
     def subject(self, user_id: Any) -> Any:
         """Whose rows count: the user's, or the token's."""
         return self.token_id if self.name == "token" else user_id
-
-    @property
-    def set_micros(self) -> int:
-        return 0 if self.set_at is None else int(self.set_at.timestamp() * 1_000_000)
 
     def counter_id(self, user_id: Any, at: datetime) -> str:
         """Of the counter that a call at that time belongs to."""

@@ -122,7 +122,7 @@ def filled(connection: Connection[Any], sql: str, values: Sequence[Any]) -> byte
     def literal(plain: Any) -> bytes:
         if type(plain) is int:
             return b"%d" % plain if plain >= 0 else b"(%d)" % plain
-        return bytes(escaping.escape_literal(str(plain).encode()))
+        return bytes(escaping.escape_literal(plain if type(plain) is bytes else str(plain).encode()))
 
     return sql.encode() % tuple(map(literal, values))
 
@@ -253,10 +253,9 @@ def rows(columns: Sequence[Column], given: Iterable[Sequence[Any]], *, each: str
     return together.format(recordset), [orjson.dumps(objects, default=str).decode()]
 
 
-def objects(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> str:
+def objects(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """As JSON, for a function of PostgreSQL's."""
-    names = [name for name, _ in columns]
-    return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str).decode()
+    return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str)
 
 
 def value(plain: UUID | datetime) -> Any:

@@ -117,10 +117,10 @@ def _at_once(reservations: Sequence[Reservation], settlements: Sequence[Settleme
             moved.append((counter_id, before_e8, None, None, None))
     used = [(model._meta.db_table, pk, count, at) for (pk, model), (count, at) in _used(settlements)]
     return _WRITE, [
-        hand.objects(_SETTLED, _settled_rows(each for each in settlements if each.reservation is not None)),
-        hand.objects(_USED, used),
-        hand.objects(_MOVED, moved),
-        hand.objects(_INSERTED, _inserted_rows(reservations)),
+        hand.objects(_SETTLED_NAMES, _settled_rows(each for each in settlements if each.reservation is not None)),
+        hand.objects(_USED_NAMES, used),
+        hand.objects(_MOVED_NAMES, moved),
+        hand.objects(_INSERTED_NAMES, _inserted_rows(reservations)),
     ]
 
 
@@ -186,6 +186,9 @@ _SETTLED: Sequence[Column] = (
 _USED: Sequence[Column] = (("table_name", "text"), ("id", "uuid"), ("count", "integer"), ("at", "timestamptz"))
 _MOVED: Sequence[Column] = (
     *(("id", "varchar"), ("before", "bigint"), ("asked", "bigint"), ("newest", "bigint"), ("most", "bigint")),
+)
+_INSERTED_NAMES, _SETTLED_NAMES, _USED_NAMES, _MOVED_NAMES = (
+    tuple(name for name, _ in columns) for columns in (_INSERTED, _SETTLED, _USED, _MOVED)
 )
 _WRITE = "SELECT keyswitch_ledger_write(%s::json, %s::json, %s::json, %s::json)"
 """A function that a migration makes."""

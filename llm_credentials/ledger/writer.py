@@ -14,6 +14,7 @@ import asyncio
 import atexit
 import os
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -56,21 +57,45 @@ async def reserve(reservation: Reservation) -> None:
         company.append(asked)
     else:
         _gathering[loop] = [asked]
-        if _writer().crowded:
+        if (scribe := _writer()).crowded:
             loop.call_later(GATHER_S, _hand_over, loop)
+        elif scribe.line is not None:
+            _hand_over(loop)  # on its way at once; what else comes in this turn goes behind it, as one group
         else:
             loop.call_soon(_hand_over, loop)
     await asked.future
 
 
 _gathering: dict[asyncio.AbstractEventLoop, list[Asked]] = {}
-"""What each loop has asked for and not handed over yet: all that comes in one turn of the loop is one group."""
+"""What each loop has asked for and not handed over yet."""
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop) -> None:
     asked = _gathering.pop(loop)
-    loop.call_later(WAIT_S, _expire, asked)
+    waiting = _waiting.get(loop)
+    if waiting is None:
+        for ended in [other for other in _waiting if other.is_closed()]:
+            del _waiting[ended]
+        waiting = _waiting[loop] = deque()
+        loop.call_later(WAIT_S, _look, loop)
+    while waiting and all(each.future.done() for each in waiting[0][1]):
+        waiting.popleft()
+    waiting.append((loop.time() + WAIT_S, asked))
     _writer().take(asked, loop)
+
+
+_waiting: dict[asyncio.AbstractEventLoop, deque[tuple[float, list[Asked]]]] = {}
+"""What each loop has handed over, and until when it waits for it; one timer for all of it."""
+
+
+def _look(loop: asyncio.AbstractEventLoop) -> None:
+    waiting, now = _waiting[loop], loop.time()
+    while waiting and (waiting[0][0] <= now or all(each.future.done() for each in waiting[0][1])):
+        _expire(waiting.popleft()[1])
+    if waiting:
+        loop.call_at(waiting[0][0], _look, loop)
+    else:
+        del _waiting[loop]
 
 
 async def settle(settlement: Settlement) -> None:
@@ -135,6 +160,7 @@ def _forget_after_fork() -> None:
     _current = None
     _lock = threading.Lock()
     _gathering.clear()
+    _waiting.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
