@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import psycopg
 from psycopg import pq
@@ -37,6 +37,8 @@ class Server:
     suspect: bool = False
     lives: bool = True
     seen_at: float = 0.0
+    failures: int = 0
+    """Connections that did not open, or broke."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_there(self, host: str, port: int) -> bool:
@@ -79,11 +81,21 @@ def _door(host: str, port: int) -> socket.socket:
 class Connection(psycopg.Connection[Any]):
     """Gives up when the server is gone; it is closed then."""
 
+    @classmethod
+    def connect(cls, *args: Any, **kwargs: Any) -> Self:
+        try:
+            return super().connect(*args, **kwargs)
+        except psycopg.OperationalError:
+            server.failures += 1
+            raise
+
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().wait(self._watched(gen), *args, **kwargs)
         except psycopg.OperationalError:
-            server.suspect |= self.pgconn.status == pq.ConnStatus.BAD
+            if self.pgconn.status == pq.ConnStatus.BAD:
+                server.suspect = True
+                server.failures += 1
             raise
 
     def _watched(self, gen: Generator[Any, int, T]) -> Generator[Any, int, T]:

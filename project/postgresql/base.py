@@ -42,11 +42,13 @@ class DatabaseWrapper(base.DatabaseWrapper):
             server.suspect = False
         turns = BUSY_TURNS
         while True:
+            failures = server.failures
             try:
                 return super().get_new_connection(conn_params)
             except psycopg.OperationalError as problem:
                 turns -= 1
-                only_busy = isinstance(problem, PoolTimeout) and _is_there(conn_params)
+                # A pooler answers for a server that is gone; connections through it fail all the same.
+                only_busy = isinstance(problem, PoolTimeout) and server.failures == failures and _is_there(conn_params)
                 server.suspect |= not only_busy
                 if not only_busy or turns == 0:
                     raise

@@ -62,3 +62,22 @@ def test_nobody_waits_for_a_server_that_is_gone(pooled: list[Any], monkeypatch: 
         waiting.get_new_connection(waiting.get_connection_params())
     assert at_work.pool.get_stats()["requests_errors"] == 1
     monkeypatch.setattr(base.server, "suspect", False)
+
+
+def test_nobody_waits_their_turn_at_a_pooler_that_has_lost_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    from project.postgresql import base
+    from project.postgresql.answering import Connection
+
+    monkeypatch.setattr(base.server, "is_there", lambda host, port: True)  # the pooler is
+    monkeypatch.setattr(base.server, "suspect", False)
+    settings = connection.settings_dict
+    pool = {"min_size": 1, "max_size": 1, "timeout": 0.5, "connection_class": Connection}
+    options = {**settings["OPTIONS"], "pool": pool}
+    lost = base.DatabaseWrapper({**settings, "NAME": "nowhere", "OPTIONS": options}, alias="lost")
+    try:
+        with pytest.raises(psycopg.OperationalError):
+            lost.get_new_connection(lost.get_connection_params())
+        assert lost.pool.get_stats()["requests_errors"] < base.BUSY_TURNS
+        assert base.server.suspect
+    finally:
+        lost.close_pool()
