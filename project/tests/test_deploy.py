@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,7 +41,7 @@ THROUGH_PROXY = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.9",
 class Deployment:
     """One folder, one database, one Valkey, and the processes that run on them."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, pooled: bool) -> None:
         self.root = copy_checkout(folder / "srv")
         self.folder = folder
         self.port, self.metrics_port = free_port(), free_port()
@@ -50,14 +50,14 @@ class Deployment:
         self._sql(f'CREATE DATABASE "{self.database}"')
         stack.callback(self._sql, f'DROP DATABASE "{self.database}" WITH (FORCE)')
         valkey = stack.enter_context(servers.running_valkey())
-        here = {
-            "DATABASE_URL": self.server.replace("/postgres?", f"/{self.database}?")
-            + "&DISABLE_SERVER_SIDE_CURSORS=true",
+        self.here = {
             "REDIS_URL": valkey,
             "METRICS_DIR": str(folder / "metrics"),
             "METRICS_PORT": str(self.metrics_port),
         }
-        self.here = here
+        straight = self.server.replace("/postgres?", f"/{self.database}?")
+        pooler = stack.enter_context(running_pooler(folder, self.server)) if pooled else ""
+        self.databases = {"postgres": straight, "pooler": f"{pooler}/{self.database}?" if pooled else straight}
         self.extra: dict[str, str] = {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         stack.callback(self.kill)
@@ -69,11 +69,13 @@ class Deployment:
     def environment(self, service: str) -> dict[str, str]:
         """What the compose file gives it, with the addresses of this machine."""
         named = {name: str(value) for name, value in SERVICES[service]["environment"].items()}
-        ours = {*self.here, "TRUSTED_PROXY_COUNT", "POSTGRES_SUPERUSER_PASSWORD"}
+        ours = {*self.here, "DATABASE_URL", "TRUSTED_PROXY_COUNT", "POSTGRES_SUPERUSER_PASSWORD"}
         assert named.keys() <= ours, "a setting that this does not know"
-        return bare_environment(
-            **SECRETS, **named | {name: self.here[name] for name in named if name in self.here}, **self.extra
-        )
+        found = re.search(r"@(\w+):5432/keyswitch(?:\?(.+))?$", named["DATABASE_URL"])
+        assert found
+        here = {name: self.here[name] for name in named if name in self.here}
+        here["DATABASE_URL"] = f"{self.databases[found[1]]}&{found[2] or ''}"
+        return bare_environment(**SECRETS, **named | here, **self.extra)
 
     def command(self, service: str) -> list[str]:
         program, *rest = SERVICES[service]["command"]
@@ -81,8 +83,8 @@ class Deployment:
         arguments = [own.get(each, each) for each in rest]
         return [sys.executable, *arguments] if program == "python" else [sys.executable, "-m", program, *arguments]
 
-    def run(self, *command: str) -> str:
-        environment = self.environment("web")
+    def run(self, *command: str, service: str = "web") -> str:
+        environment = self.environment(service)
         done = subprocess.run(
             [sys.executable, *command], cwd=self.root, env=environment, capture_output=True, text=True, timeout=120
         )
@@ -121,18 +123,59 @@ class Deployment:
         return httpx2.get(f"http://127.0.0.1:{self.port}{path}", headers=THROUGH_PROXY | headers, timeout=20)
 
 
-@pytest.fixture
-def deployment() -> Iterator[Deployment]:
+@contextmanager
+def running_pooler(folder: Path, server: str) -> Iterator[str]:
+    """PgBouncer as the compose file sets it, before the tests' cluster; its address, without a database."""
+    at, _, socket = server.partition("/postgres?host=")
+    role, port = at.removeprefix("postgresql://").rstrip("@"), free_port()
+    given = SERVICES["pooler"]["environment"]
+    asked = {name.lower(): value for name, value in given.items() if name not in ("DATABASE_URL", "AUTH_TYPE")}
+    lines = [
+        *("[databases]", f"* = host={socket} user={role}", "[pgbouncer]", "auth_type = any", "unix_socket_dir ="),
+        *("listen_addr = 127.0.0.1", f"listen_port = {port}"),
+        *(f"{name} = {value}" for name, value in asked.items()),
+    ]
+    (folder / "pooler.ini").write_text("\n".join(lines) + "\n")
+    # It does not run as root, and the socket is its server's.
+    who = ["-u", Path(socket).owner()] if os.geteuid() == 0 else []
+    process = subprocess.Popen(["pgbouncer", "-q", *who, str(folder / "pooler.ini")], stderr=subprocess.DEVNULL)
+    address = f"postgresql://{role}@127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(f"{address}/postgres"), "the pooler")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def answers(database: str) -> bool:
+    try:
+        psycopg.connect(database).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+PATHS = [
+    "straight",
+    pytest.param(
+        "pooled", marks=pytest.mark.skipif(not shutil.which("pgbouncer"), reason="PgBouncer is not installed")
+    ),
+]
+
+
+@pytest.fixture(params=PATHS)
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="ks-")))
-        yield Deployment(folder, stack)
+        yield Deployment(folder, stack, pooled=request.param == "pooled")
 
 
 def test_compose_commands_carry_a_key_to_an_answer(deployment: Deployment, sandbox_server: str) -> None:
     site = deployment
     site.extra = {"SANDBOX_URL": sandbox_server, "LLM_EGRESS_ALLOW": sandbox_server.removeprefix("http://")}
     site.run("manage.py", "collectstatic", "--noinput")
-    site.run(*SERVICES["migrate"]["command"][1:])
+    site.run(*SERVICES["migrate"]["command"][1:], service="migrate")
     for service in ("web", "worker", "clock"):
         site.start(service)
     try:
