@@ -14,15 +14,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from agents import runs, services
-from agents.models import AgentRun, Conversation, MessageState, RunState, StoredMessage
+from agents import services
+from agents.models import Conversation, MessageState, RunState, StoredMessage
 from agents.receipts import error_json
 from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
 from agents.tests.live import sandbox_key
+from agents.tests.reading import HTMX, finished, page
 from agents.urls import urlpatterns
 from llm_credentials.providers import LLMMessage, NotConfigured, TextPart, ToolCall, ToolResult
-
-HTMX: dict[str, Any] = {"headers": {"HX-Request": "true"}}
 
 
 @pytest.fixture
@@ -33,19 +32,6 @@ def conversation(alice: User) -> Conversation:
 @pytest.fixture
 def answer(conversation: Conversation) -> StoredMessage:
     return conversation.messages.get(role="assistant")
-
-
-def finished(answer: StoredMessage, *messages: LLMMessage, **ending: Any) -> None:
-    claim = services.message_claim(answer.pk)
-    assert claim is not None
-    ending.setdefault("state", MessageState.COMPLETE)
-    assert services.message_finish(answer.pk, claim, messages=messages or (LLMMessage.assistant("Hi."),), **ending)
-
-
-def page(browser: Client, url: str, status: int = 200, **how: Any) -> str:
-    response = browser.get(url, **how)
-    assert response.status_code == status
-    return response.content.decode()
 
 
 GUARDED = [
@@ -339,191 +325,6 @@ def test_conversation_removal_names_what_goes(browser: Client, conversation: Con
     assert "“Hello &lt;b&gt;secret&lt;/b&gt;”" in page(browser, url)
     assert browser.post(url)["Location"] == "/conversations/"
     assert not Conversation.objects.exists()
-
-
-# Messages
-
-
-def test_message_with_htmx_gives_its_turn(browser: Client, alice: User) -> None:
-    conversation = ConversationFactory(user=alice, title="")
-    response = browser.post(
-        reverse("agents:message-create", args=[conversation.pk]), {"text": "Hello", "choice": ""}, **HTMX
-    )
-    html = response.content.decode()
-    answer = conversation.messages.get(role="assistant")
-    assert response.status_code == 200
-    assert "<html" not in html
-    assert f'data-stream="/messages/{answer.pk}/stream/"' in html
-    assert 'hx-swap-oob="true">Hello</h1>' in html
-
-
-@pytest.mark.parametrize(("text", "words"), [("", "Write a message first."), ("x" * 1_000_000, "at most 100,000 fit")])
-def test_message_that_cannot_be_sent_says_why_and_stays(browser: Client, alice: User, text: str, words: str) -> None:
-    conversation = ConversationFactory(user=alice)
-    url = reverse("agents:message-create", args=[conversation.pk])
-    plain = browser.post(url, {"text": text})
-    assert plain.status_code == 422
-    assert words in plain.content.decode()
-    assert text[:100] in plain.content.decode()
-    fragment = browser.post(url, {"text": text}, **HTMX)
-    assert fragment.status_code == 422
-    assert fragment["HX-Retarget"] == "#composer-errors"
-    assert words in fragment.content.decode()
-    assert "<html" not in fragment.content.decode()
-    assert not conversation.messages.exists()
-
-
-@pytest.mark.parametrize("choice", ["nosuch:model", "openai:a b", "openai:" + "x" * 300])
-def test_message_with_an_impossible_choice_is_refused(browser: Client, alice: User, choice: str) -> None:
-    conversation = ConversationFactory(user=alice)
-    url = reverse("agents:message-create", args=[conversation.pk])
-    assert browser.post(url, {"text": "Hello", "choice": choice}).status_code == 422
-    assert not conversation.messages.exists()
-
-
-def test_message_during_an_answer_waits_and_keeps_the_text(browser: Client, conversation: Conversation) -> None:
-    url = reverse("agents:message-create", args=[conversation.pk])
-    for how in ({}, HTMX):
-        response = browser.post(url, {"text": "And another thing"}, **how)
-        assert response.status_code == 409
-        assert "still being written" in response.content.decode()
-    assert conversation.messages.count() == 2
-
-
-def test_message_stop_answers_htmx_with_nothing_and_others_with_the_page(
-    browser: Client, conversation: Conversation, answer: StoredMessage
-) -> None:
-    url = reverse("agents:message-stop", args=[answer.pk])
-    assert browser.post(url, **HTMX).status_code == 204
-    assert browser.post(url)["Location"] == conversation.get_absolute_url()
-    answer.refresh_from_db()
-    assert answer.state == MessageState.STOPPED
-
-
-def test_message_retry_with_htmx_gives_the_answer_to_wait_for(
-    browser: Client, conversation: Conversation, answer: StoredMessage
-) -> None:
-    finished(answer, state=MessageState.STOPPED)
-    response = browser.post(reverse("agents:message-retry", args=[answer.pk]), **HTMX)
-    assert response.status_code == 200
-    assert "data-stream" in response.content.decode()
-    assert "turn-user" not in response.content.decode()
-
-
-def test_message_retry_of_a_whole_answer_is_refused(browser: Client, answer: StoredMessage) -> None:
-    finished(answer)
-    url = reverse("agents:message-retry", args=[answer.pk])
-    assert browser.post(url).status_code == 422
-    assert browser.post(url, **HTMX).status_code == 422
-
-
-# Runs
-
-
-def test_run_list_shows_ones_own(browser: Client, alice: User, bob: User) -> None:
-    AgentRunFactory(user=alice, input="Mine <b>")
-    AgentRunFactory(user=bob, input="Theirs")
-    html = page(browser, "/runs/")
-    assert "Mine &lt;b&gt;" in html
-    assert "Theirs" not in html
-
-
-def test_run_create_queues_and_leads_to_the_run(browser: Client, alice: User, transactional_db: Any) -> None:
-    response = browser.post("/runs/create/", {"agent": "conversation", "text": "Write a haiku.", "choice": ""})
-    run = AgentRun.objects.get(user=alice)
-    assert response["Location"] == run.get_absolute_url()
-    assert "Queued" in page(browser, run.get_absolute_url())
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"agent": "conversation", "text": ""}, "Write a message first."),
-        ({"agent": "conversation", "text": "x" * 1_000_000}, "at most 100,000 fit"),
-        ({"agent": "nobody", "text": "Hello"}, "There is no such agent."),
-        ({"agent": "conversation", "text": "Hello", "choice": "nosuch:x"}, "There is no such provider."),
-        ({}, "There is no such agent."),
-    ],
-)
-def test_run_create_refuses_bad_input_in_words(browser: Client, fields: dict[str, str], words: str) -> None:
-    response = browser.post("/runs/create/", fields)
-    assert response.status_code == 422
-    assert words in response.content.decode()
-    assert not AgentRun.objects.exists()
-
-
-def test_run_create_without_a_queue_answers_503_and_keeps_the_text(browser: Client, no_queue: None) -> None:
-    response = browser.post("/runs/create/", {"agent": "conversation", "text": "Write a haiku."})
-    assert response.status_code == 503
-    html = response.content.decode()
-    assert "Background runs cannot be started just now" in html
-    assert "Write a haiku.</textarea>" in html
-    assert not AgentRun.objects.exists()
-
-
-def test_run_detail_asks_again_while_it_lasts(browser: Client, alice: User) -> None:
-    run = AgentRunFactory(user=alice)
-    fragment = page(browser, run.get_absolute_url(), **HTMX)
-    assert "<html" not in fragment
-    assert 'hx-trigger="every 5s"' in fragment
-    seen = f"{run.get_absolute_url()}?seen={run.seen}"
-    assert seen in fragment
-    page(browser, seen, 204, **HTMX)
-    assert "<html" in page(browser, seen)
-    AgentRun.objects.update(state=RunState.DONE, output="**Done**", finished_at=timezone.now())
-    fragment = page(browser, seen, **HTMX)
-    assert "hx-trigger" not in fragment
-    assert "<strong>Done</strong>" in fragment
-
-
-def test_run_detail_says_when_no_worker_comes(browser: Client, alice: User) -> None:
-    run = AgentRunFactory(user=alice)
-    assert "No worker has taken this run yet." not in page(browser, run.get_absolute_url())
-    AgentRun.objects.update(enqueued_at=timezone.now() - timedelta(seconds=5))
-    html = page(browser, run.get_absolute_url())
-    assert "No worker has taken this run yet." in html
-    assert "Queue it again" in html
-
-
-def test_run_detail_says_when_its_worker_is_silent(browser: Client, alice: User) -> None:
-    run = AgentRunFactory(user=alice)
-    runs.run_claim(run.pk)
-    AgentRun.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
-    assert "has gone silent" in page(browser, run.get_absolute_url())
-
-
-def test_run_detail_shows_a_failure_in_words(browser: Client, alice: User) -> None:
-    run = AgentRunFactory(
-        user=alice, state=RunState.FAILED, error=error_json(NotConfigured()), finished_at=timezone.now()
-    )
-    html = page(browser, run.get_absolute_url())
-    assert "No usable key." in html
-    assert "Open your keys" in html
-    assert "Run again" in html
-
-
-def test_run_cancel_ends_it(browser: Client, alice: User) -> None:
-    run = AgentRunFactory(user=alice)
-    url = reverse("agents:run-cancel", args=[run.pk])
-    fragment = browser.post(url, **HTMX).content.decode()
-    assert "Cancelled" in fragment
-    assert "<html" not in fragment
-    assert browser.post(url)["Location"] == run.get_absolute_url()
-
-
-def test_run_retry_queues_an_open_one_again_and_copies_a_finished_one(browser: Client, alice: User) -> None:
-    run = AgentRunFactory(user=alice)
-    url = reverse("agents:run-retry", args=[run.pk])
-    assert browser.post(url)["Location"] == run.get_absolute_url()
-    AgentRun.objects.update(state=RunState.FAILED, finished_at=timezone.now())
-    assert browser.post(url)["Location"] != run.get_absolute_url()
-    assert AgentRun.objects.for_user(alice).count() == 2
-
-
-def test_run_retry_without_a_queue_leaves_no_copy(browser: Client, alice: User, no_queue: None) -> None:
-    run = AgentRunFactory(user=alice, state=RunState.FAILED, finished_at=timezone.now())
-    assert browser.post(reverse("agents:run-retry", args=[run.pk])).status_code == 503
-    assert AgentRun.objects.count() == 1
 
 
 # Staff

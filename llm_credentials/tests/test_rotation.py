@@ -15,7 +15,7 @@ from llm_credentials.audit.verify import verify
 from llm_credentials.models import AuditEvent, ConnectionTest, KeyringCanary, SystemCredential, UserCredential
 from llm_credentials.sealed_columns import sealed_columns
 from llm_credentials.tests.rotating import BOTH, NEW, OLD, places_of, sealed_under_the_old_key
-from llm_credentials.tests.test_fields import put_text, stored_text
+from llm_credentials.tests.sealed_text import put_text, stored_text
 from project.tests.servers import wait_until
 
 

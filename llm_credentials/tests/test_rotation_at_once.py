@@ -14,7 +14,7 @@ from llm_credentials.tests.factories import (
     UserFactory,
 )
 from llm_credentials.tests.rotating import BOTH, NEW, OLD, sealed_under_the_old_key
-from llm_credentials.tests.test_fields import put_text
+from llm_credentials.tests.sealed_text import put_text
 
 
 @pytest.fixture

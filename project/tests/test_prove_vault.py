@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.prove import rotation, tampering
+from benchmarks.prove.canaries import CANARIES, Findings
 from benchmarks.prove.guards import GUARDS, Guard
-from benchmarks.prove.leaks import CANARIES, Heard
 from benchmarks.prove.mutations import without
 from benchmarks.prove.report import Line
 from llm_credentials.tests.canaries import forms_of
@@ -32,11 +32,11 @@ def test_rotation_under_load_that_is_killed_loses_nothing() -> None:
 @pytest.mark.parametrize("name", CANARIES)
 def test_every_canary_is_found_in_every_form(name: str) -> None:
     for form in forms_of(CANARIES[name]):
-        heard = Heard()
-        heard.hear("somewhere", b"before " + form + b" after")
-        assert heard.leaks, form
-    silent = Heard()
-    silent.hear("somewhere", b"sbx-good-something-else")
+        findings = Findings()
+        findings.search("somewhere", b"before " + form + b" after")
+        assert findings.leaks, form
+    silent = Findings()
+    silent.search("somewhere", b"sbx-good-something-else")
     assert silent.leaks == []
 
 
