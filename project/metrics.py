@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections import Counter as Counts
+from collections.abc import Iterator, Sequence
 from functools import cache
 from ipaddress import ip_address
 from typing import Any, Final
@@ -19,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from llm_credentials.audit.ends import rows_by_chain
+from llm_credentials.providers.registry import all_specs
 from llm_credentials.wall import open_for
 from project import vitals
 
@@ -77,7 +79,7 @@ class Vitals(registry.Collector):
         if now.valkey_answers:
             yield _one("keyswitch_workers", "Workers that gave a sign of life", sum(one.alive for one in now.workers))
             yield _one("keyswitch_jobs_taken", "Jobs handed to a worker and not finished", now.taken)
-            yield _one("keyswitch_resting_destinations", "Providers' addresses left alone", len(now.destinations))
+            yield _breakers(now.destinations)
             yield _one("keyswitch_cooling_keys", "Keys that were asked to slow down", now.cooling_keys)
             waiting = GaugeMetricFamily("keyswitch_queue_depth", "Jobs that wait", labels=["queue"])
             for queue in now.queues:
@@ -100,6 +102,17 @@ def _audit_rows() -> dict[int, int]:
         return rows_by_chain()
     except DatabaseError:
         return {}
+
+
+def _breakers(open_now: Sequence[vitals.Resting]) -> GaugeMetricFamily:
+    """By provider, never by address: users' own stand among them."""
+    found = GaugeMetricFamily(
+        "keyswitch_resting_destinations", "Addresses that are left alone: breakers that are open", labels=["provider"]
+    )
+    many = Counts(each.provider for each in open_now)
+    for spec in all_specs():
+        found.add_metric([spec.slug], many[spec.slug])
+    return found
 
 
 def _one(name: str, text: str, value: float) -> GaugeMetricFamily:

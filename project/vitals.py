@@ -63,6 +63,7 @@ class Resting:
     """What is left alone for a moment: a destination that failed, or a key that was asked to slow down."""
 
     title: str
+    provider: str
     seconds: int
 
 
@@ -113,7 +114,7 @@ def take(*, brief: bool = False) -> Vitals:
     if server is None:
         return Vitals(at=timezone.now(), parts=tuple(parts), failed_runs=failed, valkey_answers=False)
     resting = sorted(server.resting.items(), key=lambda item: -item[1])
-    destinations = [Resting(title=_place(name), seconds=round(left)) for name, left in resting if name[:3] == "to:"]
+    destinations = [_resting(name, left) for name, left in resting if name[:3] == "to:"]
     return Vitals(
         at=timezone.now(),
         parts=tuple(parts),
@@ -214,10 +215,11 @@ def _queues(server: _Server) -> Part:
     return Part(name=_behind_valkey()[2], meaning=meaning, status=counts, detail=deep if waiting >= DEEP else "")
 
 
-def _place(target: str) -> str:
+def _resting(target: str, seconds: float) -> Resting:
     """``to:<provider>|<address>`` in words."""
     slug, _bar, address = target.removeprefix("to:").partition("|")
-    return f"{label_of(slug)} · {address}" if address else label_of(slug)
+    title = f"{label_of(slug)} · {address}" if address else label_of(slug)
+    return Resting(title=title, provider=slug, seconds=round(seconds))
 
 
 # What this process and the database know

@@ -17,6 +17,7 @@ from django.test import Client
 from llm_credentials import services
 from llm_credentials.factory import client_for
 from llm_credentials.providers import LLMMessage, RateLimited
+from llm_credentials.routing import health
 from project import env
 from project.metrics import surface_of
 from project.tests.servers import wait_until
@@ -86,6 +87,16 @@ def test_metrics_show_the_state_of_the_parts(client: Client) -> None:
     assert found['keyswitch_queue_depth{queue="celery"}'] == 0
     assert found["keyswitch_workers"] == 0
     assert found['keyswitch_troubles{meaning="broken"}'] >= 1  # no worker runs here
+
+
+@pytest.mark.django_db
+def test_metrics_count_open_breakers_by_provider_and_name_no_address(client: Client) -> None:
+    for _ in range(health.FAILURES):
+        health.failed("to:openai_compatible|https://marmalade.example/v1")
+    text = client.get("/metrics").content.decode()
+    assert values(text)['keyswitch_resting_destinations{provider="openai_compatible"}'] == 1
+    assert values(text)['keyswitch_resting_destinations{provider="openai"}'] == 0
+    assert "marmalade" not in text
 
 
 @pytest.mark.django_db
