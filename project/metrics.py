@@ -25,6 +25,8 @@ from llm_credentials.wall import open_for
 from project import vitals
 
 REQUEST_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+PROXIED: Final = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
+"""With any of these somebody else asks, through a proxy of this machine."""
 SURFACES: Final = frozenset({"accounts", "admin", "agents", "api", "conversations", "runs", "settings", "static", "v1"})
 """First parts of addresses that are told apart; the others are ``other``, so that nobody's guesses become labels."""
 
@@ -144,7 +146,7 @@ def _may_read(request: HttpRequest) -> bool:
     if settings.METRICS_TOKEN:
         given = request.headers.get("Authorization", "")
         return secrets.compare_digest(given.encode(), f"Bearer {settings.METRICS_TOKEN}".encode())
-    if "X-Forwarded-For" in request.headers:
+    if any(name in request.headers for name in PROXIED):
         return False
     try:
         return ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback

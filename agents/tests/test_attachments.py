@@ -224,6 +224,21 @@ def test_download_is_a_file_and_never_a_page(browser: Client, alice: User) -> No
     assert "private" in response["Cache-Control"]
 
 
+def test_file_that_a_browser_has_kept_is_asked_for_each_time(browser: Client, alice: User, charlie: User) -> None:
+    """Whoever comes after its owner, or after it was removed, does not get it from there."""
+    stored = store(alice, b"mine")
+    address = stored.get_absolute_url()
+    first = browser.get(address)
+    assert set(first["Cache-Control"].split(", ")) == {"private", "no-cache"}
+    seen = {"If-None-Match": first["ETag"]}
+    assert browser.get(address, headers=seen).status_code == 304
+    browser.force_login(charlie)
+    assert browser.get(address, headers=seen).status_code == 404
+    browser.force_login(alice)
+    stored.delete()
+    assert browser.get(address, headers=seen).status_code == 404
+
+
 def test_stranger_gets_404_and_nothing_changes(client: Client, alice: User, charlie: User) -> None:
     stored = store(alice, b"mine")
     client.force_login(charlie)

@@ -7,8 +7,9 @@ from uuid import UUID
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import cache_control
@@ -41,10 +42,16 @@ def attachment_create(request: UserRequest) -> HttpResponse:
 
 
 @require_GET
-@cache_control(private=True, max_age=3600)
+@cache_control(private=True, no_cache=True)
 @login_required
-def attachment_detail(request: UserRequest, attachment_id: UUID) -> HttpResponse:
-    return download(request.user, attachment_id)
+def attachment_detail(request: UserRequest, attachment_id: UUID) -> HttpResponseBase:
+    """Kept by the browser, which asks each time whether its user may still have it."""
+    response: HttpResponseBase | None = get_conditional_response(request, etag=f'"{attachment_id}"')
+    if response is not None and Attachment.objects.for_user(request.user).filter(pk=attachment_id).exists():
+        return response
+    response = download(request.user, attachment_id)
+    response["ETag"] = f'"{attachment_id}"'
+    return response
 
 
 def download(user: User, attachment_id: UUID) -> HttpResponse:

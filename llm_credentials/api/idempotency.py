@@ -1,8 +1,9 @@
 """``Idempotency-Key``: a post that costs money, sent twice, has one effect; the second is answered as the first was.
 
-Answers lie in Valkey for a day, each for its user alone. A post that was refused is not kept: it may be sent again as
-it is. While Valkey is away a post with a key is refused with 503, for no process would know what the others did; and of
-one that was broken off, nobody can say how far it got: it is never done a second time under its key.
+Answers lie in Valkey for a day, each for its user alone, and sealed, since words of theirs may be in them. A post that
+was refused is not kept: it may be sent again as it is. While Valkey is away a post with a key is refused with 503, for
+no process would know what the others did; and of one that was broken off, nobody can say how far it got: it is never
+done a second time under its key.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Annotated, Any, Final, TypeVar
 import orjson
 import redis
 import structlog
+from cryptography.fernet import InvalidToken
 from django.conf import settings
 from django.http import HttpResponse
 from django.utils.crypto import salted_hmac
 from ninja import Header, Schema
 from ninja.responses import Status
 
-from llm_credentials import valkey
+from llm_credentials import keyring, valkey
 from llm_credentials.api.auth import ApiRequest
 from llm_credentials.api.errors import ApiError
 from llm_credentials.ids import new_id
@@ -57,7 +59,7 @@ def once(
     slot = f"keyswitch:idempotency:{request.user.pk}:{hashlib.sha256(key.encode()).hexdigest()}"
     mine = {"asked": _fingerprint(request), "claim": new_id().hex, "at": time.time(), "answer": None}
     if (kept := _claimed(slot, mine)) is not None:
-        answer = _answer_kept(kept, mine)
+        answer = _answer_kept(slot, kept, mine)
         response[REPLAYED] = "true"
         return Status(*answer)
     try:
@@ -65,9 +67,30 @@ def once(
     except BaseException:
         _try(lambda: _server().delete(slot))
         raise
-    done = orjson.dumps({**mine, "answer": (status, body.model_dump(mode="json"))})
-    _try(lambda: _server().set(slot, done, ex=KEPT_S))
+    try:
+        sealed = _sealed(slot, orjson.dumps((status, body.model_dump(mode="json"))))
+    except keyring.KeyringError as problem:
+        log.warning("idempotency_not_kept", error=type(problem).__name__)
+        return Status(status, body)
+    _try(lambda: _server().set(slot, orjson.dumps({**mine, "answer": sealed}), ex=KEPT_S))
     return Status(status, body)
+
+
+def _sealed(slot: str, answer: bytes) -> str:
+    """For this place alone. Raises KeyringError."""
+    return keyring.ring().encrypt(slot.encode() + b"|" + answer).decode()
+
+
+def _opened(slot: str, sealed: str) -> tuple[int, Any] | None:
+    """None where it is no answer of this place, or its encryption key has left the ring."""
+    try:
+        place, _bar, answer = keyring.ring().decrypt(sealed.encode()).partition(b"|")
+    except (InvalidToken, keyring.KeyringError):
+        return None
+    if place != slot.encode():
+        return None
+    status, body = orjson.loads(answer)
+    return status, body
 
 
 def _server() -> redis.Redis:
@@ -90,15 +113,15 @@ def _claimed(slot: str, mine: dict[str, Any]) -> dict[str, Any] | None:
     return None if kept["claim"] == mine["claim"] else kept
 
 
-def _answer_kept(kept: dict[str, Any], mine: dict[str, Any]) -> tuple[int, Any]:
+def _answer_kept(slot: str, kept: dict[str, Any], mine: dict[str, Any]) -> tuple[int, Any]:
     """Raises ApiError if there is none to give."""
     if kept["asked"] != mine["asked"]:
         words = "This key was used with another request. Take a new one for something new."
         raise ApiError(422, "idempotency_key_reused", words, WHERE)
     if kept["answer"] is not None:
-        status, body = kept["answer"]
-        return status, body
-    if mine["at"] - kept["at"] < UNDER_WAY_S:
+        if (answer := _opened(slot, str(kept["answer"]))) is not None:
+            return answer
+    elif mine["at"] - kept["at"] < UNDER_WAY_S:
         words = "The first request with this key is still under way. Send this again in a moment."
         raise ApiError(409, "idempotency_under_way", words, WHERE, {"Retry-After": "1"})
     words = "The first request with this key was broken off. See what became of it, then take a new key."

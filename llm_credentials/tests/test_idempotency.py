@@ -92,6 +92,21 @@ def test_answer_that_could_not_be_kept_is_given_but_never_made_again(
     assert post.send("another")[0] == 202
 
 
+def test_answer_lies_in_valkey_sealed_for_its_place(post: Post, bob: User, server: OwnValkey) -> None:
+    assert post.send()[:2] == (202, {"number": 1})
+    raw = redis.Redis(unix_socket_path=str(server.path))
+    (slot,) = raw.scan_iter("keyswitch:idempotency:*")
+    kept: Any = raw.get(slot)
+    assert b"number" not in kept
+    theirs = Post(bob)
+    theirs.send()
+    (other,) = {*raw.scan_iter("keyswitch:idempotency:*")} - {slot}
+    raw.set(other, kept)
+    assert theirs.send()[1] == "idempotency_broken_off", "another's answer, put into this place"
+    assert theirs.effects == 1
+    assert post.send() == (202, {"number": 1}, True)
+
+
 def test_refused_post_may_be_sent_again(post: Post) -> None:
     def refuse() -> None:
         raise ApiError(429, "rate_limited", "Too often.")

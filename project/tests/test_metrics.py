@@ -124,6 +124,9 @@ def test_metrics_hold_nobodys_data(client: Client, alice: User, sandbox_url: str
         ({}, 200),
         ({"REMOTE_ADDR": "203.0.113.7"}, 403),
         ({"HTTP_X_FORWARDED_FOR": "203.0.113.7"}, 403),
+        ({"HTTP_FORWARDED": "for=203.0.113.7"}, 403),
+        ({"HTTP_X_REAL_IP": "203.0.113.7"}, 403),
+        ({"HTTP_VIA": "1.1 proxy"}, 403),
         ({"REMOTE_ADDR": "no address"}, 403),
     ],
 )
