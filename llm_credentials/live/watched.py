@@ -135,10 +135,12 @@ def _statements(each: Watched, columns: list[str], vendor: str) -> list[str]:
     name, table = each.trigger, f'"{each.table}"'
     if vendor == "postgresql":
         differs = " OR ".join(f'OLD."{column}" IS DISTINCT FROM NEW."{column}"' for column in columns)
+        # Of these alone: where a statement names none of them, as those of the ledger, nothing is to be compared.
+        named = ", ".join(f'"{column}"' for column in columns)
         call = f"EXECUTE FUNCTION {PREFIX}note_change('{each.user or ''}')"
         return [
             f"CREATE TRIGGER {name}_1 AFTER INSERT OR DELETE ON {table} FOR EACH ROW {call}",
-            f"CREATE TRIGGER {name}_2 AFTER UPDATE ON {table} FOR EACH ROW WHEN ({differs}) {call}",
+            f"CREATE TRIGGER {name}_2 AFTER UPDATE OF {named} ON {table} FOR EACH ROW WHEN ({differs}) {call}",
         ]
     differs = " OR ".join(f'OLD."{column}" IS NOT NEW."{column}"' for column in columns)
     return [
