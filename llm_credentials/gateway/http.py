@@ -118,32 +118,43 @@ async def until_left(receive: Receive, work: Awaitable[None]) -> None:
     """
     me = asyncio.current_task()
     assert me is not None
-    left = done = False
-    watch: asyncio.Future[None] | None = None
-
-    def begin() -> None:
-        nonlocal watch
-        watch = asyncio.ensure_future(_gone(receive))
-        watch.add_done_callback(leave)
-
-    def leave(_: asyncio.Future[None]) -> None:
-        nonlocal left
-        if not done:
-            left = True
-            me.cancel()
-
-    timer = asyncio.get_running_loop().call_later(WATCHED_FROM_S, begin)
+    door = _Door(receive, me)
+    timer = me.get_loop().call_later(WATCHED_FROM_S, door.watch)
     try:
         await work
     except asyncio.CancelledError:
-        if not left:
+        if not door.was_left:
             raise
         me.uncancel()
     finally:
-        done = True
         timer.cancel()
-        if watch is not None:
-            watch.cancel()
+        door.close()
+
+
+class _Door:
+    """Through which the caller of a task may leave."""
+
+    __slots__ = ("_receive", "_task", "_watcher", "was_left")
+
+    def __init__(self, receive: Receive, task: asyncio.Task[Any]) -> None:
+        self.was_left = False
+        self._receive = receive
+        self._task: asyncio.Task[Any] | None = task
+        self._watcher: asyncio.Future[None] | None = None
+
+    def watch(self) -> None:
+        self._watcher = asyncio.ensure_future(_gone(self._receive))
+        self._watcher.add_done_callback(self._leave)
+
+    def close(self) -> None:
+        self._task = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _leave(self, _: asyncio.Future[None]) -> None:
+        if self._task is not None:
+            self.was_left = True
+            self._task.cancel()
 
 
 async def _gone(receive: Receive) -> None:

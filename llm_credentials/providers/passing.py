@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from llm_credentials.providers.errors import BadProviderResponse, ConnectionFailed, LLMError
@@ -238,6 +238,7 @@ async def _whole(client: LLMClient, forwarded: Forwarded) -> bytes:
     return data
 
 
+@lru_cache(maxsize=256)
 def _call(model: str) -> Call:
     return Call(model=model, messages=())
 

@@ -17,7 +17,7 @@ from llm_credentials import metrics
 from llm_credentials.audit.context import token_id
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.live import access
-from llm_credentials.live.access import WORDS, Reason, Right
+from llm_credentials.live.access import WORDS, Reason
 from llm_credentials.live.calls import Call, Ended, under_way
 from llm_credentials.providers import (
     AccessWithdrawn,
@@ -78,7 +78,7 @@ class Chain:
         self.again: Candidate | None = None
         self.first: tuple[Candidate, LLMError] | None = None
         """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
-        self.call = Call(Right(loaded.user_id, token_id=token_id()), self._ended)
+        self.call = Call(loaded.right(None, token_id()), self._ended)
         self.renewed: dict[str, Row] = {}
         """Keys that were replaced since the snapshot was read."""
         self.looked_at = self.loop.time()
@@ -240,9 +240,7 @@ class Chain:
         """The candidate's key, and the call resting on it; None if it went out of use since the call began."""
         key = candidate.key
         row = self.renewed.get(key.ref) or self.loaded.rows[key.ref]
-        right = self.call.right = Right(
-            self.call.right.user_id, None if key.id is None else (key.owner, key.id), self.call.right.token_id
-        )
+        right = self.call.right = self.loaded.right(key, self.call.right.token_id)
         gone = self.call.reason
         late = self.loop.time() - self.looked_at >= LOOK_AGAIN_S
         if gone is None and late and not snapshot_cache.is_current(self.loaded):

@@ -20,6 +20,7 @@ from django.utils import timezone
 from llm_credentials import conf, egress
 from llm_credentials.ledger.budgets import Limits, limits_from
 from llm_credentials.ledger.prices import per_million_usd
+from llm_credentials.live.access import Right
 from llm_credentials.models import (
     GroupPolicy,
     LLMSettings,
@@ -63,6 +64,18 @@ class Loaded:
     """Those that were asked for while nothing was cooling down."""
     within_token: dict[Any, Limits] = field(default_factory=dict, repr=False, compare=False)
     """The limits of calls that came with a token, by the token and its budget."""
+
+    rights: dict[Any, Right] = field(default_factory=dict, repr=False, compare=False)
+    """On what its calls rest, by the key and the token."""
+
+    def right(self, key: Key | None, token_id: UUID | None) -> Right:
+        rests_on = None if key is None or key.id is None else (key.owner, key.id)
+        found = self.rights.get((rests_on, token_id))
+        if found is None:
+            if len(self.rights) >= ROUTES_MAX:
+                self.rights.clear()
+            found = self.rights[rests_on, token_id] = Right(self.user_id, rests_on, token_id)
+        return found
 
     @cached_property
     def tripwire(self) -> Tripwire:

@@ -42,13 +42,14 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "refusal": "content_filter",
 }
 """By what stands before a colon, behind which some say more."""
+_NOTHING = Usage()
 BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error"})
 """Finish reasons that mean that the provider failed in the middle."""
 
 
 def decode_usage(usage: object) -> Usage | None:
     """None if there is no usage, or none that says anything."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     prompt = _mapping(usage.get("prompt_tokens_details"))
     completion = _mapping(usage.get("completion_tokens_details"))
@@ -66,15 +67,18 @@ def decode_usage(usage: object) -> Usage | None:
         cache_write_tokens=_first_count(prompt.get("cache_write_tokens"), prompt.get("cache_creation_tokens")),
         reasoning_tokens=reasoning,
     )
-    return None if found == Usage() else found
+    return None if found == _NOTHING else found
 
 
 def _first_count(*values: object) -> int | None:
-    return next((found for value in values if (found := count(value)) is not None), None)
+    for value in values:
+        if value is not None and (found := count(value)) is not None:
+            return found
+    return None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _usage_in(data: Mapping[str, Any]) -> Usage | None:
@@ -158,7 +162,7 @@ class Answer:
         self.request_id = request_id
         self.answer_tool = answer_tool
         self.id = ""
-        self.usage = Usage()
+        self.usage = _NOTHING
         self.finish: str | None = None
         self.refused = False
         self.parts: list[tuple[str, list[str]]] = []
