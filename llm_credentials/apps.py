@@ -8,7 +8,7 @@ class LlmCredentialsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from llm_credentials import checks, conf, stepup  # noqa: F401  (checks register themselves on import)
+        from llm_credentials import checks, conf, reclaiming, stepup  # noqa: F401  (checks register themselves on import)
         from llm_credentials.audit import accounts, denials  # noqa: F401  (so do the receivers)
         from llm_credentials.live import tables
         from llm_credentials.models import ConnectionTest, owned

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal.auth import (
     TOTP,
@@ -19,7 +20,9 @@ from django.core import mail
 from django.core.exceptions import ValidationError
 from django.test import Client
 
+from llm_credentials import services
 from project.accounts import SealingMFAAdapter
+from project.tests.servers import nothing_open
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "long-enough-and-odd-7"
@@ -74,6 +77,22 @@ def test_password_reset_goes_by_mail(client: Client, alice: User) -> None:
     done = client.post(page.redirect_chain[-1][0], {"password1": PASSWORD, "password2": PASSWORD})
     assert done.status_code == 302
     assert sign_in(Client(), password=PASSWORD).status_code == 302
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_password_by_mail_ends_what_a_stranger_made_before(client: Client, alice: User, verified: bool) -> None:
+    """Somebody may have signed up with her address, kept a token, and waited for her keys."""
+    address = EmailAddress.objects.create(user=alice, email=alice.email, primary=True, verified=verified)
+    _, secret = services.token_create(user=alice)
+    client.post("/accounts/password/reset/", {"email": alice.email})
+    (link,) = re.findall(r"http://testserver(/accounts/password/reset/key/\S+)", str(mail.outbox[-1].body))
+    form = client.get(link, follow=True)
+    typed = {"password1": PASSWORD, "password2": PASSWORD}
+    with nothing_open():
+        assert client.post(form.redirect_chain[-1][0], typed).status_code == 302
+    assert (services.token_authenticate(secret) is not None) is verified
+    address.refresh_from_db()
+    assert address.verified, "who read the mail has proven it"
 
 
 def test_second_factor_is_asked_for_and_stored_sealed(client: Client, alice: User) -> None:

@@ -14,6 +14,13 @@ ADMIN = (f"{LLM_TESTS}/test_admin.py", f"{LLM_TESTS}/test_stepup.py")
 
 ACCESS: Final = [
     Guard(
+        "what was made before an address was proven ends",
+        f"{LLM}/reclaiming.py",
+        "            token_revoke(user=user, token_id=token_id)\n",
+        "            pass\n",
+        ("project/tests/test_accounts.py",),
+    ),
+    Guard(
         "accounts in the admin ask for a recent proof",
         "project/admin.py",
         "class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):",
