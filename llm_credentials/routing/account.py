@@ -27,7 +27,7 @@ from llm_credentials.providers import (
 from llm_credentials.providers.messages import widened
 from llm_credentials.routing import key_status
 from llm_credentials.routing.receipt import CANCELLED, OK, Attempt, Receipt, RoutedResponse, left_behind
-from llm_credentials.routing.recording import health_news, settled, take, to_the_end
+from llm_credentials.routing.recording import health_news, settled, take, tell, to_the_end
 from llm_credentials.routing.rules import stayed_here
 from llm_credentials.routing.run_budget import RunBudget
 from llm_credentials.routing.snapshot import Loaded
@@ -132,6 +132,8 @@ class CallAccount:
         )
         self._add(trial, ended)
         metrics.attempt_ended(trial.entry, ended)
+        if error is not None:
+            tell(trial, error, ended)
         sent = trial.opened and not stayed_here(error)
         await settled(
             Settlement(outcome=ended, reservation=trial.reservation, key=key_status.key_of(trial.row) if sent else None)

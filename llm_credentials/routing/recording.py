@@ -54,6 +54,20 @@ def take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: Trial) -> None:
             log.error("llm_attempt_not_recorded", part=name, attempt=str(trial.entry.id), error=type(problem).__name__)
 
 
+def tell(trial: Trial, error: LLMError, ended: Outcome) -> None:
+    """One line of the log for an attempt that failed; the line has the request's id, wherever the request began."""
+    log.info(
+        "llm_attempt_failed",
+        attempt=str(trial.entry.id),
+        provider=trial.candidate.key.provider,
+        task=trial.entry.task,
+        outcome=ended.outcome,
+        status_code=error.status_code,
+        provider_request_id=error.request_id,
+        latency_ms=ended.latency_ms,
+    )
+
+
 def health_news(trial: Trial, error: LLMError | None, ended: Outcome) -> Iterator[tuple[str, Callable[[], Any]]]:
     """What others should know of the destination and the key."""
     key = trial.candidate.key

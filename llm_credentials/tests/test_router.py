@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import structlog
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
+from structlog.contextvars import bound_contextvars, merge_contextvars
 
 from llm_credentials.factory import RoutedClient, RoutedResponse, client_for
 from llm_credentials.models import UsageRecord, UserCredential
@@ -170,6 +172,16 @@ def test_router_never_switches_after_content(alice: User, sandbox_chain: Any, sa
     row = UsageRecord.objects.get()
     assert (row.state, row.outcome) == ("estimated", "StreamInterrupted")
     assert row.input_tokens and row.output_tokens
+
+
+def test_router_logs_an_attempt_that_failed_under_the_request_that_asked(alice: User, sandbox_chain: Any) -> None:
+    sandbox_chain("sandbox-chat+fault:429")
+    with structlog.testing.capture_logs(processors=[merge_contextvars]) as logs, bound_contextvars(request_id="page1"):
+        async_to_sync(completed)(client_for(alice, task="conversation"))
+    line, *_ = [each for each in logs if each["event"] == "llm_attempt_failed"]
+    assert (line["request_id"], line["outcome"], line["status_code"]) == ("page1", "RateLimited", 429)
+    assert line["provider_request_id"]
+    assert not {"model", "credential", "key"} & line.keys()
 
 
 def test_router_marks_a_stream_with_an_error_event_as_interrupted(alice: User, sandbox_chain: Any) -> None:
