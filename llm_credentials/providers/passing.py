@@ -42,6 +42,11 @@ class PassedAnswer(LLMResponse):
     data: bytes
     """The body as it came."""
 
+    @property
+    def said(self) -> str:
+        """The words of all its answers: of several, ``message`` has the first."""
+        return "".join(_said_in(load_json(self.data)))
+
 
 @dataclass(eq=False)
 class Passed:

@@ -29,6 +29,7 @@ from llm_credentials.providers import (
     TextPart,
     Usage,
 )
+from llm_credentials.providers.passing import PassedAnswer
 from llm_credentials.routing.receipt import Attempt
 from llm_credentials.routing.rules import perhaps_charged
 from llm_credentials.routing.snapshot import Row
@@ -103,6 +104,8 @@ def counted_of(
         usage = replace(usage, input_tokens=size.prompt_tokens() if size else 0)
     if usage.output_tokens is None:
         said = estimate.answer_tokens(answer) if isinstance(answer, LLMResponse) else 0
+        if isinstance(answer, PassedAnswer):
+            said = max(said, estimate.text_tokens(answer.said))
         usage = replace(usage, output_tokens=max(said, trial.transcript.tokens))
     return State.ESTIMATED, usage
 

@@ -8,22 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import anthropic
-import httpx2
 import openai
 import orjson
 import pydantic
 import pytest
-from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 
 from llm_credentials import services
 from llm_credentials.gateway.addresses import mended
-from llm_credentials.gateway.app import application
 from llm_credentials.gateway.wires import chat as chat_wire
 from llm_credentials.gateway.wires.asked import InvalidRequest
 from llm_credentials.ledger import estimate, writer
 from llm_credentials.models import UsageRecord, UserCredential
-from llm_credentials.providers import UnsupportedContent, build_client
+from llm_credentials.providers import UnsupportedContent
+from llm_credentials.tests.asking import ask_gateway
 from llm_credentials.tests.factories import UserCredentialFactory
 
 ASK: Any = [{"role": "user", "content": "What is 17 * 23?"}]
@@ -57,17 +55,6 @@ def chat(live_site: str, token: str) -> Iterator[openai.OpenAI]:
 def claude(live_site: str, token: str) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(base_url=live_site, api_key=token, max_retries=0) as client:
         yield client
-
-
-def _ask(method: str, path: str, body: object = None, **headers: str) -> httpx2.Response:
-    """Through the gateway's application, without a server."""
-
-    async def ask() -> httpx2.Response:
-        transport = httpx2.ASGITransport(app=application)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://testserver") as client:
-            return await client.request(method, path, json=body, headers=headers)
-
-    return async_to_sync(ask)()
 
 
 # The SDKs
@@ -186,32 +173,32 @@ def test_addresses_are_taken_as_clients_write_them(token: str) -> None:
     bearer = {"authorization": f"bearer {token}"}
     body = {"model": "auto", "messages": ASK}
     for path in ("/v1/chat/completions/", "/v1/v1/chat/completions", "/v1//chat/completions"):
-        assert _ask("POST", path, body, **bearer).status_code == 200, path
-    answer = _ask("POST", "/v1/v1/messages", body, **{"x-api-key": token})
+        assert ask_gateway("POST", path, body, **bearer).status_code == 200, path
+    answer = ask_gateway("POST", "/v1/v1/messages", body, **{"x-api-key": token})
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
-    assert _ask("HEAD", "/v1/models", **bearer).status_code == 200
-    assert _ask("HEAD", "/v1/models").status_code == 401
+    assert ask_gateway("HEAD", "/v1/models", **bearer).status_code == 200
+    assert ask_gateway("HEAD", "/v1/models").status_code == 401
     assert mended("/v1/models/v1/v1") == "/v1/models/v1/v1"
     assert mended("//v1/models//") == "/v1/models"
 
 
 def test_methods_that_an_address_takes_are_told() -> None:
-    asked = _ask("OPTIONS", "/v1/models")
+    asked = ask_gateway("OPTIONS", "/v1/models")
     assert (asked.status_code, asked.headers["allow"], asked.content) == (204, "GET, HEAD, OPTIONS", b"")
-    refused = _ask("DELETE", "/v1/chat/completions")
+    refused = ask_gateway("DELETE", "/v1/chat/completions")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
 
 
 def test_root_names_the_addresses() -> None:
     for path in ("/v1", "/v1/", "/v1/audio/speech"):
-        answer = _ask("GET", path)
+        answer = ask_gateway("GET", path)
         assert (answer.status_code, "/v1/chat/completions" in answer.json()["error"]["message"]) == (404, True), path
 
 
 @pytest.mark.django_db(transaction=True)
 def test_limited_calls_say_how_far_the_limit_is_used(token: str, settings: Any) -> None:
     settings.LLM_RATES = {**settings.LLM_RATES, "gateway": {"user": "2/d"}}
-    answers = [_ask("POST", "/v1/chat/completions", {}, authorization=f"Bearer {token}") for _ in range(3)]
+    answers = [ask_gateway("POST", "/v1/chat/completions", {}, authorization=f"Bearer {token}") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [400, 400, 429]
     assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
     assert {answer.headers["ratelimit-limit"] for answer in answers} == {"2"}
@@ -244,61 +231,6 @@ def test_tool_choice_of_other_clients_is_understood() -> None:
     assert _read(tool_choice="any").tool_choice == "required"
 
 
-# Several answers
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_several_answers_come_side_by_side(chat: openai.OpenAI, streamed: bool) -> None:
-    asked: Any = {"model": "openai/auto", "messages": BOTH, "tools": [ADD, LOOK], "n": 3}
-    if streamed:
-        with chat.chat.completions.stream(**asked) as stream:
-            answer: Any = stream.get_final_completion()
-    else:
-        answer = chat.chat.completions.create(**asked)
-    assert [choice.index for choice in answer.choices] == [0, 1, 2]
-    assert {choice.finish_reason for choice in answer.choices} == {"tool_calls"}
-    calls = [call for choice in answer.choices for call in choice.message.tool_calls]
-    assert [call.function.name for call in calls] == ["add", "look"] * 3
-    assert len({call.id for call in calls}) == 6
-    writer.flush()
-    row = UsageRecord.objects.get()
-    assert (row.state, (row.output_tokens or 0) % 3) == ("settled", 0)
-
-
-def test_several_answers_go_to_a_key_that_has_them_or_are_refused(chat: openai.OpenAI, keys: User) -> None:
-    raw = chat.chat.completions.with_raw_response.create(model="anthropic/auto", messages=ASK, n=2)
-    assert (raw.headers["x-keyswitch-provider"], len(raw.parse().choices)) == ("openai", 2)
-    services.credential_delete(user=keys, provider="openai")
-    for stream in (False, True):
-        with pytest.raises(openai.BadRequestError) as refused:
-            chat.chat.completions.create(model="auto", messages=ASK, n=2, stream=stream)
-        assert (refused.value.code, refused.value.param) == ("unsupported_content", "n")
-
-
-@pytest.mark.parametrize("number", [0, -1, 129, 1.5, "2", True])
-def test_number_of_answers_that_cannot_be_is_refused(number: Any, keys: User, token: str) -> None:
-    body = {"model": "auto", "messages": ASK, "n": number, "max_tokens": 9}
-    bearer = {"authorization": f"Bearer {token}"}
-    answer = _ask("POST", "/v1/chat/completions", body, **bearer)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
-    answer = _ask("POST", "/v1/messages", {**body, "n": 2}, **bearer)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
-
-
-def test_stream_of_several_answers_ends_when_all_have(keys: User, token: str) -> None:
-    body = {"model": "openai/sandbox-chat~fault=cut-clean,after=25", "messages": ASK, "n": 2, "stream": True}
-    answer = _ask("POST", "/v1/chat/completions", body, authorization=f"Bearer {token}")
-    assert "stream_interrupted" in answer.text
-
-
-def test_provider_with_one_answer_refuses_several() -> None:
-    for provider in ("deepseek", "groq", "ollama"):
-        client = build_client(provider, api_key="key-of-alice-0123", model="m", base_url="https://api.example/v1")
-        with pytest.raises(UnsupportedContent):
-            client.adapt({"messages": ASK, "n": 2}, model="m", stream=False)
-        assert client.adapt({"messages": ASK, "n": 1}, model="m", stream=False)["n"] == 1
-
-
 # What only one wire has
 
 
@@ -317,7 +249,7 @@ def test_request_that_only_its_provider_can_read_reaches_it_however_long(keys: U
     for part in ({"type": "file", "file": {"file_data": PDF}}, {"type": "of_tomorrow", "text": "a " * 60_000}):
         body = {"model": "openai/auto", "messages": [{"role": "user", "content": [part]}]}
         UserCredential.objects.filter(user=keys, provider="anthropic").update(is_active=False)
-        answer = _ask("POST", "/v1/chat/completions", body, **headers).json()["error"]
+        answer = ask_gateway("POST", "/v1/chat/completions", body, **headers).json()["error"]
         assert answer["param"] == "messages[0].content[0].type", answer
     writer.flush()
     assert UsageRecord.objects.count() == 2
@@ -333,10 +265,10 @@ def test_request_that_only_its_provider_can_read_reaches_it_however_long(keys: U
     ],
 )
 def test_tokens_are_counted_of_what_is_not_known(more: dict[str, Any], keys: User, token: str) -> None:
-    answer = _ask("POST", "/v1/messages/count_tokens", {"model": "auto", **more}, **{"x-api-key": token})
+    answer = ask_gateway("POST", "/v1/messages/count_tokens", {"model": "auto", **more}, **{"x-api-key": token})
     assert answer.status_code == 200 and answer.json()["input_tokens"] > 4
     deep = orjson.loads(b"[" * 400 + b"]" * 400)
-    refused = _ask(
+    refused = ask_gateway(
         "POST",
         "/v1/messages/count_tokens",
         {"model": "auto", "messages": [{"role": "x", "content": deep}]},
@@ -361,7 +293,7 @@ def test_request_that_cannot_be_carried_names_what_it_is(
 ) -> None:
     UserCredential.objects.filter(user=keys, provider="openai").update(is_active=False)
     body = {"model": "auto", "messages": ASK, **more}
-    error = _ask("POST", "/v1/chat/completions", body, authorization=f"Bearer {token}").json()["error"]
+    error = ask_gateway("POST", "/v1/chat/completions", body, authorization=f"Bearer {token}").json()["error"]
     assert error["param"] == param, error
 
 
@@ -394,6 +326,6 @@ def test_choice_among_some_of_the_tools_is_held(provider: str, chat: openai.Open
 
 def test_every_address_that_is_not_spoken_says_what_is(token: str) -> None:
     for path in ("files", "batches", "images/generations", "audio/speech", "moderations", "threads", "complete"):
-        answer = _ask("POST", f"/v1/{path}", {}, authorization=f"Bearer {token}")
+        answer = ask_gateway("POST", f"/v1/{path}", {}, authorization=f"Bearer {token}")
         message = answer.json()["error"]["message"]
         assert answer.status_code == 404 and "POST /v1/" in message and "no such address" not in message, path
