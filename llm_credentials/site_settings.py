@@ -29,7 +29,7 @@ from llm_credentials.providers import ModelInfo, ProviderSpec, specs
 from llm_credentials.routing.snapshot import system_choice
 from llm_credentials.routing.values import SystemChoice
 from llm_credentials.services import Draft
-from llm_credentials.validation import clean_model, clean_provider, collect
+from llm_credentials.validation import UNFIT, clean_model, clean_provider, collect
 
 COMPLETIONS_ROLE: Final = "default"
 """Name of the completions' SystemCredential, as ``EMBEDDINGS_ROLE`` is of the embeddings' own."""
@@ -363,6 +363,8 @@ def test_begin(
     What is left out is as it is settled. Raises ValidationError, TestBusy and TestLimited.
     """
     settled: SiteChoice = getattr(read(), use)
+    if not provider and not settled.provider:
+        raise ValidationError({"provider": ValidationError(_("Nothing is settled yet: name a provider."), code=UNFIT)})
     spec = clean_provider(provider or settled.provider)
     if model is None:
         model = settled.model if settled.provider == spec.slug else ""

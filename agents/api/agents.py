@@ -87,8 +87,14 @@ class PickOut(Schema):
 
 
 @router.post("/pick", response={200: PickOut, **WORKING}, url_name="agent_pick", auth=ACTING)
-def agent_pick(request: ApiRequest, payload: PickIn) -> Any:
+def agent_pick(
+    request: ApiRequest, payload: PickIn, response: HttpResponse, idempotency_key: IdempotencyKey = None
+) -> Any:
     """Which agent fits what you want to do, by a fast, cheap model. Nothing is started."""
+    return once(request, idempotency_key, response, lambda: (200, _picked(request, payload)))
+
+
+def _picked(request: ApiRequest, payload: PickIn) -> PickOut:
     text = checked_text(payload.text, field="text", user=caller(request))
     limits.admit("chat", request.user, token_id=token_id_of(request))
     try:

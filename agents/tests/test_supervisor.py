@@ -91,6 +91,7 @@ def test_api_picks(alice: User, sandbox_url: str) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "not_configured")
     sandbox_key(alice)
     with scripted(sandbox_url, json.dumps({"agent": "conversation", "why": "To talk."})):
-        body = program.post(**asked).json()
+        body, again = (program.post(**asked, headers={"Idempotency-Key": "one"}).json() for _ in range(2))
+    assert again == body
     assert (body["agent"], body["why"]) == ("conversation", "To talk.")
     assert body["receipt"]["attempts"][0]["outcome"] == "ok"

@@ -109,7 +109,8 @@ def _(error: ApiError) -> ApiError:
 def _(error: SchemaError) -> ApiError:
     first = error.errors[0]
     where = ".".join(str(piece) for piece in first["loc"] if piece not in ("payload", "data"))
-    return ApiError(422, "invalid_request", _SHAPES.get(first["type"]) or f"{first['msg']}.", where)
+    words = first["msg"].removeprefix("Value error, ")
+    return ApiError(422, "invalid_request", _SHAPES.get(first["type"]) or f"{words}.", where)
 
 
 @api_error.register

@@ -7,14 +7,14 @@ from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from django.http import HttpResponse
-from ninja import Router, Schema
-from ninja.responses import Status
+from ninja import Body, Router, Schema
 from pydantic import Field
 
 from llm_credentials import site_rows, site_settings
 from llm_credentials.api.auth import ApiRequest, only, require_proof, token_id_of
 from llm_credentials.api.body import StrictSchema
 from llm_credentials.api.errors import EDITED, QUEUED, REFUSALS, ApiError, ErrorOut
+from llm_credentials.api.idempotency import IdempotencyKey, once
 from llm_credentials.api.preconditions import IfMatch, etag_of_version, held, seen
 from llm_credentials.api.schemas import TestOut, connection_test_out
 from llm_credentials.api.values import AddressOrNone, Flag, Key, Model, Provider, ProviderOrNone, Tokens
@@ -88,6 +88,10 @@ class TestIn(KeyIn):
     provider: Provider | None = Field(None, description="Left out: the one that is settled.")
     model: Model | None = None
     embeddings: Flag = Field(False, description="Ask for an embedding instead of an answer.")
+
+
+STORED: Final = TestIn.model_validate({})
+"""Of a request without a body."""
 
 
 class ModelChoice(Schema):
@@ -216,12 +220,21 @@ def site_models(request: ApiRequest, payload: ModelsIn) -> list[dict[str, str]]:
     url_name="site_test",
     auth=CHANGE,
 )
-def site_test(request: ApiRequest, payload: TestIn) -> Any:
-    """Test the site's key, or one that is not saved. The answer comes at ``status_url``, for whoever asked."""
-    typed = payload.dict(exclude={"embeddings"})
-    test = site_settings.test_begin(user=request.user, use=_use(payload), token_id=token_id_of(request), **typed)
-    enqueue_connection_test(test)
-    return Status(202, connection_test_out(test))
+def site_test(
+    request: ApiRequest,
+    response: HttpResponse,
+    payload: Annotated[TestIn, Body()] = STORED,
+    idempotency_key: IdempotencyKey = None,
+) -> Any:
+    """Test the site's key (no body), or an unsaved one. The answer comes at ``status_url``, for whoever asked."""
+
+    def start() -> tuple[int, TestOut]:
+        typed = payload.dict(exclude={"embeddings"})
+        test = site_settings.test_begin(user=request.user, use=_use(payload), token_id=token_id_of(request), **typed)
+        enqueue_connection_test(test)
+        return 202, TestOut(**connection_test_out(test))
+
+    return once(request, idempotency_key, response, start)
 
 
 def _use(payload: ModelsIn | TestIn) -> Use:

@@ -96,7 +96,7 @@ _AS_CSV: Final = {"responses": {200: {"content": {CSV: {"schema": {"type": "stri
 )
 def usage_list(request: ApiRequest, where: Query[UsageIn]) -> Any:
     """Attempts of the caller in sums; the days before today from their roll-ups, exactly. A CSV holds all groups."""
-    names = _names(where.group_by)
+    names = _names(",".join(request.GET.getlist("group_by") or [where.group_by]))
     report = Report(_span(where), request.user.pk)
     dimensions = tuple(dict.fromkeys(column for name in names for column in DIMENSIONS[name]))
     found = report.grouped(*dimensions) if dimensions else {}

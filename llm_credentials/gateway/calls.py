@@ -19,6 +19,7 @@ from llm_credentials.gateway.http import Answer, Request, told
 from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.relay import Relay, counted
 from llm_credentials.gateway.wires import chat, messages
+from llm_credentials.ids import new_id
 from llm_credentials.providers import get_spec
 from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import kinds, snapshot_cache
@@ -60,7 +61,8 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
     rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
     used = found.usage.input_tokens
     usage = None if used is None else {"prompt_tokens": used, "total_tokens": used}
-    answer = {"object": "list", "data": rows, "model": found.model, "usage": usage}
+    # OpenAI's own has no id, but clients of others who speak its wire insist on one.
+    answer = {"id": f"embd-{new_id().hex}", "object": "list", "data": rows, "model": found.model, "usage": usage}
     paid_by = found.receipt.answered_by
     headers = told(
         provider=found.provider,

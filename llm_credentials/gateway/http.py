@@ -20,6 +20,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 """Images come in the body."""
+BOM = b"\xef\xbb\xbf"
+"""Some editors and shells put it before what they send."""
 WATCHED_FROM_S = 0.05
 JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
@@ -75,7 +77,7 @@ class Request:
         """The body into ``data``. Raises Refused, Left."""
         body = await self._body()
         try:
-            data = orjson.loads(body)
+            data = orjson.loads(body.removeprefix(BOM))
         except orjson.JSONDecodeError:
             raise Refused(400, "invalid_json", "The body is not valid JSON.") from None
         if not isinstance(data, dict):

@@ -354,6 +354,17 @@ def test_test_of_a_key_that_is_gone_says_so(program: Client) -> None:
 
 
 @committed
+def test_test_without_a_body_is_of_the_site_s_key_and_is_begun_once(program: Client) -> None:
+    nothing = program.generic("POST", f"{ROOT}/test")
+    assert (nothing.status_code, refusal_of(nothing)[1]) == (409, "body.provider")
+    put(program, "completions", provider="sandbox", api_key=GOOD)
+    first, second = (program.generic("POST", f"{ROOT}/test", headers={"Idempotency-Key": "one"}) for _ in range(2))
+    assert (first.status_code, first.json().get("provider")) == (202, "sandbox"), first.json()
+    assert (second.status_code, second.json(), second["Idempotent-Replayed"]) == (202, first.json(), "true")
+    assert ConnectionTest.objects.count() == 1
+
+
+@committed
 def test_own_test_and_site_test_do_not_stand_in_each_others_way(program: Client, clerk: User) -> None:
     UserCredentialFactory(user=clerk, provider="sandbox", key=GOOD)
     connection_tests.test_start(user=clerk, provider="sandbox")

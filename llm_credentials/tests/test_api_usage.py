@@ -75,6 +75,13 @@ def test_usage_list_groups(caller: Client, used: list[UsageRecord], group_by: st
     assert body["total"]["requests"] == 3
 
 
+def test_usage_list_groups_by_several_however_they_are_named(caller: Client, used: list[UsageRecord]) -> None:
+    apart, joined = (caller.get(API, {"group_by": said}).json() for said in (["provider", "model"], "provider,model"))
+    assert (apart["items"], apart["group_by"]) == (joined["items"], ["provider", "model"])
+    refused = caller.get(API, {"group_by": ["user", "model"]})
+    assert (refused.status_code, refused.json()["error"]["where"]) == (422, "query.group_by")
+
+
 def test_usage_list_names_keys(caller: Client, used: list[UsageRecord]) -> None:
     rows = caller.get(API, {"group_by": "key"}).json()["items"]
     assert {row["key"].split(" ••••")[0] for row in rows} == {
