@@ -94,17 +94,21 @@ def _failed() -> list[str]:
         return []
 
 
+def _side_by_side(jobs: int) -> list[str]:
+    """Tests are given out one by one, so that nobody ends long after the others."""
+    return ["-n", str(jobs), "--dist", "load", "--maxschedchunk", "1"] if jobs > 1 else []
+
+
 def main() -> int:
     # One more than there are processors: tests wait, too, for servers and for processes that they start.
     jobs = int(env.outer("JOBS") or min((os.cpu_count() or 1) + 1, 8))
-    parallel = ["-n", str(jobs), "--dist", "loadgroup"] if jobs > 1 else []
-    common = ["-q", "--no-header", *parallel]
+    common = ["-q", "--no-header"]
     passes = [
-        Pass("SQLite", common),
+        Pass("SQLite", [*common, *_side_by_side(jobs)]),
         # The provider layer has no database: once is enough.
         Pass(
             "PostgreSQL",
-            [*common, "-m", "not slow", "--ignore=llm_credentials/providers"],
+            [*common, *_side_by_side(jobs), "-m", "not slow", "--ignore=llm_credentials/providers"],
             {"TEST_DATABASE": "postgres"},
         ),
     ]
@@ -114,8 +118,10 @@ def main() -> int:
         ensure_browser()
         # The async loop of the browser's driver lives in the main thread, where Django then refuses the database.
         unguarded = {"DJANGO_ALLOW_ASYNC_UNSAFE": "true"}
-        options = [*common, "-o", "addopts=-ra --strict-markers", str(BROWSER_TESTS.relative_to(BASE_DIR))]
-        passes.append(Pass("Browser", options, unguarded))
+        options = ["-o", "addopts=-ra --strict-markers", str(BROWSER_TESTS.relative_to(BASE_DIR))]
+        # More of them than of the others: each waits most of the time, for its browser.
+        many = _side_by_side(jobs + 1 if jobs > 1 else 1)
+        passes.append(Pass("Browser", [*common, *many, *options], unguarded))
     for one in passes:
         one.run()
     print()
