@@ -770,6 +770,7 @@ def test_site_api_is_for_staff_with_the_permission(world: World, bob: User, staf
 # The admin
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("route", _of(Kind.STAFF, Kind.ADMIN), ids=str)
 def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route) -> None:
     before = world.state()
@@ -781,6 +782,7 @@ def test_admin_is_closed_to_everybody_else(world: World, bob: User, route: Route
     assert world.state() == before
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("route", _of(Kind.STAFF, Kind.ADMIN), ids=str)
 def test_admin_shows_staff_without_permission_nothing(world: World, route: Route) -> None:
     client = entered(_staff())

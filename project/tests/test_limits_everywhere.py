@@ -141,6 +141,7 @@ def test_every_calling_route_exists() -> None:
     assert {route.name for route in CALLING} == set(CALLS)
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
 def test_route_that_causes_calls_is_limited(world: World, calls: Calls, settings: Any, alice: User) -> None:
     rates = settings.LLM_RATES
@@ -164,6 +165,7 @@ def test_route_that_causes_calls_is_limited(world: World, calls: Calls, settings
             assert int(response.headers["Retry-After"]) >= 1, str(route)
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
 def test_route_causes_calls_only_where_it_is_limited(world: World, calls: Calls, alice: User) -> None:
     _ready(world)

@@ -86,6 +86,7 @@ def expected(role: str) -> dict[str, int]:
     return found
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("role", roles.ROLES)
 def test_role_opens_these_pages_and_no_other(world: World, role: str) -> None:
     client = proven(member(role))
