@@ -17,7 +17,7 @@ MATRIX = "project/tests/test_isolation.py"
 
 
 def lines() -> Iterator[Line]:
-    from project.tests.test_isolation import ALL, TABLE
+    from project.tests.route_rules import ALL, TABLE
 
     routes = {route.name for route in ALL}
     missing, surplus = sorted(routes - set(TABLE)), sorted(set(TABLE) - routes)

@@ -17,10 +17,12 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
-from project.tests import test_isolation as isolation
-from project.tests.test_isolation import ALL, Route, World, entered, path_of
+from project.tests import owned_things
+from project.tests.owned_things import World, entered, path_of
+from project.tests.pages import Route
+from project.tests.route_rules import ALL
 
-furnished, world = isolation.furnished, isolation.world  # the fixtures
+furnished, world = owned_things.furnished, owned_things.world  # the fixtures
 
 LONG = "x" * 100_000
 QUERIES = [

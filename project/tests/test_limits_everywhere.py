@@ -23,7 +23,9 @@ from llm_credentials import opening
 from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import RequestRejected, TextPart
 from llm_credentials.tests.proofs import proven
-from project.tests.test_isolation import ALL, KEY, TABLE, Route, World, ask, own_world, path_of
+from project.tests.owned_things import KEY, World, ask, own_world, path_of
+from project.tests.pages import Route
+from project.tests.route_rules import ALL, TABLE
 
 world = own_world  # the fixture
 

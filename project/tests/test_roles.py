@@ -14,8 +14,9 @@ from django.urls import reverse
 from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential, UserCredential
 from llm_credentials.tests.proofs import proven
 from project import roles
+from project.tests.owned_things import KEY, SYSTEM_KEY, World, ask, own_world, path_of
 from project.tests.pages import furnish
-from project.tests.test_isolation import ALL, KEY, SYSTEM_KEY, TABLE, Kind, World, ask, own_world, path_of
+from project.tests.route_rules import ALL, TABLE, Kind
 
 world = own_world  # the fixture
 
