@@ -1,4 +1,4 @@
-"""Write one answer of a conversation: claim it, ask the agent, keep what comes, close it however it ends."""
+"""Writes one answer of a conversation: claims it, runs the agent, saves what comes, closes it however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls in an answer that are made only with the user's yes: the answer lets go, waits, and is gone on with once."""
+"""Tool calls that need the user's approval: the answer pauses, waits, and continues once."""
 
 from __future__ import annotations
 

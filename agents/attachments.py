@@ -1,4 +1,4 @@
-"""Files that users hand to agents: stored in the database, theirs alone, typed by what is in them.
+"""Files that users give to agents: stored in the database, private, typed by their content.
 
 ``store`` takes an upload, ``read`` gives a file with its content. A file that no message, run or schedule came to use
 is removed a week later, when its owner stores another.

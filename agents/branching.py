@@ -1,4 +1,4 @@
-"""More than one way on in a conversation: answers side by side, a question put differently, an answer gone on with.
+"""Alternatives in a conversation: answers side by side, an edited question, a continued answer.
 
 Nothing is lost: what does not go on is set aside (``is_aside``) and can be gone back to (``agents.versions``). Only the
 last turn can change; whoever wants to change an earlier one asks its question again, changed, and goes on from there.

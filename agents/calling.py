@@ -1,4 +1,4 @@
-"""The tool calls of one answer, made side by side. Django-free."""
+"""Executes the tool calls of one answer concurrently. Django-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents whose output is the model's answer with something of their own below it."""
+"""Base class of agents that append something of their own to the model's answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a conversation goes to the model. Django-free."""
+"""Decides how much of a conversation is sent to the model. Django-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A deadline for many short waits: one timer for all of them, where ``asyncio.timeout_at`` makes one for each."""
+"""A deadline for many short waits: one timer for all, where ``asyncio.timeout_at`` would make one for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent has said so far, while it is being written down. Knows no database."""
+"""What an agent has said so far, while it is being saved. Knows no database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent adds to a model's words when a turn ends, in the messages that are kept. Django-free."""
+"""Merges what an agent appended to the model's text into the stored messages. Django-free."""
 
 from __future__ import annotations
 

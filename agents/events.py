@@ -1,4 +1,4 @@
-"""What happens in the loop between a model and its tools, as values. Django-free."""
+"""Events of the loop between a model and its tools, as values. Django-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is, found in its bytes; never by its name, nor by what its sender says.
+"""Detects the type of a file from its bytes, never from its name or the sender's claim.
 
 A picture is opened before it is believed: its size in pixels is read from its head, and only what fits is decoded. What
 is packed (Excel) is looked into by its table of contents; nothing is unpacked here.

@@ -1,4 +1,4 @@
-"""What workers do for the search by meaning: give new messages vectors, and make an index anew.
+"""Background work of semantic search: embeds new messages, and rebuilds an index.
 
 A piece of work ends when its time is over and is queued again; what was made is kept, so whoever goes on, also after
 a worker was killed, begins where it ended.

@@ -1,4 +1,4 @@
-"""What a user may take along of conversations and runs."""
+"""A user's conversations and runs, for the export of their data."""
 
 from __future__ import annotations
 

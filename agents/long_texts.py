@@ -1,4 +1,4 @@
-"""Texts that are too long to be shown to a model whole: it sees how they begin, and asks for the passages it needs.
+"""Texts that are too long for a model: it sees the beginning, and asks for the passages that it needs.
 
 Passages are found by meaning where embeddings are settled and the user's keys, or the site's, allow it; else, and
 where that fails, by words.

@@ -1,4 +1,4 @@
-"""What a model wrote, as HTML that can do nothing.
+"""Renders what a model wrote as HTML that can do nothing.
 
 Markdown is rendered first, with raw HTML switched off, and the result sanitised after. Nothing is fetched by showing
 it: images become links that say where they come from.

@@ -1,4 +1,4 @@
-"""What a model remembers of a conversation that is longer than it can read.
+"""Summarises conversations that are longer than the model can read.
 
 Once what was said no longer fits, its older half is summarised by the model itself, once; the summary stays with the
 conversation, is shown to its user, and takes the place of those messages from then on.

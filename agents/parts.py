@@ -1,4 +1,4 @@
-"""Message parts as JSON text and back, without loss: details, images and invalid tool arguments included. Django-free.
+"""Serialises message parts as JSON without loss: details, images and invalid tool arguments included. Django-free.
 
 The text is plain ASCII, so that NUL characters and lone surrogates, which models do send, suit every database.
 """

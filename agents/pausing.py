@@ -1,4 +1,4 @@
-"""A run that waits for its user, as the text that stands in its row, with all that is needed to go on. Django-free."""
+"""Serialises a run that waits for its user, with everything that is needed to continue. Django-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a tool tells the reader what it is doing: ``say("Reading page 2 of 5")``. Django-free."""
+"""Lets a tool report its progress: ``say("Reading page 2 of 5")``. Django-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receipts and errors as the JSON that stands in rows and goes to pages."""
+"""Receipts and errors as the JSON that rows store and pages show."""
 
 from __future__ import annotations
 

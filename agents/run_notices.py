@@ -1,4 +1,4 @@
-"""Tell a user that a run has ended: by mail, through their webhook, or both, as they asked for it. Once."""
+"""Notifies a user, once, that a run has ended: by mail, by webhook, or both, as they chose."""
 
 from __future__ import annotations
 

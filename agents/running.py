@@ -1,4 +1,4 @@
-"""Do one background run: claim it, let the agent work, keep what comes, close it however it ends."""
+"""Executes one background run: claims it, runs the agent, saves what comes, closes it however it ends."""
 
 from __future__ import annotations
 

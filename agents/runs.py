@@ -1,4 +1,4 @@
-"""Every write to runs. Invalid input raises ValidationError with ``{field: [text]}``.
+"""The writes of runs. Invalid input raises ValidationError with ``{field: [text]}``.
 
 Rows that are not the user's raise DoesNotExist. A run belongs to one worker at a time: a claim, taken by a conditional
 update, without which nothing can be changed.

@@ -1,4 +1,4 @@
-"""Runs that start by themselves: every hour, day or week, at a time in their user's zone.
+"""Runs that start on a schedule: every hour, day or week, at a time in their user's zone.
 
 The clock calls ``start_due``. A time that is due is taken by a conditional update in the same transaction that makes
 its run, so it is started once, however many clocks there are; times that passed while the site was down are started

@@ -1,4 +1,4 @@
-"""Looking for conversations by what they mean, beside the search for words.
+"""Searches conversations by meaning, beside the search for words.
 
 Only for those who search: their messages get vectors in the background after their first search, and again after later
 ones, so nothing is sent anywhere, and nothing spent, for anybody else. Without embeddings in the site's settings, or

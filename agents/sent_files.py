@@ -1,4 +1,4 @@
-"""Files that go along with messages: as rows name them, and as a model reads them.
+"""Files that are sent with messages: as rows name them, and as a model reads them.
 
 Pictures go as pictures, made smaller where they are larger than any model looks at, and only to models that see; texts,
 and what text there is in a PDF, go as texts. Of everything else the model learns that it is there: agents that take

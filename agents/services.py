@@ -1,4 +1,4 @@
-"""Every write to conversations and messages. Invalid input raises ValidationError with ``{field: [text]}``.
+"""The writes of conversations and messages. Invalid input raises ValidationError with ``{field: [text]}``.
 
 Rows that are not the user's raise DoesNotExist, as rows that are not there do. What a model is writing belongs to one
 writer at a time: a claim, taken by a conditional update, without which nothing can be changed.

@@ -1,4 +1,4 @@
-"""Picks the agent for what a user wrote, and says why: one short call of a fast, cheap model.
+"""Picks the agent for a message, and says why: one short call of a fast, cheap model.
 
 Which model: the user's own override for this task, else what staff settled (``llm/supervisor``) where it can be used,
 else the cheapest model among the user's keys.

@@ -1,4 +1,4 @@
-"""Looking for words in one's own conversations, on either database alike.
+"""Searches one's own conversations for words, the same way on both databases.
 
 What is said stands beside each message in lower case (``search_text``), since databases differ in what they take for
 the same letter. All words must be in one message, or in the title.

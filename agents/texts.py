@@ -1,4 +1,4 @@
-"""Text as it can be kept, and shown as it is. Django-free."""
+"""Makes text storable, puts it on one line, escapes it for Markdown. Django-free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation as its page shows it: turns of question, tool traffic and answer."""
+"""A conversation as its page shows it: turns of question, tool calls and answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What texts of users mean, as vectors: of messages for the search, of long files for questions about them.
+"""Embedding vectors of user texts: of messages for the search, of long files for questions about them.
 
 A text is taken apart into pieces in one way for ever (``pieces_of``), so that a number is enough to find a piece
 again. Looking for the nearest is done in two passes without a library: the signs of all vectors of one user are

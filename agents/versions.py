@@ -1,4 +1,4 @@
-"""Versions of a question: which question follows which, and going back to one that was set aside.
+"""Versions of a question: which one follows which, and going back to an earlier one.
 
 A question that was put differently stays beside the new one: both follow the same question (``StoredMessage.follows``).
 Going back to one brings what followed it along, up to its newest end, with the answers that were chosen there.

@@ -1,4 +1,4 @@
-"""What models are writing in this process right now, and who wants it to end.
+"""Watches the answers that this process is writing, and ends those that were stopped.
 
 A watch ends its work when the user asks for it, when the user may no longer see it (signed out, password changed,
 account deactivated: ``llm_credentials.live.calls`` tells it), or when the row belongs to another process. The request

@@ -1,4 +1,4 @@
-"""Users who have no tool servers, which are nearly all: their next turn asks no database for tools."""
+"""Remembers users who have no tool servers, which are nearly all: their next turn needs no query for tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making and revoking access tokens; what one may is settled in ``token_limits``."""
+"""Creates, authenticates and revokes access tokens; ``token_limits`` validates what they may do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one way from synchronous code into the asynchronous part: an event loop in one background thread per process.
+"""Runs asynchronous code from synchronous code: one event loop in one background thread per process.
 
 The loop starts at the first ``run`` of a process (after a fork, so that no child inherits a loop without its thread)
 and lives until the process ends, and with it the connection pools that belong to it.

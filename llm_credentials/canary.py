@@ -1,4 +1,4 @@
-"""Notices a wrong key ring before users do: one known text a key, sealed when that key first seals."""
+"""Detects a wrong key ring before users do: one known text for each key, sealed when the key is first used."""
 
 from __future__ import annotations
 

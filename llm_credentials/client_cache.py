@@ -1,4 +1,4 @@
-"""Clients that hold a key, kept for the next call with the same version of it on the same event loop.
+"""Caches clients that hold a key, by event loop and version of the key.
 
 They leave memory when their key is replaced, turned off or removed, and in any case after ``CLIENT_KEPT_S``. None is
 closed then: a call may still be using it, and ends with it.

@@ -1,4 +1,4 @@
-"""Every provider's models side by side: what a sample of use would cost with each, how quick they are, what they can.
+"""Compares every provider's models: what a sample of use would cost, how fast they are, what they can do.
 
 A sample is so many requests of one size. Its cost is that of one such request at today's price, times their number;
 what a provider's cache would save is left out, because it differs by how one works and not by the model.

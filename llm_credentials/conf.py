@@ -1,4 +1,4 @@
-"""The settings of this app, typed, in one place. Read at each call, so that a changed setting counts at once."""
+"""The settings of this app, typed. Read at each access, so that a changed setting takes effect at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What somebody typed about a key, laid over what is stored and looked at as a whole, before anything is written."""
+"""Checks what a user typed about a key, merged with what is stored, before anything is written."""
 
 from __future__ import annotations
 

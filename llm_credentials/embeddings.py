@@ -1,4 +1,4 @@
-"""Vectors of texts, by the model that staff settled for embeddings.
+"""Embeds texts with the model that staff chose for embeddings.
 
 Vectors of two models say nothing about each other, so each belongs to an ``EmbeddingIndex`` whose model and length are
 pinned. When staff choose another model, the index in use answers on until they ask for a new one and that is made.

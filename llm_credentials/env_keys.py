@@ -1,4 +1,4 @@
-"""Keys out of a pasted ``.env`` text: what each line would become, and storing those that somebody wants.
+"""Imports keys from a pasted ``.env`` text: shows what each line would become, then stores the chosen ones.
 
 Which variable is whose stands in the providers' rows (``env_key_names``, ``env_prefix``). The text is read, used and
 let go: nothing of it is kept but the keys that are stored, and no word here repeats a value.

@@ -1,4 +1,4 @@
-"""The provider factory: the only door between agents and keys."""
+"""The provider factory: how agents and other callers get a client for a user. The only access to keys."""
 
 from __future__ import annotations
 
@@ -41,11 +41,10 @@ def client_for(
     fallback: bool = True,
     token: PersonalAccessToken | None = None,
 ) -> RoutedClient:
-    """A client that calls with this user's keys, in the order that they settled. Does no I/O before its first await.
+    """A client that calls with this user's keys, in the order of their settings. Does no I/O before its first await.
 
-    ``needs``: of tools, vision, json, embeddings. Without ``fallback`` only what is named (else the task's override,
-    else the default provider) is tried. ``token``: the access token that the call came with, whose providers alone it
-    reaches, within its budget.
+    ``needs``: any of tools, vision, json, embeddings. Without ``fallback`` only what is named is tried (else the task's
+    override, else the default provider). ``token``: the access token of the caller; it limits providers and budget.
     """
     request = _request(task, provider, model, credential, needs, fallback)
     if token is not None and token.providers:
@@ -62,9 +61,9 @@ def explain_route(
     needs: Collection[str] = (),
     without: Collection[str] = (),
 ) -> Route:
-    """The route that a call would take now, and why each other key is left out. Synchronous; opens nothing.
+    """The route that a call would take now, and why each other key is left out. Synchronous; decrypts nothing.
 
-    ``without``: what is supposed to have failed: ``system``, a provider, or ``provider:name``.
+    ``without``: keys to treat as failed: ``system``, a provider, or ``provider:name``.
     """
     snapshot = snapshot_cache.load(user).snapshot if without else None
     failed = frozenset(ref for named in without for ref in snapshot.refs(named)) if snapshot else frozenset()
@@ -75,10 +74,10 @@ def explain_route(
 def explain_routes(
     user: Person, tasks: Sequence[str | None], *, without: Collection[str] = ()
 ) -> tuple[Loaded, dict[str | None, Route]]:
-    """The routes of calls for each of these tasks (``None``: of no kind), all from one look; and what was looked at.
+    """The routes for several tasks (``None``: a call without a task), from one snapshot, which is returned with them.
 
-    ``without``: keys that are supposed to have failed, as ``Snapshot.refs`` takes them; what names none is left out.
-    Synchronous; opens nothing.
+    ``without``: keys to treat as failed, as ``Snapshot.refs`` names them; names without a key are ignored.
+    Synchronous; decrypts nothing.
     """
     loaded = snapshot_cache.load(user)
     cooling = health.cooling(loaded.targets)
@@ -88,7 +87,7 @@ def explain_routes(
 
 
 def tripwire_for(user: Person) -> Tripwire:
-    """Finds this user's keys, and the site's, where they must not be. Synchronous; opens nothing."""
+    """Detects this user's keys, and the site's, in texts. Synchronous; decrypts nothing."""
     return snapshot_cache.load(user).tripwire
 
 

@@ -1,4 +1,4 @@
-"""A column whose values are sealed to their row, and read as opaque.
+"""A model field whose values are encrypted, bound to their row, and opaque to whoever reads them.
 
 Built on ``EncryptedTextField`` for its column type and ``keys``/``f`` hooks. Its conversions are replaced: they open
 whatever looks like a token, on the way in too, hand out the ciphertext when that fails, keep a flag on the shared field

@@ -1,4 +1,4 @@
-"""Ids of calls and attempts. They tell things apart and guard nothing, so each need not ask the system for entropy."""
+"""Generates ids of calls and attempts. They guard nothing, so they need no entropy from the system."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ring of encryption keys: which key seals, which keys still open, and how a sealed text names its key.
+"""The ring of encryption keys: the first one encrypts, all of them decrypt; a sealed text names its key.
 
 A sealed text is ``v1:<key id>:<Fernet token>``. The keys are 32 random bytes each, so nothing is stretched: the bytes
 are the Fernet key, and the keys of fingerprints and of the audit chain are derived from them, each under its label.

@@ -1,4 +1,4 @@
-"""Taking one's things along, and leaving for good.
+"""Exports a user's data, and deletes their account.
 
 Other apps add what they hold of a user by ``exports``; what they hold is deleted with the user by their foreign keys.
 """

@@ -1,5 +1,5 @@
-"""How often somebody may do something: one counter a (kind, rate, user or token or provider), shared by pages, API and
-jobs, and by all processes through Valkey; while that is away each process counts for itself.
+"""Rate limits: one counter for each (kind, rate, user or token or provider), shared by pages, API and jobs, and by all
+processes through Valkey. While Valkey is away each process counts for itself.
 
 The site's rates are the setting ``LLM_RATES``; policies of the organisation add theirs, and every one holds.
 """

@@ -1,4 +1,4 @@
-"""What is counted for operators, in Prometheus' terms: calls, attempts, tokens, cost and times; nobody's name or text.
+"""Prometheus metrics of calls, attempts, tokens, cost and latency; never anybody's name or text.
 
 Labels are of closed sets: providers of the catalogue, error classes, tasks, who owns the key. Several processes on one
 machine count together where ``METRICS_DIR`` names a folder of theirs.

@@ -1,4 +1,4 @@
-"""Where keys are opened for use."""
+"""Opens keys for use: the only place where a stored key is decrypted for a call."""
 
 from __future__ import annotations
 

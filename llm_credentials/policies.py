@@ -1,4 +1,4 @@
-"""What staff allow a user, for those who save, test and show things; calls have it in their snapshot."""
+"""What staff allow a user, for saving, testing and showing keys; calls have it in their routing snapshot."""
 
 from __future__ import annotations
 

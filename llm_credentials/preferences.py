@@ -1,4 +1,4 @@
-"""Every write of what users settle about models: settings, overrides for tasks, the order of their keys.
+"""The writes of model preferences: settings, overrides for tasks, the order of keys.
 
 Part of ``services``, which is where callers import it from.
 """

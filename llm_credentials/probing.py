@@ -1,4 +1,4 @@
-"""What a key can do with its model: tried with small requests, because lists and catalogues are often wrong.
+"""Finds out what a key can do with its model, by small requests, because model lists and catalogues are often wrong.
 
 ``yes``: it was done. ``no``: the provider or the model refused it. ``unknown``: it could not be found out, such as when
 the provider asked for fewer requests.

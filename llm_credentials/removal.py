@@ -1,4 +1,4 @@
-"""Removing a key so that it can be brought back for some seconds, and destroying it when they are over.
+"""Removes a key so that it can be restored for some seconds, then destroys it.
 
 A removed key is out of use at once: the model's own manager does not show it, so neither routes nor lists, tests nor
 jobs meet it. Whoever is first destroys it: a thread of the process that removed it, a worker that was told, the sweep

@@ -1,4 +1,4 @@
-"""A new key in the place of a stored one, without a moment in which calls fail.
+"""Replaces a stored key by a new one without a moment in which calls fail.
 
 The new key is tested first and swapped in, with its model, address and options, only if it works and the stored key is
 still the one that it was meant to replace. Calls under way end with the old key; later ones in every process use the

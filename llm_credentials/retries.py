@@ -1,4 +1,4 @@
-"""For work that nobody waits for: on SQLite it may come to nothing while many people write."""
+"""Retries a transaction that the database refused, for background work: on SQLite many writers may keep it locked."""
 
 from __future__ import annotations
 

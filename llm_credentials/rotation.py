@@ -1,4 +1,4 @@
-"""Moves every sealed value to the ring's first key, beside readers and writers, and says what is left where.
+"""Re-encrypts every sealed value with the ring's first key, beside readers and writers, and reports what is left.
 
 Nothing is remembered between runs: what is done shows in the rows themselves, so a run that was killed is run again.
 A row is written only if its column still holds the very bytes that were read; a key that its owner replaced stays.

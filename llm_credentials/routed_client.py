@@ -1,4 +1,4 @@
-"""The client that agents are given: an LLMClient's surface over a user's whole chain of keys."""
+"""The client that callers get: the interface of an LLMClient over a user's whole chain of keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where sealed values lie: every column of every model that seals, found from the models themselves.
+"""Finds every column that holds sealed values, from the models themselves.
 
 Whoever adds a ``SealedField`` to a model has it rotated, verified, counted and checked from then on. What is sealed
 inside something else (``second_factors``, ``audit.keys``) says so there.

@@ -1,4 +1,4 @@
-"""Every write about search services, and the one place where their keys are opened.
+"""The writes of search-service keys, and the only place where these keys are opened.
 
 A service is asked with its key through the guarded fetch, under the policy for tools: a key goes to the address that it
 was saved for, and private addresses are reached only where staff allow them for what agents read.

@@ -1,4 +1,4 @@
-"""The sealed secrets of second factors, which rotation moves along: a lost one locks its owner out."""
+"""The sealed secrets of second factors, for rotation: losing one would lock its owner out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What opens an account, where it is open, and what happened lately: for the page and the API."""
+"""The security page and API: what can open the account, where it is signed in, and what happened lately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every write about keys, settings and tokens. Invalid input is a ValidationError of ``{field: [text]}``."""
+"""The writes of keys, settings and tokens. Invalid input raises ValidationError with ``{field: [text]}``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the site's choices of models lie in the database: rows that two people may want to change at once."""
+"""Stores the site's choices of models, guarded against two people changing the same row at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models and keys the site itself offers: completions, embeddings, and the one that picks agents.
+"""The models and keys that the site offers: for completions, for embeddings, and for the supervisor that picks agents.
 
 The choice is SystemConfig ``llm/…`` in the form that ``routing.snapshot`` reads; its key is a SystemCredential that the
 choice names, or one of the environment, which has no id and is meant by its provider. Whoever calls what is here has

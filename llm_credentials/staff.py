@@ -1,4 +1,4 @@
-"""What staff may do to a key that is somebody else's: have it tested, turn it off, ask its owner to enter it again.
+"""What staff can do with another user's key: have it tested, deactivate it, ask its owner to enter it again.
 
 Nothing here opens a key for staff, changes it, or sends it anywhere but where its owner sent it.
 """

@@ -1,4 +1,4 @@
-"""Whether whoever holds the session has shown a moment ago that it is really they.
+"""Step-up authentication: whether the person in this session has proved a moment ago who they are.
 
 What touches the safety of keys asks for this: adding, replacing and removing a key, sending it elsewhere, making
 tokens, taking data along. A login counts, as does a confirmation later on; with a second factor enrolled only that

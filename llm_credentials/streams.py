@@ -1,4 +1,4 @@
-"""Server-sent events: their form, a response that nobody buffers, and database work between two of them."""
+"""Server-sent events: their format, a response that is not buffered, and database work between two events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this process does by itself after a while, in a thread of its own.
+"""Delayed work of this process, in a thread of its own.
 
 A process that ends takes it along: only for what somebody else does later if nobody does it now.
 """

@@ -1,4 +1,4 @@
-"""What an access token may be limited to, judged in one place for page, API and command."""
+"""Validates the limits of an access token, for page, API and command alike."""
 
 from __future__ import annotations
 

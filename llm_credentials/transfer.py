@@ -1,4 +1,4 @@
-"""What a user settled, as a document to take along: settings, what is said of keys, tasks. Never a key."""
+"""Exports and imports a user's settings as a document: preferences, tasks, details of keys, but never a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the user's own stored keys, and the site's, where a key must never be: in what is about to leave.
+"""Detects the user's stored keys, and the site's, in what is about to leave: prompts, tool arguments, messages.
 
 Nothing is opened for it. Of each key the database knows the last four characters and a keyed fingerprint: whatever ends
 in those four and begins where a key can begin is put through the HMAC, and only the very key has that fingerprint.

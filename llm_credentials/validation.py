@@ -1,4 +1,4 @@
-"""What people and programs may type about a key. No text here repeats what was typed."""
+"""Validates what people and programs enter about a key. No error message repeats the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for the end of a connection test that a worker runs: told through Valkey, and looked at every second."""
+"""Waits for the end of a connection test that a worker runs: told by Valkey, and polled every second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own address that hears of alerts: signed, tried again when it is away, switched off when it stays away.
+"""Delivers alerts to a user's webhook: signed, retried while it is away, switched off when it stays away.
 
 What is sent is JSON, ``{"id", "event", "at", "facts"}``; never a key. The header ``Keyswitch-Signature`` is
 ``t=<seconds>,v1=<hex>``: HMAC-SHA256 with the webhook's secret over ``<seconds>.<body>``.

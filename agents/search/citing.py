@@ -1,4 +1,4 @@
-"""Numbers in an answer that stand for sources: those of none are taken out while the answer is being written.
+"""Numbers in an answer that cite sources: those without a source are removed while the answer is written.
 
 Django-free. A number counts as a citation wherever it stands in brackets outside of code: ``[2]``, ``[1, 3]``,
 ``[2-4]``, ``【2】``, ``[2](https://…)``. An address behind one goes too: where a source is, the list of sources says.

@@ -1,4 +1,4 @@
-"""Many ranked lists become one: the same page once, and what several lists hold high stands first."""
+"""Merges several ranked lists: each page once, and pages that several lists rank high come first."""
 
 from __future__ import annotations
 

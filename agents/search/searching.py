@@ -1,4 +1,4 @@
-"""All queries to all services at once; what fails is told, and the rest counts."""
+"""Sends all queries to all services at once; failures are reported, the rest counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The searching of one turn: which services, what was asked, what went wrong."""
+"""The web searches of one turn: which services, what was asked, what went wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts the process that reads tables, hands it files, queries it, ends it."""
+"""Starts the process that reads tables, sends it files and queries, and ends it."""
 
 from __future__ import annotations
 

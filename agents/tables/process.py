@@ -1,4 +1,4 @@
-"""The process in which tables are read and queried: memory and time are limited, no file and no address is in reach.
+"""The process that reads and queries tables: limited memory and time, no access to files or network.
 
 Reads one line of JSON (``{"files": [{"name", "kind", "size_bytes"}], "query_timeout_s"}``) and the bytes of the files
 from stdin, and writes one line: ``{"tables": […], "problems": {file: why}}``. Each further line, ``{"sql"}``, is

@@ -1,4 +1,4 @@
-"""The reading of one turn: which pages may be read, which were, and under which number.
+"""The page reading of one turn: which pages may be read, which were, and under which number.
 
 A page's address may come from a search, from a link on a page that was read, or from the user. A model that made one up
 could put into it what it knows, for whoever owns the place; so no others are read.

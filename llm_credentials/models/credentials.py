@@ -1,4 +1,4 @@
-"""Keys of users, keys of the site, and the mark by which a wrong key ring is noticed."""
+"""Keys of users, keys of the site, and the canary that detects a wrong key ring."""
 
 from __future__ import annotations
 

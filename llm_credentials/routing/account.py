@@ -1,4 +1,4 @@
-"""What the attempts of one call come to: reserved before each, written down after it, and the receipt of them all."""
+"""The account of one call: reserves the worst-case cost before each attempt, settles it after, makes the receipt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from llm_credentials.routing.values import Candidate, Route
 
 
 class CallAccount:
-    """The account of one call. Without a ``size`` it costs nothing and is in no ledger."""
+    """The account of one call. A call without a ``size`` costs nothing and is not in the ledger."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class CallAccount:
         return error
 
     async def reserve(self, trial: Trial) -> None:
-        """Put the worst case into the ledger before anything leaves.
+        """Reserve the worst-case cost in the ledger before the request is sent.
 
         Raises BudgetExceeded, RequestRejected, SiteUnavailable.
         """
@@ -113,9 +113,9 @@ class CallAccount:
             raise
 
     async def settle(self, trial: Trial, error: LLMError | None, outcome: str, answer: object) -> Usage | None:
-        """Write the attempt down, once, also when the caller is being cancelled. Never fails the call.
+        """Record the attempt, once, also when the caller is being cancelled. Never fails the call.
 
-        The usage that was written; None where nothing was used, or it had been written before.
+        Returns the usage that was recorded; None if nothing was used, or if the attempt had been recorded before.
         """
         if trial.closed:
             return None
@@ -161,7 +161,7 @@ class CallAccount:
         self.estimated = self.estimated or ended.state == State.ESTIMATED
 
     async def _report(self, trial: Trial, error: LLMError | None, ended: Outcome) -> None:
-        """What the attempt says about its destination and its key."""
+        """Update the health of the destination and the status of the key."""
         verdict = key_status.verdict(trial.row, error, answered=ended.outcome == OK or trial.ttft_ms is not None)
         steps = list(health_news(trial, error, ended))
         if verdict is not None:
@@ -170,7 +170,7 @@ class CallAccount:
             await to_the_end(sync_to_async(take)(steps, trial))
 
     async def abandon(self, trial: Trial, error: BaseException) -> None:
-        """The caller went away, or something broke that is no failure of the provider."""
+        """Record an attempt whose caller left, or that broke by an error of ours."""
         leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
         counted = await self.settle(trial, None, CANCELLED if leaving else type(error).__name__, None)
         if counted is not None and (answers := left_behind.get()) is not None:

@@ -1,4 +1,4 @@
-"""Why a key of the chain is left out: what the user, the staff, the caller's token and its own state say against it."""
+"""Why a key is left out of a route: preferences, policies, the limits of the access token, its own state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is better left alone for a moment: destinations that fail, keys that were asked to slow down.
+"""Circuit breakers of destinations and cooldowns of keys.
 
 Shared by all processes through Valkey; while Valkey is away each process goes by what it saw itself. Marks of another
 process count within ``SEEN_FOR_S``.

@@ -1,4 +1,4 @@
-"""What real use says about a key: its counters and its live status.
+"""Updates the status of a key from the outcome of real calls.
 
 A success proves the key: whatever an earlier test or call had said, it counts as valid again. Only what clearly
 concerns the key changes its status: a refusal makes it invalid, a spent account an error, a value that does not open

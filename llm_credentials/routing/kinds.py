@@ -1,4 +1,4 @@
-"""The kinds of task that ask for a model: what users may override, and what the router may assume of a task."""
+"""The kinds of task that need a model: what users can override, and what the router may assume about each."""
 
 from __future__ import annotations
 

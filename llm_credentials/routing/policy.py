@@ -1,4 +1,4 @@
-"""What staff allow. Pure: the rows are read by ``routing.snapshot`` and ``llm_credentials.policies``.
+"""What staff allow a user. Pure: ``routing.snapshot`` and ``llm_credentials.policies`` read the rows.
 
 Several policies may hold for one user: what everybody's allows and those of their groups. One rule combines them: a
 thing is allowed when each of them allows it, and of limits every one holds. So a further group, or a further policy,

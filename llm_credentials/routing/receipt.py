@@ -1,4 +1,4 @@
-"""What was tried for an answer, and who pays for it."""
+"""The receipt of an answer: every attempt, its cost, and who paid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What is written after an attempt, to its end, whoever leaves meanwhile: ledger, the key's marks, others' health."""
+"""Records the outcome of an attempt: ledger, status of the key, health of the destination.
+
+A recording that has begun is completed even when the caller is cancelled meanwhile."""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ _writing: set[asyncio.Task[None]] = set()
 
 
 async def to_the_end(work: Awaitable[None]) -> None:
-    """Await it; if this task is cancelled meanwhile, it goes on all the same."""
+    """Await it; it is completed even if this task is cancelled meanwhile."""
 
     async def whole() -> None:
         await work
@@ -45,7 +47,7 @@ async def settled(settlement: Settlement) -> None:
 
 
 def take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: Trial) -> None:
-    """Each of them, whatever becomes of the others."""
+    """Run each step, also when another one fails."""
     for name, step in steps:
         try:
             with acting_for(trial.entry.user_id):
@@ -69,7 +71,7 @@ def tell(trial: Trial, error: LLMError, ended: Outcome) -> None:
 
 
 def health_news(trial: Trial, error: LLMError | None, ended: Outcome) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """What others should know of the destination and the key."""
+    """The steps that update the breaker of the destination and the cooldown of the key."""
     key = trial.candidate.key
     lives = ended.outcome == OK or (error is not None and error.status_code is not None and error.status_code < 500)
     if lives and health.has_failed(key.destination):

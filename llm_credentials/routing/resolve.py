@@ -1,8 +1,9 @@
-"""Which keys and models a call may use, in which order. Pure: a snapshot and a request in, a route out.
+"""Chooses which keys and models a call may use, and in which order. Pure: a snapshot and a request in, a route out.
 
-The order: what the call names; the user's override for the task; their default provider; their other keys; then, if
-user and staff both allow it, the site's keys: of the same provider, of the site's own choice, the others, the default
-provider's last. A candidate is a key with a model; a model's name goes to another key only where it means the same.
+The order is: what the call names, the user's override for the task, their default provider, their other keys. Then, if
+both user and staff allow it, the site's keys: those of the same provider, the one that staff chose, the others, and the
+default provider's last. A candidate is a key with a model; a model's name is passed to another key only where it means
+the same model.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ STRATEGIES: Mapping[str, str] = {
     "fastest": gettext_noop("the fastest key left"),
 }
 _UNMEASURED_MS: Mapping[Speed, float] = {"very_fast": 500.0, "fast": 1500.0, "medium": 4000.0}
-"""What a provider that this user has not measured yet is taken to need, by its class of speed."""
+"""The latency assumed of a provider that this user has not called yet, by its class of speed."""
 _REASONS: Mapping[Step, str] = {
     "named": gettext_noop("named by the call"),
     "override": gettext_noop("chosen for this task"),

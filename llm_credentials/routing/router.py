@@ -1,7 +1,7 @@
-"""Tries a route: one candidate after the other, by one table, within one deadline.
+"""Executes a route: tries one candidate after the other, by the table in ``rules``, within one deadline.
 
-Before the first content of an answer a failure is invisible; after it there is never another candidate: the answer is
-marked incomplete and its beginning handed over.
+A failure before the first content of an answer is invisible to the caller. After it no other candidate is tried: the
+answer is marked incomplete, and the caller gets its beginning.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ P = TypeVar("P", bound="Piece")
 Opener: TypeAlias = Callable[[Row, str], Awaitable[LLMClient]]
 
 FIRST_SHARE = 0.5
-"""The part of the remaining time that a candidate gets before the next one is asked instead."""
+"""The share of the remaining time that a candidate gets while others could be tried after it."""
 FIRST_CONTENT_S = 30.0
-"""At most so long a stream may stay without content while others could be asked."""
+"""The longest time that a stream may take to its first content while others could be tried."""
 LOOK_AGAIN_S = 0.25
-"""Before an attempt that comes later than this, a snapshot is used only if it is known to hold still."""
+"""An attempt later than this after the last check first checks that the snapshot is still current."""
 
 
 class Chain:
-    """The attempts of one call. Without a ``size`` it costs nothing and is in no ledger."""
+    """The attempts of one call. A call without a ``size`` costs nothing and is not in the ledger."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Chain:
         limits: Limits | None = None,
         run_budget: RunBudget | None = None,
     ) -> None:
-        """``limits``: where they are not the user's alone."""
+        """``limits``: instead of the user's own, such as those of an access token."""
         self.loaded = loaded
         self.route = route
         self.opener = opener
@@ -77,12 +77,12 @@ class Chain:
         self.queue = list(route.candidates)
         self.again: Candidate | None = None
         self.first: tuple[Candidate, LLMError] | None = None
-        """The candidate that the user would have had, and its last error: what is raised when nobody answers."""
+        """The first candidate tried, and its last error: raised when no candidate answers."""
         self.call = Call(loaded.right(None, token_id()), self._ended)
         self.renewed: dict[str, Row] = {}
         """Keys that were replaced since the snapshot was read."""
         self.looked_at = self.loop.time()
-        """When what the snapshot says was last known to hold."""
+        """Loop time at which the snapshot was last known to be current."""
         self.flowing: tuple[Trial, AsyncGenerator[Any, None]] | None = None
         """The stream whose pieces are being handed on."""
         self.closing: asyncio.Task[None] | None = None
@@ -172,7 +172,7 @@ class Chain:
             return await anext(upstream, None)
 
     def _ended(self, reason: Reason) -> None:
-        """Whoever reads the stream may not come back for its next piece soon, or ever: close it without them."""
+        """Close a stream whose reader may not ask for its next piece soon, or ever."""
         if self.flowing is not None and not self.call.is_awaited and self.closing is None:
             self.closing = self.loop.create_task(self._close_down(*self.flowing, reason))
 
@@ -237,7 +237,7 @@ class Chain:
         return trial
 
     async def _row(self, candidate: Candidate) -> Row | None:
-        """The candidate's key, and the call resting on it; None if it went out of use since the call began."""
+        """The candidate's key, on which the call depends from now on; None if it went out of use meanwhile."""
         key = candidate.key
         row = self.renewed.get(key.ref) or self.loaded.rows[key.ref]
         right = self.call.right = self.loaded.right(key, self.call.right.token_id)
@@ -259,7 +259,7 @@ class Chain:
         return client
 
     async def _lost(self, trial: Trial, error: LLMError) -> None:
-        """Book a failure and get ready for the next turn. Raises when the table says that there is none."""
+        """Record a failure and prepare the next attempt. Raises when the failover table allows none."""
         await self.account.settle(trial, error, type(error).__name__, None)
         candidate = trial.candidate
         if self.first is None or self.first[0] is candidate:
@@ -280,7 +280,7 @@ class Chain:
             raise self.account.failed(error, candidate)
 
     async def _was_replaced(self, trial: Trial) -> bool:
-        """Whether the refused key has a successor that this call has not heard of yet."""
+        """Whether the refused key was replaced since the snapshot was read."""
         now = await sync_to_async(snapshot_cache.row_now)(trial.row)
         if now is None or now.version == trial.row.version or now.fingerprint == trial.row.fingerprint:
             return False
@@ -288,7 +288,7 @@ class Chain:
         return True
 
     def _nobody(self) -> LLMError:
-        """The error of a call that nobody answered."""
+        """The error of a call that no candidate answered."""
         candidate, error = self.first or (None, no_candidate(self.route))
         return self.account.failed(error, candidate)
 

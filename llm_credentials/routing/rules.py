@@ -1,4 +1,4 @@
-"""What becomes of a call when an attempt fails: the table by which a chain goes on, or does not."""
+"""The failover table: for each error, whether to retry the same key, try the next one, or stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one piece of work, such as a run of an agent, may cost over all its calls."""
+"""A cost limit for one piece of work, such as an agent run, over all of its calls."""
 
 from __future__ import annotations
 

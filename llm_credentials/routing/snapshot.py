@@ -1,4 +1,4 @@
-"""Reads what a route depends on out of the database."""
+"""Loads from the database everything that a route depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots of the users who are calling just now, so that their next call asks no database.
+"""Caches the routing snapshots of users who are calling, so that their next call needs no database query.
 
 A snapshot is used for as long as the process is sure that nothing it speaks of has changed (``llm_credentials.live``).
 Within a transaction nothing is kept and nothing kept is used: what it wrote so far is nobody else's to see.

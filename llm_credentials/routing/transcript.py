@@ -1,4 +1,4 @@
-"""What a stream has said so far, for whoever must know it when the stream breaks or nobody counted its tokens."""
+"""What a stream has said so far: needed when it breaks, or when the provider does not count its tokens."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Final, Protocol
 from llm_credentials.ledger.estimate import BYTES_A_TOKEN
 
 MANY: Final = 500
-"""So many pieces are kept as they came: reading their words costs more than passing them on."""
+"""How many pieces are kept unread: reading their text costs more than passing them on."""
 FEW: Final = 16
 SLOW_AFTER_S: Final = 10.0
-"""A stream that has gone on for so long has time to be read, and there may be hundreds of them: so many pieces are
-kept of it."""
+"""After this time only ``FEW`` pieces are kept unread: the stream is slow, and there may be hundreds of them."""
 
 
 class Said(Protocol):
@@ -25,8 +24,9 @@ class Said(Protocol):
 
 
 class Transcript:
-    """Keeps pieces, and as soon as they are many their words in place of them, a thirtieth of their size; or only the
-    number of their bytes, so that a stream which is passed on costs the same however long it is.
+    """Keeps the pieces of a stream, and once they are many only their text, in a thirtieth of the memory.
+
+    Of pieces that are only counted it keeps the number of bytes: memory does not grow with the length of the stream.
     """
 
     __slots__ = ("_began", "_bytes", "_pieces", "_words")

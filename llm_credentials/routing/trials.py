@@ -1,4 +1,4 @@
-"""One attempt of a chain, what it may come to, and what is said of it when it has ended."""
+"""One attempt of a call: its state while it runs, its token usage, and the errors it can end with."""
 
 from __future__ import annotations
 

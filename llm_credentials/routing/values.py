@@ -1,4 +1,4 @@
-"""What routing speaks of: keys, what users and staff settled, what a call asks for, and the route that comes of it."""
+"""The values of routing: keys, preferences, requests, candidates and routes."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ Why: TypeAlias = Literal[
 
 
 SITE: Final = "system"
-"""Where keys are named: all of the organisation's."""
+"""Names all of the site's keys at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """What routing knows of a credential; nothing secret, sealed or not."""
+    """What routing knows about a credential; no secret, encrypted or not."""
 
     ref: str
-    """Tells it from every other one: ``user:<uuid>``, ``system:<uuid>`` or ``environment:<provider>``."""
+    """Unique: ``user:<uuid>``, ``system:<uuid>`` or ``environment:<provider>``."""
     id: UUID | None
     owner: KeyOwner
     provider: str
     label: str = ""
-    """The provider's, for words."""
+    """The provider's display name."""
     name: str = "default"
     model: str = ""
     base_url: str = ""
@@ -87,7 +87,7 @@ class Preferences:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Override:
-    """A user's choice for one task; empty and ``None`` mean "as otherwise settled"."""
+    """A user's choice for one task; empty and ``None`` mean "not overridden"."""
 
     credential: UUID | None = None
     provider: str = ""
@@ -99,7 +99,7 @@ class Override:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemChoice:
-    """What staff settled for completions or embeddings on the site's keys."""
+    """What staff chose for completions or embeddings on the site's keys."""
 
     credential: UUID | None = None
     provider: str = ""
@@ -117,7 +117,7 @@ def _no_price(spec: ProviderSpec, model: str) -> Decimal | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything that a route depends on, but what is cooling down."""
+    """Everything that a route depends on, except for cooldowns and breakers."""
 
     specs: Mapping[str, ProviderSpec]
     user_active: bool = True
@@ -137,7 +137,7 @@ class Snapshot:
     price: Callable[[ProviderSpec, str], Decimal | None] = _no_price
     """USD for a million tokens of a model; ``None``: unknown."""
     latency_ms: Mapping[str, float] = field(default_factory=dict)
-    """``Key.ref`` → how long this user waited for it lately."""
+    """``Key.ref`` → this user's recent latency."""
 
     def refs(self, named: str) -> frozenset[str]:
         """Of the keys that are meant by a ``Key.ref``, ``system``, a provider, or ``provider:name`` of a user's key."""
@@ -155,14 +155,14 @@ class Request:
     credential: UUID | None = None
     needs: frozenset[str] = frozenset()
     fallback: bool = True
-    """Whether anything but what the call names (else the override, else the default provider) may be tried."""
+    """Whether keys may be tried that neither the call names nor, without a name, the override or default provider."""
     weight: Weight = "normal"
     providers: frozenset[str] | None = None
     """Slugs that the caller's access token may reach; ``None``: all."""
     turn: int = 0
-    """Counts the calls of this process: whose turn it is where keys share the load."""
+    """A counter of the calls of this process, for keys that share the load in turns."""
     without: frozenset[str] = frozenset()
-    """``Key.ref`` of those that are supposed to have failed, for the question what then."""
+    """``Key.ref`` of keys to treat as failed, to explain what would happen then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,7 +173,7 @@ class Candidate:
     reason: str = ""
     """Why it is in the chain, in words."""
     temperature: float | None = None
-    """As override, user or staff settled it; ``None``: the caller's default holds."""
+    """From override, user or staff; ``None``: the caller's default."""
     max_tokens: int | None = None
     facts: ModelFacts | None = None
     """What the catalogue knows of the model."""
@@ -195,7 +195,7 @@ class Dropped:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Route:
-    """The candidates in their order. Without any, ``problem`` and ``dropped`` say why."""
+    """The candidates in order. If there are none, ``problem`` and ``dropped`` say why."""
 
     candidates: tuple[Candidate, ...] = ()
     dropped: tuple[Dropped, ...] = ()
