@@ -8,9 +8,11 @@ from datetime import datetime
 from uuid import UUID
 
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
 from llm_credentials.audit import Action, note, target_of
@@ -39,6 +41,8 @@ def token_create(
     )
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
+        if parent is not None:
+            _still_there(parent)
         token = PersonalAccessToken.objects.create(
             user_id=user.pk,
             name=draft.name,
@@ -48,6 +52,7 @@ def token_create(
             expires_at=draft.expires_at,
             budget_usd=draft.budget_usd,
             providers=draft.providers,
+            made_with=None if parent is None else parent.pk,
         )
         note(action=Action.TOKEN_CREATE, subject=str(user.pk), target=target_of("token", token.pk))
         expires = date_format(token.expires_at) if token.expires_at else ""
@@ -59,7 +64,9 @@ token_authenticate = tokens.authenticate
 
 
 def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
-    """Raises PersonalAccessToken.DoesNotExist; revoking twice is the same as once."""
+    """With all that were made with it: whoever held it may hold them. Raises PersonalAccessToken.DoesNotExist; revoking
+    twice is the same as once.
+    """
     try:
         wanted = UUID(str(token_id))
     except ValueError:
@@ -72,6 +79,16 @@ def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
             notify(user.pk, Kind.TOKEN_REVOKED, **token_facts(found.get()))
         elif not found.exists():
             raise PersonalAccessToken.DoesNotExist
+        made = PersonalAccessToken.objects.for_user(user).filter(made_with=wanted, revoked_at__isnull=True)
+        for made_id in made.values_list("pk", flat=True):
+            token_revoke(user=user, token_id=made_id)
+
+
+def _still_there(parent: PersonalAccessToken) -> None:
+    """Holds its row until the new one is there, so that whoever revokes it finds that too. Raises ValidationError."""
+    rows = PersonalAccessToken.objects.filter(user_id=parent.user_id, pk=parent.pk, revoked_at__isnull=True)
+    if rows.select_for_update(no_key=True).first() is None:
+        raise ValidationError({"scopes": [_("The token that asks for this one was revoked.")]})
 
 
 def token_facts(token: PersonalAccessToken) -> dict[str, str]:

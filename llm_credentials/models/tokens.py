@@ -55,6 +55,8 @@ class PersonalAccessToken(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     """To the minute."""
     revoked_at = models.DateTimeField(null=True, blank=True)
+    made_with = models.UUIDField(null=True, blank=True, db_index=True, editable=False)
+    """The token that asked for this one, which is revoked with it; ``null``: a session, or an operator."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = PersonalAccessTokenQuerySet.as_manager()

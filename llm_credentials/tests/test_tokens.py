@@ -24,7 +24,7 @@ from llm_credentials.factory import client_for
 from llm_credentials.ledger import books, budgets
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.prices import Price
-from llm_credentials.models import BudgetCounter, PersonalAccessToken, UsageRecord
+from llm_credentials.models import AuditEvent, BudgetCounter, PersonalAccessToken, UsageRecord
 from llm_credentials.providers import BudgetExceeded, LLMMessage, NotConfigured
 from llm_credentials.routing.receipt import KeyOwner
 from llm_credentials.tests.factories import UsageRecordFactory, UserCredentialFactory
@@ -287,6 +287,26 @@ def test_command_makes_a_limited_token(alice: User, capsys: Any) -> None:
     token = services.token_authenticate(capsys.readouterr().out.split()[-1])
     assert token is not None
     assert (token.budget_usd, token.providers) == (Decimal("2.50"), ["openai"])
+
+
+def test_tokens_that_a_token_made_end_with_it(client: Client, alice: User) -> None:
+    """Whoever had it for a while keeps nothing of it."""
+    parent, first = services.token_create(user=alice)
+    secrets, secret = [first], first
+    for _ in range(2):
+        headers = {"Authorization": f"Bearer {secret}"}
+        wanted = {"scopes": ["credentials"]}
+        made = client.post("/api/user/tokens", wanted, content_type="application/json", headers=headers)
+        secret = made.json()["token"]
+        secrets.append(secret)
+    _, own = services.token_create(user=alice)
+    assert all(services.token_authenticate(each) for each in (*secrets, own))
+    services.token_revoke(user=alice, token_id=parent.pk)
+    assert not any(services.token_authenticate(each) for each in secrets)
+    assert services.token_authenticate(own)
+    assert AuditEvent.objects.filter(action="token.revoke").count() == 3
+    with pytest.raises(ValidationError, match="was revoked"):
+        services.token_create(user=alice, parent=parent)
 
 
 def test_parent_without_limits_hands_on_anything(alice: User) -> None:

@@ -21,6 +21,13 @@ ACCESS: Final = [
         ("project/tests/test_accounts.py",),
     ),
     Guard(
+        "what a token made is revoked with it",
+        f"{LLM}/access_tokens.py",
+        "            token_revoke(user=user, token_id=made_id)\n",
+        "            pass\n",
+        tests("tokens"),
+    ),
+    Guard(
         "accounts in the admin ask for a recent proof",
         "project/admin.py",
         "class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):",
