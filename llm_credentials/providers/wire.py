@@ -10,7 +10,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -123,17 +123,24 @@ def check_place(part: Part, role: Role) -> None:
 
 def after_results(messages: Iterable[LLMMessage]) -> Iterator[LLMMessage]:
     """For wires whose results of tools are texts: the user says behind all results of a turn what its tools showed."""
-    shown: list[Part] = []
+    results: list[ToolResult] = []
     for message in messages:
-        if message.role != "tool" and shown:
+        if message.role != "tool" and (shown := _shown_by(results)):
             yield LLMMessage.user(shown)
-            shown = []
+        results = [*results, *message.tool_results] if message.role == "tool" else []
         yield message
-        for result in message.tool_results:
-            if result.images:
-                shown += [TextPart(text=f"{result.name or 'The tool'} showed:"), *result.images]
-    if shown:
+    if shown := _shown_by(results):
         yield LLMMessage.user(shown)
+
+
+def _shown_by(results: Sequence[ToolResult]) -> list[Part]:
+    """The words name no tool: a model that reads its name in a message may call it again."""
+    shown: list[Part] = []
+    for number, result in enumerate(results, start=1):
+        if result.images:
+            whose = f"result {number}" if len(results) > 1 else "the tool"
+            shown += [TextPart(text=f"Shown by {whose}:"), *result.images]
+    return shown
 
 
 def said_by(result: ToolResult) -> str:

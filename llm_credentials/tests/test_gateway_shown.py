@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 from django.contrib.auth.models import User
 
@@ -32,10 +33,30 @@ def test_image_that_a_tool_shows_is_seen_by_providers_of_other_wires(
     token = services.token_create(user=alice, scopes=["gateway"])[1]
     result: Any = [{"type": "text", "text": "See"}, PICTURE]
     turn: Any = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": result}]}
+    tools: Any = [{"name": "look", "input_schema": {"type": "object"}}]
     with anthropic.Anthropic(base_url=live_site, api_key=token, max_retries=0) as claude:
-        answer = claude.messages.create(model="auto", max_tokens=99, messages=[*LOOKED, turn])
+        answer = claude.messages.create(model="auto", max_tokens=99, messages=[*LOOKED, turn], tools=tools)
     (block,) = answer.content
     assert block.type == "text" and "1 image (image/png" in block.text
+
+
+def test_image_that_a_tool_shows_stands_in_the_result_where_it_may(
+    live_site: str, alice: User, sandbox_url: str
+) -> None:
+    UserCredentialFactory(
+        user=alice, provider="anthropic", model="sandbox-vision", base_url=sandbox_url, key="sbx-good-0123456789"
+    )
+    image: Any = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE['source']['data']}"}}
+    called: Any = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages: Any = [
+        {"role": "user", "content": "What do you see?"},
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "c", "content": [image]},
+    ]
+    token = services.token_create(user=alice, scopes=["gateway"])[1]
+    with openai.OpenAI(base_url=f"{live_site}/v1", api_key=token, max_retries=0) as chat:
+        answer = chat.chat.completions.create(model="auto", messages=messages)
+    assert "look answered: an image (image/png)" in str(answer.choices[0].message.content)
 
 
 def test_image_that_a_tool_shows_is_not_lost_out_of_chat() -> None:

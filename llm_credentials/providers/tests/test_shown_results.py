@@ -55,7 +55,7 @@ async def test_chat_has_images_of_results_said_by_the_user_behind_them_all() -> 
     assert roles == ["user", "assistant", "tool", "tool", "user", "user"]
     assert sent["messages"][2]["content"]  # no provider takes an empty one
     words, image = sent["messages"][4]["content"]
-    assert "look" in words["text"] and image["image_url"]["url"] == f"data:image/png;base64,{SEEN}"
+    assert words["text"] == "Shown by result 1:" and image["image_url"]["url"] == f"data:image/png;base64,{SEEN}"
 
 
 async def test_generate_content_keeps_results_together_and_shows_images_behind_them() -> None:

@@ -313,7 +313,7 @@ class _Turn:
         content = block.get("content") or ""
         if not isinstance(content, str):
             parts = [as_object(part, self.where) for part in as_list(content, self.where)]
-            content = "\n".join(str(part["text"]) for part in parts if part.get("type") == "text" and "text" in part)
+            content = "\n".join(filter(None, (_shown(part, self.where) for part in parts)))
         self.results.append(ToolResult(self.names[id], content, block.get("is_error") is True))
 
     def finish(self, role: str) -> None:
@@ -329,6 +329,14 @@ class _Turn:
         ask.prefix.append((hash((role, text, *[result.content for result in self.results])), tokens))
         if self.cached:
             ask.cache_upto = len(ask.prefix)
+
+
+def _shown(part: JSON, where: str) -> str:
+    """What a result says, and of what it shows that it does."""
+    if part.get("type") == "image":
+        image = _image(as_object(part.get("source"), f"{where}.source"), where)
+        return f"an image ({image.media_type or 'of an unknown type'})"
+    return str(part["text"]) if part.get("type") == "text" and "text" in part else ""
 
 
 def _image(source: JSON, where: str) -> Image:
