@@ -246,7 +246,7 @@ def rows(columns: Sequence[Column], given: Iterable[Sequence[Any]], *, each: str
     would cost more than everything else here.
     """
     if not _on_postgresql():
-        return Each(each, [[_as_text(value) for value in row] for row in given])
+        return Each(each, _as_texts(columns, given))
     names = _names(len(columns))
     objects = [dict(zip(names, row, strict=True)) for row in given]
     recordset = _recordset(tuple(kind for _, kind in columns), len(objects))
@@ -280,6 +280,16 @@ def _recordset(kinds: tuple[str, ...], rows: int) -> str:
     return f"(SELECT * FROM json_to_recordset(%s::json) AS r ({columns}) LIMIT {rows}) AS v"  # noqa: S608 (our names)
 
 
+def _as_texts(columns: Sequence[Column], given: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Of these rows, what SQLite has no type for; the other columns as they are."""
+    odd = [number for number, (_, kind) in enumerate(columns) if kind in ("uuid", "numeric", "timestamptz")]
+    rows = [list(row) for row in given]
+    for row in rows:
+        for number in odd:
+            row[number] = _as_text(row[number])
+    return rows
+
+
 def _as_text(plain: Any) -> Any:
     kind = type(plain)
     if kind is UUID:
@@ -287,5 +297,5 @@ def _as_text(plain: Any) -> Any:
     if kind is Decimal:
         return str(plain)
     if kind is datetime:
-        return str(plain.astimezone(UTC).replace(tzinfo=None))
+        return plain.astimezone(UTC).isoformat(" ").removesuffix("+00:00")
     return plain
