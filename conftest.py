@@ -191,7 +191,16 @@ def wall_open_to_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(wall_open_to_tests: None, django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def _database_of_the_run() -> None:
+    from project.tests.template import copy_where_one_is_made
+
+    copy_where_one_is_made()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    wall_open_to_tests: None, _database_of_the_run: None, django_db_setup: None, django_db_blocker: Any
+) -> Iterator[None]:
     from llm_credentials.live import listener
     from project.tests.emptying import empty_quickly
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from project import env
 from project.env import BASE_DIR
+from project.tests.template import FOLDER, folder_of_the_run
 
 BROWSER_TESTS = BASE_DIR / "project/tests/e2e"
 FAILED_BEFORE = BASE_DIR / ".pytest_cache" / "v" / "cache" / "lastfailed"
@@ -122,8 +123,10 @@ def main() -> int:
         # More of them than of the others: each waits most of the time, for its browser.
         many = _side_by_side(jobs + 1 if jobs > 1 else 1)
         passes.append(Pass("Browser", [*common, *many, *options], unguarded))
-    for one in passes:
-        one.run()
+    with folder_of_the_run() as folder:
+        for one in passes:
+            one.extra[FOLDER] = folder
+            one.run()
     print()
     for one in passes:
         print(f"{one.name}: {one.closing_line} ({one.seconds:.0f} s)")
