@@ -48,6 +48,7 @@ def test_listener_is_reached_where_it_is_allowed(watch: Watch) -> None:
     wait_until(lambda: watch.accepted >= 1, "the connection to be counted")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("vector", VECTORS[::8])
 def test_no_surface_dials_a_private_address(surfaces: Surfaces, watch: Watch, vector: str) -> None:
     address = vector.replace("{port}", str(watch.port))
@@ -74,6 +75,7 @@ def test_no_page_is_fetched_from_a_private_address(watch: Watch) -> None:
     assert watch.dialled == 0
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("address", GOOD[::5])
 def test_every_surface_dials_a_good_address(surfaces: Surfaces, watch: Watch, address: str) -> None:
     for name, attempt in surfaces.every().items():

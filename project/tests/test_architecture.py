@@ -106,12 +106,11 @@ def test_provider_is_named_in_its_own_files_alone() -> None:
     assert named == []
 
 
-@pytest.mark.parametrize("command", [["check"], ["showmigrations", "--plan"]])
-def test_commands_load_neither_sdks_nor_telemetry(command: list[str], tmp_path: Path) -> None:
+def test_commands_load_neither_sdks_nor_telemetry(tmp_path: Path) -> None:
     code = (
         "import sys; from project.env import use_settings; use_settings('project.settings');"
         "from django.core.management import call_command; import django; django.setup();"
-        f"call_command(*{command!r});"
+        "call_command('check'); call_command('showmigrations', '--plan');"
         f"print([name for name in sys.modules if name in {SDKS + TELEMETRY!r}])"
     )
     environment = bare_environment(

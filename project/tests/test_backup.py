@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,9 @@ def look(url: str, ring: str) -> dict[str, Any]:
 def test_backup_taken_under_load_opens_with_the_ring_and_not_without(
     site: dict[str, str], bob: User, tmp_path: Path
 ) -> None:
-    with busy(bob), restored(tmp_path) as url:
+    with ExitStack() as stack:
+        with busy(bob):
+            url = stack.enter_context(restored(tmp_path))
         found = look(url, RING)
         busy_key = found["keys"].pop("bob mistral")
         assert busy_key.startswith("sk-busy-")

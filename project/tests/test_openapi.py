@@ -26,7 +26,7 @@ from llm_credentials.api import document as document_module
 
 EXAMPLES = 1
 """Of each kind (good and bad input), operation and run."""
-MANY_EXAMPLES = 4
+MANY_EXAMPLES = 3
 THOROUGH_EXAMPLES = 60
 """With ``pytest --thorough``, and others in each run."""
 GOOD_INPUT_GETS = ["2xx", "3xx", "401", "403", "404", "409", "429", "5xx"]
