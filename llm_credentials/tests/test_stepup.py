@@ -7,26 +7,20 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import User
-from django.contrib.sessions.models import Session
 from django.test import Client
 
 from llm_credentials import services, stepup
-from llm_credentials.models import AuditEvent, ConnectionTest, SystemCredential, UserCredential
-from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
+from llm_credentials.models import ConnectionTest, UserCredential
+from llm_credentials.tests.factories import UserCredentialFactory
 from llm_credentials.tests.proofs import enrol, enrol_passkey, make_stale, prove
-from project.checks import staff_need_a_second_factor
+from llm_credentials.tests.stepping_up import CONFIRM, KEY, STORED, assert_nothing_kept, target
 from project.tests.test_accounts import code_for
 
 pytestmark = pytest.mark.django_db
-
-KEY = "sk-canary-stepup-0123456789abcdef"
-STORED = "sk-canary-stored-0123456789abcdef"
 HTMX = {"HX-Request": "true"}
 PAGE = "/settings/llm/openai/"
-CONFIRM = "/settings/security/confirm/"
 
 
 @pytest.fixture
@@ -42,17 +36,6 @@ def stored(alice: User) -> UserCredential:
     return made
 
 
-def _target(response: Any) -> str:
-    return str(response.headers.get("HX-Redirect") or response.headers.get("Location") or "")
-
-
-def _nothing_kept(client: Client, response: Any) -> None:
-    """No key in the session, its row, the answer or where it leads."""
-    rows = "".join(session.session_data + json.dumps(session.get_decoded()) for session in Session.objects.all())
-    for place in (rows, json.dumps(dict(client.session)), response.content.decode(), str(response.headers)):
-        assert "canary" not in place
-
-
 # What counts as a proof
 
 
@@ -60,14 +43,14 @@ def test_login_counts_and_grows_old(client: Client, alice: User, settings: Any) 
     client.post("/accounts/login/", {"login": "alice", "password": "alice-password"})
     assert client.get(PAGE).status_code == 200
     make_stale(client)
-    assert _target(client.get(PAGE)).startswith(CONFIRM)
+    assert target(client.get(PAGE)).startswith(CONFIRM)
 
 
 @pytest.mark.parametrize(("method", "enough"), [("password", False), ("mfa", True)])
 def test_with_a_second_factor_only_that_counts(client: Client, alice: User, method: str, enough: bool) -> None:
     enrol(alice)
     client.force_login(alice)
-    assert _target(client.get(PAGE)).startswith(CONFIRM), "a login that gave no second factor"
+    assert target(client.get(PAGE)).startswith(CONFIRM), "a login that gave no second factor"
     prove(client, alice, method)
     assert (client.get(PAGE).status_code == 200) is enough
 
@@ -76,7 +59,7 @@ def test_proof_of_another_user_counts_for_nobody(client: Client, alice: User, bo
     client.force_login(alice)
     make_stale(client)
     prove(client, bob)
-    assert _target(client.get(PAGE)).startswith(CONFIRM)
+    assert target(client.get(PAGE)).startswith(CONFIRM)
 
 
 def test_site_may_ask_everybody_for_a_second_factor(client: Client, alice: User, settings: Any) -> None:
@@ -99,25 +82,25 @@ def test_person_comes_back_to_the_card_with_a_password(stale: Client) -> None:
     response = stale.get(f"{PAGE}?name=work", follow=True)
     place = response.redirect_chain[-1][0]
     assert place.startswith("/accounts/reauthenticate/")
-    assert _target(stale.post(place, {"password": "wrong"})) == ""
+    assert target(stale.post(place, {"password": "wrong"})) == ""
     back = stale.post(place, {"password": "alice-password"})
-    assert _target(back) == f"{PAGE}?name=work"
-    assert 'id="openai-work-api_key"' in stale.get(_target(back)).content.decode()
+    assert target(back) == f"{PAGE}?name=work"
+    assert 'id="openai-work-api_key"' in stale.get(target(back)).content.decode()
 
 
 def test_person_comes_back_with_an_authenticator_app(stale: Client, alice: User) -> None:
     secret = enrol(alice)
     place = stale.get(PAGE, follow=True).redirect_chain[-1][0]
     assert place.startswith("/accounts/2fa/reauthenticate/")
-    assert _target(stale.post(place, {"code": code_for(secret)})) == PAGE
+    assert target(stale.post(place, {"code": code_for(secret)})) == PAGE
     assert stale.get(PAGE).status_code == 200
 
 
 def test_password_is_no_way_around_the_second_factor(stale: Client, alice: User) -> None:
     enrol(alice)
     response = stale.post(f"/accounts/reauthenticate/?next={PAGE}", {"password": "alice-password"})
-    assert _target(response).startswith("/accounts/2fa/reauthenticate/")
-    assert _target(stale.get(PAGE)).startswith(CONFIRM)
+    assert target(response).startswith("/accounts/2fa/reauthenticate/")
+    assert target(stale.get(PAGE)).startswith(CONFIRM)
     stale.post("/accounts/2fa/totp/deactivate/")
     assert Authenticator.objects.filter(user=alice).exists()
 
@@ -126,7 +109,7 @@ def test_person_with_a_passkey_and_no_password_is_asked_for_it(stale: Client, al
     enrol_passkey(alice)
     stale.force_login(alice)
     make_stale(stale)
-    place = _target(stale.get(_target(stale.get(PAGE))))
+    place = target(stale.get(target(stale.get(PAGE))))
     assert place == f"/accounts/2fa/webauthn/reauthenticate/?{urlencode({'next': PAGE})}"
     prove(stale, alice, "mfa")
     assert stale.get(PAGE).status_code == 200
@@ -144,11 +127,11 @@ def test_person_with_nothing_to_show_is_told_to_log_in_again(stale: Client, alic
 @pytest.mark.parametrize("url", ["https://evil.example/", "//evil.example/", "javascript:alert(1)", ""])
 def test_proof_leads_nowhere_else(client: Client, alice: User, url: str) -> None:
     client.force_login(alice)
-    assert _target(client.get(CONFIRM, {"next": url})) == "/settings/llm/"
+    assert target(client.get(CONFIRM, {"next": url})) == "/settings/llm/"
 
 
 def test_other_tab_says_how_to_go_on(stale: Client, alice: User) -> None:
-    assert _target(stale.get(f"{CONFIRM}done/")).startswith(CONFIRM)
+    assert target(stale.get(f"{CONFIRM}done/")).startswith(CONFIRM)
     prove(stale, alice)
     assert "press the button once more" in stale.get(f"{CONFIRM}done/").content.decode()
 
@@ -159,7 +142,7 @@ def test_other_tab_says_how_to_go_on(stale: Client, alice: User) -> None:
 @pytest.mark.parametrize("headers", [{}, HTMX], ids=["page", "htmx"])
 def test_form_for_a_new_key_comes_after_the_proof(stale: Client, alice: User, headers: dict[str, str]) -> None:
     response = stale.get(PAGE, headers=headers)
-    assert _target(response) == stepup.url(PAGE)
+    assert target(response) == stepup.url(PAGE)
     assert response.content == b""
     prove(stale, alice)
     assert "api_key" in stale.get(PAGE, headers=headers).content.decode()
@@ -184,7 +167,7 @@ def test_save_asks_htmx_for_the_proof_and_leaves_the_form_alone(stale: Client, s
     text = response.content.decode()
     assert "What you typed is still here" in text
     assert 'target="_blank"' in text and "<form" not in text
-    _nothing_kept(stale, response)
+    assert_nothing_kept(stale, response)
     _unchanged(stored)
 
 
@@ -194,7 +177,7 @@ def test_save_keeps_all_but_the_key_without_scripts(stale: Client, alice: User) 
     text = response.content.decode()
     assert "enter the key again" in text
     assert 'value="gpt-new"' in text and 'value="work"' in text
-    _nothing_kept(stale, response)
+    assert_nothing_kept(stale, response)
     assert not UserCredential.objects.exists() and not ConnectionTest.objects.exists()
     prove(stale, alice)
     stale.post(f"{PAGE}save/", {"name": "work", "api_key": KEY, "model": "gpt-new"})
@@ -205,7 +188,7 @@ def test_key_in_the_wrong_field_does_not_come_back(stale: Client) -> None:
     """Refused for what it is before anybody is asked for a proof."""
     response = stale.post(f"{PAGE}save/", {"name": "default", "api_key": KEY, "base_url": KEY})
     assert response.status_code == 422
-    _nothing_kept(stale, response)
+    assert_nothing_kept(stale, response)
 
 
 @pytest.mark.parametrize("changes", [{"api_key": KEY}, {"api_key": KEY, "base_url": "https://elsewhere.example/v1"}])
@@ -250,8 +233,8 @@ def test_removal_comes_after_the_proof(
     stale: Client, alice: User, stored: UserCredential, headers: dict[str, str]
 ) -> None:
     there = stepup.url(f"{PAGE}remove/")
-    assert _target(stale.get(f"{PAGE}remove/", headers=headers)) == there
-    assert _target(stale.post(f"{PAGE}delete/", headers=headers)) == there
+    assert target(stale.get(f"{PAGE}remove/", headers=headers)) == there
+    assert target(stale.post(f"{PAGE}delete/", headers=headers)) == there
     _unchanged(stored)
     prove(stale, alice)
     assert stale.post(f"{PAGE}delete/", headers=headers).status_code in (200, 302)
@@ -279,7 +262,7 @@ def test_api_tells_a_stale_session_where_to_go(stale: Client, alice: User, store
         assert response.status_code == 401
         error = response.json()["error"]
         assert (error["code"], error["where"]) == ("reauthentication_required", CONFIRM)
-        _nothing_kept(stale, response)
+        assert_nothing_kept(stale, response)
     _unchanged(stored)
     prove(stale, alice)
     assert _post(stale, {"provider": "openai", "api_key": KEY}).status_code == 200
@@ -300,105 +283,3 @@ def test_api_token_was_proven_when_it_was_made(client: Client, alice: User, sett
     token = {"Authorization": f"Bearer {secret}"}
     assert _post(client, {"provider": "openai", "api_key": KEY}, **token).status_code == 201
     assert client.delete("/api/user/llm-credentials/openai", headers=token).status_code == 204
-
-
-# The admin
-
-SYSTEM = "/admin/llm_credentials/systemcredential/"
-
-
-@pytest.fixture
-def clerk(client: Client, staff: User) -> Client:
-    client.force_login(staff)
-    make_stale(client)
-    return client
-
-
-def test_admin_asks_before_the_form_is_filled(clerk: Client, staff: User) -> None:
-    row = SystemCredentialFactory(key=STORED)
-    for path in (f"{SYSTEM}add/", f"{SYSTEM}{row.pk}/change/", f"{SYSTEM}{row.pk}/delete/"):
-        assert _target(clerk.get(path)) == stepup.url(path)
-        response = clerk.post(path, {"new_key": KEY, "provider": "openai", "post": "yes"})
-        assert _target(response) == stepup.url(path)
-        _nothing_kept(clerk, response)
-    assert SystemCredential.objects.get().reveal() == STORED
-    prove(clerk, staff)
-    assert clerk.get(f"{SYSTEM}add/").status_code == 200
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "auth/user/add/",
-        "auth/user/{user}/change/",
-        "auth/user/{user}/password/",
-        "auth/user/{user}/delete/",
-        "auth/group/add/",
-        "account/emailaddress/add/",
-    ],
-)
-def test_admin_asks_before_it_makes_a_way_around_every_other_proof(clerk: Client, alice: User, place: str) -> None:
-    """A session that lies open could else give itself, or a new superuser, a password of its choice."""
-    path = f"/admin/{place.format(user=alice.pk)}"
-    typed = {"username": "mallory", "email": "m@example.com", "is_superuser": "on", "name": "all", "user": alice.pk}
-    typed |= {"usable_password": "true", "password1": "tr0ub4dor-and-3", "password2": "tr0ub4dor-and-3", "post": "yes"}
-    before = list(User.objects.values_list("username", "email", "password", "is_superuser"))
-    assert _target(clerk.get(path)) == stepup.url(path)
-    assert _target(clerk.post(path, typed)) == stepup.url(path)
-    assert list(User.objects.values_list("username", "email", "password", "is_superuser")) == before
-
-
-def test_admin_asks_before_it_vouches_for_addresses(clerk: Client, alice: User) -> None:
-    address = EmailAddress.objects.create(user=alice, email="a@example.com")
-    chosen = {"action": "make_verified", "_selected_action": [str(address.pk)]}
-    assert _target(clerk.post("/admin/account/emailaddress/", chosen)).startswith(CONFIRM)
-    address.refresh_from_db()
-    assert not address.verified
-
-
-def test_admin_asks_before_it_removes_or_exports_many(clerk: Client, staff: User, stored: UserCredential) -> None:
-    def act(model: str, action: str, pk: object) -> Any:
-        form = {"action": action, "post": "yes", "_selected_action": [str(pk)]}
-        return clerk.post(f"/admin/llm_credentials/{model}/", form)
-
-    event = _event(stored)
-    assert _target(act("usercredential", "delete_selected", stored.pk)).startswith(CONFIRM)
-    assert _target(act("auditevent", "export_csv", event)).startswith(CONFIRM)
-    assert UserCredential.objects.filter(pk=stored.pk).exists()
-    prove(clerk, staff)
-    assert act("auditevent", "export_csv", event).status_code == 200
-    act("usercredential", "delete_selected", stored.pk)
-    assert not UserCredential.objects.filter(pk=stored.pk).exists()
-
-
-def _event(stored: UserCredential) -> Any:
-    services.credential_save(user=stored.user, provider="openai", is_active=False)
-    return AuditEvent.objects.latest("at").pk
-
-
-def test_admin_lists_need_no_proof(clerk: Client) -> None:
-    assert clerk.get(SYSTEM).status_code == 200
-
-
-def test_staff_without_a_second_factor_are_led_to_set_one_up(clerk: Client, staff: User, settings: Any) -> None:
-    settings.REQUIRE_STAFF_MFA = True
-    for path in ("/admin/", SYSTEM, "/admin/login/"):
-        response = clerk.get(path, follow=True)
-        assert response.redirect_chain[-1][0] == "/accounts/2fa/", path
-    assert "asks for a second factor" in response.content.decode()
-    enrol(staff)
-    assert clerk.get("/admin/").status_code == 200
-
-
-def test_others_are_not_led_into_the_admin_by_a_second_factor(client: Client, alice: User, settings: Any) -> None:
-    settings.REQUIRE_STAFF_MFA = True
-    enrol(alice)
-    client.force_login(alice)
-    assert client.get("/admin/login/").status_code == 403
-
-
-@pytest.mark.parametrize("required", [True, False])
-def test_deployment_check_says_that_staff_need_no_second_factor(settings: Any, required: bool) -> None:
-    settings.REQUIRE_STAFF_MFA = required
-    found = {message.id for message in staff_need_a_second_factor(None)}
-    assert ("project.W001" in found) is not required

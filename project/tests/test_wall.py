@@ -3,89 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.checks import run_checks
 from django.db import DatabaseError, connection, models, transaction
 from django.test import Client
 
-from agents import attachments
-from agents.attachments import Attachment
 from agents.models import AgentRun, Conversation, StoredMessage
-from agents.tests.factories import AgentRunFactory, ConversationFactory, StoredMessageFactory
-from agents.vectors import TextVector
+from agents.tests.factories import ConversationFactory, StoredMessageFactory
 from llm_credentials import services
-from llm_credentials.embeddings import pack
 from llm_credentials.models import (
-    ConnectionTest,
-    EmbeddingIndex,
-    LLMSettings,
     PersonalAccessToken,
-    TaskOverride,
-    UsageRecord,
-    UserAllowance,
     UserCredential,
 )
 from llm_credentials.tests.factories import (
-    ConnectionTestFactory,
-    LLMSettingsFactory,
-    TokenFactory,
-    UsageRecordFactory,
     UserCredentialFactory,
 )
 from llm_credentials.wall import WallClosed, acting_for, open_for, policies, statements, tables
+from project.tests import walled_rows
 from project.tests.servers import nothing_open
+from project.tests.walled_rows import MODELS, on_postgresql
 
 pytestmark = pytest.mark.django_db
-
-on_postgresql = pytest.mark.skipif(
-    "connection.vendor != 'postgresql'", reason="only PostgreSQL holds rows apart by itself"
-)
-MODELS: tuple[type[models.Model], ...] = (
-    UserCredential,
-    LLMSettings,
-    TaskOverride,
-    UsageRecord,
-    UserAllowance,
-    PersonalAccessToken,
-    ConnectionTest,
-    Conversation,
-    StoredMessage,
-    AgentRun,
-    Attachment,
-    TextVector,
-)
-
-
-@pytest.fixture
-def alices(alice: User) -> dict[type[models.Model], Any]:
-    """One row of each kind."""
-    conversation = ConversationFactory(user=alice, title="Alice's plans")
-    said = StoredMessageFactory(conversation=conversation)
-    index = EmbeddingIndex.objects.create(provider="sandbox", model="sandbox-embed")
-    return {
-        UserCredential: UserCredentialFactory(user=alice, name="alices-own"),
-        LLMSettings: LLMSettingsFactory(user=alice, default_provider="anthropic"),
-        TaskOverride: TaskOverride.objects.create(user=alice, task="mail"),
-        UsageRecord: UsageRecordFactory(user=alice),
-        UserAllowance: UserAllowance.objects.create(user=alice, daily_usd=5),
-        PersonalAccessToken: TokenFactory(user=alice, name="alices-token"),
-        ConnectionTest: ConnectionTestFactory(user=alice),
-        Conversation: conversation,
-        StoredMessage: said,
-        AgentRun: AgentRunFactory(user=alice, input="Alice's task"),
-        Attachment: attachments.store_bytes(alice, "notes.txt", b"Alice's notes"),
-        TextVector: TextVector.objects.create(
-            user=alice, index=index, message=said, piece=0, signs=b"1", vector=pack([1.0])
-        ),
-    }
+alices = walled_rows.alices  # the fixture
 
 
 # The registry
@@ -105,77 +50,6 @@ def test_registry_notices_a_model_that_nobody_decided(monkeypatch: pytest.Monkey
 def test_every_owned_table_has_its_policy() -> None:
     assert policies.missing(connection) == []
     assert not policies.role_passes_through(connection), "the role of the tests must be held to them"
-
-
-# Nobody has said whose
-
-
-@pytest.mark.parametrize("model", MODELS)
-def test_statement_is_refused_where_nobody_said_whose(model: type[models.Model]) -> None:
-    with nothing_open(), pytest.raises(WallClosed, match="acting_for"):
-        model._default_manager.count()
-
-
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "/* a remark */ UPDATE user_llm_credentials SET priority = 9",
-        "-- a remark\nUPDATE user_llm_credentials SET priority = 9",
-        "/* one /* in another */ */ SELECT 1 FROM user_llm_credentials",
-        " ( ( SELECT 1 FROM user_llm_credentials",
-        ";SELECT 1 FROM user_llm_credentials",
-        "REPLACE INTO user_llm_credentials (id) VALUES (1)",
-        "INSERT OR REPLACE INTO user_llm_credentials (id) VALUES (1)",
-        "WITH gone AS (SELECT 1) UPDATE user_llm_credentials SET priority = 9",
-        "TRUNCATE user_llm_credentials",
-        "TABLE user_llm_credentials",
-        "VALUES ((SELECT count(*) FROM user_llm_credentials))",
-        "LOCK TABLE user_llm_credentials",
-        "DO 'BEGIN DELETE FROM user_llm_credentials; END'",
-        "BEGIN; DELETE FROM user_llm_credentials",
-        'UPDATE "main"."USER_LLM_Credentials" SET priority = 9',
-    ],
-)
-def test_no_way_to_begin_a_statement_leads_around_the_wall(sql: str) -> None:
-    with nothing_open(), connection.cursor() as cursor, pytest.raises(WallClosed):
-        cursor.execute(sql)
-    with nothing_open(), connection.cursor() as cursor, pytest.raises(WallClosed):
-        cursor.executemany(sql, [[]])
-
-
-@on_postgresql
-def test_odd_beginnings_are_held_to_their_owners_rows(alices: dict[Any, Any], bob: User) -> None:
-    with acting_for(bob.pk), connection.cursor() as cursor:
-        for sql in (
-            "/* */ SELECT id FROM AGENTS_Conversation",
-            "TABLE agents_conversation",
-            "((SELECT 1 FROM llm_settings))",
-        ):
-            cursor.execute(sql)
-            assert cursor.fetchall() == []
-
-
-def test_statements_about_a_table_itself_pass() -> None:
-    with nothing_open(), connection.cursor() as cursor:
-        cursor.execute("/* for a proof */ CREATE INDEX of_a_proof ON llm_settings (default_provider)")
-        cursor.execute("DROP INDEX of_a_proof")
-
-
-def test_nothing_here_talks_to_a_database_past_the_wall() -> None:
-    """What Django's cursors hand on to the driver unseen; the ledger's hand says itself whose rows it means."""
-    past = re.compile(r"\.executescript\b|\.callproc\b|\bcursor\.copy\b|\bconnection\.connection\b")
-    found = {
-        str(path.relative_to(settings.BASE_DIR))
-        for app in ("agents", "llm_credentials", "project")
-        for path in (settings.BASE_DIR / app).rglob("*.py")
-        if "tests" not in path.parts and past.search(path.read_text())
-    }
-    assert found == {"llm_credentials/ledger/hand.py", "llm_credentials/ledger/scribe.py"}
-
-
-def test_statements_about_nobodys_rows_pass() -> None:
-    with nothing_open():
-        assert User.objects.count() == 0
 
 
 def test_thread_begins_with_nothing_open(alice: User) -> None:

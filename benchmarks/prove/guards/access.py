@@ -10,7 +10,7 @@ STEP_UP = "    if not stepup.is_recent(request):\n"
 STEPPED_UP = (f"{LLM_TESTS}/test_stepup.py",)
 LEAVING = ("project/tests/test_leaving.py", f"{LLM_TESTS}/test_stepup.py")
 BASES = "admin/bases.py"
-ADMIN = (f"{LLM_TESTS}/test_admin.py", f"{LLM_TESTS}/test_stepup.py")
+ADMIN = (f"{LLM_TESTS}/test_admin.py", f"{LLM_TESTS}/test_stepup_admin.py")
 
 ACCESS: Final = [
     Guard(
@@ -53,28 +53,28 @@ ACCESS: Final = [
         f"{LLM}/models/tokens.py",
         "return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)",
         "return self.filter(unexpired, user__is_active=True)",
-        (*tests("services"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
+        (*tests("access_tokens"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
     ),
     Guard(
         "an expired token is refused",
         f"{LLM}/models/tokens.py",
         "return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)",
         "return self.filter(revoked_at__isnull=True, user__is_active=True)",
-        (*tests("services"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
+        (*tests("access_tokens"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
     ),
     Guard(
         "a token of a deactivated user is refused",
         f"{LLM}/models/tokens.py",
         "return self.filter(unexpired, revoked_at__isnull=True, user__is_active=True)",
         "return self.filter(unexpired, revoked_at__isnull=True)",
-        (*tests("services"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
+        (*tests("access_tokens"), f"{MATRIX}::test_api_refuses_whoever_has_no_valid_token"),
     ),
     Guard(
         "the whole token is compared, not its prefix",
         f"{LLM}/live/tokens.py",
         "if hmac.compare_digest(token.hash, wanted):",
         "if True:",
-        tests("live_tokens", "services"),
+        tests("live_tokens", "access_tokens"),
     ),
     Guard(
         "a bad token is not rescued by a session",

@@ -22,7 +22,7 @@ OWN_ROWS: Final = [
         f"{LLM_TESTS}/test_api_credentials.py::test_list_shows_nothing_of_others",
     ),
     own("connection tests", f"{LLM}/models/connection_tests.py", FOR_USER, *tests("views_connection_tests")),
-    own("access tokens", f"{LLM}/models/tokens.py", FOR_USER, *tests("services")),
+    own("access tokens", f"{LLM}/models/tokens.py", FOR_USER, *tests("access_tokens")),
     own("task overrides", f"{LLM}/models/settings.py", FOR_USER, *tests("models", "router", "resolve")),
     own("usage", f"{LLM}/models/usage.py", FOR_USER, *tests("models"), "project/tests/test_leaving.py"),
     own(
@@ -61,21 +61,21 @@ SECOND: Final = [
         f"{LLM}/wall/statements.py",
         "    table = named_in(sql)\n",
         "    table = None\n",
-        ("project/tests/test_wall.py",),
+        ("project/tests/test_wall_statements.py",),
     ),
     Guard(
         "a statement about users' rows is one, whatever it begins with",
         f"{LLM}/wall/statements.py",
         "if table is None or first_word(sql) in _ABOUT_TABLES:",
         'if table is None or first_word(sql) not in {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}:',
-        ("project/tests/test_wall.py",),
+        ("project/tests/test_wall_statements.py",),
     ),
     Guard(
         "a table is the same in capitals",
         f"{LLM}/wall/tables.py",
         "    text = sql.lower()\n",
         "    text = sql\n",
-        ("project/tests/test_wall.py",),
+        ("project/tests/test_wall_statements.py",),
     ),
     Guard(
         "work for one user stays with that user",

@@ -12,14 +12,14 @@ USE: Final = [
         f"{LLM}/opening.py",
         "credential.pk, credential.version, credential.base_url)",
         "credential.pk, credential.base_url)",
-        tests("factory"),
+        tests("factory", "opening"),
     ),
     Guard(
         "use of an older version blames no newer key",
         f"{LLM}/routing/key_status.py",
         "filter(pk=row.pk, version=row.version)",
         "filter(pk=row.pk)",
-        tests("router"),
+        tests("router_health"),
     ),
     Guard(
         "a test of an older version blames no newer key",
@@ -33,7 +33,7 @@ USE: Final = [
         f"{LLM}/routing/faults.py",
         "        if not key.is_active:\n",
         "        if False:\n",
-        tests("resolve"),
+        tests("resolve", "resolve_always"),
     ),
     Guard(
         "a failing destination is left alone",
