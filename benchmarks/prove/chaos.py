@@ -163,9 +163,10 @@ def _ledger(asked: dict[str, Any], found: dict[str, Any], told: Told, cuts: int)
     )
     missing, double = max(0, requests - found["all"]), max(0, found["ok"] - answered)
     yield Line("calls without a row: 0", f"{missing} of {requests}", missing == 0)
-    beyond = found["rows"] - requests
+    # Rows that are void are left out: nothing came of their calls, which a cut line may have carried all the same.
+    beyond, void = max(0, found["rows"] - requests), found["all"] - found["rows"]
     claim = "rows beyond the calls: no more than were open when their process died" + (" or cut" if cuts else "")
-    yield Line(claim, f"{beyond} of {found['open'] + cuts}", beyond <= found["open"] + cuts)
+    yield Line(claim, f"{beyond} of {found['open'] + cuts}; {void} void", beyond <= found["open"] + cuts)
     yield Line("answers in the ledger twice: 0", f"{double} of {found['ok']}", double == 0)
     lost = max(0, answered - found["all"])
     yield Line("whole answers neither settled nor open: 0", f"{lost} of {answered}", lost == 0)
