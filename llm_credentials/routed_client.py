@@ -197,8 +197,7 @@ class RoutedClient:
         self, texts: Embedded, *, model: str | None = None, dimensions: int | None = None
     ) -> RoutedEmbeddings:
         words = [text for text in texts if isinstance(text, str)]
-        tokens = sum(len(each) for each in texts if not isinstance(each, str))
-        size = Size(lambda: tokens + sum(map(estimate.text_tokens, words)), lambda _: 0)
+        size = Size(lambda: estimate.embedded_tokens(texts), lambda _: 0)
         chain = await self._chain(frozenset({"embeddings"}), model, None, size, words)
         found, receipt = await chain.ask(
             lambda client, candidate, _: client.embed(texts, model=candidate.model, dimensions=dimensions)

@@ -20,6 +20,7 @@ from llm_credentials.gateway.naming import Named, read_model
 from llm_credentials.gateway.relay import Relay, counted
 from llm_credentials.gateway.wires import chat, messages
 from llm_credentials.ids import new_id
+from llm_credentials.ledger import estimate
 from llm_credentials.providers import get_spec
 from llm_credentials.providers.messages import Embedded
 from llm_credentials.routing import kinds, snapshot_cache
@@ -59,8 +60,10 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
     found = await client.embed(texts, dimensions=dimensions)
     vectors: Sequence[Any] = found.vectors if encoding != "base64" else [_packed(vector) for vector in found.vectors]
     rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    # Clients insist on a number here, and some providers give none: then it is the one that is in the ledger.
     used = found.usage.input_tokens
-    usage = None if used is None else {"prompt_tokens": used, "total_tokens": used}
+    used = estimate.embedded_tokens(texts) if used is None else used
+    usage = {"prompt_tokens": used, "total_tokens": used}
     # OpenAI's own has no id, but clients of others who speak its wire insist on one.
     answer = {"id": f"embd-{new_id().hex}", "object": "list", "data": rows, "model": found.model, "usage": usage}
     paid_by = found.receipt.answered_by

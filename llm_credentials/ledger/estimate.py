@@ -19,7 +19,7 @@ from llm_credentials.providers import (
     ToolDefinition,
     ToolResult,
 )
-from llm_credentials.providers.messages import Part
+from llm_credentials.providers.messages import Embedded, Part
 
 BYTES_A_TOKEN = 3
 MESSAGE_TOKENS = 8
@@ -62,6 +62,10 @@ def _texts(data: Any) -> Iterator[str]:
 
 def text_tokens(text: str) -> int:
     return ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_A_TOKEN)
+
+
+def embedded_tokens(texts: Embedded) -> int:
+    return sum(text_tokens(each) if isinstance(each, str) else len(each) for each in texts)
 
 
 def answer_tokens(response: LLMResponse) -> int:

@@ -1,4 +1,4 @@
-"""Bodies as odd programs send them."""
+"""Bodies as odd programs send them, and answers as strict ones want them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from llm_credentials import services
+from llm_credentials.ledger import writer
+from llm_credentials.models import UsageRecord
 from llm_credentials.tests.asking import ask_gateway
 from llm_credentials.tests.factories import UserCredentialFactory
 
@@ -37,3 +39,17 @@ def test_body_is_read_or_refused_for_what_it_is(
     headers = {"authorization": f"Bearer {token}", "content-type": kind}
     answer = ask_gateway("POST", "/v1/chat/completions", raw=raw, **headers)
     assert (answer.status_code, answer.json().get("error", {}).get("code")) == (status, code)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_embeddings_that_nobody_counted_have_the_count_of_the_ledger(alice: User, sandbox_url: str) -> None:
+    UserCredentialFactory(
+        user=alice, provider="gemini", key="sbx-good-0123456789", model="sandbox-chat", base_url=sandbox_url
+    )
+    token = services.token_create(user=alice, scopes=["gateway"])[1]
+    body = {"model": "gemini/sandbox-embed", "input": ["one two three", "four"]}
+    usage = ask_gateway("POST", "/v1/embeddings", body, authorization=f"Bearer {token}").json()["usage"]
+    writer.flush()
+    row = UsageRecord.objects.get()
+    assert (row.state, row.input_tokens) == ("estimated", usage["prompt_tokens"])
+    assert usage["prompt_tokens"] == usage["total_tokens"] > 0
