@@ -74,7 +74,7 @@ def test_statements_about_a_table_itself_pass() -> None:
 
 
 def test_nothing_here_talks_to_a_database_past_the_wall() -> None:
-    """What Django's cursors hand on to the driver unseen; the ledger's hand says itself whose rows it means."""
+    """What Django's cursors hand on to the driver unseen; the ledger says itself whose rows it means."""
     past = re.compile(r"\.executescript\b|\.callproc\b|\bcursor\.copy\b|\bconnection\.connection\b")
     found = {
         str(path.relative_to(settings.BASE_DIR))
