@@ -39,7 +39,7 @@ from llm_credentials.routing.run_budget import RunBudget
 from llm_credentials.routing.snapshot import Loaded, Person
 from llm_credentials.routing.trials import Piece, Size
 from llm_credentials.routing.values import Candidate, Request, Route
-from llm_credentials.tripwire import Tripwire, texts_of
+from llm_credentials.tripwire import Tripwire, refuse_secrets, texts_of
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Piece)
@@ -266,7 +266,7 @@ class RoutedClient:
             request = replace(request, needs=request.needs | needs, model=model)
         loaded, route = await _alook(self._user, request, next(_turns))
         try:
-            loaded.tripwire.refuse(leaving)
+            await refuse_secrets(loaded.tripwire, leaving)
         except SecretInRequest as error:
             error.receipt = Receipt()
             raise

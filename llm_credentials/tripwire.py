@@ -10,10 +10,12 @@ character; and keys of other users, whose fingerprints are not asked (the answer
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Final, TypeAlias, assert_never
@@ -42,6 +44,10 @@ KEY_MIN: Final = 12
 KEY_MAX: Final = 512
 STARTS_MAX: Final = 64
 """Places at which one key may begin before one ending: so many are tried."""
+TRIES_MAX: Final = 10_000
+"""In one text, over all keys: it takes a text made of a key's last characters to need more, which would else keep a
+process busy for minutes."""
+BESIDE_CHARS: Final = 500_000
 BASE64_MIN: Final = 20
 BASE64_LONG: Final = 4096
 WRAP_MAX: Final = 80
@@ -101,19 +107,22 @@ class Tripwire:
     def find_all(self, text: str | bytes) -> Iterator[Found]:
         """In the order of their kinds, not of their places. Positions are those of ``text``."""
         raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+        tries = _Tries()
         for token in _TOKEN.finditer(raw):
             yield Found(_("an access token of this site"), token.start(), token.end())
         # Most texts end here: none of the endings is in them, whatever line ends come between.
         squeezed = raw.translate(None, _BLANKS)
         near = [trap for trap in self.traps if trap.ending in squeezed]
         for run in _runs(raw, KEY_MIN) if near else ():
+            if tries.left <= 0:
+                break
             for trap in near:
-                for start, end in _stretches(run.text, run.heads, trap):
+                for start, end in _stretches(run.text, run.heads, trap, tries):
                     yield Found(trap.words, run.place(start), run.place(end - 1) + 1)
         for run in _runs(raw, BASE64_MIN) if self.traps else ():
             # What is in one case alone, as most names in programs are, is no base64 of a text.
             if not run.text.islower() and not run.text.isupper():
-                yield from self._in_base64(run)
+                yield from self._in_base64(run, tries)
 
     def name_in(self, text: str) -> str | None:
         """What the first key in it is called; None when there is none."""
@@ -138,7 +147,7 @@ class Tripwire:
             text = f"{text[: found.start]}[{found.words} was removed here]{text[found.end :]}"
         return text
 
-    def _in_base64(self, run: _Run) -> Iterator[Found]:
+    def _in_base64(self, run: _Run, tries: _Tries) -> Iterator[Found]:
         for match in _BASE64.finditer(run.text):
             letters = match[0].translate(_URL_SAFE)
             # What is long begins where it is told to, such as behind the comma of a data URL.
@@ -146,7 +155,7 @@ class Tripwire:
             # A blank between them: no key goes from one to the next.
             data = b" ".join(_decoded(letters[shift:]) for shift in shifts)
             for trap in self.traps:
-                if trap.ending in data and any(_is_in(piece, trap) for piece in data.split(b" ")):
+                if trap.ending in data and any(_is_in(piece, trap, tries) for piece in data.split(b" ")):
                     yield Found(trap.words, run.place(match.start()), run.place(match.end() - 1) + 1)
 
 
@@ -158,8 +167,17 @@ def _decoded(letters: bytes) -> bytes:
     return base64.b64decode(letters + b"==" if over in (2, 3) else letters)
 
 
-def _is_in(data: bytes, trap: Trap) -> bool:
-    return next(_stretches(data, lambda: (0,), trap), None) is not None
+def _is_in(data: bytes, trap: Trap, tries: _Tries) -> bool:
+    return next(_stretches(data, lambda: (0,), trap, tries), None) is not None
+
+
+class _Tries:
+    """How many are left for one text."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = TRIES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +197,11 @@ class _Run:
         raise IndexError(index)
 
     def heads(self) -> list[int]:
-        """Where its lines begin. 1, because the backslash of "\\nsk-…" in JSON may have left its letter behind."""
-        return [1, *accumulate((end - start for start, end in self.pieces[:-1]), initial=0)]
+        """Where its lines begin, in order. 1, because the backslash of "\\nsk-…" in JSON may have left its letter
+        behind.
+        """
+        first, *others = accumulate((end - start for start, end in self.pieces[:-1]), initial=0)
+        return [first, 1, *others]
 
 
 def _runs(raw: bytes, size: int) -> Iterator[_Run]:
@@ -214,22 +235,25 @@ def _wrapped(raw: bytes, mask: bytes, start: int, end: int) -> tuple[_Run, int]:
     return _Run(b"".join(raw[start:end] for start, end in pieces), pieces), end
 
 
-def _stretches(text: bytes, heads: Callable[[], Collection[int]], trap: Trap) -> Iterator[tuple[int, int]]:
-    """Where the key stands in it."""
+def _stretches(text: bytes, heads: Callable[[], Sequence[int]], trap: Trap, tries: _Tries) -> Iterator[tuple[int, int]]:
+    """Where the key stands in it. ``heads`` in order."""
     ending = text.find(trap.ending)
-    while ending >= 0:
+    known = heads() if ending >= 0 else ()
+    while ending >= 0 and tries.left > 0:
+        tries.left -= 1
         end = ending + len(trap.ending)
-        for start in _starts(text, end, heads(), trap.prefixes):
+        for start in _starts(text, end, known, trap.prefixes):
+            tries.left -= 1
             if trap.is_key(text[start:end].decode("latin-1")):
                 yield start, end
                 break
         ending = text.find(trap.ending, ending + 1)
 
 
-def _starts(text: bytes, end: int, heads: Collection[int], prefixes: tuple[bytes, ...]) -> list[int]:
+def _starts(text: bytes, end: int, heads: Sequence[int], prefixes: tuple[bytes, ...]) -> list[int]:
     """Where a key that ends there may begin, the nearest first."""
     begin = max(0, end - KEY_MAX)
-    starts = {head for head in heads if begin <= head}
+    starts = set(heads[bisect_left(heads, begin) : bisect_right(heads, end)])
     starts.update(match.start() for match in _START.finditer(text, begin, end))
     for prefix in prefixes:
         place = text.rfind(prefix, begin, end)
@@ -252,6 +276,14 @@ def _trap(row: Row) -> Trap | None:
         prefixes,
         row.is_key,
     )
+
+
+async def refuse_secrets(tripwire: Tripwire, texts: Iterable[str | bytes]) -> None:
+    """As ``Tripwire.refuse``; what takes long to look through is looked through beside the event loop."""
+    if isinstance(texts, tuple) and sum(map(len, texts)) > BESIDE_CHARS:
+        await asyncio.to_thread(tripwire.refuse, texts)
+    else:
+        tripwire.refuse(texts)
 
 
 def texts_of(messages: Iterable[LLMMessage], tools: Iterable[ToolDefinition] = ()) -> Iterator[str | bytes]:

@@ -26,7 +26,7 @@ from llm_credentials.providers import (
     ToolResult,
 )
 from llm_credentials.tests.factories import SystemCredentialFactory, UserCredentialFactory
-from llm_credentials.tripwire import Tripwire, texts_of
+from llm_credentials.tripwire import TRIES_MAX, Tripwire, texts_of
 
 KEY = "sk-proj-Abc0_def1-GHI2jklMNO3pqrSTU4vwxYZ567890abCDefGhijkL4f2a"
 PLAIN = "0f5e9c7a1b3d8e6f4a2c0b9d7e5f3a1c8d6b4f2a"
@@ -130,6 +130,16 @@ class _Row(EnvironmentCredential):
 def test_what_only_resembles_the_key_passes(wire: Tripwire, text: str) -> None:
     assert wire.find(text) is None
     assert wire.redacted(text) == text
+
+
+@pytest.mark.parametrize("unit", ["=4f2a", "4f2a", "sk-aaaaaaaaaaaa4f2a ", "aaaaaaaaaaaa4f2a\n"])
+def test_text_made_of_endings_keeps_nobody_waiting(wire: Tripwire, unit: str) -> None:
+    tries: list[int] = []
+    for trap in wire.traps:
+        object.__setattr__(trap, "is_key", lambda text, known=trap.is_key: tries.append(1) or known(text))
+    assert wire.find(unit * 50_000) is None
+    assert len(tries) <= TRIES_MAX
+    assert wire.find(f"{KEY} {unit * 50_000}") is not None, "what comes first is found all the same"
 
 
 def test_texts_known_to_be_clean_are_not_kept(wire: Tripwire) -> None:

@@ -8,6 +8,13 @@ from benchmarks.prove.guards.guard import LLM, LLM_TESTS, PROVIDER_TESTS, Guard,
 
 INPUT: Final = [
     Guard(
+        "a text made of endings keeps nobody waiting",
+        f"{LLM}/tripwire.py",
+        "    while ending >= 0 and tries.left > 0:\n",
+        "    while ending >= 0:\n",
+        tests("tripwire"),
+    ),
+    Guard(
         "what lies in Valkey is never run",
         "project/cache.py",
         '            "serializer": DataSerializer,\n',

@@ -87,7 +87,7 @@ SECOND: Final = [
     Guard(
         "no stored key in a request",
         f"{LLM}/routed_client.py",
-        "            loaded.tripwire.refuse(leaving)\n",
+        "            await refuse_secrets(loaded.tripwire, leaving)\n",
         "            pass\n",
         ("agents/tests/test_tripwire.py",),
     ),
