@@ -25,7 +25,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
-from llm_credentials import conf
+from llm_credentials import egress
 from llm_credentials.audit import Action, note, target_of
 from llm_credentials.audit.opening import announce
 from llm_credentials.fields import SealedField, Unreadable
@@ -207,7 +207,7 @@ def _note(server: MCPServer, result: str = "connected") -> None:
 def _checked_url(url: str) -> str:
     blocked = ""
     try:
-        return transport.check_url(url.strip(), conf.egress_policy("tools"))
+        return transport.check_url(url.strip(), egress.policy("tools"))
     except EgressBlocked as error:
         blocked = str(error)
     raise ValidationError({"url": [blocked]})

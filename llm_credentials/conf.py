@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.conf import settings
-
-from llm_credentials.providers import EgressPolicy
-
-if TYPE_CHECKING:
-    from llm_credentials.egress import Surface
 
 
 def _text(name: str, default: str = "") -> str:
@@ -39,20 +34,6 @@ def site_address(setting: str) -> str:
 def egress_allow() -> tuple[str, ...]:
     """What the operator lists in the settings."""
     return tuple(getattr(settings, "LLM_EGRESS_ALLOW", ()))
-
-
-def egress_policy(surface: Surface = "providers") -> EgressPolicy:
-    """Where calls may go beyond the public internet: what operator and staff list, nothing else. Synchronous."""
-    from llm_credentials import egress  # it reads rows, and the rows' own module reads settings here
-
-    return egress.policy(surface)
-
-
-async def aegress_policy(surface: Surface = "providers") -> EgressPolicy:
-    """The same for asynchronous code."""
-    from llm_credentials import egress
-
-    return await egress.apolicy(surface)
 
 
 def searxng_url() -> str:

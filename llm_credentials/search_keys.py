@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_variables
 
-from llm_credentials import canary, conf, keyring
+from llm_credentials import canary, conf, egress, keyring
 from llm_credentials.audit import Action, note
 from llm_credentials.audit.opening import announce_opening
 from llm_credentials.live.changes import user_changed
@@ -156,7 +156,7 @@ def _address(spec: SearchSpec, typed: str | None, stored: SearchCredential | Non
         return ""
     fault = ""
     try:
-        address = transport.check_url(typed.strip().rstrip("/").removesuffix("/search"), conf.egress_policy("tools"))
+        address = transport.check_url(typed.strip().rstrip("/").removesuffix("/search"), egress.policy("tools"))
     except EgressBlocked as blocked:
         fault = str(blocked)
     if fault:
@@ -218,7 +218,7 @@ async def searches_for(user: AbstractBaseUser) -> list[WebSearch]:
     RuntimeError inside a transaction.
     """
     rows = await sync_to_async(_active)(user)
-    policy = await conf.aegress_policy("tools")
+    policy = await egress.apolicy("tools")
     own = [search for row in rows if (search := await _opened(row, policy, user.pk)) is not None]
     if own:
         await sync_to_async(_count)(user, [row.pk for row in rows])
@@ -256,7 +256,7 @@ async def _opened(row: SearchCredential, policy: EgressPolicy, user_id: Any) -> 
 
 async def search_key_test(row: SearchCredential) -> SearchCredential:
     """Search once with it, and note what came of it. Raises AuditUnavailable."""
-    search = await _opened(row, await conf.aegress_policy("tools"), row.user_id)
+    search = await _opened(row, await egress.apolicy("tools"), row.user_id)
     if search is not None:
         try:
             hits = await search.search(TEST_QUERY, count=3)

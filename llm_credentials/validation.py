@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 from django.views.decorators.debug import sensitive_variables
 
-from llm_credentials import conf
+from llm_credentials import egress
 from llm_credentials.keyring import looks_sealed
 from llm_credentials.models.tokens import TOKEN_PREFIX
 from llm_credentials.providers import EgressBlocked, ProviderSpec, UnknownProvider, get_spec, registry, transport
@@ -154,7 +154,7 @@ def validate_destination(provider: str, base_url: str) -> str:
             raise _url_error(_("%(provider)s needs the address of your server.") % {"provider": spec.label}, UNFIT)
         return ""
     try:
-        address = registry.client_class(spec.client).normalise_base_url(transport.check_url(text, conf.egress_policy()))
+        address = registry.client_class(spec.client).normalise_base_url(transport.check_url(text, egress.policy()))
     except EgressBlocked as refusal:
         raise _url_error(str(refusal)) from None
     if address.rstrip("/") == (spec.base_url or registry.site_address(spec)).rstrip("/"):

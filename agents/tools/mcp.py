@@ -21,7 +21,7 @@ from agents.database import in_database
 from agents.servers import MAX_DESCRIPTION_CHARS, MAX_SCHEMA_CHARS, MAX_TOOLS, Listed, MCPServer, MCPTool
 from agents.texts import storable
 from agents.tools import Tool, ToolError
-from llm_credentials import conf
+from llm_credentials import egress
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.fields import Unreadable
 from llm_credentials.providers import EgressBlocked, ToolDefinition, transport
@@ -141,7 +141,7 @@ async def _transport(server: MCPServer, headers: Mapping[str, str]) -> Any:
         if not command:
             raise ServerFailed("This site no longer offers this program. Remove the server.")
         return StdioServerParameters(command=command[0], args=list(command[1:]))
-    policy = await conf.aegress_policy("tools")
+    policy = await egress.apolicy("tools")
     return streamable_http_client(server.url, http_client=transport.http_client(policy, headers))
 
 

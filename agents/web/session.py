@@ -18,7 +18,7 @@ from agents.search.session import STRANGERS
 from agents.search.sources import Sources
 from agents.tools import ToolError
 from agents.web.reading import Page, PageReader, PageRefused
-from llm_credentials import conf
+from llm_credentials import egress
 from llm_credentials.providers import LLMMessage
 
 MAX_PAGES: Final = 12
@@ -92,7 +92,7 @@ class ReadingSession:
     async def _from_web(self, url: str) -> Page:
         async with self._opening:
             if self._reader is None:
-                self._reader = PageReader(await conf.aegress_policy("tools"))
+                self._reader = PageReader(await egress.apolicy("tools"))
         try:
             return await self._reader.read(url)
         except PageRefused as refused:

@@ -19,7 +19,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 
-from llm_credentials import bridge, conf, connection_tests, services
+from llm_credentials import bridge, connection_tests, egress, services
 from llm_credentials.factory import client_for
 from llm_credentials.models import ConnectionTest, UserCredential
 from llm_credentials.providers import EgressBlocked, LLMError, LLMMessage, ToolDefinition
@@ -339,7 +339,7 @@ class Surfaces:
         return len(refused) == 4 and all(refused)
 
     def tools(self, address: str) -> bool:
-        policy = conf.egress_policy("tools")
+        policy = egress.policy("tools")
         try:
             asyncio.run(fetch(address, egress=policy))
         except EgressBlocked:

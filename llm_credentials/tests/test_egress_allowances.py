@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from llm_credentials import bridge, conf, services
+from llm_credentials import bridge, egress, services
 from llm_credentials.factory import client_for, open_client
 from llm_credentials.models import AuditEvent, EgressAllowance
 from llm_credentials.providers import EgressBlocked, LLMMessage
@@ -62,7 +62,7 @@ def test_allowance_has_one_spelling(admin_site: Client, staff: User, typed: str,
     assert admin_site.post(url("add"), form(typed)).status_code == 302
     row = EgressAllowance.objects.get()
     assert (row.host, row.port, row.added_by) == (stored, 11434, str(staff.pk))
-    assert row.entry in conf.egress_policy().allow
+    assert row.entry in egress.policy().allow
     again = admin_site.post(url("add"), form(stored))
     assert "allowed already" in again.text
 
@@ -84,7 +84,7 @@ def test_allowance_that_must_never_be_is_refused(admin_site: Client, typed: str)
         response = admin_site.post(url("add"), form(typed))
         assert response.status_code == 200, "the form comes back with its reason"
         assert not EgressAllowance.objects.exists()
-    assert not [entry for entry in conf.egress_policy().allow if typed.strip() and typed in entry]
+    assert not [entry for entry in egress.policy().allow if typed.strip() and typed in entry]
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "443x", "", "1e3", "9" * 30])
@@ -103,7 +103,7 @@ def test_allowance_for_nothing_is_refused(admin_site: Client) -> None:
 @pytest.mark.parametrize("host", ["169.254.169.254", "0.0.0.0/0", "metadata.google.internal", "not a host"])
 def test_row_written_past_the_form_opens_nothing(db: None, host: str) -> None:
     EgressAllowance.objects.create(host=host, port=80)
-    assert conf.egress_policy().allow == frozenset()
+    assert egress.policy().allow == frozenset()
 
 
 def test_model_refuses_what_the_form_refuses(db: None) -> None:
@@ -189,8 +189,8 @@ def test_settings_and_rows_are_one_policy(db: None, settings: Any) -> None:
     settings.LLM_EGRESS_ALLOW = ["10.0.0.1:80"]
     EgressAllowance.objects.create(host="fd12::1", port=8080)
     EgressAllowance.objects.create(host="ollama.lan", port=11434, for_providers=False, for_tools=True)
-    assert conf.egress_policy().allow == {"10.0.0.1:80", "[fd12::1]:8080"}
-    assert conf.egress_policy("tools").allow == {"ollama.lan:11434"}
+    assert egress.policy().allow == {"10.0.0.1:80", "[fd12::1]:8080"}
+    assert egress.policy("tools").allow == {"ollama.lan:11434"}
 
 
 @pytest.mark.django_db(transaction=True)
@@ -216,17 +216,17 @@ def test_withdrawn_allowance_stops_the_next_call(sandbox_url: str, alice: User, 
 def test_change_by_another_process_holds_without_asking_each_time(
     live_as_in_production: None, django_assert_max_num_queries: Any
 ) -> None:
-    assert conf.egress_policy().allow == frozenset()
+    assert egress.policy().allow == frozenset()
     with connection.cursor() as cursor:  # as another process would: no signal of this one
         cursor.execute(
             "INSERT INTO egress_allowances (id, host, port, for_providers, for_tools, note, added_by,"
             " created_at, updated_at) VALUES (%s, 'ollama.lan', 11434, %s, %s, '', '', %s, %s)",
             ["0" * 32, True, False, timezone.now(), timezone.now()],
         )
-    wait_until(lambda: conf.egress_policy().allow == {"ollama.lan:11434"}, "the new allowance")
+    wait_until(lambda: egress.policy().allow == {"ollama.lan:11434"}, "the new allowance")
     with django_assert_max_num_queries(5):  # at 200 questions, even when looks come late
         for _ in range(100):
-            conf.egress_policy()
-            conf.egress_policy("tools")
+            egress.policy()
+            egress.policy("tools")
     EgressAllowance.objects.all().delete()
-    assert conf.egress_policy().allow == frozenset(), "at once where the change was made"
+    assert egress.policy().allow == frozenset(), "at once where the change was made"

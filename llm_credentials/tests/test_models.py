@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import IntegrityError, transaction
 
-from llm_credentials import conf
+from llm_credentials import conf, egress
 from llm_credentials.models import (
     ConnectionTest,
     LLMSettings,
@@ -176,7 +176,7 @@ def test_environment_without_a_key_counts_only_for_a_keyless_provider_with_an_ad
 def test_settings_of_the_app_are_read_at_each_call(settings: Any) -> None:
     settings.LLM_EGRESS_ALLOW = ["127.0.0.1:1"]
     settings.LLM_DEFAULT_PROVIDER = "groq"
-    assert set(conf.egress_policy().allow) == {"127.0.0.1:1"}
+    assert set(egress.policy().allow) == {"127.0.0.1:1"}
     assert conf.default_provider() == "groq"
     settings.LLM_EGRESS_ALLOW = []
-    assert not conf.egress_policy().allow
+    assert not egress.policy().allow

@@ -10,7 +10,7 @@ EGRESS: Final = [
     Guard(
         "an address is checked when it is saved",
         f"{LLM}/validation.py",
-        "transport.check_url(text, conf.egress_policy())",
+        "transport.check_url(text, egress.policy())",
         "text",
         tests("validation", "egress_surfaces"),
     ),
