@@ -29,6 +29,8 @@ NET_FRAMES: Final = 4 * LONG_FRAMES
 """From which on the ledger's other connections do it after all."""
 NEARLY_FRAMES: Final = 500
 """So few that may still have to be copied when writers are held up."""
+PATIENT_FRAMES: Final = 1000
+"""By which the log grows until it is tried again, where a reader was in the way."""
 HOLD_S: Final = 0.05
 """For which its connection may wait for readers, while writers are held up."""
 END_S: Final = 5.0
@@ -41,6 +43,7 @@ class Checkpoints:
         """``connection``: its own, to a file with a write-ahead log."""
         self._connection = connection
         self._log = Path(f"{connection.execute('PRAGMA database_list').fetchone()[2]}-wal")
+        self._long_frames = LONG_FRAMES
         self._changed_ns = 0
         self._unsure = True
         """Whether something may have been written that the file's time does not tell."""
@@ -85,7 +88,16 @@ class Checkpoints:
         self._unsure = changed or bool(busy)
         if copied < frames:
             self._sync()  # a reader of an older state kept it from being copied, and so from being synced
-        if frames > LONG_FRAMES and frames - copied < NEARLY_FRAMES and not self._checkpoint("RESTART")[0]:
+        if frames > self._long_frames and frames - copied < NEARLY_FRAMES:
+            self._restart(frames)
+
+    def _restart(self, frames: int) -> None:
+        if self._checkpoint("RESTART")[0]:
+            self._long_frames = (
+                frames + PATIENT_FRAMES
+            )  # a reader takes long: writers are not to be held up for nothing
+        else:
+            self._long_frames = LONG_FRAMES
             self._begin_anew()
 
     def _checkpoint(self, how: str) -> tuple[int, int, int]:

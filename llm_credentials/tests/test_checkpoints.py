@@ -106,11 +106,39 @@ def test_long_log_begins_anew(alice: User, monkeypatch: pytest.MonkeyPatch) -> N
     assert _reserve(alice).entry.id.hex in _rows()
 
 
-def test_version_of_the_file_stays_as_it_is(tmp_path: Path) -> None:
-    made = sqlite3.connect(tmp_path / "any.sqlite3", isolation_level=None, check_same_thread=False)
+def test_writers_are_not_held_up_again_and_again_for_a_reader_that_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY_S", 60.0)
+    found = checkpoints.Checkpoints(_made(tmp_path))
+    frames, tried = checkpoints.LONG_FRAMES + 1, []
+
+    def held(self: checkpoints.Checkpoints, how: str) -> tuple[int, int, int]:
+        tried.append(how)
+        return int(how == "RESTART"), frames, frames
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_checkpoint", held)
+    for _ in range(3):
+        found._unsure = True
+        found._bring_in()
+    assert tried == ["PASSIVE", "RESTART", "PASSIVE", "PASSIVE"]
+    frames += checkpoints.PATIENT_FRAMES + 1
+    found._unsure = True
+    found._bring_in()
+    assert tried[4:] == ["PASSIVE", "RESTART"]
+    monkeypatch.undo()
+    found.close()
+
+
+def _made(folder: Path) -> sqlite3.Connection:
+    made = sqlite3.connect(folder / "any.sqlite3", isolation_level=None, check_same_thread=False)
     made.execute("PRAGMA journal_mode=WAL")
     made.execute("PRAGMA user_version=7")
-    found = checkpoints.Checkpoints(made)
+    return made
+
+
+def test_version_of_the_file_stays_as_it_is(tmp_path: Path) -> None:
+    found = checkpoints.Checkpoints(_made(tmp_path))
     other = sqlite3.connect(tmp_path / "any.sqlite3")
     found._begin_anew()
     assert other.execute("PRAGMA user_version").fetchone() == (7,)
