@@ -1,4 +1,4 @@
-"""What tools show beside their words, on its way to providers of another wire."""
+"""What tools show beside their words, and parts that are not known, on their way to providers of another wire."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from django.contrib.auth.models import User
 from llm_credentials import services
 from llm_credentials.gateway.wires import chat as chat_wire
 from llm_credentials.gateway.wires import messages as messages_wire
-from llm_credentials.providers import ImagePart, UnsupportedContent
+from llm_credentials.gateway.wires.asked import InvalidRequest, Unspoken
+from llm_credentials.providers import ImagePart, LLMMessage, UnsupportedContent
+from llm_credentials.tests.asking import ask_gateway
 from llm_credentials.tests.factories import UserCredentialFactory
 
 LOOKED: Any = [
@@ -76,3 +78,42 @@ def test_other_things_that_a_tool_shows_go_to_a_provider_that_takes_them() -> No
     pdf = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{**PICTURE, "source": {"type": "base64"}}]}
     with pytest.raises(UnsupportedContent):
         messages_wire.read_request({"max_tokens": 9, "messages": [*LOOKED, {"role": "user", "content": [pdf]}]})
+
+
+# What is newer than we are
+
+
+def test_part_that_is_not_known_goes_to_a_key_of_its_own_wire(alice: User, sandbox_url: str) -> None:
+    """Whose provider, here the sandbox, then says itself what it thinks of it."""
+    for provider, address in (("anthropic", sandbox_url), ("openai", f"{sandbox_url}/v1")):
+        UserCredentialFactory(
+            user=alice, provider=provider, model="sandbox-chat", base_url=address, key="sbx-good-0123456789"
+        )
+    token = services.token_create(user=alice, scopes=["gateway"])[1]
+    asked = [{"role": "user", "content": [{"type": "of_tomorrow"}]}]
+    body = {"model": "anthropic/auto", "max_tokens": 9, "messages": asked}
+    error = ask_gateway("POST", "/v1/chat/completions", body, authorization=f"Bearer {token}").json()["error"]
+    assert error["param"] == "messages[0].content[0].type"
+
+
+def test_part_that_is_not_known_is_named() -> None:
+    for content in ({"type": "of_tomorrow"}, {"type": "web_search_tool_result", "content": []}):
+        asked = {"max_tokens": 9, "messages": [{"role": "user", "content": [content]}]}
+        for wire in (chat_wire, messages_wire):
+            with pytest.raises(Unspoken) as unspoken:
+                wire.read_request(asked)
+            assert unspoken.value.param == "messages.0.content.0"
+
+
+def test_part_without_a_type_is_refused() -> None:
+    for content in ({}, {"type": None}, {"type": 7}, "text"):
+        for wire in (chat_wire, messages_wire):
+            with pytest.raises(InvalidRequest, match="Say of what type this is") as caught:
+                wire.read_request({"max_tokens": 9, "messages": [{"role": "user", "content": [content]}]})
+            assert caught.value.param == "messages.0.content.0"
+
+
+def test_thoughts_among_the_parts_are_another_models_and_stay_behind() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "Hi"}]
+    turns = [{"role": "assistant", "content": parts}, {"role": "user", "content": "And now?"}]
+    assert chat_wire.read_request({"messages": turns}).messages[0] == LLMMessage.assistant("Hi")

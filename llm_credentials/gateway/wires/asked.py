@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
 
 from llm_credentials.providers import (
     ImagePart,
@@ -40,6 +40,21 @@ class WireShape(BaseModel):
     """A part of a request as its wire has it. What we do not know is left alone: wires grow."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+OTHER: Final = "other"
+
+
+def by_type(*known: str) -> Discriminator:
+    """Which of several shapes is meant, by the ``type`` of what is there; ``OTHER`` for one that is not among these:
+    it may be newer than we are, and whoever speaks the wire may know it.
+    """
+
+    def kind(value: object) -> str | None:
+        found = value.get("type") if isinstance(value, Mapping) else None
+        return (found if found in known else OTHER) if isinstance(found, str) else None
+
+    return Discriminator(kind, custom_error_type="no_type", custom_error_message="Say of what type this is")
 
 
 def read(shape: type[Shape], data: object) -> Shape:

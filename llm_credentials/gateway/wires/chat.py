@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import time
 from typing import Annotated, Any, Literal, assert_never
 
 import orjson
-from pydantic import Field
+from pydantic import Field, Tag
 
 from llm_credentials.gateway.wires.answers import AnswerEvents
-from llm_credentials.gateway.wires.asked import Asked, Conversation, InvalidRequest, Unspoken, WireShape, read
-from llm_credentials.ids import new_id
+from llm_credentials.gateway.wires.asked import (
+    OTHER,
+    Asked,
+    Conversation,
+    InvalidRequest,
+    Unspoken,
+    WireShape,
+    by_type,
+    read,
+)
+from llm_credentials.gateway.wires.chat_answers import ChatEvents
+from llm_credentials.gateway.wires.chat_answers import write_answer as write_answer
 from llm_credentials.providers import (
     ImagePart,
     LLMMessage,
-    LLMResponse,
     TextPart,
     ToolCall,
     ToolDefinition,
     UnsupportedContent,
-    Usage,
 )
-from llm_credentials.providers.messages import FinishReason, Part
+from llm_credentials.providers.messages import Part
 from llm_credentials.providers.wire import parse_arguments
 
-FINISH: Mapping[FinishReason, str] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "content_filter": "content_filter",
-    "other": "stop",
-}
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 CHANGES_THE_ANSWER = ("audio", "functions", "function_call", "logit_bias", "logprobs", "modalities", "prediction")
 """What only this wire has, and what a program would miss if it went unheard."""
@@ -58,11 +58,23 @@ class _Refusal(WireShape):
     refusal: str
 
 
+class _Thought(WireShape):
+    """As some put what was thought into the content."""
+
+
 class _Other(WireShape):
-    type: Literal["input_audio", "file"]
+    type: str
 
 
-_Part = Annotated[_Text | _Image | _Refusal | _Other, Field(discriminator="type")]
+_Part = Annotated[
+    Annotated[_Text, Tag("text")]
+    | Annotated[_Image, Tag("image_url")]
+    | Annotated[_Refusal, Tag("refusal")]
+    | Annotated[_Thought, Tag("thinking")]
+    | Annotated[_Thought, Tag("redacted_thinking")]
+    | Annotated[_Other, Tag(OTHER)],
+    by_type("text", "image_url", "refusal", "thinking", "redacted_thinking"),
+]
 
 
 class _Function(WireShape):
@@ -181,19 +193,19 @@ def _refuse_untold(data: object) -> None:
 def _messages(given: list[_Message]) -> list[LLMMessage]:
     conversation = Conversation()
     for position, message in enumerate(given):
+        content = _content(message, f"messages.{position}.content")
         match message.role:
             case "system" | "developer":
-                conversation.add(LLMMessage(role="system", parts=_content(message)))
+                conversation.add(LLMMessage(role="system", parts=content))
             case "user":
-                conversation.add(LLMMessage(role="user", parts=_content(message)))
+                conversation.add(LLMMessage(role="user", parts=content))
             case "assistant":
                 calls = tuple(_call(call) for call in message.tool_calls or ())
-                conversation.add(LLMMessage.assistant((*_content(message), *calls)))
+                conversation.add(LLMMessage.assistant((*content, *calls)))
             case "tool":
                 if message.tool_call_id is None:
                     where = f"messages.{position}.tool_call_id"
                     raise InvalidRequest(f"{where}: Say which call this is the result of.", param=where)
-                content = _content(message)
                 text = "".join(part.text for part in content if isinstance(part, TextPart))
                 images = (part for part in content if isinstance(part, ImagePart))
                 conversation.add(LLMMessage.tool(conversation.result(message.tool_call_id, text, images=images)))
@@ -202,15 +214,16 @@ def _messages(given: list[_Message]) -> list[LLMMessage]:
     return conversation.messages
 
 
-def _content(message: _Message) -> tuple[Part, ...]:
+def _content(message: _Message, where: str) -> tuple[Part, ...]:
     if message.content is None:
         return ()
     if isinstance(message.content, str):
         return (TextPart(text=message.content),)
-    return tuple(_part(part) for part in message.content)
+    parts = (_part(part, f"{where}.{position}") for position, part in enumerate(message.content))
+    return tuple(part for part in parts if part is not None)
 
 
-def _part(part: _Text | _Image | _Refusal | _Other) -> Part:
+def _part(part: _Text | _Image | _Refusal | _Thought | _Other, where: str) -> Part | None:
     match part:
         case _Text():
             return TextPart(text=part.text)
@@ -218,8 +231,10 @@ def _part(part: _Text | _Image | _Refusal | _Other) -> Part:
             return TextPart(text=part.refusal)
         case _Image():
             return ImagePart(url=part.image_url.url)
+        case _Thought():
+            return None
         case _Other():
-            raise UnsupportedContent(f"This provider takes no parts of the type «{part.type}».")
+            raise Unspoken("This provider takes no parts of this type.", param=where)
     assert_never(part)
 
 
@@ -259,86 +274,6 @@ def _schema(wanted: _Format | None) -> Mapping[str, Any] | None:
     if wanted is None or wanted.type == "text":
         return None
     return (wanted.json_schema.json_schema if wanted.json_schema else None) or ANY_OBJECT
-
-
-# Answers
-
-
-def answer_id() -> str:
-    return f"chatcmpl-{new_id().hex}"
-
-
-def write_answer(response: LLMResponse) -> bytes:
-    message: dict[str, Any] = {"role": "assistant", "content": response.text or None, "refusal": None}
-    if response.reasoning:
-        message["reasoning_content"] = response.reasoning
-    if response.tool_calls:
-        message["tool_calls"] = [_written_call(call) for call in response.tool_calls]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": FINISH[response.finish_reason]}
-    return orjson.dumps(
-        {
-            "id": answer_id(),
-            "object": "chat.completion",
-            "created": int(time()),
-            "model": response.model,
-            "choices": [choice],
-            "usage": write_usage(response.usage),
-        }
-    )
-
-
-def write_usage(usage: Usage) -> dict[str, Any] | None:
-    """None where the provider did not count: nothing is made up."""
-    if usage.input_tokens is None or usage.output_tokens is None:
-        return None
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cache_read_tokens or 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens or 0, "audio_tokens": 0},
-    }
-
-
-def _written_call(call: ToolCall) -> dict[str, Any]:
-    arguments = orjson.dumps(call.arguments).decode() if call.invalid_arguments is None else call.invalid_arguments
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
-
-
-class ChatEvents(AnswerEvents):
-    def __init__(self, *, include_usage: bool) -> None:
-        super().__init__()
-        self._include_usage = include_usage
-        self._head: dict[str, Any] = {"id": answer_id(), "object": "chat.completion.chunk", "created": int(time())}
-        self._calls = 0
-        self._begun = False
-
-    def _said(self, text: str) -> bytes:
-        return self._delta({"content": text})
-
-    def _thought(self, text: str) -> bytes:
-        return self._delta({"reasoning_content": text})
-
-    def _called(self, call: ToolCall) -> bytes:
-        written = {"index": self._calls, **_written_call(call)}
-        self._calls += 1
-        return self._delta({"tool_calls": [written]})
-
-    def _delta(self, delta: dict[str, Any]) -> bytes:
-        if not self._begun:
-            self._begun = True
-            delta = {"role": "assistant", **delta}
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
-
-    def _end(self, response: LLMResponse) -> bytes:
-        finish = [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": FINISH[response.finish_reason]}]
-        events = self._event(finish) if self._begun else self._delta({"content": ""}) + self._event(finish)
-        if self._include_usage:
-            events += self._event([], usage=write_usage(response.usage))
-        return events + b"data: [DONE]\n\n"
-
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        return b"data: %b\n\n" % orjson.dumps({**self._head, "model": self._model, "choices": choices, **more})
 
 
 def write_error(status: int, code: str, message: str, param: str | None) -> bytes:
