@@ -20,9 +20,10 @@ _SECRET_FIELD = re.compile(
     r"(?i)^(?:.*[_-])?(api[_-]?keys?|authorization|cookie|credential[_-]keys|passw(?:or)?d\d?|secret(?:[_-]key)?|token)$"
 )
 _SHAPES = (
-    # name=value and name: value, as in query strings, headers, JSON and reprs
+    # name=value and name: value, as in query strings, headers, JSON and reprs. Begins at the name, behind what is
+    # no letter: whatever stands before it is not looked through for each place where it might begin.
     re.compile(
-        r"(?i)(?P<keep>[\"']?\b(?:[\w-]*[_-])?(?:api[_-]?key|authorization|password|secret|token)[\"']?\s*[:=]\s*[\"']?"
+        r"(?i)(?P<keep>(?<![^\W_])(?:api[_-]?key|authorization|password|secret|token)[\"']?\s*[:=]\s*[\"']?"
         r"(?:(?:bearer|basic)\s+)?)(?!\[redacted\]|None\b|null\b)[^\s\"',;&}\])]+"
     ),
     re.compile(r"(?i)(?P<keep>[?&]key=)[^\s\"'&]+"),
