@@ -2,7 +2,7 @@
 
 Vectors of two models say nothing about each other, so each belongs to an ``EmbeddingIndex`` whose model and length are
 pinned. When staff choose another model, the index in use answers on until they ask for a new one and that is made.
-What holds vectors (an app behind the arrow) makes itself known with ``holds``.
+An app that stores vectors registers itself with ``holds``.
 """
 
 from __future__ import annotations

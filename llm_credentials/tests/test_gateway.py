@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 import anthropic
@@ -13,47 +12,17 @@ import openai
 import pytest
 from django.contrib.auth.models import User
 
-from llm_credentials import services
 from llm_credentials.ledger import writer
-from llm_credentials.live import access
-from llm_credentials.models import GroupPolicy, LLMSettings, UsageRecord, UserCredential
-from llm_credentials.tests.factories import UserCredentialFactory
+from llm_credentials.models import GroupPolicy, UsageRecord, UserCredential
+from llm_credentials.tests import gateway_calls
+from llm_credentials.tests.gateway_calls import ASK, KEY, a_key_of, the_record
 from project.tests.servers import wait_until
 
-KEY = "sbx-good-0123456789"
+chat, raw = gateway_calls.chat, gateway_calls.raw  # the fixtures
+site, token = gateway_calls.site, gateway_calls.token
 PROVIDERS = ("openai", "anthropic", "gemini")
-ASK: Any = [{"role": "user", "content": "What is 17 * 23?"}]
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-
-
-@pytest.fixture
-def site(live_site: str, sandbox_url: str) -> str:
-    return live_site
-
-
-@pytest.fixture
-def token(alice: User) -> str:
-    return services.token_create(user=alice, scopes=["gateway"])[1]
-
-
-def _key(user: User, sandbox_url: str, provider: str = "openai", **values: Any) -> UserCredential:
-    address = f"{sandbox_url}/v1" if provider == "openai" else sandbox_url
-    given = {"key": KEY, "model": "sandbox-vision", "base_url": address, **values}
-    made: UserCredential = UserCredentialFactory(user=user, provider=provider, **given)
-    return made
-
-
-def _record() -> UsageRecord:
-    """The one attempt that was made."""
-    writer.flush()
-    return UsageRecord.objects.get()
-
-
-@pytest.fixture
-def chat(site: str, token: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{site}/v1", api_key=token, max_retries=0) as client:
-        yield client
 
 
 @pytest.fixture
@@ -62,19 +31,12 @@ def claude(site: str, token: str) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-@pytest.fixture
-def raw(site: str, token: str) -> Iterator[httpx2.Client]:
-    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    with httpx2.Client(base_url=site, headers=headers, trust_env=False) as client:
-        yield client
-
-
 # OpenAI's wire, whatever the provider speaks
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_chat_answers_with_the_users_own_key(provider: str, chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    key = _key(alice, sandbox_url, provider)
+    key = a_key_of(alice, sandbox_url, provider)
     raw = chat.chat.completions.with_raw_response.create(model="auto", messages=ASK)
     answer = raw.parse()
     assert "391" in str(answer.choices[0].message.content)
@@ -82,14 +44,14 @@ def test_chat_answers_with_the_users_own_key(provider: str, chat: openai.OpenAI,
     assert answer.usage is not None and answer.usage.total_tokens > 0
     assert raw.headers["x-keyswitch-provider"] == provider
     assert (raw.headers["x-keyswitch-key-owner"], raw.headers["x-keyswitch-attempts"]) == ("user", "1")
-    row = _record()
+    row = the_record()
     assert (row.user_id, row.task, row.credential_id, row.state) == (alice.pk, "gateway", key.pk, "settled")
     assert (row.input_tokens, row.output_tokens) == (answer.usage.prompt_tokens, answer.usage.completion_tokens)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_chat_streams(provider: str, chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     stream = chat.chat.completions.create(
         model="auto", messages=ASK, stream=True, stream_options={"include_usage": True}
     )
@@ -98,7 +60,7 @@ def test_chat_streams(provider: str, chat: openai.OpenAI, alice: User, sandbox_u
     assert "391" in text
     assert [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason] == ["stop"]
     counted = [chunk.usage for chunk in chunks if chunk.usage]
-    row = _record()
+    row = the_record()
     assert (row.state, row.output_tokens) == ("settled", counted[-1].completion_tokens)
 
 
@@ -106,17 +68,17 @@ def test_chat_streams(provider: str, chat: openai.OpenAI, alice: User, sandbox_u
 def test_chat_stream_has_no_usage_that_nobody_asked_for(
     provider: str, chat: openai.OpenAI, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     chunks = list(chat.chat.completions.create(model="auto", messages=ASK, stream=True))
     assert all(chunk.choices for chunk in chunks)
-    assert _record().state == "settled"
+    assert the_record().state == "settled"
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_chat_calls_tools_and_takes_their_results(
     provider: str, chat: openai.OpenAI, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     tools: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}]
     messages: Any = [{"role": "user", "content": 'use get_weather with {"city": "Oslo"}'}]
     first = chat.chat.completions.create(model="auto", messages=messages, tools=tools)
@@ -133,7 +95,7 @@ def test_chat_calls_tools_and_takes_their_results(
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_chat_streams_tool_calls(provider: str, chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     tools: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}]
     ask: Any = [{"role": "user", "content": 'use get_weather with {"city": "Oslo"}'}]
     with chat.chat.completions.stream(model="auto", messages=ask, tools=tools) as stream:
@@ -144,7 +106,7 @@ def test_chat_streams_tool_calls(provider: str, chat: openai.OpenAI, alice: User
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_chat_takes_images_and_schemas(provider: str, chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
     ask: Any = [{"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}]
     assert "image" in str(chat.chat.completions.create(model="auto", messages=ask).choices[0].message.content)
@@ -163,11 +125,11 @@ def test_chat_takes_images_and_schemas(provider: str, chat: openai.OpenAI, alice
 def test_messages_answers_with_the_users_own_key(
     provider: str, claude: anthropic.Anthropic, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     answer = claude.messages.create(model="auto", max_tokens=500, system="Be brief.", messages=ASK)
     assert "391" in "".join(block.text for block in answer.content if block.type == "text")
     assert answer.stop_reason == "end_turn"
-    row = _record()
+    row = the_record()
     assert (row.state, row.output_tokens) == ("settled", answer.usage.output_tokens)
 
 
@@ -175,7 +137,7 @@ def test_messages_answers_with_the_users_own_key(
 def test_messages_streams_and_calls_tools(
     provider: str, claude: anthropic.Anthropic, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, provider)
+    a_key_of(alice, sandbox_url, provider)
     tools: Any = [{"name": "get_weather", "description": "Weather", "input_schema": WEATHER}]
     messages: Any = [{"role": "user", "content": 'use get_weather with {"city": "Oslo"}'}]
     with claude.messages.stream(model="auto", max_tokens=500, messages=messages, tools=tools) as stream:
@@ -213,8 +175,8 @@ def test_messages_counts_tokens_without_a_call(claude: anthropic.Anthropic, alic
 def test_model_names_a_route(
     name: str, provider: str, model: str, chat: openai.OpenAI, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, "openai", priority=1)
-    _key(alice, sandbox_url, "anthropic", priority=2)
+    a_key_of(alice, sandbox_url, "openai", priority=1)
+    a_key_of(alice, sandbox_url, "anthropic", priority=2)
     raw = chat.chat.completions.with_raw_response.create(model=name, messages=ASK)
     assert (raw.headers["x-keyswitch-provider"], raw.headers["x-keyswitch-model"]) == (provider, model)
 
@@ -223,7 +185,7 @@ def test_model_names_a_route(
 def test_model_that_cannot_be_one_is_refused_before_any_call(
     name: str, chat: openai.OpenAI, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url)
+    a_key_of(alice, sandbox_url)
     with pytest.raises(openai.APIStatusError) as caught:
         chat.chat.completions.create(model=name, messages=ASK)
     assert caught.value.status_code in (400, 404)
@@ -232,14 +194,14 @@ def test_model_that_cannot_be_one_is_refused_before_any_call(
 
 
 def test_models_lists_what_may_be_said(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, "openai", model="sandbox-chat")
+    a_key_of(alice, sandbox_url, "openai", model="sandbox-chat")
     names = [model.id for model in chat.models.list()]
     assert names[0] == "auto"
     assert {"openai/sandbox-chat", "task:conversation"} <= set(names)
 
 
 def test_models_and_calls_keep_to_what_the_policy_allows(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, "openai", model="sandbox-chat")
+    a_key_of(alice, sandbox_url, "openai", model="sandbox-chat")
     GroupPolicy.objects.create(allowed_models=["openai/sandbox-*"])
     names = [model.id for model in chat.models.list() if model.id.startswith("openai/")]
     assert "openai/sandbox-chat" in names and all(name.startswith("openai/sandbox-") for name in names)
@@ -250,7 +212,7 @@ def test_models_and_calls_keep_to_what_the_policy_allows(chat: openai.OpenAI, al
 
 
 def test_models_of_a_stranger_do_not_show(chat: openai.OpenAI, bob: User, sandbox_url: str) -> None:
-    _key(bob, sandbox_url, "openai", model="sandbox-chat")
+    a_key_of(bob, sandbox_url, "openai", model="sandbox-chat")
     assert "openai/sandbox-chat" not in [model.id for model in chat.models.list()]
 
 
@@ -261,8 +223,8 @@ def test_models_of_a_stranger_do_not_show(chat: openai.OpenAI, bob: User, sandbo
 def test_next_key_answers_when_the_first_fails(
     stream: bool, chat: openai.OpenAI, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, "openai", name="broken", key="sbx-bad-0123456789", priority=1)
-    _key(alice, sandbox_url, "anthropic", priority=2)
+    a_key_of(alice, sandbox_url, "openai", name="broken", key="sbx-bad-0123456789", priority=1)
+    a_key_of(alice, sandbox_url, "anthropic", priority=2)
     raw = chat.chat.completions.with_raw_response.create(model="auto", messages=ASK, stream=stream)
     assert (raw.headers["x-keyswitch-provider"], raw.headers["x-keyswitch-attempts"]) == ("anthropic", "2")
     parsed: Any = raw.parse()
@@ -278,20 +240,20 @@ def test_next_key_answers_when_the_first_fails(
 def test_stream_that_breaks_off_says_so_and_goes_to_nobody_else(
     raw: httpx2.Client, alice: User, sandbox_url: str
 ) -> None:
-    _key(alice, sandbox_url, "openai", model="sandbox-chat~fault=cut", priority=1)
-    _key(alice, sandbox_url, "anthropic", priority=2)
+    a_key_of(alice, sandbox_url, "openai", model="sandbox-chat~fault=cut", priority=1)
+    a_key_of(alice, sandbox_url, "anthropic", priority=2)
     body = {"model": "auto", "messages": [{"role": "user", "content": "count to 50"}], "stream": True}
     answer = raw.post("/v1/chat/completions", json=body)
     assert "[DONE]" not in answer.text
     last = [line for line in answer.text.splitlines() if line.startswith("data:")][-1]
     assert json.loads(last[5:])["error"]["code"] == "stream_interrupted"
-    row = _record()
+    row = the_record()
     assert (row.state, row.outcome) == ("estimated", "StreamInterrupted")
     assert row.output_tokens
 
 
 def test_client_that_leaves_stops_the_upstream(raw: httpx2.Client, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, "openai", model="sandbox-chat~chunks=5000~delay=20")
+    a_key_of(alice, sandbox_url, "openai", model="sandbox-chat~chunks=5000~delay=20")
     httpx2.delete(f"{sandbox_url}/_sandbox/requests")
     body = {"model": "auto", "messages": ASK, "stream": True}
     with raw.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -302,150 +264,8 @@ def test_client_that_leaves_stops_the_upstream(raw: httpx2.Client, alice: User, 
         return journal["count"] == 1 and journal["items"][0]["client_gone"]
 
     wait_until(gone, "the sandbox sees that its client has gone")
-    wait_until(lambda: _record().state == "estimated", "the ledger closes the row")
-    assert _record().outcome == "cancelled"
-
-
-# Who may
-
-
-def test_token_may_come_as_x_api_key(site: str, token: str, alice: User, sandbox_url: str) -> None:
-    assert httpx2.get(f"{site}/v1/models", headers={"x-api-key": token}).status_code == 200
-
-
-def test_nobody_comes_in_without_a_token(site: str, token: str) -> None:
-    tried: list[dict[str, str]] = [
-        {},
-        {"authorization": "Bearer ksw_" + "x" * 43},
-        {"authorization": "Bearer ' OR 1=1"},
-        {"authorization": "Basic {token}"},
-        {"authorization": "Bearer {token}", "x-api-key": "ksw_" + "y" * 43},
-        {"cookie": "token={token}"},
-    ]
-    for given in tried:
-        headers = {name: value.replace("{token}", token) for name, value in given.items()}
-        answer = httpx2.get(f"{site}/v1/models", headers=headers)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_token"), given
-
-
-def test_token_in_the_address_is_no_token(site: str, token: str) -> None:
-    assert httpx2.get(f"{site}/v1/models?key={token}&access_token={token}").status_code == 401
-
-
-def test_token_without_the_scope_is_refused(site: str, alice: User) -> None:
-    secret = services.token_create(user=alice, scopes=["read", "agents", "credentials"])[1]
-    answer = httpx2.get(f"{site}/v1/models", headers={"authorization": f"Bearer {secret}"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "scope_missing")
-
-
-def test_errors_have_anthropics_shape_on_its_wire(site: str) -> None:
-    answer = httpx2.post(f"{site}/v1/messages", json={})
-    assert answer.status_code == 401
-    assert (answer.json()["type"], answer.json()["error"]["type"]) == ("error", "authentication_error")
-
-
-def test_token_reaches_its_providers_only(site: str, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, "openai", key="sbx-bad-0123456789", priority=1)
-    _key(alice, sandbox_url, "anthropic", priority=2)
-    secret = services.token_create(user=alice, scopes=["gateway"], providers=["openai"])[1]
-    with openai.OpenAI(base_url=f"{site}/v1", api_key=secret, max_retries=0) as client:
-        with pytest.raises(openai.APIStatusError) as caught:
-            client.chat.completions.create(model="auto", messages=ASK)
-        assert caught.value.code == "key_refused"
-        with pytest.raises(openai.PermissionDeniedError):
-            client.chat.completions.create(model="anthropic/auto", messages=ASK)
-
-
-def test_token_has_a_budget_of_its_own(site: str, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, model="gpt-4o-mini")
-    secret = services.token_create(user=alice, scopes=["gateway"], budget_usd=Decimal("0"))[1]
-    client = openai.OpenAI(base_url=f"{site}/v1", api_key=secret, max_retries=0)
-    with client, pytest.raises(openai.APIStatusError) as caught:
-        client.chat.completions.create(model="auto", messages=ASK)
-    assert (caught.value.status_code, caught.value.code) == (402, "budget_exceeded")
-
-
-def test_stream_ends_when_its_token_is_revoked(site: str, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, "openai", model="sandbox-chat~chunks=5000~delay=20")
-    row, secret = services.token_create(user=alice, scopes=["gateway"])
-    headers = {"authorization": f"Bearer {secret}"}
-    body = {"model": "auto", "messages": ASK, "stream": True}
-    with httpx2.stream("POST", f"{site}/v1/chat/completions", json=body, headers=headers) as answer:
-        lines = answer.iter_lines()
-        next(lines)
-        services.token_revoke(user=alice, token_id=row.pk)
-        rest = list(lines)
-    assert "data: [DONE]" not in rest
-    error = json.loads([line for line in rest if line.startswith("data:")][-1][5:])["error"]
-    assert (error["code"], error["message"]) == ("access_withdrawn", access.WORDS["token"])
-    assert _record().state == "estimated"
-
-
-# Bad input
-
-
-BAD_BODIES = (
-    b"",
-    b"[]",
-    b"{",
-    b'{"model": NaN}',
-    b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
-    b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "metadata": '
-    + b'{"a":' * 300
-    + b"1"
-    + b"}" * 301,
-    b'{"model": "auto"}',
-    b'{"model": "auto", "messages": []}',
-    b'{"model": "auto", "messages": "hi"}',
-    b'{"model": "auto", "messages": [{"role": "wizard", "content": "hi"}]}',
-    b'{"model": 5, "messages": [{"role": "user", "content": "hi"}]}',
-    b'{"model": "auto", "messages": [{"role": "tool", "content": "hi"}]}',
-    b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "temperature": "hot"}',
-    b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "temperature": 9}',
-    b'{"model": "auto", "messages": [{"role": "user", "content": "hi"}], "max_tokens": -1}',
-    b'{"model": "auto", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}',
-)
-
-
-def test_bad_bodies_are_refused_in_words(raw: httpx2.Client, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, "gemini")
-    for body in BAD_BODIES:
-        answer = raw.post("/v1/chat/completions", content=body)
-        assert (answer.status_code, bool(answer.json()["error"]["message"])) == (400, True), body[:60]
-
-
-def test_bodies_that_are_too_large_or_no_json_are_refused(raw: httpx2.Client) -> None:
-    big = raw.post("/v1/chat/completions", content=b"x" * (33 * 1024 * 1024))
-    assert big.status_code == 413
-    assert raw.post("/v1/chat/completions", content=b"a=1", headers={"content-type": "text/plain"}).status_code == 415
-    assert raw.post("/v1/chat/completions", content=b"", headers={"content-encoding": "gzip"}).status_code == 415
-
-
-def test_unknown_addresses_and_methods_are_refused(raw: httpx2.Client) -> None:
-    assert raw.get("/v1/chat/completions").status_code == 405
-    assert raw.post("/v1/nothing", json={}).status_code == 404
-
-
-def test_without_a_key_the_program_is_told_where_to_enter_one(chat: openai.OpenAI, alice: User) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        chat.chat.completions.create(model="auto", messages=ASK)
-    assert caught.value.code == "not_configured"
-    assert "/settings/llm/" in caught.value.message
-
-
-def test_refused_key_is_not_blamed_on_the_token(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, key="sbx-bad-0123456789")
-    with pytest.raises(openai.APIStatusError) as caught:
-        chat.chat.completions.create(model="auto", messages=ASK)
-    assert (caught.value.status_code, caught.value.code) == (424, "key_refused")
-
-
-def test_budget_holds(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    LLMSettings.objects.create(user=alice, monthly_budget_usd="0")
-    _key(alice, sandbox_url, model="gpt-4o-mini")
-    with pytest.raises(openai.APIStatusError) as caught:
-        chat.chat.completions.create(model="auto", messages=ASK)
-    assert (caught.value.status_code, caught.value.code) == (402, "budget_exceeded")
+    wait_until(lambda: the_record().state == "estimated", "the ledger closes the row")
+    assert the_record().outcome == "cancelled"
 
 
 # Embeddings
@@ -453,21 +273,21 @@ def test_budget_holds(chat: openai.OpenAI, alice: User, sandbox_url: str) -> Non
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_embeddings(encoding: Any, chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
-    _key(alice, sandbox_url, model="sandbox-embed")
+    a_key_of(alice, sandbox_url, model="sandbox-embed")
     found = chat.embeddings.create(model="openai/sandbox-embed", input=["one", "two"], encoding_format=encoding)
     assert [row.index for row in found.data] == [0, 1]
     if encoding == "float":
         assert all(isinstance(number, float) for number in found.data[0].embedding)
-    assert _record().state == "settled"
+    assert the_record().state == "settled"
 
 
 def test_embeddings_of_tokens_go_to_whoever_takes_them(chat: openai.OpenAI, alice: User, sandbox_url: str) -> None:
     """Some clients count tokens themselves and send those."""
-    _key(alice, sandbox_url, "gemini", model="sandbox-embed")
+    a_key_of(alice, sandbox_url, "gemini", model="sandbox-embed")
     asked: list[Any] = [[[1, 2, 3], [4]], [5, 6]]
     with pytest.raises(openai.BadRequestError, match="texts, not tokens"):
         chat.embeddings.create(model="gemini/sandbox-embed", input=asked[0])
-    _key(alice, sandbox_url)
+    a_key_of(alice, sandbox_url)
     for given in asked:
         found = chat.embeddings.create(model="openai/sandbox-embed", input=given)
         assert len(found.data) == (2 if given is asked[0] else 1)
@@ -480,7 +300,7 @@ def test_embeddings_of_tokens_go_to_whoever_takes_them(chat: openai.OpenAI, alic
 def test_body_with_the_callers_own_key_is_not_sent(
     raw: httpx2.Client, alice: User, sandbox_url: str, stream: bool
 ) -> None:
-    _key(alice, sandbox_url)
+    a_key_of(alice, sandbox_url)
     body = {"model": "auto", "stream": stream, "messages": [{"role": "user", "content": f"Is {KEY} right?"}]}
     answer = raw.post("/v1/chat/completions", json=body)
     assert answer.status_code == 400
