@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.core.cache import caches
 from django.db import connection
+from django_ratelimit import core as ratelimit_core
 from hypothesis import settings as hypothesis_settings
 
 from project import collector
@@ -218,7 +221,14 @@ def django_db_setup(
 
 
 @pytest.fixture
-def set_rate(settings: Any) -> Callable[[str, str, str], None]:
+def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of limits stands still: no minute ends between two calls."""
+    begun = time.time()
+    monkeypatch.setattr(ratelimit_core, "time", SimpleNamespace(time=lambda: begun))
+
+
+@pytest.fixture
+def set_rate(settings: Any, one_minute: None) -> Callable[[str, str, str], None]:
     """``set_rate(kind, scope, rate)`` for this test; ``0/m`` lets nobody through."""
 
     def change(kind: str, scope: str, rate: str) -> None:

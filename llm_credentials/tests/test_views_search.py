@@ -103,7 +103,7 @@ def test_page_removes_ones_own_alone(alice: User, bob: User, client: Client) -> 
     assert not SearchCredential.objects.exists()
 
 
-def test_page_limits_tests(alice: User, client: Client, service: str, set_rate: Any) -> None:
+def test_page_limits_tests(alice: User, client: Client, service: str, one_minute: None) -> None:
     client.force_login(alice)
     client.post(f"{PAGE}tavily/save/", {"api_key": KEY, "base_url": service})
     answers = [client.post(f"{PAGE}tavily/test/", follow=True).content.decode() for _ in range(10)]
