@@ -194,10 +194,13 @@ def wall_open_to_tests() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _database_of_the_run() -> None:
-    from project.tests.template import copy_where_one_is_made
+def _database_of_the_run(django_db_keepdb: bool, django_db_modify_db_settings: None) -> Iterator[None]:
+    from project.tests import template
 
-    copy_where_one_is_made()
+    template.copy_where_one_is_made()
+    yield
+    if connection.vendor == "sqlite" and not django_db_keepdb:
+        template.remove_logs(str(connection.creation._get_test_db_name()))
 
 
 @pytest.fixture(scope="session")

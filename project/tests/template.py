@@ -63,10 +63,19 @@ def _sqlite(folder: Path, name: str, *, back: bool) -> None:
     connection.close()
     kept = folder / "migrated.sqlite3"
     if back:
+        remove_logs(name)
         shutil.copyfile(kept, name)
         return
     with closing(sqlite3.connect(name)) as database:
         database.execute("VACUUM INTO ?", [str(kept)])
+
+
+def remove_logs(name: str) -> None:
+    """What SQLite leaves beside a database that is removed while threads have it open, and would take for this one's
+    when another process gets the same number.
+    """
+    for log in (f"{name}-wal", f"{name}-shm"):
+        Path(log).unlink(missing_ok=True)
 
 
 def _postgresql(folder: Path, name: str, *, back: bool) -> None:
