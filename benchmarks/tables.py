@@ -65,7 +65,7 @@ def measured(*, users: int, credentials: int, usage: int) -> tuple[Plans, float]
         user = fill(users=users, credentials=credentials, usage=usage)
         took = time.monotonic() - began
         print(f"{users:,} users, {credentials:,} credentials, {usage:,} usage rows: made in {took:.0f} s", flush=True)
-        # Within a transaction the ledger's pen goes through Django, where its statements are seen.
+        # Within a transaction the ledger goes through Django, where its statements are seen.
         with transaction.atomic(), explained() as plans:
             hot_queries(user)
         return plans, _snapshot_ms(user)

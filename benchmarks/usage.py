@@ -169,10 +169,10 @@ def _got(client: Client, address: str) -> None:
 
 def _from_rows(user: User, span: Span) -> None:
     """What the page would cost without sums."""
-    from llm_credentials.ledger import sums
+    from llm_credentials.ledger import aggregates
 
     found = rollups.ended(UsageRecord.objects.filter(user=user)).values("provider", "model")
-    list(found.annotate(**sums.of_records()))
+    list(found.annotate(**aggregates.of_records()))
 
 
 if __name__ == "__main__":

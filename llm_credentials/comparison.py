@@ -18,9 +18,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from llm_credentials.ledger import prices
+from llm_credentials.ledger.aggregates import Sums
 from llm_credentials.ledger.prices import Price
 from llm_credentials.ledger.reports import Report, Span, today
-from llm_credentials.ledger.sums import Sums
 from llm_credentials.models import UserCredential
 from llm_credentials.policies import policy_of
 from llm_credentials.providers import ProviderSpec, Usage

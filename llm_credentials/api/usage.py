@@ -13,10 +13,10 @@ from llm_credentials.api.auth import ApiRequest, only
 from llm_credentials.api.errors import REFUSALS, ApiError
 from llm_credentials.api.pages import MAX_PAGE, PageOut
 from llm_credentials.api.values import Described, PastDay
-from llm_credentials.ledger import exports, spans
+from llm_credentials.ledger import exports, periods
+from llm_credentials.ledger.aggregates import Sums
 from llm_credentials.ledger.labels import Labels
 from llm_credentials.ledger.reports import Report, Span
-from llm_credentials.ledger.sums import Sums
 
 router = Router()
 DIMENSIONS: Final = {
@@ -130,10 +130,10 @@ def _names(text: str) -> list[str]:
 
 def _span(where: UsageIn) -> Span:
     try:
-        first, last = (spans.day_of(text) if text is not None else None for text in (where.first, where.last))
+        first, last = (periods.day_of(text) if text is not None else None for text in (where.first, where.last))
         if first is not None and last is not None and last < first:
             first, last = last, first
-        return spans.span_of(first, last)
+        return periods.span_of(first, last)
     except ValueError as error:
         raise ApiError(422, "invalid_value", str(error), "query.from") from None
 

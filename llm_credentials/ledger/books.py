@@ -11,7 +11,7 @@ from datetime import timedelta
 from django.db.models import F
 from django.utils import timezone
 
-from llm_credentials.ledger import budgets, pen
+from llm_credentials.ledger import batches, budgets
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import LOST, Entry, Outcome, Reservation, Settlement, State, UsedKey, reservation
 from llm_credentials.ledger.prices import Price
@@ -27,7 +27,7 @@ LOST_AFTER_S = 240.0
 def reserve(entry: Entry, limits: Limits, worst: Price, prompt_tokens: int) -> Reservation:
     """Write one attempt down at its worst case, before it leaves. Raises BudgetExceeded."""
     asked = reservation(entry, limits, worst, prompt_tokens)
-    pen.write([asked], [])
+    batches.write([asked], [])
     if asked.refusal is not None:
         raise asked.refusal
     return asked
@@ -35,7 +35,7 @@ def reserve(entry: Entry, limits: Limits, worst: Price, prompt_tokens: int) -> R
 
 def settle(reserved: Reservation, outcome: Outcome, key: UsedKey | None = None) -> bool:
     """Close the attempt's row by what it came to; False if it was closed before. One given up as lost is corrected."""
-    return pen.write([], [Settlement(outcome=outcome, reservation=reserved, key=key)]) == 1
+    return batches.write([], [Settlement(outcome=outcome, reservation=reserved, key=key)]) == 1
 
 
 @open_for("closing what a crash left reserved")

@@ -27,7 +27,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
-from llm_credentials.ledger.hand import Hand, Statement
+from llm_credentials.ledger.statements import Runner, Statement
 from llm_credentials.models import BudgetCounter, UsageRecord
 from llm_credentials.providers import BudgetExceeded
 from llm_credentials.routing.receipt import KeyOwner
@@ -266,23 +266,23 @@ def move(counter_id: str, moved_e8: int) -> Statement:
     return _MOVE, [moved_e8, counter_id]
 
 
-def use(hand: Hand, limit: Limit, user_id: Any, at: datetime, moved_e8: int) -> int:
+def use(runner: Runner, limit: Limit, user_id: Any, at: datetime, moved_e8: int) -> int:
     """Move the limit's counter and give what it then says; for the rest of the transaction it is nobody else's.
 
     One that is not there yet, or is older than the limit, is added up: the rows that ``moved_e8`` comes from must have
     been written by then.
     """
     counter_id = limit.counter_id(user_id, at)
-    if hand.run(move(counter_id, moved_e8)) == [0]:
+    if runner.run(move(counter_id, moved_e8)) == [0]:
         ends = _end(limit.name, at) + KEPT_FOR
         owner = None if limit.name == "total" else user_id
-        hand.run((_BEGIN, [counter_id, owner, _NEVER, _stored(ends)]), move(counter_id, moved_e8))
-    used_e8, known_micros = hand.row((_READ, [counter_id]))
+        runner.run((_BEGIN, [counter_id, owner, _NEVER, _stored(ends)]), move(counter_id, moved_e8))
+    used_e8, known_micros = runner.row((_READ, [counter_id]))
     if known_micros >= limit.set_micros:
         return int(used_e8)
     used_e8 = _added_up_e8(limit.name, limit.subject(user_id), at)
     again_at = _stored(timezone.now() + AGAIN_AFTER)
-    hand.run((_ANEW, [used_e8, limit.set_micros, again_at, counter_id]))
+    runner.run((_ANEW, [used_e8, limit.set_micros, again_at, counter_id]))
     return used_e8
 
 

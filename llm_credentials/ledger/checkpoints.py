@@ -1,4 +1,4 @@
-"""Brings SQLite's write-ahead log to the disk and into its file, in a thread, while a process writes the ledger.
+"""Checkpoints SQLite's write-ahead log in a thread, while a process writes the ledger.
 
 By itself SQLite does so in whichever commit makes the log a thousand pages long, and that commit waits for the disk:
 one call in a hundred. Until then nothing has been told to go to the disk, for however long that is. Here it is five

@@ -1,4 +1,4 @@
-"""What the ledger's pen writes: one attempt as it is known before it is made, and how it ended."""
+"""The values that the ledger writes: an attempt as it is known before it is made, and how it ended."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import orjson
 
+from llm_credentials.ledger.aggregates import TOKENS, Sums
 from llm_credentials.ledger.labels import Labels
 from llm_credentials.ledger.reports import DIMENSIONS, Report
-from llm_credentials.ledger.sums import TOKENS, Sums
 
 FIGURES: Final = ("requests", "errors", "estimated", "unpriced", *TOKENS)
 COLUMNS: Final = (

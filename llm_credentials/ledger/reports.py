@@ -1,4 +1,4 @@
-"""Reads the ledger in sums: closed days from their roll-ups, all others from the rows. The same to the last decimal."""
+"""Reports from the ledger: closed days from their roll-ups, all others from the rows, exact to the last decimal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from llm_credentials.ledger import rollups, sums, writer
-from llm_credentials.ledger.sums import NAMES, Sums
+from llm_credentials.ledger import aggregates, rollups, writer
+from llm_credentials.ledger.aggregates import NAMES, Sums
 from llm_credentials.models import UsageRecord
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.wall import open_for
 
-DIMENSIONS: Final = ("day", *sums.DIMENSIONS)
+DIMENSIONS: Final = ("day", *aggregates.DIMENSIONS)
 MAX_DAYS: Final = 3 * 366
 Key: TypeAlias = tuple[Any, ...]
 
@@ -69,7 +69,7 @@ class Report:
         """Sums by these of ``DIMENSIONS``; ``names``: those to add up, if not all are needed."""
         found: dict[Key, Sums] = {}
         rolled = self._rolled.order_by()
-        added = sums.of_days(names)
+        added = aggregates.of_days(names)
         for row in rolled.values(*dimensions).annotate(**added) if dimensions else [rolled.aggregate(**added)]:
             found[tuple(row[name] for name in dimensions)] = Sums.of_row(row)
         for key, live in self._live:
@@ -83,7 +83,7 @@ class Report:
     async def lines(self) -> AsyncIterator[tuple[dict[str, Any], Sums]]:
         """Every group of every day, as it comes from the database, by day."""
         self._days = self._sorted([row async for row in self._known_days()])
-        rolled = self._rolled.values(*DIMENSIONS, *NAMES).order_by("day", *sums.DIMENSIONS)
+        rolled = self._rolled.values(*DIMENSIONS, *NAMES).order_by("day", *aggregates.DIMENSIONS)
         async for row in rolled.aiterator(chunk_size=500):
             yield {name: row[name] for name in DIMENSIONS}, Sums({name: row[name] for name in NAMES})
         if self._days.unrolled:
@@ -134,7 +134,7 @@ class Report:
         keyed = rows.order_by().annotate(day=day, **rollups.SITE_KEY)
         credential = "site_key" if self.user_id is None else "credential_id"
         dimensions = [credential if name == "credential_id" else name for name in DIMENSIONS]
-        found: QuerySet[Any, dict[str, Any]] = keyed.values(*dimensions).annotate(**sums.of_records())
+        found: QuerySet[Any, dict[str, Any]] = keyed.values(*dimensions).annotate(**aggregates.of_records())
         return found
 
     def _key(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Makes the sums of days. A day is made as a whole, so that making it again, once more or at the same time, is no harm.
+"""Makes the daily roll-ups. A day is made as a whole, so that making it again, or twice at the same time, does no harm.
 
 A day counts as closed an hour after its end. Should a row of it still be open then, the day waits for it; should one be
 corrected later, it is seen because the last two days are summed anew at every run, far longer than a call can take.
@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.db.models import Case, F, Min, QuerySet, When
 from django.utils import timezone
 
-from llm_credentials.ledger import sums
+from llm_credentials.ledger import aggregates
 from llm_credentials.models import UsageRecord
 from llm_credentials.models.rollups import RolledDay, SiteUsageDay, UsageDay
 from llm_credentials.models.usage import UsageRecordQuerySet
@@ -63,7 +63,7 @@ def day_roll(day: date) -> None:
         rows = ended(_rows_of(day))
         UsageDay.objects.filter(day=day).delete()
         SiteUsageDay.objects.filter(day=day).delete()
-        _insert(UsageDay, day, rows, "user_id", *sums.DIMENSIONS)
+        _insert(UsageDay, day, rows, "user_id", *aggregates.DIMENSIONS)
         _insert(SiteUsageDay, day, rows.annotate(**SITE_KEY), *_SITE_DIMENSIONS)
         # A row that nobody has closed yet will have a cost: its day goes on being read from the rows.
         state.rolled_at = None if _rows_of(day).reserved().exists() else timezone.now()
@@ -81,16 +81,16 @@ def ended(rows: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
 
 SITE_KEY = {"site_key": Case(When(key_owner=KeyOwner.SYSTEM, then=F("credential_id")))}
 """The site's own keys by their id; all users' keys together."""
-_SITE_DIMENSIONS = tuple("site_key" if name == "credential_id" else name for name in sums.DIMENSIONS)
+_SITE_DIMENSIONS = tuple("site_key" if name == "credential_id" else name for name in aggregates.DIMENSIONS)
 
 
 def _insert(
     table: type[UsageDay] | type[SiteUsageDay], day: date, rows: QuerySet[UsageRecord], *dimensions: str
 ) -> None:
     """Within the database: a busy day has more groups than a process should hold."""
-    query = rows.order_by().values(*dimensions).annotate(**sums.of_records()).query
+    query = rows.order_by().values(*dimensions).annotate(**aggregates.of_records()).query
     select, params = query.sql_with_params()
-    names = ["day", *("credential_id" if name == "site_key" else name for name in dimensions), *sums.NAMES]
+    names = ["day", *("credential_id" if name == "site_key" else name for name in dimensions), *aggregates.NAMES]
     quoted = ", ".join(connection.ops.quote_name(name) for name in names)
     with connection.cursor() as cursor:
         cursor.execute(

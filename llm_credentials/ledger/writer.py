@@ -1,4 +1,4 @@
-"""The pen that calls share: what all calls of a process have to write goes into common transactions.
+"""The writer that all calls of a process share: it puts their writes into common transactions.
 
 A reservation is awaited: it is in the database, committed, before its call leaves. A settlement is not: it goes with
 the next reservation, or by itself after ``LINGER_S``; a process that is killed in between leaves its row reserved,
@@ -22,9 +22,9 @@ import structlog
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError
 
-from llm_credentials.ledger import pen
+from llm_credentials.ledger import batches
 from llm_credentials.ledger.entries import Reservation, Settlement
-from llm_credentials.ledger.scribe import Asked, Scribe
+from llm_credentials.ledger.executor import Asked, Executor
 from llm_credentials.providers import SiteUnavailable
 
 log = structlog.get_logger(__name__)
@@ -57,9 +57,9 @@ async def reserve(reservation: Reservation) -> None:
         company.append(asked)
     else:
         _gathering[loop] = [asked]
-        if (scribe := _writer()).crowded:
+        if (executor := _writer()).crowded:
             loop.call_later(GATHER_S, _hand_over, loop)
-        elif scribe.line is not None:
+        elif executor.line is not None:
             _hand_over(loop)  # on its way at once; what else comes in this turn goes behind it, as one group
         else:
             loop.call_soon(_hand_over, loop)
@@ -129,26 +129,26 @@ def close() -> None:
 
 def _write_here(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> None:
     try:
-        pen.write(reservations, settlements)
+        batches.write(reservations, settlements)
     except (DatabaseError, InterfaceError) as problem:
         log.error("ledger_not_written", error=type(problem).__name__)
         if reservations:
             raise SiteUnavailable from None
 
 
-_current: Scribe | None = None
-_inherited: list[Scribe] = []
+_current: Executor | None = None
+_inherited: list[Executor] = []
 _lock = threading.Lock()
 
 
-def _writer() -> Scribe:
+def _writer() -> Executor:
     global _current
     here = _current
     if here is not None and not here.has_ended:  # a child of this process has none: see _forget_after_fork
         return here
     with _lock:
         if _current is None or _current.has_ended:
-            _current = Scribe()
+            _current = Executor()
         return _current
 
 

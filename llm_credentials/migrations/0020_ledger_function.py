@@ -1,5 +1,5 @@
 """One group of the ledger, written by a function on PostgreSQL: a session keeps the plans of its statements, which take
-longer to make than to execute. It says of the same what ``ledger.pen`` says step by step, and fails as a whole where a
+longer to make than to execute. It says of the same what ``ledger.batches`` says step by step, and fails as a whole where a
 row is not open or a counter has no room."""
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.db import connection
 
-from llm_credentials.ledger import checkpoints, desk, writer
+from llm_credentials.ledger import checkpoints, sqlite_direct, writer
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Reservation, reservation
 from llm_credentials.ledger.prices import Price
@@ -180,5 +180,5 @@ def test_database_in_memory_has_no_desk() -> None:
         vendor = "sqlite"
         connection = own
 
-    assert desk.opened(Held()) is None  # type: ignore[arg-type]
+    assert sqlite_direct.opened(Held()) is None  # type: ignore[arg-type]
     own.close()

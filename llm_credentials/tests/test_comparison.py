@@ -13,7 +13,7 @@ from django.test import Client
 
 from llm_credentials import comparison
 from llm_credentials.comparison import TYPICAL, Row, Sample
-from llm_credentials.ledger.sums import Sums
+from llm_credentials.ledger.aggregates import Sums
 from llm_credentials.models import GroupPolicy
 from llm_credentials.providers import registry
 from llm_credentials.tests.factories import UsageRecordFactory, UserCredentialFactory

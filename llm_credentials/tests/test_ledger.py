@@ -15,7 +15,7 @@ from django.db import connections
 from django.utils import timezone
 
 from llm_credentials.factory import client_for
-from llm_credentials.ledger import books, budgets, pen
+from llm_credentials.ledger import batches, books, budgets
 from llm_credentials.ledger.books import Entry, Outcome, State
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.prices import UNKNOWN, Price
@@ -242,7 +242,7 @@ def test_call_is_reserved_before_it_leaves(alice: User, sandbox_url: str, monkey
         return await original(*args, **kwargs)
 
     states: list[str] = []
-    write = pen.write
+    write = batches.write
 
     def writing(*args: Any) -> int:
         settled = write(*args)
@@ -250,7 +250,7 @@ def test_call_is_reserved_before_it_leaves(alice: User, sandbox_url: str, monkey
         return settled
 
     monkeypatch.setattr(routed_client, "open_client", opened)
-    monkeypatch.setattr(pen, "write", writing)
+    monkeypatch.setattr(batches, "write", writing)
     response = async_to_sync(client_for(alice).complete)(ASK)
     assert seen == ["reserved"]
     assert (response.receipt.cost_usd, response.receipt.price_source) == (Decimal(0), "self-hosted")

@@ -18,9 +18,9 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_credentials.ledger import reports, rollups, sums
+from llm_credentials.ledger import aggregates, reports, rollups
+from llm_credentials.ledger.aggregates import Sums
 from llm_credentials.ledger.reports import Report, Span
-from llm_credentials.ledger.sums import Sums
 from llm_credentials.models import RolledDay, SiteUsageDay, UsageDay, UsageRecord
 from llm_credentials.tests.factories import UsageRecordFactory
 
@@ -52,14 +52,14 @@ def _plain(rows: list[UsageRecord]) -> dict[str, int]:
         "errors": sum(row.outcome not in ("ok", "cancelled") for row in rows),
         "estimated": sum(row.state == "estimated" for row in rows),
         "unpriced": sum(row.cost_usd is None for row in rows),
-        **{name: sum(getattr(row, name) or 0 for row in rows) for name in sums.TOKENS},
+        **{name: sum(getattr(row, name) or 0 for row in rows) for name in aggregates.TOKENS},
         "cost_usd_e8": int(sum(((row.cost_usd or Decimal(0)) for row in rows), Decimal(0)).scaleb(8)),
         "latency_ms": sum(row.latency_ms or 0 for row in answered),
         "ttft_ms": sum(row.ttft_ms or 0 for row in answered),
         "ttft_count": sum(row.ttft_ms is not None for row in answered),
     }
     below = 0
-    for name, upper in zip(sums.LATENCY_FIELDS, (*sums.LATENCY_BOUNDS_MS, 10**12), strict=True):
+    for name, upper in zip(aggregates.LATENCY_FIELDS, (*aggregates.LATENCY_BOUNDS_MS, 10**12), strict=True):
         until = sum((row.latency_ms or 0) <= upper for row in answered)
         found[name], below = until - below, until
     return found
@@ -69,7 +69,7 @@ def _by_hand(rows: list[UsageRecord], *dimensions: str) -> dict[Any, dict[str, i
     groups: dict[Any, list[UsageRecord]] = {}
     for row in rows:
         if row.state != "reserved":
-            values = {name: getattr(row, name, None) for name in sums.DIMENSIONS}
+            values = {name: getattr(row, name, None) for name in aggregates.DIMENSIONS}
             values["day"] = row.at.astimezone(UTC).date()
             groups.setdefault(tuple(values[name] for name in dimensions), []).append(row)
     return {key: _plain(found) for key, found in groups.items()}
@@ -94,7 +94,7 @@ attempts = st.fixed_dictionaries(
         "cache_read_tokens": maybe,
         "reasoning_tokens": maybe,
         "cost_usd": st.none() | st.decimals(0, 90_000_000, places=8),
-        "latency_ms": st.none() | st.integers(0, 100_000) | st.sampled_from(sums.LATENCY_BOUNDS_MS),
+        "latency_ms": st.none() | st.integers(0, 100_000) | st.sampled_from(aggregates.LATENCY_BOUNDS_MS),
         "ttft_ms": st.none() | st.integers(0, 100_000),
         "outcome": st.sampled_from(["ok", "cancelled", "RateLimited", "lost"]),
     }
@@ -203,7 +203,7 @@ def test_quantiles_lie_within_the_class_of_the_true_value(alice: User) -> None:
         UsageRecordFactory(user=alice, at=NOW, latency_ms=latency_ms)
     total = Report(SPAN, alice.pk).total()
     assert total.p50_ms is not None and 750 <= total.p50_ms <= 1000
-    assert total.p95_ms == sums.LATENCY_BOUNDS_MS[-1]
+    assert total.p95_ms == aggregates.LATENCY_BOUNDS_MS[-1]
     assert Sums.nothing().p50_ms is None
 
 

@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 
 from llm_credentials.factory import client_for
-from llm_credentials.ledger import pen
+from llm_credentials.ledger import batches
 from llm_credentials.models import UsageRecord, UserCredential
 from llm_credentials.providers import (
     AuthenticationFailed,
@@ -72,14 +72,14 @@ def test_use_that_succeeds_makes_a_key_valid_again(alice: User, sandbox_chain: A
 def test_use_of_an_old_key_does_not_blame_the_new_one(alice: User, sandbox_chain: Any) -> None:
     """The key is replaced while a call with the old one is under way."""
     first, _ = sandbox_chain("sandbox-chat+fault:401")
-    original = pen.write
+    original = batches.write
 
     def replaced_meanwhile(*args: Any) -> int:
         UserCredential.objects.filter(pk=first.pk).update(version=first.version + 1)
         return original(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pen, "write", replaced_meanwhile)
+        patch.setattr(batches, "write", replaced_meanwhile)
         async_to_sync(completed)(client_for(alice))
     first.refresh_from_db()
     assert first.status == "unverified"

@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth.models import User
 from django.db import OperationalError, connection, transaction
 
-from llm_credentials.ledger import books, budgets, pen, scribe, writer
+from llm_credentials.ledger import batches, books, budgets, executor, writer
 from llm_credentials.ledger.budgets import Limits
 from llm_credentials.ledger.entries import Entry, Outcome, Reservation, Settlement, State, reservation
 from llm_credentials.ledger.prices import Price
@@ -27,7 +27,7 @@ from project.tests.servers import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 on_postgresql = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only there is a message under way")
-on_sqlite = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="a lock of SQLite, or its desk")
+on_sqlite = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="a lock of SQLite, or its direct connection")
 
 TEN = Limits(own_monthly_usd=Decimal("1.00"))
 DIME = Price(Decimal("0.10"), "test")
@@ -44,7 +44,7 @@ def _own_thread() -> Iterator[None]:
 def slow_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes no connection for stale or idle."""
     for name in ("STALE_S", "IDLE_S", "AWAKE_S"):
-        monkeypatch.setattr(scribe, name, 60.0)
+        monkeypatch.setattr(executor, name, 60.0)
 
 
 def _asked(user: User, limits: Limits = TEN, **changes: Any) -> Reservation:
@@ -70,13 +70,13 @@ async def _all(asked: list[Reservation]) -> list[Any]:
 
 def test_writer_puts_calls_that_wait_together_into_one_transaction(alice: User, monkeypatch: Any) -> None:
     groups: list[int] = []
-    write = pen.write
+    write = batches.write
 
     def counting(reservations: Any, settlements: Any, **how: Any) -> int:
         groups.append(len(reservations))
         return write(reservations, settlements, **how)
 
-    monkeypatch.setattr(pen, "write", counting)
+    monkeypatch.setattr(batches, "write", counting)
     assert async_to_sync(_all)([_asked(alice) for _ in range(10)]) == [None] * 10
     assert UsageRecord.objects.reserved().count() == 10
     assert len(groups) < 10
@@ -148,7 +148,7 @@ def test_caller_that_leaves_while_it_waits_is_not_charged(alice: User) -> None:
 
 def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: User, monkeypatch: Any) -> None:
     first, second = _asked(alice), _asked(alice)
-    write, away = pen.write, True
+    write, away = batches.write, True
 
     def failing(*args: Any, **how: Any) -> int:
         if away:
@@ -157,8 +157,8 @@ def test_database_that_is_away_refuses_at_once_and_keeps_what_has_ended(alice: U
 
     async def go() -> None:
         await writer.reserve(first)
-        monkeypatch.setattr(pen, "write", failing)
-        monkeypatch.setattr(pen, "message", failing)
+        monkeypatch.setattr(batches, "write", failing)
+        monkeypatch.setattr(batches, "message", failing)
         await writer.settle(_spent(first, "0.02"))
         with pytest.raises(SiteUnavailable) as caught:
             await writer.reserve(second)
@@ -182,10 +182,10 @@ def test_loop_writes_by_itself_once_the_thread_has_a_connection(alice: User, mon
     asked = [_asked(alice) for _ in range(11)]
 
     async def go() -> list[Any]:
-        monkeypatch.setattr(scribe, "LINGER_S", 60.0)  # the thread leaves the pile alone
+        monkeypatch.setattr(executor, "LINGER_S", 60.0)  # the thread leaves the pile alone
         await writer.reserve(asked[0])
         _wait_for_the_thread()
-        monkeypatch.setattr(pen, "write", None)
+        monkeypatch.setattr(batches, "write", None)
         await writer.settle(_spent(asked[0], "0.10", own))
         outcome = _spent(asked[0], "0.10").outcome
         await writer.settle(Settlement(outcome=outcome, reservation=None, key=(SystemCredential, sites.pk)))
@@ -219,7 +219,7 @@ def test_group_whose_loop_has_ended_is_brought_in_and_does_not_count(alice: User
         waiting = asyncio.ensure_future(writer.reserve(second))
         for _ in range(3):
             await asyncio.sleep(0)
-        assert writer._writer().flight is not None
+        assert writer._writer().query is not None
         waiting.cancel()
 
     asyncio.run(begin())
@@ -300,7 +300,7 @@ def test_settlement_that_no_reservation_takes_along_is_written_all_the_same(alic
     async_to_sync(go)()
     settled = UsageRecord.objects.filter(state="settled")
     wait_until(settled.exists, "what the thread writes by itself")
-    monkeypatch.setattr(scribe, "LINGER_S", 60.0)
+    monkeypatch.setattr(executor, "LINGER_S", 60.0)
 
     async def leave() -> None:
         await writer.reserve(third)

@@ -14,10 +14,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from llm_credentials import charts
-from llm_credentials.ledger import spans
+from llm_credentials.ledger import periods
+from llm_credentials.ledger.aggregates import Sums
 from llm_credentials.ledger.labels import Labels
 from llm_credentials.ledger.reports import Report, Span
-from llm_credentials.ledger.sums import Sums
 from llm_credentials.providers import ProviderSpec, label_of, spec_or_none
 from llm_credentials.templatetags.keyswitch import count, hue_step, money
 
@@ -63,14 +63,14 @@ class Choice:
         preset = query.get("range", "")
         try:
             if not preset and (query.get("from") or query.get("to")):
-                days = [spans.day_of(text) if (text := query.get(name)) else None for name in ("from", "to")]
-                span = spans.span_of(*days)
+                days = [periods.day_of(text) if (text := query.get(name)) else None for name in ("from", "to")]
+                span = periods.span_of(*days)
             else:
-                preset = preset or spans.DEFAULT
-                span = spans.preset_span(preset)
+                preset = preset or periods.DEFAULT
+                span = periods.preset_span(preset)
         except ValueError as error:
-            problem, preset = str(error), spans.DEFAULT
-            span = spans.preset_span(preset)
+            problem, preset = str(error), periods.DEFAULT
+            span = periods.preset_span(preset)
         by, measure = query.get("by", ""), query.get("show", "")
         return cls(
             span, preset, by if by in BREAKDOWNS else "provider", measure if measure in MEASURES else "cost", problem

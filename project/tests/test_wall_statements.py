@@ -82,7 +82,7 @@ def test_nothing_here_talks_to_a_database_past_the_wall() -> None:
         for path in (settings.BASE_DIR / app).rglob("*.py")
         if "tests" not in path.parts and past.search(path.read_text())
     }
-    assert found == {f"llm_credentials/ledger/{name}.py" for name in ("desk", "hand", "scribe")}
+    assert found == {f"llm_credentials/ledger/{name}.py" for name in ("executor", "sqlite_direct", "statements")}
 
 
 def test_statements_about_nobodys_rows_pass() -> None:

@@ -1,4 +1,4 @@
-"""The stretches of time that people ask about, in whole days (UTC)."""
+"""The periods that reports cover, in whole days (UTC)."""
 
 from __future__ import annotations
 

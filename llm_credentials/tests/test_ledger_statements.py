@@ -7,14 +7,14 @@ from uuid import UUID
 import pytest
 from django.db import DataError, connection
 
-from llm_credentials.ledger import hand
+from llm_credentials.ledger import statements
 
 ODD = 'it\'s 100 % \\ "odd"; -- %s ü\n'
 
 
 def _send(sql: str, values: list[Any]) -> None:
-    connection.connection.pgconn.send_query(hand.filled(connection.connection, sql, values))
-    hand.finish(connection.connection)
+    connection.connection.pgconn.send_query(statements.filled(connection.connection, sql, values))
+    statements.finish(connection.connection)
 
 
 @pytest.mark.django_db

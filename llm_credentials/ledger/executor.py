@@ -1,9 +1,9 @@
-"""Who writes for all calls of a process: the event loops themselves, and a thread.
+"""Executes the batches of all calls of a process: on the event loops themselves, or in a thread.
 
-An event loop that finds PostgreSQL's connection free sends its group on it and reads the answer (``flight``). On
-SQLite it writes its group at once, while nobody else writes (``desk``). Everything else is the thread's, whose
-connections they are: opening and closing them, settlements that no reservation takes along, groups in which something
-is not as hoped, a database that is away or busy.
+An event loop that finds PostgreSQL's connection free sends its group on it and reads the answer
+(``postgres_direct``). On SQLite it writes its group at once, while nobody else writes (``sqlite_direct``). Everything
+else is the thread's, whose connections they are: opening and closing them, settlements that no reservation takes along,
+groups in which something is not as hoped, a database that is away or busy.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import structlog
 from django.db import OperationalError, connection
 
-from llm_credentials.ledger import desk, hand, pen
+from llm_credentials.ledger import batches, sqlite_direct, statements
 from llm_credentials.ledger.entries import Reservation, Settlement, void
-from llm_credentials.ledger.flight import Flight
-from llm_credentials.ledger.hand import Unlike
+from llm_credentials.ledger.postgres_direct import Query
+from llm_credentials.ledger.statements import Unlike
 from llm_credentials.providers import LLMError, SiteUnavailable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _ROLLED_BACK: Final = ("40001", "40P01")
 """Serialization failure and deadlock: nothing was written, and once more will do."""
 CROWD: Final = 4
 """So many reservations in the last group are many."""
-TAKEN_AT_ONCE: Final = pen.ROWS_MAX // 2
+TAKEN_AT_ONCE: Final = batches.ROWS_MAX // 2
 OWED_MAX: Final = 100_000
 """Settlements that are kept while the database is away; older ones are left to the sweep."""
 
@@ -71,7 +71,7 @@ _Work: TypeAlias = "list[Asked] | threading.Event | _Ring | None"
 """An event is set when all that came before it has been written, or tried; None ends the thread."""
 
 
-class Scribe:
+class Executor:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
@@ -80,16 +80,16 @@ class Scribe:
         self.owed: list[Settlement] = []
         """What could not be written yet."""
         self.using = threading.Lock()
-        """Held by whoever uses the connection: the thread, or a flight until it has landed."""
+        """Held by whoever uses the connection: the thread, or a query until it has landed."""
         self.wanted = False
         """Whether the thread waits for it."""
         self.line: Connection[Any] | None = None
         """The thread's connection, where an event loop may use it."""
-        self.desk: desk.Desk | None = None
+        self.direct: sqlite_direct.DirectConnection | None = None
         """Where event loops write on SQLite."""
-        self.flight: Flight | None = None
+        self.query: Query | None = None
         self.aboard: tuple[list[Asked], list[Settlement]] = ([], [])
-        """What the flight carries."""
+        """What the query carries."""
         self.behind: list[Asked] = []
         """What its loop sends after it."""
         self.hopes = True
@@ -125,8 +125,8 @@ class Scribe:
 
     def take(self, asked: list[Asked], loop: asyncio.AbstractEventLoop) -> None:
         """Write these; the loop is the running one."""
-        flight = self.flight
-        if flight is not None and flight.loop is loop:
+        query = self.query
+        if query is not None and query.loop is loop:
             self.behind += asked
         elif not self._send(asked):
             self._hand_over(asked)
@@ -139,8 +139,8 @@ class Scribe:
         """Whether they are under way, with what lies on the pile; if not, the thread is to write them."""
         if self.wanted or self.owed or not self.using.acquire(blocking=False):
             return False
-        if self.desk is not None:
-            return self._write_at(self.desk, asked)
+        if self.direct is not None:
+            return self._write_at(self.direct, asked)
         if time.monotonic() - self.written_at > STALE_S:
             self.using.release()
             return False
@@ -149,24 +149,24 @@ class Scribe:
         try:
             if line is None:
                 raise Unlike
-            message = pen.message(line, [each.reservation for each in first], settlements)
+            message = batches.message(line, [each.reservation for each in first], settlements)
         except Exception:  # the thread finds out what it is
             self.settled.extendleft(reversed(settlements))
             self.using.release()
             return False
         self.aboard, self.behind = (first, settlements), asked[TAKEN_AT_ONCE:]
         try:
-            self.flight = Flight(line, message, self._landed)
+            self.query = Query(line, message, self._landed)
         except Exception as problem:
             self._landed(problem)
         return True
 
-    def _write_at(self, place: desk.Desk, asked: list[Asked]) -> bool:
+    def _write_at(self, place: sqlite_direct.DirectConnection, asked: list[Asked]) -> bool:
         """Whether they are written, with what lies on the pile."""
         settlements = self._pile(TAKEN_AT_ONCE)
         first = [each for each in asked[:TAKEN_AT_ONCE] if not each.future.done()]
         try:
-            place.write(pen.hoped([each.reservation for each in first], settlements))
+            place.write(batches.hoped([each.reservation for each in first], settlements))
         except Exception as problem:  # the thread finds out what it is
             self.settled.extendleft(reversed(settlements))
             self.hopes = not isinstance(problem, Unlike)
@@ -181,7 +181,7 @@ class Scribe:
 
     def _landed(self, problem: Exception | None) -> None:
         (asked, settlements), behind = self.aboard, self.behind
-        self.flight, self.aboard, self.behind = None, ([], []), []
+        self.query, self.aboard, self.behind = None, ([], []), []
         is_lost = problem is not None and _is_lost(problem)
         if problem is None:
             self.crowded = len(asked) >= CROWD
@@ -238,10 +238,10 @@ class Scribe:
                     if asked or settlements or self.owed:
                         self._write(asked, [*self.owed, *settlements])
                     self.crowded = len(asked) >= CROWD
-                    self.desk = self.desk or desk.opened(connection)
+                    self.direct = self.direct or sqlite_direct.opened(connection)
             for event in events:
                 event.set()
-        with nullcontext() if self.desk is None else self._use():
+        with nullcontext() if self.direct is None else self._use():
             self._disconnect()
 
     def _has_pile(self, after_s: float) -> bool:
@@ -249,17 +249,17 @@ class Scribe:
 
         Each group takes the pile along: what lies there came after the last one.
         """
-        if (flight := self.flight) is not None:
-            return flight.loop.is_closed()
+        if (query := self.query) is not None:
+            return query.loop.is_closed()
         return bool(self.owed) or (bool(self.settled) and time.monotonic() - self.written_at >= after_s)
 
     @contextmanager
     def _use(self) -> Iterator[None]:
         self.wanted = True
         while not self.using.acquire(timeout=LINGER_S):
-            flight = self.flight
-            if flight is not None and flight.loop.is_closed():
-                self._bring_in(flight)
+            query = self.query
+            if query is not None and query.loop.is_closed():
+                self._bring_in(query)
                 break
         self.wanted = False
         try:
@@ -267,11 +267,11 @@ class Scribe:
         finally:
             self.using.release()
 
-    def _bring_in(self, flight: Flight) -> None:
+    def _bring_in(self, query: Query) -> None:
         """Its loop is closed, and its calls are gone with it. What it held, this thread holds now."""
-        problem = flight.take_over()
+        problem = query.take_over()
         asked, settlements = self.aboard
-        self.flight, self.aboard, self.behind = None, ([], []), []
+        self.query, self.aboard, self.behind = None, ([], []), []
         if problem is not None:
             self.settled.extendleft(reversed(settlements))
         self.settled.extend(void(each.reservation) for each in asked)
@@ -290,7 +290,7 @@ class Scribe:
                         events.append(work)
                     case None:
                         return asked, events, False
-                if len(asked) > pen.ROWS_MAX - TAKEN_AT_ONCE:
+                if len(asked) > batches.ROWS_MAX - TAKEN_AT_ONCE:
                     break
                 work = self.work.get_nowait()
         return asked, events, True
@@ -327,8 +327,8 @@ class Scribe:
         reservations = [each.reservation for each in waiting]
         failed = False
         try:
-            for start in range(0, max(len(settlements), 1), pen.ROWS_MAX):
-                part = settlements[start : start + pen.ROWS_MAX]
+            for start in range(0, max(len(settlements), 1), batches.ROWS_MAX):
+                part = settlements[start : start + batches.ROWS_MAX]
                 self._try(reservations if start == 0 else [], part)
             self.owed = []
         except Exception as problem:
@@ -349,19 +349,19 @@ class Scribe:
             self._disconnect()  # the server went and may be back
         hopes, self.hopes = self.hopes, True
         try:
-            pen.write(reservations, settlements, hopes=hopes)
+            batches.write(reservations, settlements, hopes=hopes)
         except OperationalError as problem:
             if not _is_rolled_back(problem.__cause__):
                 raise
-            pen.write(reservations, settlements)
+            batches.write(reservations, settlements)
         self.written_at = time.monotonic()
-        self.line = hand.own_connection()
+        self.line = statements.own_connection()
 
     def _disconnect(self) -> None:
         self.line = None
-        if self.desk is not None:
-            self.desk.close()
-        self.desk = None
+        if self.direct is not None:
+            self.direct.close()
+        self.direct = None
         connection.close()
 
     def _away(self, problem: Exception) -> None:

@@ -18,10 +18,10 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from llm_credentials.ledger import budgets, hand
+from llm_credentials.ledger import budgets, statements
 from llm_credentials.ledger.budgets import Limit, e8
 from llm_credentials.ledger.entries import LOST, Entry, Reservation, Settlement, State
-from llm_credentials.ledger.hand import Column, Statement, Unlike
+from llm_credentials.ledger.statements import Column, Statement, Unlike
 from llm_credentials.models.sealed import LLMCredential
 from llm_credentials.providers import RequestRejected
 from llm_credentials.wall import open_for
@@ -63,7 +63,7 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
     """Raises Unlike when it is not so."""
     try:
-        hand.write(lambda: hoped(reservations, settlements), lambda: _at_once(reservations, settlements))
+        statements.write(lambda: hoped(reservations, settlements), lambda: _at_once(reservations, settlements))
     except (OperationalError, InterfaceError):
         raise
     except (DatabaseError, ValueError, TypeError):
@@ -73,14 +73,14 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
     return len(settlements)
 
 
-def hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[hand.Expected]:
+def hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[statements.Expected]:
     """All open, all admitted: every statement is known beforehand. Raises Unlike when that is not to be hoped for."""
     moves = _moves(settlements)
     wishes = _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]
     if _are_full(wishes):
         raise Unlike
-    expected: list[hand.Expected] = [(_settle(rows), len(rows))] if rows else []
+    expected: list[statements.Expected] = [(_settle(rows), len(rows))] if rows else []
     expected += [(use, None) for use in _uses(settlements)]
     for counter_id in sorted(moves.keys() | wishes.keys()):
         if asked := wishes.get(counter_id):
@@ -98,7 +98,7 @@ def message(
 ) -> bytes:
     """What PostgreSQL is sent to write all of them in one go, if all are open and all admitted. Raises Unlike."""
     try:
-        return hand.message(connection, _at_once(reservations, settlements))
+        return statements.message(connection, _at_once(reservations, settlements))
     except (ValueError, TypeError):
         raise Unlike from None
 
@@ -117,10 +117,10 @@ def _at_once(reservations: Sequence[Reservation], settlements: Sequence[Settleme
             moved.append((counter_id, before_e8, None, None, None))
     used = [(model._meta.db_table, pk, count, at) for (pk, model), (count, at) in _used(settlements)]
     return _WRITE, [
-        hand.objects(_SETTLED_NAMES, _settled_rows(each for each in settlements if each.reservation is not None)),
-        hand.objects(_USED_NAMES, used),
-        hand.objects(_MOVED_NAMES, moved),
-        hand.objects(_INSERTED_NAMES, _inserted_rows(reservations)),
+        statements.objects(_SETTLED_NAMES, _settled_rows(each for each in settlements if each.reservation is not None)),
+        statements.objects(_USED_NAMES, used),
+        statements.objects(_MOVED_NAMES, moved),
+        statements.objects(_INSERTED_NAMES, _inserted_rows(reservations)),
     ]
 
 
@@ -128,7 +128,7 @@ def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement
     """Step by step: who does not fit is refused. Raises Unlike when a row cannot be settled."""
     moves, wishes = _moves(settlements), _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]
-    with hand.transaction() as execute:
+    with statements.transaction() as execute:
         if rows and execute.run(_settle(rows)) != [len(rows)]:
             raise Unlike
         execute.run(*_uses(settlements))
@@ -208,7 +208,7 @@ _UPDATE_TOGETHER = f"{_update('v.column')} FROM {{}} WHERE t.id = v.column1 AND 
 
 
 def _insert(reservations: Iterable[Reservation]) -> Statement:
-    return hand.rows(_INSERTED, _inserted_rows(reservations), each=_INSERT_EACH, together=_INSERT_TOGETHER)
+    return statements.rows(_INSERTED, _inserted_rows(reservations), each=_INSERT_EACH, together=_INSERT_TOGETHER)
 
 
 def _inserted_rows(reservations: Iterable[Reservation]) -> Iterator[tuple[Any, ...]]:
@@ -221,7 +221,7 @@ def _inserted_rows(reservations: Iterable[Reservation]) -> Iterator[tuple[Any, .
 
 def _settle(settlements: Iterable[Settlement]) -> Statement:
     """Touches each row that is still open."""
-    return hand.rows(_SETTLED, _settled_rows(settlements), each=_UPDATE_EACH, together=_UPDATE_TOGETHER)
+    return statements.rows(_SETTLED, _settled_rows(settlements), each=_UPDATE_EACH, together=_UPDATE_TOGETHER)
 
 
 def _settled_rows(settlements: Iterable[Settlement]) -> Iterator[tuple[Any, ...]]:
@@ -240,7 +240,7 @@ _RESERVED = State.RESERVED.value
 def _uses(settlements: Iterable[Settlement]) -> Iterator[Statement]:
     """What moves the counters of the keys."""
     for (pk, model), (count, at) in _used(settlements):
-        yield _use_sql(model), [count, hand.value(at), hand.value(pk)]
+        yield _use_sql(model), [count, statements.value(at), statements.value(pk)]
 
 
 def _used(settlements: Iterable[Settlement]) -> list[tuple[tuple[UUID, type[LLMCredential]], tuple[int, datetime]]]:

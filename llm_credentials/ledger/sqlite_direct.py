@@ -1,4 +1,4 @@
-"""Where event loops write on SQLite: at a connection that waits neither for others who write nor for the disk.
+"""A connection on which event loops write to SQLite: it waits neither for other writers nor for the disk.
 
 Waking a thread for it costs as much again. Where somebody else writes just now it gives up at once; the disk is the
 checkpoints' matter. It is lent, as the thread's own connection is: whoever lends it sees to it that nobody else uses it
@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import structlog
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from llm_credentials.ledger import hand
+from llm_credentials.ledger import statements
 from llm_credentials.ledger.checkpoints import HOLD_S, NET_FRAMES, Checkpoints
 
 log = structlog.get_logger(__name__)
 
 
-class Desk:
+class DirectConnection:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         """For a process that has this connection, which leaves checkpoints to it from now on.
 
@@ -29,24 +29,24 @@ class Desk:
         self._checkpoints = Checkpoints(_another(connection, wait_s=HOLD_S))
         connection.connection.execute(_NET)
 
-    def write(self, statements: Sequence[hand.Expected]) -> None:
+    def write(self, group: Sequence[statements.Expected]) -> None:
         """In one transaction. Raises Unlike, sqlite3's errors; nothing is written then."""
-        hand.write_on(self._line, statements)
+        statements.write_on(self._line, group)
 
     def close(self) -> None:
         self._checkpoints.close()
         self._line.close()
 
 
-def opened(connection: BaseDatabaseWrapper) -> Desk | None:
+def opened(connection: BaseDatabaseWrapper) -> DirectConnection | None:
     """None with another database, in memory, or where something is in the way: then all is as SQLite does it itself."""
     if connection.vendor != "sqlite" or connection.connection is None:
         return None
     try:
         if connection.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-            return Desk(connection)
+            return DirectConnection(connection)
     except (sqlite3.Error, RuntimeError) as problem:  # no more files, or threads
-        log.error("ledger_desk_not_opened", error=type(problem).__name__)
+        log.error("ledger_connection_not_opened", error=type(problem).__name__)
     return None
 
 

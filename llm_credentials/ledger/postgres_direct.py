@@ -1,4 +1,4 @@
-"""A message on its way to PostgreSQL, whose answer an event loop waits for itself.
+"""A query on its way to PostgreSQL, whose answer an event loop awaits itself.
 
 The loop that asks sends it and reads what comes, so that nobody wakes a thread for it: on one core that costs more than
 all the rest of writing. The connection is lent: whoever lends it sees to it that nobody else uses it meanwhile.
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llm_credentials.ledger import hand
+from llm_credentials.ledger import statements
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Landed: TypeAlias = Callable[[Exception | None], None]
 
 
-class Flight:
+class Query:
     """Calls ``landed`` on the loop, with psycopg's error if there was one, when all of the answer has come."""
 
     __slots__ = ("_landed", "_problem", "_socket", "_unsent", "connection", "loop")
@@ -46,7 +46,7 @@ class Flight:
         import psycopg
 
         try:
-            hand.finish(self.connection)
+            statements.finish(self.connection)
         except psycopg.Error as problem:
             self._problem = self._problem or problem
         return self._problem
@@ -63,7 +63,7 @@ class Flight:
                 result = server.get_result()
                 if result is None:
                     break
-                self._problem = self._problem or hand.problem_of(result)
+                self._problem = self._problem or statements.problem_of(result)
             else:
                 return
         except psycopg.Error as problem:

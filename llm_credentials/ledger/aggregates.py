@@ -1,4 +1,4 @@
-"""What is added up over attempts, said once: for the rows themselves and for the sums of days."""
+"""The aggregates over attempts, defined once: for the rows themselves and for daily roll-ups."""
 
 from __future__ import annotations
 

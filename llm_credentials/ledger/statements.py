@@ -1,4 +1,4 @@
-"""Statements without what Django puts around each of them: the ledger writes before every call, and pays by the call.
+"""Runs SQL without the overhead of Django's cursors: the ledger writes before every call.
 
 In a transaction that is open already they go through Django all the same, so that its rules for nesting hold.
 """
@@ -38,7 +38,7 @@ Expected: TypeAlias = tuple[Statement, int | None]
 """A statement and how many rows it must touch, if that matters."""
 
 
-class Hand(Protocol):
+class Runner(Protocol):
     """Executes in the transaction that gave it."""
 
     def run(self, *statements: Statement) -> list[int]:
@@ -48,7 +48,7 @@ class Hand(Protocol):
 
 
 @contextmanager
-def transaction() -> Iterator[Hand]:
+def transaction() -> Iterator[Runner]:
     """What is executed inside is committed together, or not at all. Raises Django's database errors."""
     connection = connections[DEFAULT_DB_ALIAS]  # looked up once: ``django.db.connection`` does so for every name
     connection.ensure_connection()
@@ -57,14 +57,14 @@ def transaction() -> Iterator[Hand]:
             yield _One(cursor)
         return
     with connection.wrap_database_errors:
-        hand = _Joined(connection.connection) if _on_postgresql() else _One(connection.connection)
-        hand.begin()
+        runner = _Joined(connection.connection) if _on_postgresql() else _One(connection.connection)
+        runner.begin()
         try:
-            yield hand
-            hand.end("COMMIT")  # a broken reference shows only here, and leaves the transaction open
+            yield runner
+            runner.end("COMMIT")  # a broken reference shows only here, and leaves the transaction open
         except BaseException:
             with suppress(Exception):  # what went wrong is the better answer
-                hand.end("ROLLBACK")
+                runner.end("ROLLBACK")
             raise
 
 
@@ -93,16 +93,16 @@ def write(by_step: Callable[[], Sequence[Expected]], at_once: Callable[[], State
 
 def write_on(connection: sqlite3.Connection, statements: Sequence[Expected]) -> None:
     """In one transaction, on a connection that is not Django's. Raises Unlike, sqlite3's errors."""
-    hand = _One(connection)
-    hand.begin()
+    runner = _One(connection)
+    runner.begin()
     try:
-        counts = hand.run(*(statement for statement, _ in statements))
+        counts = runner.run(*(statement for statement, _ in statements))
         if any(must not in (None, count) for (_, must), count in zip(statements, counts, strict=True)):
             raise Unlike
-        hand.end("COMMIT")
+        runner.end("COMMIT")
     except BaseException:
         with suppress(Exception):
-            hand.end("ROLLBACK")
+            runner.end("ROLLBACK")
         raise
 
 
