@@ -46,6 +46,10 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else extension modules call what the interpreter can no longer collect at its end a leak
+
+
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name cases of bytes by their place: compressed ones hold the time, and parallel processes must agree on names."""
     return argname if isinstance(val, bytes) else None
