@@ -145,9 +145,8 @@ def afterwards(site: Site, told: Told, cuts: int = 0) -> Iterator[Line]:
     yield from _ledger(asked, found, told, cuts)
     yield from _confirmed(site, told, found, late)
     chain = site.manage("audit_verify")
-    yield Line(
-        "the audit chain holds", (chain.stdout + chain.stderr).strip().splitlines()[-1][:120], not chain.returncode
-    )
+    said = (chain.stdout.strip() or chain.stderr.strip()).splitlines()
+    yield Line("the audit chain holds", said[-1][:120], not chain.returncode)
     bad = told.wrong()
     yield Line("answers that are a fault (500 and the like): 0", str(bad or 0), not bad)
     yield _no_secrets(site, told)
