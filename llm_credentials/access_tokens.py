@@ -35,7 +35,9 @@ def token_create(
     providers: Collection[str] = (),
     parent: PersonalAccessToken | None = None,
 ) -> tuple[PersonalAccessToken, str]:
-    """The row, and the token, known only now. For ``parent`` see ``token_check``. Raises ValidationError."""
+    """Returns the row and the secret token, which cannot be read again. For ``parent`` see ``token_check``. Raises
+    ValidationError.
+    """
     draft = token_check(
         name=name, scopes=scopes, expires_at=expires_at, budget_usd=budget_usd, providers=providers, parent=parent
     )
@@ -64,8 +66,8 @@ token_authenticate = tokens.authenticate
 
 
 def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
-    """With all that were made with it: whoever held it may hold them. Raises PersonalAccessToken.DoesNotExist; revoking
-    twice is the same as once.
+    """Also revokes the tokens made with it, because its holder may have them. Idempotent. Raises
+    PersonalAccessToken.DoesNotExist.
     """
     try:
         wanted = UUID(str(token_id))
@@ -85,7 +87,9 @@ def token_revoke(*, user: AbstractBaseUser, token_id: UUID | str) -> None:
 
 
 def _still_there(parent: PersonalAccessToken) -> None:
-    """Holds its row until the new one is there, so that whoever revokes it finds that too. Raises ValidationError."""
+    """Locks the parent until the new token is committed, so that a concurrent revocation finds both. Raises
+    ValidationError.
+    """
     rows = PersonalAccessToken.objects.filter(user_id=parent.user_id, pk=parent.pk, revoked_at__isnull=True)
     if rows.select_for_update(no_key=True).first() is None:
         raise ValidationError({"scopes": [_("The token that asks for this one was revoked.")]})

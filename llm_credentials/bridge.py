@@ -1,10 +1,10 @@
 """Runs asynchronous code from synchronous code: one event loop in one background thread per process.
 
-The loop starts at the first ``run`` of a process (after a fork, so that no child inherits a loop without its thread)
-and lives until the process ends, and with it the connection pools that belong to it.
+The loop starts at the first ``run`` in a process (after a fork, because a child would inherit a loop without its
+thread). It and its connection pools live until the process exits.
 
-Which thread does database work. Asynchronous code reaches the database through Django's own asynchronous methods or
-``sync_to_async(thread_sensitive=True)``, the default. That is then, without any switch in the code:
+Asynchronous code reaches the database through Django's own asynchronous methods or
+``sync_to_async(thread_sensitive=True)``, the default. Which thread then does the database work depends on the caller:
 
 ==================  =====================================================================================
 under ASGI          the request's own thread (Django enters a ``ThreadSensitiveContext`` per request)
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 THREAD_NAME = "llm-bridge"
 _KEPT_CONTEXT = ("structlog_", "request_", "trace_", "audit_", "wall_")
-"""How the context variables begin that go along: a request's id and trace, who acts, whose rows are open."""
+"""Prefixes of the context variables that are copied to the loop: request id and trace, audit actor, wall access."""
 
 
 class _Bridge:
-    """The loop of one process and its database thread."""
+    """One process's loop and its database thread."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -50,7 +50,7 @@ class _Bridge:
         self.portal = self._running.__enter__()
 
     def context(self) -> contextvars.Context:
-        """A context of its own. The caller's would send database work to the very thread that waits for the answer."""
+        """A new context. The caller's own would send database work to the thread that is waiting for the result."""
         context = contextvars.Context()
         for variable, value in contextvars.copy_context().items():
             if variable.name.startswith(_KEPT_CONTEXT):
@@ -62,7 +62,7 @@ class _Bridge:
         self.portal.call(self.portal.stop, True)
         self._running.__exit__(None, None, None)
         with suppress(RuntimeError):
-            # At the end of the process the executor is down before us, and the connections go with the process.
+            # At process exit the executor has already shut down; its connections close with the process.
             self.executor.submit(connections.close_all).result()
         self.executor.shutdown()
 
@@ -73,11 +73,11 @@ _lock = threading.Lock()
 
 
 def run(fn: Callable[..., Awaitable[T]], *args: Any, timeout_s: float | None = None, **kwargs: Any) -> T:
-    """Await ``fn(*args, **kwargs)`` on the process's loop and give its result; blocks.
+    """Run ``fn(*args, **kwargs)`` on the process's loop, block, and return its result.
 
-    Raises what it raises; TimeoutError after ``timeout_s``; RuntimeError inside a transaction (the other thread cannot
-    see uncommitted rows, and SQLite would lock) and wherever an event loop runs already: await there instead. An
-    exception that reaches the waiting thread (a task's time limit, Ctrl-C) cancels the coroutine.
+    Raises what ``fn`` raises; TimeoutError after ``timeout_s``; RuntimeError inside a transaction (the other thread
+    cannot see uncommitted rows, and SQLite would lock) or when this thread already runs an event loop: await there
+    instead. An exception raised in the waiting thread (a task's time limit, Ctrl-C) cancels the coroutine.
     """
     refuse_loop()
     refuse_transaction()
@@ -103,7 +103,7 @@ async def _guarded(
 
 
 def refuse_loop() -> None:
-    """Raises RuntimeError when this thread runs an event loop: blocking it would stop everything on it, or itself."""
+    """Raises RuntimeError when this thread runs an event loop: blocking would stall the loop or deadlock it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -133,7 +133,7 @@ def _started() -> _Bridge:
 
 
 def close() -> None:
-    """Stop the loop, cancelling what runs on it, and close its database connections. The next ``run`` starts anew."""
+    """Cancel what runs on the loop, stop it and close its database connections. The next ``run`` starts a new one."""
     global _bridge
     with _lock:
         bridge, _bridge = _bridge, None
@@ -142,10 +142,10 @@ def close() -> None:
 
 
 def _forget_after_fork() -> None:
-    """The child has the object without its threads, and perhaps a lock that nobody is left to release."""
+    """The child inherits the object without its threads, and possibly a lock that no thread will release."""
     global _bridge, _lock
     if _bridge is not None:
-        # Held on to: collecting it would wait for a thread that does not exist here.
+        # Keep a reference: garbage collection would join a thread that does not exist here.
         _inherited.append(_bridge)
     _bridge = None
     _lock = threading.Lock()

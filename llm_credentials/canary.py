@@ -1,4 +1,4 @@
-"""Detects a wrong key ring before users do: one known text for each key, sealed when the key is first used."""
+"""Detects a wrong key ring before users do, with one known text sealed under each key when the key is first used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ LOST_HINT = (
 
 
 def plant() -> None:
-    """Keep a canary of the sealing key from its first use on. Raises KeyringError when it is not the key it was."""
+    """Store a canary for the sealing key at its first use. Raises KeyringError when the key differs from the stored
+    canary.
+    """
     ring = keyring.ring()
     known = KeyringCanary.objects.filter(key_id=ring.primary.id).first()
     if known is None:
@@ -40,7 +42,9 @@ def _plant_new(ring: keyring.KeyRing) -> KeyringCanary:
 
 
 def examine() -> frozenset[str]:
-    """Ids on the ring whose key is not the one it was; lists say so of their rows from then on. Raises KeyringError."""
+    """Ids on the ring whose key has changed; the ring keeps them, so lists can mark the affected rows. Raises
+    KeyringError.
+    """
     ring = keyring.ring()
     known = KeyringCanary.objects.filter(key_id__in=ring.ids)
     ring.lost_ids = frozenset(canary.key_id for canary in known if not _opens(ring, canary))
@@ -63,9 +67,9 @@ def tables_exist() -> bool:
 
 @open_for("whether anything is sealed here")
 def holds_sealed_rows() -> bool:
-    """Whether anything in this database was ever sealed, so that a ring made anew could not open it."""
+    """Whether this database holds anything sealed, which a newly created ring could not open."""
     tables = set(connection.introspection.table_names())
-    # First, and table by table: a database from before an update lacks some of them.
+    # Check this first, and each table separately: a database from before an update lacks some of them.
     if KeyringCanary._meta.db_table in tables and KeyringCanary.objects.exists():
         return True
     if second_factors.TABLE in tables and second_factors.rows_by_key_id():
@@ -77,11 +81,12 @@ def holds_sealed_rows() -> bool:
 def stranded_rows() -> dict[str, int]:
     """Key id → rows and second factors sealed under it, for ids that are not on the ring. Raises KeyringError."""
     ring = keyring.ring()
-    # Of these alone: a row that names a key which never was has been tampered with, and is no reason to stop a site.
+    # Only ids that once had a canary: a row that names a key which never existed was tampered with and must not stop a
+    # site.
     gone = set(KeyringCanary.objects.exclude(key_id__in=ring.ids).values_list("key_id", flat=True))
     stranded: dict[str, int] = {}
     for column in sealed_columns() if gone else ():
-        # Rows that wait for re-entry anyway are nobody's loss.
+        # Rows that already wait for re-entry lose nothing.
         waiting = column.waiting_for_reentry().values("pk")
         for key_id, rows in column.rows_by_key_id(column.all_rows().exclude(pk__in=waiting)).items():
             if key_id in gone:

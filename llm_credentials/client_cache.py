@@ -1,7 +1,7 @@
 """Caches clients that hold a key, by event loop and version of the key.
 
-They leave memory when their key is replaced, turned off or removed, and in any case after ``CLIENT_KEPT_S``. None is
-closed then: a call may still be using it, and ends with it.
+A client is dropped when its key is replaced, turned off or removed, and after ``CLIENT_KEPT_S`` at the latest. Dropping
+does not close it, because a call may still be using it; it is freed when that call ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Open:
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, OrderedDict[Place, _Open]] = WeakKeyDictionary()
 _questioned: set[Any] = set()
-"""Users, or None for the site, whose keys may not be what they were."""
+"""Users (None: the site) whose keys may have changed."""
 
 
 def find(place: Place) -> LLMClient | None:
@@ -54,13 +54,13 @@ def find(place: Place) -> LLMClient | None:
     if time.monotonic() >= found.until:
         clients.pop(place, None)
         return None
-    with suppress(KeyError):  # dropped by the thread that listens, this very moment
+    with suppress(KeyError):  # the listener thread may have just dropped it
         clients.move_to_end(place)
     return found.client
 
 
 def keep(place: Place, client: LLMClient, credential: Kept, mark: int) -> None:
-    """``mark``: from ``changes.mark()``, before the key was opened."""
+    """``mark``: the value of ``changes.mark()`` from before the key was opened."""
     user_id = credential.user_id if isinstance(credential, UserCredential) else None
     listener.ensure(wait_s=0)
     clients = _clients_here()
@@ -74,7 +74,7 @@ def keep(place: Place, client: LLMClient, credential: Kept, mark: int) -> None:
 
 
 def forget() -> None:
-    """Every client of this process; calls that use one end with it."""
+    """Drop every client of this process. Calls in progress keep theirs until they end."""
     _clients.clear()
 
 
@@ -83,7 +83,7 @@ def _clients_here() -> OrderedDict[Place, _Open]:
 
 
 def _question(user_id: Any) -> None:
-    """Which of a user's keys changed, and whether it is one of these, is looked up by the thread that listens."""
+    """Only records the user; the listener thread looks up which keys changed."""
     _questioned.add(user_id)
 
 
@@ -107,7 +107,7 @@ def _is_holding() -> bool:
 
 @open_for("which kept keys are in use still")
 def _look() -> None:
-    """Drop clients whose key is not in use as they have it."""
+    """Drop clients whose key changed or is no longer active."""
     with changes.lock:
         users = set(_questioned)
         _questioned.clear()

@@ -1,4 +1,4 @@
-"""The settings of this app, typed. Read at each access, so that a changed setting takes effect at once."""
+"""This app's settings, typed. Read at each access, so that a changed setting takes effect at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _text(name: str, default: str = "") -> str:
 
 
 def credential_keys() -> str:
-    """``id:base64(32 bytes)[,id:…]``: the first seals, all open. Empty: the site has no key ring."""
+    """``id:base64(32 bytes)[,id:…]``: the first key seals, all of them open. Empty: the site has no key ring."""
     return _text("CREDENTIAL_KEYS")
 
 
@@ -22,22 +22,22 @@ def default_provider() -> str:
 
 
 def require_second_factor() -> bool:
-    """Whether keys and tokens change only in the hands of users with a second factor."""
+    """Whether only users with a second factor may change keys and tokens."""
     return bool(getattr(settings, "REQUIRE_SECOND_FACTOR", False))
 
 
 def site_address(setting: str) -> str:
-    """The address that the site gives a provider which has none of its own; empty: that provider is off."""
+    """The site's address for a provider that has none of its own; empty: that provider is off."""
     return _text(setting) if setting else ""
 
 
 def egress_allow() -> tuple[str, ...]:
-    """What the operator lists in the settings."""
+    """What the operator lists in LLM_EGRESS_ALLOW."""
     return tuple(getattr(settings, "LLM_EGRESS_ALLOW", ()))
 
 
 def searxng_url() -> str:
-    """Where those search who have set up no service of their own; empty: nowhere."""
+    """The search service for users who have set up none of their own; empty: none."""
     return _text("SEARXNG_URL")
 
 
@@ -47,5 +47,5 @@ def system_keys() -> Mapping[str, Mapping[str, Any]]:
 
 
 def row_security() -> bool:
-    """Whether PostgreSQL itself keeps users' rows apart."""
+    """Whether PostgreSQL enforces row-level security on users' rows."""
     return bool(getattr(settings, "DATABASE_ROW_SECURITY", True))

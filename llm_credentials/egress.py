@@ -1,8 +1,9 @@
-"""Where this site may call beyond the public internet: what its settings list, and what staff allow while it runs.
+"""Which hosts beyond the public internet this site may call: those in its settings, and those that staff allow at
+runtime.
 
-The rows are remembered for as long as the process is sure that nobody changed them (``llm_credentials.live``), so that
-an allowance that is taken back holds nowhere for longer than one second. Clients and connections belong to the policy
-that they were made under: a changed policy uses none of them.
+Rows are cached only while the process is sure that they are unchanged (``llm_credentials.live``), so a revoked
+allowance takes effect everywhere within one second. Clients and connections belong to the policy under which they were
+made; after a change none of them is reused.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from llm_credentials.providers.egress import allowance
 log = structlog.get_logger(__name__)
 
 Surface: TypeAlias = Literal["providers", "tools"]
-"""Calls with keys, or pages that agents read: what a page says must not lead a model to the servers of keys."""
+"""Calls with keys, or pages that agents read: a page must not be able to direct a model to the key-holding servers."""
 Allowed: TypeAlias = Mapping[Surface, frozenset[str]]
 
 KEPT_S = 45.0
 
 _kept: tuple[Allowed, float] | None = None
-"""With when it was read."""
+"""The rows, and when they were read."""
 
 
 def policy(surface: Surface = "providers") -> EgressPolicy:
@@ -40,16 +41,16 @@ def policy(surface: Surface = "providers") -> EgressPolicy:
 
 
 async def apolicy(surface: Surface = "providers") -> EgressPolicy:
-    """The same; without leaving the event loop when the rows are remembered."""
+    """As ``policy``; stays on the event loop when the rows are cached."""
     return _policy(surface, _found() or await sync_to_async(_load)())
 
 
 _made: dict[Surface, tuple[tuple[str, ...], frozenset[str], EgressPolicy]] = {}
-"""Each surface's last policy, and what it was made of."""
+"""Each surface's last policy, with the inputs it was built from."""
 
 
 def _policy(surface: Surface, allowed: Allowed) -> EgressPolicy:
-    # What the operator lists in the settings is for the servers of keys.
+    # LLM_EGRESS_ALLOW applies only to calls with keys.
     listed, given = conf.egress_allow() if surface == "providers" else (), allowed[surface]
     made = _made.get(surface)
     if made is None or made[0] != listed or made[1] != given:
@@ -85,7 +86,7 @@ def _read() -> Allowed:
         try:
             entry = allowance(host, port)
         except EgressBlocked:
-            # Written past the form, or by an older version that knew less.
+            # Written without the form, or by an older version with weaker validation.
             log.error("egress_allowance_ignored", host=host, port=port)
             continue
         if for_providers:

@@ -1,4 +1,4 @@
-"""The provider factory: how agents and other callers get a client for a user. The only access to keys."""
+"""The provider factory: gives agents and other callers a client for a user. It is their only access to keys."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def client_for(
 ) -> RoutedClient:
     """A client that calls with this user's keys, in the order of their settings. Does no I/O before its first await.
 
-    ``needs``: any of tools, vision, json, embeddings. Without ``fallback`` only what is named is tried (else the task's
-    override, else the default provider). ``token``: the access token of the caller; it limits providers and budget.
+    ``needs``: any of tools, vision, json, embeddings. Without ``fallback`` only the named key or provider is tried
+    (else the task's override, else the default provider). ``token``: the caller's access token; it limits providers and
+    budget.
     """
     request = _request(task, provider, model, credential, needs, fallback)
     if token is not None and token.providers:
@@ -61,7 +62,7 @@ def explain_route(
     needs: Collection[str] = (),
     without: Collection[str] = (),
 ) -> Route:
-    """The route that a call would take now, and why each other key is left out. Synchronous; decrypts nothing.
+    """The route that a call would take now, and why each other key is excluded. Synchronous; decrypts nothing.
 
     ``without``: keys to treat as failed: ``system``, a provider, or ``provider:name``.
     """
@@ -74,10 +75,11 @@ def explain_route(
 def explain_routes(
     user: Person, tasks: Sequence[str | None], *, without: Collection[str] = ()
 ) -> tuple[Loaded, dict[str | None, Route]]:
-    """The routes for several tasks (``None``: a call without a task), from one snapshot, which is returned with them.
+    """Routes for several tasks (``None``: a call without a task), computed from the one snapshot that is returned with
+    them.
 
-    ``without``: keys to treat as failed, as ``Snapshot.refs`` names them; names without a key are ignored.
-    Synchronous; decrypts nothing.
+    ``without``: keys to treat as failed, as ``Snapshot.refs`` names them; names without a key are ignored. Synchronous;
+    decrypts nothing.
     """
     loaded = snapshot_cache.load(user)
     cooling = health.cooling(loaded.targets)
@@ -87,7 +89,7 @@ def explain_routes(
 
 
 def tripwire_for(user: Person) -> Tripwire:
-    """Detects this user's keys, and the site's, in texts. Synchronous; decrypts nothing."""
+    """Detects this user's and the site's keys in texts. Synchronous; decrypts nothing."""
     return snapshot_cache.load(user).tripwire
 
 

@@ -1,8 +1,8 @@
-"""A model field whose values are encrypted, bound to their row, and opaque to whoever reads them.
+"""A model field whose values are encrypted, bound to their row, and opaque to their readers.
 
-Built on ``EncryptedTextField`` for its column type and ``keys``/``f`` hooks. Its conversions are replaced: they open
-whatever looks like a token, on the way in too, hand out the ciphertext when that fails, keep a flag on the shared field
-object while cleaning, and bind nothing to its row.
+Uses ``EncryptedTextField`` for its column type and ``keys``/``f`` hooks, and replaces its conversions. The originals
+decrypt anything that looks like a token, even on assignment; return the ciphertext when that fails; keep a flag on the
+shared field object while cleaning; and do not bind a value to its row.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ REFUSAL = "A key is stored through its settings page or credential.seal(); nothi
 
 
 class Unreadable(Exception):
-    """The sealed text does not open here: lost key, changed text, or another row's. Says nothing of the text itself."""
+    """The sealed text cannot be opened: lost key, altered text, or another row's. Messages never contain it."""
 
 
 class Sealed:
-    """A sealed value as the database holds it. Nothing but its field looks inside."""
+    """A sealed value as stored in the database. Only its field reads the contents."""
 
     __slots__ = ("_stored",)
     _stored: str
@@ -62,7 +62,7 @@ class Sealed:
         return bool(self._stored)
 
     def __eq__(self, other: object) -> bool:
-        """Two seals of one secret differ; only the very same ciphertext is equal."""
+        """Sealing one secret twice gives unequal values; only identical ciphertext is equal."""
         if not isinstance(other, Sealed):
             return NotImplemented
         return hmac.compare_digest(self._digest(), other._digest())
@@ -84,18 +84,18 @@ class Sealed:
 
     @property
     def key_id(self) -> str:
-        """The id of the encryption key it names; empty when the text is not of our making."""
+        """The id of the encryption key that it names; empty for a text in another format."""
         return keyring.key_id_of(self._stored)
 
 
 class SealingRow(Protocol):
     def sealing_context(self, field: SealedField) -> str:
-        """What the sealed value belongs to: ``table.column|row|owner|provider|base_url``."""
+        """The context that the value is bound to: ``table.column|row|owner|provider|base_url``."""
         ...
 
 
 class _SealedAttribute(DeferredAttribute):
-    """Refuses everything but a Sealed or None, so that no text can stand where a sealed value is expected."""
+    """Accepts only Sealed or None, so that plain text cannot be assigned."""
 
     def __set__(self, instance: models.Model, value: object) -> None:
         if value is not None and not isinstance(value, Sealed):
@@ -104,9 +104,9 @@ class _SealedAttribute(DeferredAttribute):
 
 
 class SealedField(_Base):
-    """Gives and takes ``Sealed | None``; ``seal`` and ``open`` are the only ways between it and plain text.
+    """Reads and writes ``Sealed | None``; only ``seal`` and ``open`` convert from and to plain text.
 
-    It is in no form, no fixture and no lookup (but ``isnull`` and ``unchanged``).
+    Excluded from forms, fixtures and lookups (except ``isnull`` and ``unchanged``).
     """
 
     description = "Sealed text"
@@ -117,17 +117,17 @@ class SealedField(_Base):
 
     @property
     def keys(self) -> list[bytes]:
-        """Raises KeyringError. Never derived from SECRET_KEY, which a site must be able to change at will."""
+        """Raises KeyringError. Never derived from SECRET_KEY, so that a site can change SECRET_KEY at any time."""
         return keyring.ring().fernet_keys
 
     @property
     def f(self) -> keyring.KeyRing:
-        """Not cached on the field: it follows the ring. Raises KeyringError."""
+        """Not cached on the field, so that it follows changes of the ring. Raises KeyringError."""
         return keyring.ring()
 
     @sensitive_variables()
     def seal(self, row: SealingRow, plain: str) -> Sealed:
-        """Sealed for this row alone, as its context stands now. Raises KeyringError, ValueError."""
+        """Sealed for this row only, in its current context. Raises KeyringError, ValueError."""
         if not plain or not plain.isascii() or keyring.looks_sealed(plain):
             raise ValueError("Only a plain, non-empty ASCII text can be sealed, and no ciphertext.")
         payload = json.dumps([row.sealing_context(self), plain])
@@ -135,7 +135,7 @@ class SealedField(_Base):
 
     @sensitive_variables()
     def open(self, row: SealingRow, sealed: Sealed) -> str:
-        """Raises Unreadable, also when the text was sealed for another row, owner, provider or address."""
+        """Raises Unreadable, also for a text sealed for another row, owner, provider or address."""
         context, plain = self._payload(sealed)
         if not hmac.compare_digest(context.encode(), row.sealing_context(self).encode()):
             raise Unreadable
@@ -143,14 +143,15 @@ class SealedField(_Base):
 
     @sensitive_variables()
     def resealed(self, row: SealingRow, sealed: Sealed) -> Sealed:
-        """The same secret for the same row under the ring's first key. Raises Unreadable, KeyringError."""
+        """The same secret, for the same row, sealed under the ring's first key. Raises Unreadable, KeyringError."""
         return self.seal(row, self.open(row, sealed))
 
     @sensitive_variables()
     def _payload(self, sealed: Sealed) -> tuple[str, str]:
-        """(context, plain text) of whatever row it belongs to. Raises Unreadable."""
+        """(context, plain text), without checking which row it belongs to. Raises Unreadable."""
         payload: object = None
-        # Raised after the handler: the exceptions of these calls would hang on as context, some with the text on them.
+        # Unreadable is raised outside the handler: these exceptions would stay attached as context, some with the text
+        # in them.
         with suppress(InvalidToken, keyring.KeyringError, ValueError):
             payload = json.loads(self.f.decrypt(sealed._stored.encode("utf-8", "surrogatepass")))
         match payload:
@@ -188,7 +189,7 @@ class SealedField(_Base):
             case "isnull":
                 return IsNull
             case "unchanged":
-                # ``api_key__unchanged=<Sealed>``, for compare-and-swap: the column still holds these very bytes.
+                # ``api_key__unchanged=<Sealed>`` for compare-and-swap: the column still holds exactly these bytes.
                 return Exact
             case _:
                 raise FieldError("A sealed value cannot be searched: the same secret never looks the same twice.")

@@ -1,7 +1,7 @@
-"""The ring of encryption keys: the first one encrypts, all of them decrypt; a sealed text names its key.
+"""The ring of encryption keys: the first one encrypts, all of them decrypt, and each sealed text names its key.
 
-A sealed text is ``v1:<key id>:<Fernet token>``. The keys are 32 random bytes each, so nothing is stretched: the bytes
-are the Fernet key, and the keys of fingerprints and of the audit chain are derived from them, each under its label.
+A sealed text is ``v1:<key id>:<Fernet token>``. Each key is 32 random bytes and needs no key stretching: the bytes are
+the Fernet key, and the keys of fingerprints and of the audit chain are derived from them under separate labels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SEALED = re.compile(r"(v\d{1,3}:[^:\s]{1,64}:\S+)|(gAAAA[\w=-]{20,})|(enc:\S+)"
 
 
 class KeyringError(ImproperlyConfigured):
-    """The ring cannot be used. The message names the entry that is wrong, never what stands in it."""
+    """The ring is unusable. The message names the bad entry, never its contents."""
 
     def __init__(self, message: str, *, hint: str = NEW_KEY_HINT) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class KeyringError(ImproperlyConfigured):
 
 
 class RingKey:
-    """One encryption key under its id."""
+    """One encryption key with its id."""
 
     __slots__ = ("_fingerprint_key", "audit_key", "fernet", "fernet_key", "id")
 
@@ -59,7 +59,7 @@ class RingKey:
         raise TypeError("An encryption key is never pickled.")
 
     def fingerprint(self, secret: str) -> str:
-        """32 hex digits: the same for the same secret, meaningless without this key."""
+        """32 hex digits: deterministic for a secret, meaningless without this key."""
         return hmac.new(self._fingerprint_key, secret.encode(), sha256).hexdigest()[:32]
 
 
@@ -68,7 +68,7 @@ def _derived(secret: bytes, label: bytes) -> bytes:
 
 
 class KeyProvider(Protocol):
-    """Where the keys come from: the setting today, a key management service if the site has one."""
+    """Source of the keys: the setting, or a key management service."""
 
     def keys(self) -> Sequence[RingKey]:
         """The sealing key first. Raises KeyringError."""
@@ -76,7 +76,7 @@ class KeyProvider(Protocol):
 
 
 class KeysFromText:
-    """Keys as ``CREDENTIAL_KEYS`` holds them: ``id:base64(32 bytes)[,id:…]``."""
+    """Keys in the format of ``CREDENTIAL_KEYS``: ``id:base64(32 bytes)[,id:…]``."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -99,7 +99,7 @@ class KeysFromText:
 
 
 def _parse_entry(number: int, entry: str) -> tuple[str, bytes]:
-    """One ``id:base64`` entry. ``number`` counts from 1 and stands in the messages in place of the text."""
+    """One ``id:base64`` entry. Messages show ``number``, counted from 1, in place of the text."""
     where = f"CREDENTIAL_KEYS, entry {number}"
     key_id, colon, encoded = entry.strip().partition(":")
     if not colon:
@@ -109,7 +109,7 @@ def _parse_entry(number: int, entry: str) -> tuple[str, bytes]:
     try:
         secret = _decode(encoded.strip())
     except (binascii.Error, ValueError):
-        # Without `from None` the text would hang on the exception as its cause.
+        # `from None`: the chained exception would contain the text.
         raise KeyringError(f"{where} (id {key_id!r}): what follows the id is not base64.") from None
     if len(secret) != KEY_BYTES:
         raise KeyringError(f"{where} (id {key_id!r}): the key is {len(secret)} bytes long, not {KEY_BYTES}.")
@@ -123,14 +123,14 @@ def _decode(encoded: str) -> bytes:
 
 
 class KeyRing:
-    """Seals with its first key and opens with all; has the surface of a Fernet, but its tokens name their key."""
+    """Seals with its first key and opens with all. Has the interface of a Fernet, but its tokens name their key."""
 
     def __init__(self, keys: Iterable[RingKey]) -> None:
         found = list(keys)
         self._keys = {key.id: key for key in found}
         self.primary = found[0]
         self.lost_ids: frozenset[str] = frozenset()
-        """Ids whose key is not the one that this database was sealed with, as ``examine`` last found it."""
+        """Ids whose key is not the one this database was sealed with, as ``canary`` last found."""
 
     def __repr__(self) -> str:
         return f"<KeyRing {', '.join(self._keys)}>"
@@ -154,7 +154,7 @@ class KeyRing:
         return f"{FORMAT}:{self.primary.id}:".encode() + self.primary.fernet.encrypt(data)
 
     def decrypt(self, token: bytes) -> bytes:
-        """Raises InvalidToken: another format, a key that is not on the ring, or a changed text."""
+        """Raises InvalidToken for another format, a key that is not on the ring, or an altered text."""
         try:
             version, key_id, fernet_token = token.decode("ascii").split(":", 2)
         except (UnicodeDecodeError, ValueError):
@@ -165,7 +165,7 @@ class KeyRing:
         return key.fernet.decrypt(fernet_token)
 
     def guessable_ids(self) -> list[str]:
-        """Ids of keys with so few different bytes that nobody drew them at random."""
+        """Ids of keys with too few distinct bytes to be random."""
         return [
             key.id
             for key in self._keys.values()
@@ -173,14 +173,14 @@ class KeyRing:
         ]
 
     def fingerprint(self, secret: str, *, key_id: str | None = None) -> str:
-        """Made with the sealing key, or with the named one. Raises KeyError when that is not on the ring."""
+        """Made with the sealing key or the named one. Raises KeyError when the named key is not on the ring."""
         key = self.primary if key_id is None else self._keys[key_id]
         return key.fingerprint(secret)
 
 
 def _is_canonical(token: str) -> bool:
-    """Whether this is how the token was written. Base64 is read leniently: signs that mean nothing, what follows the
-    padding and the spare bits of the last character would pass for the same text.
+    """Whether the token has its canonical encoding. Base64 decoding is lenient: it ignores foreign characters, data
+    after the padding and the spare bits of the last character.
     """
     try:
         return base64.urlsafe_b64encode(base64.urlsafe_b64decode(token)).decode() == token
@@ -202,17 +202,17 @@ def ring() -> KeyRing:
 
 
 def same_fingerprint(plain: str, fingerprint: str, *, key_id: str) -> bool:
-    """Whether this fingerprint is of this text, made with the key of that id. Raises KeyringError."""
+    """Whether this is the text's fingerprint under the key with that id. Raises KeyringError."""
     current = ring()
     return key_id in current and hmac.compare_digest(current.fingerprint(plain, key_id=key_id), fingerprint)
 
 
 def key_id_of(stored: str) -> str:
-    """The key id that a stored text names; empty when it is no sealed text of ours."""
+    """The key id that a stored text names; empty for a text in another format."""
     parts = stored.split(":", 2)
     return parts[1] if len(parts) == 3 and parts[0] == FORMAT else ""
 
 
 def looks_sealed(text: str) -> bool:
-    """Whether this is a ciphertext, ours or a bare Fernet token, and so never an API key that a person was given."""
+    """Whether this is a ciphertext, ours or a bare Fernet token, and therefore not an API key."""
     return _SEALED.match(text) is not None

@@ -1,6 +1,6 @@
-"""Exports a user's data, and deletes their account.
+"""Exports a user's data and deletes their account.
 
-Other apps add what they hold of a user by ``exports``; what they hold is deleted with the user by their foreign keys.
+Other apps register their part of the export with ``exports``; their foreign keys delete their rows with the user.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _parts: dict[str, Part] = {}
 NEVER: Final = frozenset(
     {"api_key", "fingerprint", "hash", "user", "claim", "mac", "previous", "key_id", "shard", "seq"}
 )
-"""Columns that no export holds: keys in any form, and what only this site can use."""
+"""Columns that are never exported: keys in any form, and values that only this site can use."""
 
 
 def exports(name: str, part: Part) -> None:
-    """Let ``part(user)`` (JSON values, dates, UUIDs, decimals) stand in every export under this name."""
+    """Add ``part(user)`` (JSON values, dates, UUIDs, decimals) to every export under this name."""
     _parts[name] = part
 
 
 def rows_of(rows: Iterable[models.Model], *, without: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
-    """Every column of the rows except those that no export holds."""
+    """Every exportable column of the rows."""
     return [
         {
             field.attname: getattr(row, field.attname)
@@ -96,13 +96,13 @@ def account_export(*, user: User) -> dict[str, Any]:
 
 
 def account_delete(*, user: User) -> None:
-    """Delete the account with every key, token, test, conversation and run; whoever works on one of these stops.
+    """Delete the account with all its keys, tokens, tests, conversations and runs; jobs that use them stop.
 
-    Ledger and audit rows stay, without anything that says whose they were but an id that nobody has any more.
+    Ledger and audit rows stay, but identify the user only by an id that no longer exists.
     """
     user_id = str(user.pk)
     sessions = list(UserSession.objects.filter(user=user).values_list("session_key", flat=True))
-    # Rows of the ledger stay and are nobody's from then on, which their owner may not make them.
+    # Deletion makes ledger rows ownerless, which row-level security forbids their owner to do.
     with open_for("deleting an account"), transaction.atomic():
         LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(User), object_id=user_id).delete()
         user.delete()

@@ -21,13 +21,13 @@ async def open_client(
     *,
     user_id: Any = None,
 ) -> LLMClient:
-    """A client that holds this credential's key: the only place where keys are opened for use.
+    """A client that holds this credential's key. No other code opens a key for a call.
 
-    It is kept for the next call on this event loop with the same version of the credential, at most
-    ``client_cache.CLIENT_KEPT_S``.
-    ``model`` and ``options`` stand in for the stored ones; ``user_id``: for whom it is opened. An audit event is
-    committed before the key is opened. Raises CredentialUnreadable, EgressBlocked, RequestRejected, UnknownProvider;
-    AuditUnavailable when there can be no event; RuntimeError inside a transaction.
+    The client is cached for later calls on this event loop with the same version of the credential, for at most
+    ``client_cache.CLIENT_KEPT_S``. ``model`` and ``options`` override the stored ones; ``user_id``: on whose behalf it
+    is opened. An audit event is committed before the key is opened. Raises CredentialUnreadable, EgressBlocked,
+    RequestRejected, UnknownProvider; AuditUnavailable when the event cannot be written; RuntimeError inside a
+    transaction.
     """
     name = model or credential.model or credential.spec.default_model
     allowed = await egress.apolicy()
@@ -53,7 +53,7 @@ async def open_client(
 def _place(
     credential: KeyHolder | EnvironmentCredential, model: str, options: Mapping[str, Any], allow: Collection[str]
 ) -> tuple[Any, ...] | None:
-    """Under what a client is kept; None for what has no version, such as an unsaved key under test."""
+    """The cache key; None for a credential without a version, such as an unsaved key under test."""
     if not isinstance(credential, LLMCredential | EnvironmentCredential):
         return None
     site_address = conf.site_address(credential.spec.site_address_setting)

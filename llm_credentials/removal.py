@@ -1,8 +1,8 @@
 """Removes a key so that it can be restored for some seconds, then destroys it.
 
-A removed key is out of use at once: the model's own manager does not show it, so neither routes nor lists, tests nor
-jobs meet it. Whoever is first destroys it: a thread of the process that removed it, a worker that was told, the sweep
-that the clock starts, or the next reader of the owner's keys.
+A removed key is out of use at once: the model's default manager hides it from routes, lists, tests and jobs. It is
+destroyed by whichever comes first: a timer thread of the process that removed it, a worker's task, the scheduled sweep,
+or the next read of the owner's keys.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TASK: Final = "llm_credentials.removal_sweep"
 
 
 class UndoRefused(Exception):
-    """The removal cannot be undone; the text says why and what to do."""
+    """The removal cannot be undone; the message says why and what to do."""
 
 
 class TooLate(UndoRefused):
@@ -59,11 +59,11 @@ class NameTaken(UndoRefused):
 def remove(
     *, user: AbstractBaseUser, provider: str, name: str = "default", version: int | None = None
 ) -> UserCredential:
-    """Take the key out of use and destroy it in ``UNDO_S``.
+    """Take the key out of use and schedule its destruction in ``UNDO_S``.
 
-    Raises UserCredential.DoesNotExist, and VersionConflict if it is not of this version any more.
+    Raises UserCredential.DoesNotExist, and VersionConflict if the stored version differs.
     """
-    # A NUL is in no row, but a database may refuse to look for it.
+    # No row contains a NUL, and a database may reject a query with one.
     if "\0" in provider + name:
         raise UserCredential.DoesNotExist
     now = timezone.now()
@@ -87,9 +87,9 @@ def remove(
 
 
 def undo(*, user: AbstractBaseUser, credential_id: UUID) -> UserCredential:
-    """Bring the key back as it was, with its place, its overrides and its part as default; twice is the same as once.
+    """Restore the key with its position, its overrides and its part as default. Idempotent.
 
-    Raises UndoRefused, and UserCredential.DoesNotExist for what never was this user's.
+    Raises UndoRefused, and UserCredential.DoesNotExist for a key that never was this user's.
     """
     with transaction.atomic():
         keys = UserCredential.with_removed.for_user(user)
@@ -119,7 +119,7 @@ def _bring_back(row: UserCredential) -> None:
 
 
 def _was_removed(user: AbstractBaseUser, credential_id: UUID) -> bool:
-    """The trail remembers what the table does not."""
+    """Reads the audit trail, because the row is gone."""
     events = AuditEvent.objects.for_user(user).filter(action=Action.CREDENTIAL_DELETE)
     return events.filter(target__endswith=f":{credential_id}").exists()
 
@@ -129,7 +129,7 @@ def _destroyed_up_to() -> datetime:
 
 
 def destroy_due(user: AbstractBaseUser | AnonymousUser | None = None) -> int:
-    """Destroy the removed keys (of one user) whose time is over; how many."""
+    """Destroy the removed keys (of one user) whose undo time is over. Returns how many."""
     if user is None:
         with open_for("destroying removed keys"):
             return _destroy_due(UserCredential.with_removed.all())
@@ -141,7 +141,7 @@ def _destroy_due(keys: QuerySet[UserCredential]) -> int:
     if not due.exists():
         return 0
     with transaction.atomic():
-        # Locked and asked once more: an undo that came first has taken its row out of these.
+        # Lock and re-read: an undo that committed first no longer matches.
         rows = list(due.select_for_update())
         for row in rows:
             row.delete()

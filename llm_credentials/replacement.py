@@ -1,9 +1,9 @@
-"""Replaces a stored key by a new one without a moment in which calls fail.
+"""Replaces a stored key with a new one without failing any call in between.
 
-The new key is tested first and swapped in, with its model, address and options, only if it works and the stored key is
-still the one that it was meant to replace. Calls under way end with the old key; later ones in every process use the
-new one within a second. A new key that did not get its place is held for a minute, sealed, for somebody who wants it
-all the same, and then destroyed.
+The new key is tested first. It is swapped in, with its model, address and options, only if it works and the stored key
+is still the version it was meant to replace. Calls in progress finish with the old key; later calls in every process
+use the new one within a second. A new key that was not swapped in is kept sealed for a minute, in case the user wants
+to save it anyway, and then destroyed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ReplacementOver", "VersionConflict", "replacement_save", "replacemen
 
 
 class ReplacementOver(Exception):
-    """There is no new key to save."""
+    """There is no new key to save any more."""
 
     def __init__(self) -> None:
         super().__init__(_("The new key is not held any more, so nothing was changed. Enter it again."))
@@ -41,7 +41,7 @@ def replacement_start(
     version: int | None = None,
     token_id: UUID | None = None,
 ) -> ConnectionTest:
-    """A queued test whose key, if it works, takes the place of the stored one. The caller enqueues it after commit.
+    """Queue a test whose key, if it works, replaces the stored one. The caller enqueues it after commit.
 
     ``version``: of the stored key, as the caller knows it. Raises ValidationError ({field: [text]}),
     UserCredential.DoesNotExist, VersionConflict, TestBusy and TestLimited.
@@ -58,7 +58,7 @@ def replacement_start(
 
 
 def replacement_save(*, user: AbstractBaseUser, test_id: UUID) -> UserCredential:
-    """Save the new key all the same, over whatever is stored by now. Raises ReplacementOver, ValidationError."""
+    """Save the new key anyway, over the stored key of any version. Raises ReplacementOver, ValidationError."""
     connection_tests.expire_abandoned(test_id=test_id)
     with transaction.atomic():
         test = ConnectionTest.objects.for_user(user).select_for_update().filter(pk=test_id).first()

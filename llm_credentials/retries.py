@@ -1,4 +1,4 @@
-"""Retries a transaction that the database refused, for background work: on SQLite many writers may keep it locked."""
+"""Retries transactions that the database refused, for background work: concurrent writers may keep SQLite locked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAUSE_S = 0.5
 
 
 def with_retries(work: Callable[[], T]) -> T:
-    """What ``work`` gives, which is one transaction and may be begun anew. Raises OperationalError after ``TRIES``."""
+    """The result of ``work``, which is one transaction and safe to repeat. Raises OperationalError after ``TRIES``."""
     for turn in range(1, TRIES):
         try:
             return work()

@@ -1,7 +1,7 @@
-"""Re-encrypts every sealed value with the ring's first key, beside readers and writers, and reports what is left.
+"""Re-encrypts every sealed value with the ring's first key, alongside readers and writers, and reports what is left.
 
-Nothing is remembered between runs: what is done shows in the rows themselves, so a run that was killed is run again.
-A row is written only if its column still holds the very bytes that were read; a key that its owner replaced stays.
+No state is kept between runs: the rows themselves show what is done, so a killed run is simply run again. A row is
+written only if its column still holds exactly the bytes that were read, so a key replaced meanwhile is kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llm_credentials.wall import open_for
 
 QUARANTINED = "The site can no longer open this key. Enter it again."
 MAX_PASSES = 5
-"""Writers that still seal under an old key, or hold a row just now, make another pass necessary; not endlessly many."""
+"""Rows sealed under an old key meanwhile, or locked, need another pass; this bounds the number of passes."""
 
 
 @dataclass(kw_only=True)
@@ -36,13 +36,13 @@ class Figures:
 
     current: int = 0
     old: dict[str, int] = field(default_factory=dict)
-    """Key id on the ring → rows that wait to be moved."""
+    """Key id on the ring → rows still to be moved."""
     unreadable: dict[str, int] = field(default_factory=dict)
-    """Key id (empty: no sealed text at all) → rows that do not open, as far as that is known without opening."""
+    """Key id (empty: not a sealed text) → rows known to be unreadable without opening them."""
     empty: int = 0
     """Rows without a key."""
     droppable: dict[str, bool] = field(default_factory=dict)
-    """Each key of the ring after the first → whether nothing needs it any more, nor second factors nor audit keys."""
+    """Each key of the ring after the first → whether no row, second factor or audit key needs it."""
 
     @property
     def total(self) -> int:
@@ -54,9 +54,9 @@ class Moved:
     resealed: int = 0
     changed_meanwhile: int = 0
     held: int = 0
-    """Times that a row was passed over because somebody was just writing it."""
+    """Times that a row was skipped because it was locked by a writer."""
     unreadable: set[tuple[str, Any]] = field(default_factory=set)
-    """Column and primary key."""
+    """(column, primary key)."""
 
     @property
     def touched(self) -> int:
@@ -65,7 +65,7 @@ class Moved:
 
 @open_for("rotation")
 def figures() -> Figures:
-    """Counted from the key ids that the stored texts name; nothing is opened. Raises KeyringError."""
+    """Counted by the key ids in the stored texts; opens nothing. Raises KeyringError."""
     ring = keyring.ring()
     lost = canary.examine()
     found = Figures()
@@ -87,9 +87,9 @@ def figures() -> Figures:
 
 @open_for("rotation")
 def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Moved:
-    """Re-seal what is not under the first key. ``tell`` hears of rows as they are done.
+    """Re-seal what is not under the first key. ``tell`` gets the number of rows after each batch.
 
-    Two at once do no harm: each row is moved once, by one of them. Raises KeyringError.
+    Safe to run concurrently: each row is moved once. Raises KeyringError.
     """
     canary.plant()
     audit_keys.reseal()
@@ -112,24 +112,24 @@ def rotate(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> Mo
 
 @open_for("rotation")
 def verify(*, batch: int, tell: Callable[[int], None] = lambda rows: None) -> int:
-    """Open every row and quarantine what does not open; how many those are. Raises KeyringError."""
+    """Open every row and quarantine those that do not open. Returns their number. Raises KeyringError."""
     keyring.ring()
     unreadable = 0
     for column in sealed_columns():
         for rows in _batches(column.rows(), batch):
-            # Somebody may have replaced it since the batch was read: only what still stands there is judged.
+            # A row may have been replaced since the batch was read; count it only if it is unchanged.
             unreadable += sum(not column.opens(row) and with_retries(partial(_quarantine, column, row)) for row in rows)
             tell(len(rows))
     return unreadable
 
 
 def kept_elsewhere() -> set[str]:
-    """Ids of the keys under which something is sealed that is in no sealed column: second factors and audit keys."""
+    """Ids of the keys that seal something outside the sealed columns: second factors and audit keys."""
     return audit_keys.needed_ids() | set(second_factors.rows_by_key_id())
 
 
 def _batches(rows: models.QuerySet[Any], size: int) -> Iterator[list[Any]]:
-    """By primary key from the start to the end, each row once, whatever is written meanwhile."""
+    """In primary key order, each row once despite concurrent writes."""
     rows = rows.order_by("pk")
     batch = list(rows[:size])
     while batch:
@@ -138,7 +138,7 @@ def _batches(rows: models.QuerySet[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _move(column: SealedColumn, rows: Sequence[Any], moved: Moved) -> None:
-    """Sealed anew outside of the transaction, so that rows are held for as short as can be."""
+    """Seals outside the transaction, to keep row locks short."""
     changes: list[_Change] = []
     for row in rows:
         unchanged = column.unchanged(row)
@@ -154,20 +154,20 @@ def _move(column: SealedColumn, rows: Sequence[Any], moved: Moved) -> None:
 
 
 _Change: TypeAlias = tuple[Any, models.QuerySet[Any], dict[str, Any]]
-"""(primary key, the row if it is as it was read, its new columns)"""
+"""(primary key, queryset that matches the row only if it is unchanged, its new columns)"""
 
 
 def _write(column: SealedColumn, changes: Sequence[_Change]) -> tuple[int, int]:
-    """(how many rows nobody held, how many of those were as they had been read)."""
+    """(rows that were not locked, those of them that were unchanged and written)."""
     with transaction.atomic():
         free = _free(column, [pk for pk, _, _ in changes])
-        # The version stays: it is the same key, and whoever keeps a client with it may keep it.
+        # The version stays the same, because the key does; cached clients remain valid.
         return len(free), sum(unchanged.update(**change) for pk, unchanged, change in changes if pk in free)
 
 
 def _free(column: SealedColumn, pks: Sequence[Any]) -> set[Any]:
-    """Those that nobody is writing, locked. To wait for a writer while holding other rows is how two wait for each
-    other; where the database locks no rows, there is one writer at a time anyway.
+    """Locks and returns the rows that no writer holds. Waiting for a writer while holding other rows could deadlock; a
+    database without row locks has a single writer anyway.
     """
     if not connection.features.has_select_for_update_skip_locked:
         return set(pks)
@@ -175,16 +175,16 @@ def _free(column: SealedColumn, pks: Sequence[Any]) -> set[Any]:
 
 
 def _quarantine(column: SealedColumn, row: Any) -> bool:
-    """Mark it for re-entry unless it has changed since it was read, and tell its owner, once.
+    """Mark the row for re-entry unless it has changed since it was read, and notify its owner once.
 
-    Whether it still stands there as it was. In a transaction of its own: the event waits for the end of a chain.
+    Returns whether the row was unchanged. Uses its own transaction, because the audit event waits for the chain's lock.
     """
     still = column.unchanged(row)
     if not isinstance(row, LLMCredential):
         return still.exists()
     reentry = LLMCredential.Status.NEEDS_REENTRY
     with transaction.atomic():
-        # Of two that find it at once, or after use found it, one tells.
+        # Only the first of several that find it notifies the owner.
         if still.exclude(status=reentry).update(status=reentry, status_detail=QUARANTINED):
             target = target_of("credential", row.provider, row.pk)
             note(action=Action.CREDENTIAL_QUARANTINE, actor="", subject=row.owner_ref(), target=target)
@@ -195,7 +195,7 @@ def _quarantine(column: SealedColumn, row: Any) -> bool:
 
 
 def _recovered(row: Any) -> dict[str, str]:
-    """A row that opens after all, because its key was put back on the ring, leaves quarantine."""
+    """Columns that take a row out of quarantine when it opens again, because its key was put back on the ring."""
     if not isinstance(row, LLMCredential):
         return {}
     if row.status == LLMCredential.Status.NEEDS_REENTRY and row.status_detail == QUARANTINED:

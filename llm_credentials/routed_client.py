@@ -1,4 +1,4 @@
-"""The client that callers get: the interface of an LLMClient over a user's whole chain of keys."""
+"""The client for callers: the interface of an LLMClient over a user's whole chain of keys."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ T = TypeVar("T")
 P = TypeVar("P", bound=Piece)
 
 TASK_MAX = 60
-"""What the ledger's column holds."""
+"""Width of the ledger's column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """What holds where neither the call nor override, user or staff say."""
+    """Used where neither the call nor the override, the user or staff set a value."""
 
     temperature: float = TEMPERATURE
     max_tokens: int = MAX_TOKENS
@@ -58,7 +58,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a call asks for, apart from its model, in the order of ``LLMClient.complete``."""
+    """The arguments of a call except its model, in the order of ``LLMClient.complete``."""
 
     messages: Sequence[LLMMessage]
     tools: Sequence[ToolDefinition] | None
@@ -76,7 +76,7 @@ class _Asked:
         return frozenset(need for need, is_asked in asked.items() if is_asked)
 
     def arguments(self) -> dict[str, Any]:
-        """Those that are the same for every candidate."""
+        """The arguments that are the same for every candidate."""
         own = ("messages", "max_tokens", "temperature")
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in own}
 
@@ -85,7 +85,7 @@ class _Asked:
 
 
 class RoutedClient:
-    """The surface of an LLMClient over a user's whole chain of keys; safe to share between tasks."""
+    """The interface of an LLMClient over a user's whole chain of keys; safe to share between tasks."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class RoutedClient:
         return self._request.model or ""
 
     def with_defaults(self, *, temperature: float | None = None, max_tokens: int | None = None) -> RoutedClient:
-        """The same with an agent's own defaults, which yield to everything that user and staff settled."""
+        """A copy with an agent's own defaults; settings of the user and staff override them."""
         defaults = Defaults(
             temperature=self._defaults.temperature if temperature is None else temperature,
             max_tokens=self._defaults.max_tokens if max_tokens is None else max_tokens,
@@ -122,18 +122,18 @@ class RoutedClient:
         return RoutedClient(self._user, self._request, defaults, self._token, self._run_budget)
 
     def with_run_budget(self, run_budget: RunBudget) -> RoutedClient:
-        """The same; all its calls together, and those of others with this run_budget, cost no more than is in it."""
+        """A copy whose calls share this budget with all other clients that use it."""
         return RoutedClient(self._user, self._request, self._defaults, self._token, run_budget)
 
     def only_at(self, provider: str) -> RoutedClient:
-        """The same, at this provider alone, such as where another's answer would be of no use."""
+        """A copy restricted to this provider, for when another provider's answer would be useless."""
         allowed = self._request.providers
         providers = frozenset({provider}) if allowed is None else allowed & {provider}
         request = replace(self._request, providers=providers)
         return RoutedClient(self._user, request, self._defaults, self._token, self._run_budget)
 
     async def route(self) -> Route:
-        """Where a call would go now. Opens nothing."""
+        """The route that a call would take now. Opens no key."""
         _, route = await _alook(self._user, self._request)
         return route
 
@@ -152,7 +152,7 @@ class RoutedClient:
         seed: int | None = None,
         timeout_s: float | None = None,
     ) -> RoutedResponse:
-        """One answer, whole. ``timeout_s`` is for the whole chain. Raises LLMError, its receipt with it."""
+        """A complete answer. ``timeout_s`` covers the whole chain. Raises LLMError with its receipt."""
         asked = _Asked(messages, tools, tool_choice, response_schema, max_tokens, temperature, top_p, stop, seed)
         chain = await self._chain(asked.needs(), model, timeout_s, self._size(asked), asked.texts())
         response, receipt = await chain.ask(
@@ -177,9 +177,9 @@ class RoutedClient:
         seed: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[LLMStreamChunk, None]:
-        """The answer as it comes; its last chunk carries a RoutedResponse. Nothing comes before there is real content.
+        """Streams the answer; the last chunk carries a RoutedResponse. Yields nothing before the first real content.
 
-        Raises LLMError before the first content, StreamInterrupted (the partial answer with it) after it. ``aclose()``
+        Raises LLMError before the first content and StreamInterrupted (with the partial answer) after it. ``aclose()``
         closes the upstream connection.
         """
         asked = _Asked(messages, tools, tool_choice, response_schema, max_tokens, temperature, top_p, stop, seed)
@@ -206,7 +206,7 @@ class RoutedClient:
         return RoutedEmbeddings(**values, receipt=receipt)
 
     async def list_models(self) -> list[ModelInfo]:
-        """The models of the first key of the chain that can list them."""
+        """The models of the first key in the chain that can list them."""
         chain = await self._chain(frozenset(), None, None, None)
         models, _ = await chain.ask(lambda client, _, __: client.list_models())
         return models
@@ -220,10 +220,10 @@ class RoutedClient:
         leaving: Iterable[str | bytes],
         timeout_s: float | None = None,
     ) -> tuple[T, Receipt]:
-        """What ``work(client, candidate, limit_s)`` gives, of the first candidate for which it raises no LLMError.
+        """The result of ``work(client, candidate, limit_s)`` for the first candidate for which it raises no LLMError.
 
-        For callers with a wire of their own; everything else calls ``complete``. ``leaving``: what goes to the
-        provider, in which no key may stand. Raises LLMError.
+        For callers with their own wire format; all others call ``complete``. ``leaving``: what is sent to the provider,
+        which must contain no key. Raises LLMError.
         """
         return await (await self._chain(needs, None, timeout_s, size, leaving)).ask(work)
 
@@ -236,16 +236,16 @@ class RoutedClient:
         leaving: Iterable[str | bytes],
         timeout_s: float | None = None,
     ) -> AsyncGenerator[P, None]:
-        """The same, piece by piece, as ``stream`` does it; the last piece's response is a RoutedResponse."""
+        """As ``relay``, streamed like ``stream``; the last piece's response is a RoutedResponse."""
         return (await self._chain(needs, None, timeout_s, size, leaving)).stream(work)
 
     async def tripwire(self) -> Tripwire:
-        """Finds this user's keys, and the site's, in what comes back from tools."""
+        """Detects this user's and the site's keys in what tools return."""
         loaded, _ = await _alook(self._user, self._request)
         return loaded.tripwire
 
     async def aclose(self) -> None:
-        """Nothing to close: clients and connections are shared and kept by the process."""
+        """Does nothing: the process owns the shared clients and connections."""
 
     async def _chain(
         self,
@@ -255,7 +255,7 @@ class RoutedClient:
         size: Size | None,
         leaving: Iterable[str | bytes] = (),
     ) -> Chain:
-        """``leaving``: the texts that go to the provider. Raises SecretInRequest when a key stands in them."""
+        """``leaving``: the texts that are sent to the provider. Raises SecretInRequest when one contains a key."""
         model = model or self._request.model
         if model and (fault := model_id_fault(model)):
             error = RequestRejected(fault, provider=self._request.provider)
@@ -282,7 +282,7 @@ class RoutedClient:
         )
 
     def _limits(self, loaded: Loaded) -> Limits:
-        """The user's, and the token's that the call came with."""
+        """The user's limits, plus those of the call's access token."""
         if self._token is None:
             return loaded.limits
         token = (self._token.pk, self._token.budget_usd)
@@ -311,18 +311,18 @@ class RoutedClient:
 
 
 def _count(value: object) -> int:
-    """A number of tokens as a caller gave it, which nobody has checked yet."""
+    """A caller's token count, not validated yet."""
     return value if isinstance(value, int) and value > 0 else 0
 
 
 def look(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
-    """``turn``: of the call that is about to be made; an explanation takes nobody's."""
+    """``turn``: of the call about to be made; an explanation uses no turn."""
     loaded = snapshot_cache.load(user)
     return loaded, loaded.route(_in_turn(loaded, request, turn), health.cooling(loaded.targets))
 
 
 async def _alook(user: Person, request: Request, turn: int = 0) -> tuple[Loaded, Route]:
-    """The same; without leaving the event loop when everything was looked up a moment ago."""
+    """As ``look``; stays on the event loop when the snapshot is cached."""
     loaded = snapshot_cache.find(user)
     if loaded is None:
         try:

@@ -1,7 +1,7 @@
 """Finds every column that holds sealed values, from the models themselves.
 
-Whoever adds a ``SealedField`` to a model has it rotated, verified, counted and checked from then on. What is sealed
-inside something else (``second_factors``, ``audit.keys``) says so there.
+A new ``SealedField`` on any model is therefore rotated, verified, counted and checked. Values sealed inside other data
+are handled in ``second_factors`` and ``audit.keys``.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ class SealedColumn:
         return f"{self.model._meta.db_table}.{self.field.column}"
 
     def all_rows(self) -> models.QuerySet[Any]:
-        """Those too that a model's own manager keeps out of sight: they may come back."""
+        """Including rows that the default manager hides, because they may be restored."""
         return self.model._base_manager.all()
 
     def rows(self) -> models.QuerySet[Any]:
-        """Those with something in the column."""
+        """Rows with a value in the column."""
         return self.all_rows().filter(**{f"{self.field.name}__isnull": False})
 
     def unchanged(self, row: Any) -> models.QuerySet[Any]:
-        """This row, if its column still holds the very bytes that were read."""
+        """This row, if its column still holds exactly the bytes that were read."""
         return self.all_rows().filter(pk=row.pk, **{f"{self.field.name}__unchanged": getattr(row, self.field.attname)})
 
     def waiting(self) -> models.QuerySet[Any]:
-        """Not sealed under the ring's first key. Raises KeyringError."""
+        """Rows not sealed under the ring's first key. Raises KeyringError."""
         current = f"{keyring.FORMAT}:{keyring.ring().primary.id}:"
         text = Cast(self.field.name, models.TextField())
         waiting: models.QuerySet[Any] = self.rows().annotate(sealed_text=text)
@@ -55,9 +55,9 @@ class SealedColumn:
         return self.all_rows().filter(status=LLMCredential.Status.NEEDS_REENTRY)
 
     def rows_by_key_id(self, rows: models.QuerySet[Any] | None = None) -> dict[str, int]:
-        """Key id → how many (of these) rows are sealed under it; the id is empty for texts not of our making."""
+        """Key id → number of (these) rows sealed under it; the id is empty for texts in another format."""
         text = Cast(self.field.name, models.TextField())
-        # What stands before the token, "v1:<key id>": nothing of the token itself leaves the database.
+        # Select only the prefix "v1:<key id>", so that no part of the token leaves the database.
         after_format = Substr(text, len(keyring.FORMAT) + 2)
         head = Substr(text, 1, StrIndex(after_format, Value(":")) + len(keyring.FORMAT))
         sealed = (self.all_rows() if rows is None else rows).filter(**{f"{self.field.name}__isnull": False})
@@ -69,7 +69,7 @@ class SealedColumn:
 
     @sensitive_variables()
     def resealed(self, row: Any) -> dict[str, Any]:
-        """What the row's columns become under the ring's first key. Not saved. Raises Unreadable."""
+        """The row's columns re-sealed under the ring's first key. Not saved. Raises Unreadable."""
         if not self._is_the_key_of(row):
             return {self.field.name: self.field.resealed(row, getattr(row, self.field.attname))}
         opens = True
@@ -83,7 +83,7 @@ class SealedColumn:
         return {name: getattr(row, name) for name in names}
 
     def opens(self, row: Any) -> bool:
-        """Whether it opens for this row as it is; what is inside is not handed out."""
+        """Whether the value opens for this row; the plain text is not returned."""
         try:
             if self._is_the_key_of(row):
                 row.check_readable()
@@ -98,7 +98,7 @@ class SealedColumn:
 
 
 def sealed_columns() -> list[SealedColumn]:
-    """In the order in which apps and models were made known."""
+    """In registration order of apps and models."""
     return [
         SealedColumn(model, field)
         for model in apps.get_models()

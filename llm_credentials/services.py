@@ -1,4 +1,4 @@
-"""The writes of keys, settings and tokens. Invalid input raises ValidationError with ``{field: [text]}``."""
+"""Writes keys, settings and tokens. Invalid input raises ValidationError with ``{field: [text]}``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 _KEY_COLUMNS: Final = ("api_key", "last4", "fingerprint", "status", "status_detail", "tested_at", "abilities")
-"""What changes with a key."""
+"""The columns that change with a key."""
 
 Row = TypeVar("Row", UserCredential, SystemCredential)
 
@@ -84,7 +84,7 @@ class SavedCredential:
 
 
 class VersionConflict(Exception):
-    """The stored key is not the one any more that was to be changed; it stays as it is."""
+    """The stored key is not the version that was to be changed. Nothing was changed."""
 
     def __init__(self) -> None:
         super().__init__(_("The stored key was changed or removed meanwhile, so nothing was done. Look at it again."))
@@ -111,12 +111,12 @@ def credential_save(
     priority: int | None = None,
     version: int | None = None,
 ) -> SavedCredential:
-    """Create or change the user's credential of this provider and name; ``None`` leaves a field as it is.
+    """Create or change the user's credential of this provider and name; ``None`` leaves a field unchanged.
 
-    ``version``: change it only if it is still this one; else VersionConflict is raised.
+    ``version``: the version to change; raises VersionConflict if the stored one differs.
 
-    A new key begins as unverified. A changed address without a new key is refused, and so is what the organisation's
-    policy forbids; what is stored already can always be turned off or moved in the order. Raises ValidationError.
+    A new key starts as unverified. Refused: a changed address without a new key, and anything that the organisation's
+    policy forbids. A stored key can always be turned off or reordered. Raises ValidationError.
     """
     draft = Draft(api_key=api_key, model=model, base_url=base_url, options=options)
     row, created, key_changed = _save(
@@ -137,7 +137,7 @@ def system_credential_save(
     is_active: bool | None = None,
     priority: int | None = None,
 ) -> SavedSystemCredential:
-    """As ``credential_save``, for a key of the site. Whoever calls it has checked that this is staff."""
+    """As ``credential_save``, for a key of the site. The caller has checked that this is staff."""
     draft = Draft(api_key=api_key, model=model, base_url=base_url, options=options)
     row, created, key_changed = _save(SystemCredential, {}, provider, name, draft, is_active, priority)
     return SavedSystemCredential(credential=row, created=created, key_changed=key_changed)
@@ -155,7 +155,9 @@ def _save(
     policy: Policy | None = None,
     version: int | None = None,
 ) -> tuple[Row, bool, bool]:
-    """(row, created, key changed). Two first saves at once: the second becomes a change of what the first made."""
+    """(row, created, key changed). Of two concurrent first saves, the second becomes a change of the row made by the
+    first.
+    """
     provider = clean_provider(provider).slug
     name = clean_name(name)
     plain: dict[str, Any] = {}
@@ -182,13 +184,13 @@ def _save_once(
     policy: Policy | None,
     version: int | None,
 ) -> tuple[Row, bool, bool]:
-    """Raises IntegrityError or DoesNotExist when somebody else was faster, VersionConflict."""
+    """Raises IntegrityError or DoesNotExist when a concurrent save won, and VersionConflict."""
     rows: models.QuerySet[Row] = model._default_manager.filter(**identity)
     stored: Row | None = rows.select_for_update(no_key=True).first()
     if version is not None and (stored is None or stored.version != version):
         raise VersionConflict
     if stored is not None and draft == Draft() and plain and not plain.get("is_active"):
-        # Turned off or moved in the order: whatever is the matter with what is stored, it does not stand in the way.
+        # Turning a key off or reordering it must work even if the stored values are invalid.
         checked = CheckedCredential(
             spec=stored.spec, model=stored.model, base_url=stored.base_url, options=stored.options, api_key=None
         )
@@ -215,10 +217,10 @@ def _save_once(
 
 
 def credential_swap(test: ConnectionTest, *, version: int | None) -> UserCredential:
-    """Put the new key that this test holds, with its model, address and options, into the place of the stored one.
+    """Replace the stored key with the new key of this test, including its model, address and options.
 
-    Inside the caller's transaction. ``version``: only if it is still this one; None: whatever is there. Raises
-    VersionConflict, CredentialUnreadable.
+    Runs inside the caller's transaction. ``version``: the version to replace; None: any. Raises VersionConflict,
+    CredentialUnreadable.
     """
     rows = UserCredential.objects.filter(user_id=test.user_id, pk__in=[test.replaces_id])
     row = rows.select_for_update(no_key=True).first()
@@ -267,13 +269,13 @@ def _note(action: Action, row: LLMCredential, result: str = "ok") -> None:
 
 
 def credential_target(row: LLMCredential) -> str:
-    """How the audit trail names it."""
+    """Its name in the audit trail."""
     return target_of("credential", row.provider, row.pk)
 
 
 @sensitive_variables()
 def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
-    """Seal it into the row; the columns that changed with it."""
+    """Seal the key into the row. Returns the columns that changed with it."""
     try:
         canary.plant()
         row.seal(api_key)
@@ -285,7 +287,7 @@ def _replace_key(row: LLMCredential, api_key: str) -> dict[str, Any]:
 
 
 def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
-    """Only what changed, and a version more, whatever version is there by now. Raises DoesNotExist."""
+    """Writes only the changed columns and increments the version, whatever it is by now. Raises DoesNotExist."""
     now = timezone.now()
     rows = type(row)._default_manager.filter(pk=row.pk)
     if not rows.update(**changes, version=F("version") + 1, updated_at=now):
@@ -300,9 +302,9 @@ def _write_changes(row: Row, changes: Mapping[str, Any]) -> None:
 def credential_delete(
     *, user: AbstractBaseUser, provider: str, name: str = "default", version: int | None = None
 ) -> None:
-    """Destroy it at once; ``removal.remove`` leaves some seconds for second thoughts. Raises DoesNotExist.
+    """Destroy the key at once; ``removal.remove`` allows undo for some seconds. Raises DoesNotExist.
 
-    ``version``: only if it is still this one; else VersionConflict is raised.
+    ``version``: the version to delete; raises VersionConflict if the stored one differs.
     """
     _delete(UserCredential, {"user_id": user.pk}, provider, name, version)
 
@@ -313,8 +315,8 @@ def system_credential_delete(*, provider: str, name: str = "default") -> None:
 
 
 def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str, version: int | None = None) -> None:
-    """Also a row of a provider that this site no longer has."""
-    # A NUL is in no row, but a database may refuse to look for it.
+    """Also deletes a row whose provider this site no longer has."""
+    # No row contains a NUL, and a database may reject a query with one.
     if "\0" in provider + name:
         raise model.DoesNotExist
     with transaction.atomic():
@@ -335,7 +337,7 @@ def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str
 def site_allowance_set(
     *, daily_usd_per_user: Decimal | None, daily_usd_total: Decimal | None, unpriced_models: bool
 ) -> None:
-    """What may be spent a day on the site's keys; ``None``: no limit. Whoever calls it has checked that this is staff.
+    """Daily spending limits on the site's keys; ``None``: no limit. The caller has checked that this is staff.
 
     Raises ValidationError.
     """
@@ -343,7 +345,7 @@ def site_allowance_set(
     for name, amount in amounts.items():
         if amount is not None and not (amount.is_finite() and amount >= 0):
             raise ValidationError({name: [_("This is an amount in US dollars, 0 or more.")]})
-    # Numbers of JSON, as staff would write them by hand.
+    # JSON numbers, as staff would write them by hand.
     value = {name: None if amount is None else float(amount) for name, amount in amounts.items()}
     with transaction.atomic():
         SystemConfig.objects.update_or_create(

@@ -1,11 +1,12 @@
-"""Detects the user's stored keys, and the site's, in what is about to leave: prompts, tool arguments, messages.
+"""Detects the user's and the site's stored keys in outgoing text: prompts, tool arguments, messages.
 
-Nothing is opened for it. Of each key the database knows the last four characters and a keyed fingerprint: whatever ends
-in those four and begins where a key can begin is put through the HMAC, and only the very key has that fingerprint.
+Decrypts nothing. For each key the database stores the last four characters and a keyed fingerprint. Every candidate
+that ends in those four characters and starts where a key can start is put through the HMAC; only the key itself has
+that fingerprint.
 
-Found: the key in prose, code, JSON, URLs and headers, wrapped over lines, and inside base64. Not found: a key that is
-shorter than twelve characters, cut short, spelled out with blanks, encrypted, compressed, or escaped character by
-character; and keys of other users, whose fingerprints are not asked (the answer would tell whose key a text is).
+Found: a key in prose, code, JSON, URLs and headers, wrapped over lines, and inside base64. Not found: a key that is
+shorter than twelve characters, truncated, spelled out with blanks, encrypted, compressed, or escaped character by
+character; and keys of other users, whose fingerprints are not checked (a match would reveal whose key a text is).
 """
 
 from __future__ import annotations
@@ -40,22 +41,23 @@ from llm_credentials.providers.messages import Part
 Row: TypeAlias = UserCredential | SearchCredential | SystemCredential | EnvironmentCredential
 
 KEY_MIN: Final = 12
-"""Of shorter keys no last characters are stored."""
+"""The last characters of shorter keys are not stored."""
 KEY_MAX: Final = 512
 STARTS_MAX: Final = 64
-"""Places at which one key may begin before one ending: so many are tried."""
+"""Start positions tried for one key and one ending."""
 TRIES_MAX: Final = 10_000
-"""In one text, over all keys: it takes a text made of a key's last characters to need more, which would else keep a
-process busy for minutes."""
+"""Per text, over all keys. Only a text made of a key's last characters needs more; without the limit it would keep a
+process busy for minutes.
+"""
 BESIDE_CHARS: Final = 500_000
 BASE64_MIN: Final = 20
 BASE64_LONG: Final = 4096
 WRAP_MAX: Final = 80
-"""Of a line end and the indentation after it."""
+"""Maximum length of a line end with the indentation after it."""
 CLEAN_MAX: Final = 4096
-"""Texts that are remembered to hold nothing."""
+"""Number of texts cached as containing no key."""
 
-# What stands unbroken in a key. Blanks, quotes, brackets, commas and backslashes end one.
+# Characters that cannot occur in a key: blanks, quotes, brackets, commas and backslashes.
 _BREAKS = b" \t\r\n\"'`\\()[]{}<>,;|"
 _MASK = bytes(32 if byte in _BREAKS or byte < 33 or byte > 126 else 97 for byte in range(256))
 _BLANKS = b" \t\r\n\\"
@@ -68,10 +70,10 @@ _TOKEN = re.compile(re.escape(TOKEN_PREFIX.encode()) + rb"[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """One key that is looked for."""
+    """One key to look for."""
 
     words: str
-    """What it is called when it is found: "your OpenAI key ending in 4f2a"."""
+    """The key's description in messages: "your OpenAI key ending in 4f2a"."""
     ending: bytes
     prefixes: tuple[bytes, ...]
     is_key: Callable[[str], bool] = field(repr=False)
@@ -92,25 +94,25 @@ class Tripwire:
         self._clean: OrderedDict[tuple[int, int], None] = OrderedDict()
 
     def find(self, text: str | bytes) -> Found | None:
-        """The first key, or access token, in it."""
+        """The first key or access token in the text."""
         place = (hash(text), len(text))
         if place in self._clean:
             return None
         found = next(self.find_all(text), None)
         if found is None:
-            # By its hash, so that nobody's words stay in memory.
+            # Cached by hash, so that users' texts do not stay in memory.
             self._clean[place] = None
             if len(self._clean) > CLEAN_MAX:
                 self._clean.popitem(last=False)
         return found
 
     def find_all(self, text: str | bytes) -> Iterator[Found]:
-        """In the order of their kinds, not of their places. Positions are those of ``text``."""
+        """Grouped by kind of match, not sorted by position. Positions are those of ``text``."""
         raw = text.encode("ascii", "replace") if isinstance(text, str) else text
         tries = _Tries()
         for token in _TOKEN.finditer(raw):
             yield Found(_("an access token of this site"), token.start(), token.end())
-        # Most texts end here: none of the endings is in them, whatever line ends come between.
+        # Most texts end here: even without line breaks they contain none of the endings.
         squeezed = raw.translate(None, _BLANKS)
         near = [trap for trap in self.traps if trap.ending in squeezed]
         for run in _runs(raw, KEY_MIN) if near else ():
@@ -120,17 +122,17 @@ class Tripwire:
                 for start, end in _stretches(run.text, run.heads, trap, tries):
                     yield Found(trap.words, run.place(start), run.place(end - 1) + 1)
         for run in _runs(raw, BASE64_MIN) if self.traps else ():
-            # What is in one case alone, as most names in programs are, is no base64 of a text.
+            # Text in a single case, like most identifiers, is not base64.
             if not run.text.islower() and not run.text.isupper():
                 yield from self._in_base64(run, tries)
 
     def name_in(self, text: str) -> str | None:
-        """What the first key in it is called; None when there is none."""
+        """The description of the first key in the text; None when there is none."""
         found = self.find(text)
         return found.words if found else None
 
     def refuse(self, texts: Iterable[str | bytes]) -> None:
-        """Raises SecretInRequest when a key stands in what is about to be sent."""
+        """Raises SecretInRequest when an outgoing text contains a key."""
         for text in texts:
             if text and (found := self.find(text)):
                 raise SecretInRequest(
@@ -142,7 +144,7 @@ class Tripwire:
                 )
 
     def redacted(self, text: str) -> str:
-        """The text with each key replaced by what it is."""
+        """The text with each key replaced by its description."""
         for found in sorted(self.find_all(text), key=lambda found: found.start, reverse=True):
             text = f"{text[: found.start]}[{found.words} was removed here]{text[found.end :]}"
         return text
@@ -150,9 +152,9 @@ class Tripwire:
     def _in_base64(self, run: _Run, tries: _Tries) -> Iterator[Found]:
         for match in _BASE64.finditer(run.text):
             letters = match[0].translate(_URL_SAFE)
-            # What is long begins where it is told to, such as behind the comma of a data URL.
+            # Long base64 starts at a clear boundary, such as after the comma of a data URL.
             shifts = range(4 if len(letters) <= BASE64_LONG else 1)
-            # A blank between them: no key goes from one to the next.
+            # Joined with a blank, so that no match spans two decodings.
             data = b" ".join(_decoded(letters[shift:]) for shift in shifts)
             for trap in self.traps:
                 if trap.ending in data and any(_is_in(piece, trap, tries) for piece in data.split(b" ")):
@@ -160,7 +162,7 @@ class Tripwire:
 
 
 def _decoded(letters: bytes) -> bytes:
-    """As far as it goes: what is cut off is left out."""
+    """Decodes as much as is complete."""
     over = len(letters) % 4
     if over == 1:
         letters = letters[:-1]
@@ -172,7 +174,7 @@ def _is_in(data: bytes, trap: Trap, tries: _Tries) -> bool:
 
 
 class _Tries:
-    """How many are left for one text."""
+    """The tries left for one text."""
 
     __slots__ = ("left",)
 
@@ -182,14 +184,14 @@ class _Tries:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A stretch without breaks, with what goes on over line ends joined."""
+    """A stretch of key characters, joined over line ends."""
 
     text: bytes
     pieces: Sequence[tuple[int, int]]
-    """Begin and end in the whole of each line of it."""
+    """(start, end) of each of its lines in the whole text."""
 
     def place(self, index: int) -> int:
-        """Where in the whole this byte stands."""
+        """The position of this byte in the whole text."""
         for start, end in self.pieces:
             if index < end - start:
                 return start + index
@@ -197,15 +199,15 @@ class _Run:
         raise IndexError(index)
 
     def heads(self) -> list[int]:
-        """Where its lines begin, in order. 1, because the backslash of "\\nsk-…" in JSON may have left its letter
-        behind.
+        """Offsets at which its lines start, in order. Includes 1, because a line that starts with the JSON escape in
+        "\\nsk-…" may still have the escape's letter.
         """
         first, *others = accumulate((end - start for start, end in self.pieces[:-1]), initial=0)
         return [first, 1, *others]
 
 
 def _runs(raw: bytes, size: int) -> Iterator[_Run]:
-    """Those with at least one line of this size."""
+    """The runs with at least one line of this size."""
     mask, wanted = raw.translate(_MASK), b"a" * size
     at = mask.find(wanted)
     while at >= 0:
@@ -224,7 +226,7 @@ def _end(mask: bytes, start: int) -> int:
 
 
 def _wrapped(raw: bytes, mask: bytes, start: int, end: int) -> tuple[_Run, int]:
-    """The run joined with its neighbours over line ends, a short one before it too; and where it ends."""
+    """The run joined with its neighbouring lines, including a short one before it, and its end."""
     pieces = [(start, end)]
     before = mask.rfind(b"a", max(0, start - WRAP_MAX), start)
     if before >= 0 and _WRAP.fullmatch(raw, before + 1, start):
@@ -236,7 +238,7 @@ def _wrapped(raw: bytes, mask: bytes, start: int, end: int) -> tuple[_Run, int]:
 
 
 def _stretches(text: bytes, heads: Callable[[], Sequence[int]], trap: Trap, tries: _Tries) -> Iterator[tuple[int, int]]:
-    """Where the key stands in it. ``heads`` in order."""
+    """(start, end) of each match of the key. ``heads`` must be sorted."""
     ending = text.find(trap.ending)
     known = heads() if ending >= 0 else ()
     while ending >= 0 and tries.left > 0:
@@ -251,7 +253,7 @@ def _stretches(text: bytes, heads: Callable[[], Sequence[int]], trap: Trap, trie
 
 
 def _starts(text: bytes, end: int, heads: Sequence[int], prefixes: tuple[bytes, ...]) -> list[int]:
-    """Where a key that ends there may begin, the nearest first."""
+    """Possible start positions of a key that ends there, nearest first."""
     begin = max(0, end - KEY_MAX)
     starts = set(heads[bisect_left(heads, begin) : bisect_right(heads, end)])
     starts.update(match.start() for match in _START.finditer(text, begin, end))
@@ -279,7 +281,7 @@ def _trap(row: Row) -> Trap | None:
 
 
 async def refuse_secrets(tripwire: Tripwire, texts: Iterable[str | bytes]) -> None:
-    """As ``Tripwire.refuse``; what takes long to look through is looked through beside the event loop."""
+    """As ``Tripwire.refuse``; long texts are searched off the event loop."""
     if isinstance(texts, tuple) and sum(map(len, texts)) > BESIDE_CHARS:
         await asyncio.to_thread(tripwire.refuse, texts)
     else:
@@ -287,7 +289,7 @@ async def refuse_secrets(tripwire: Tripwire, texts: Iterable[str | bytes]) -> No
 
 
 def texts_of(messages: Iterable[LLMMessage], tools: Iterable[ToolDefinition] = ()) -> Iterator[str | bytes]:
-    """Everything of a request in which a key may stand."""
+    """All texts of a request that may contain a key."""
     for message in messages:
         # Joined, because a key may be split between neighbouring parts.
         yield "\n".join(part.text for part in message.parts if isinstance(part, TextPart | ReasoningPart))
@@ -317,5 +319,5 @@ def _json(value: Any) -> str:
     try:
         return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str).decode()
     except TypeError:
-        # Numbers past 64 bits, halves of characters, and what else models write into arguments.
+        # Integers beyond 64 bits, lone surrogates, and whatever else models put into arguments.
         return str(value)
