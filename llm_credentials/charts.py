@@ -1,4 +1,4 @@
-"""Bar charts as geometry for an SVG: all drawing is done by the template, all looks by the stylesheet."""
+"""Computes bar charts as SVG geometry. The template draws them and the stylesheet styles them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 1000, 200
 DAILY_UP_TO, WEEKLY_UP_TO = 62, 280
-"""Days in a chart with a bar each; beyond, a bar stands for a week, and beyond that for a month."""
+"""Longest ranges in days with daily and with weekly bars; longer ranges get monthly bars."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     series: str
     place: int
-    """Of its series among all, from 0."""
+    """Index of its series, from 0."""
     y: float
     height: float
 
@@ -44,9 +44,9 @@ class Chart:
     bars: tuple[Bar, ...]
     series: tuple[str, ...]
     top: float
-    """The value at the upper edge: a round number."""
+    """The value at the upper edge, rounded up."""
     unit: str
-    """``day``, ``week`` or ``month``: what a bar stands for."""
+    """What one bar covers: ``day``, ``week`` or ``month``."""
 
     @property
     def is_empty(self) -> bool:
@@ -58,7 +58,7 @@ class Chart:
 
 
 def stacked(days: Sequence[date], values: Mapping[date, Mapping[str, float]]) -> Chart:
-    """Bars over all of ``days``, each stacked by series; the largest series lies at the bottom."""
+    """One stacked bar per period of ``days``; the largest series is at the bottom."""
     weight: dict[str, float] = {}
     for one in values.values():
         for name, value in one.items():
@@ -106,7 +106,7 @@ def _between(first: date, last: date) -> list[date]:
 
 
 def round_up(value: float) -> float:
-    """To one, two, two and a half or five times a power of ten; half of it is a handsome number too."""
+    """Up to 1, 2, 2.5 or 5 times a power of ten, so that half of it is a round number too."""
     if value <= 0:
         return 0
     power = 10.0 ** floor(log10(value))

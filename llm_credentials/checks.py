@@ -1,4 +1,4 @@
-"""System checks: a wrong key ring is refused at start, with a hint, instead of failing user by user."""
+"""System checks. They report a wrong key ring at start, with a hint, instead of failing for one user after another."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llm_credentials.providers import EgressPolicy
 
 @register(Tags.security)
 def key_ring_is_usable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E001: no ring. E002: a ring that cannot be read."""
+    """E001: no ring. E002: an unreadable ring."""
     try:
         keyring.ring()
     except keyring.KeyringError as error:
@@ -25,7 +25,7 @@ def key_ring_is_usable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.security, deploy=True)
 def key_ring_is_random(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """W001: a key that was typed rather than drawn."""
+    """W001: a key that was typed rather than generated."""
     try:
         weak = keyring.ring().guessable_ids()
     except keyring.KeyringError:
@@ -40,7 +40,7 @@ def key_ring_is_random(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def deployed_key_ring_fits_database(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Before a deployment the database is asked even if nobody names it."""
+    """Deployment checks query the database even without ``--database``."""
     if databases and DEFAULT_DB_ALIAS in databases:
         return []
     try:
@@ -56,7 +56,7 @@ def deployed_key_ring_fits_database(
 
 @register(Tags.security)
 def egress_allowances_are_readable(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
-    """E010: an entry of LLM_EGRESS_ALLOW that names nothing."""
+    """E010: an invalid entry in LLM_EGRESS_ALLOW."""
     messages: list[CheckMessage] = []
     for entry in conf.egress_allow():
         try:
@@ -71,7 +71,7 @@ def egress_allowances_are_readable(app_configs: Any, **kwargs: Any) -> list[Chec
 def key_ring_fits_database(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E003: a key that is not the one it was. E004: rows sealed under a key that is not on the ring."""
+    """E003: a key that has changed. E004: rows sealed under a key that is not on the ring."""
     from llm_credentials import canary
 
     if not databases or DEFAULT_DB_ALIAS not in databases or not canary.tables_exist():
@@ -103,7 +103,7 @@ def key_ring_fits_database(
 def audit_trail_is_guarded(
     app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """W003: the database would let somebody change what was written down."""
+    """W003: the database does not stop changes to audit events."""
     from llm_credentials.audit import guard
 
     if not databases or DEFAULT_DB_ALIAS not in databases or not guard.tables_exist() or guard.is_on():
@@ -120,7 +120,7 @@ def audit_trail_is_guarded(
 
 @register(Tags.database)
 def changes_are_noted(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """W010: nothing can be remembered, so every call reads its route anew."""
+    """W010: the cache cannot be invalidated, so every call reads its route from the database."""
     from llm_credentials.live import watched
 
     if not databases or DEFAULT_DB_ALIAS not in databases or not watched.table_exists() or watched.is_installed():
@@ -131,7 +131,7 @@ def changes_are_noted(app_configs: Any, databases: Sequence[str] | None = None, 
 
 @register(Tags.database)
 def wall_holds(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """W020: a role that row-level security does not hold for. W021: tables without their policy."""
+    """W020: the database role bypasses row-level security. W021: tables without a policy."""
     from llm_credentials.wall import policies
 
     if not databases or DEFAULT_DB_ALIAS not in databases or connection.vendor != "postgresql":

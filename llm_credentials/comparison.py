@@ -1,7 +1,7 @@
-"""Compares every provider's models: what a sample of use would cost, how fast they are, what they can do.
+"""Compares every provider's models: the cost of a sample workload, speed and capabilities.
 
-A sample is so many requests of one size. Its cost is that of one such request at today's price, times their number;
-what a provider's cache would save is left out, because it differs by how one works and not by the model.
+A sample is a number of requests of one size. It costs today's price of one such request times the number of requests.
+Savings from a provider's prompt cache are left out, because they depend on usage and not on the model.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ CAPABILITIES: Final = ("vision", "tools", "json", "reasoning", "embeddings")
 SORTS: Final = ("cost", "context", "speed", "measured", "provider")
 LONG_CONTEXT: Final = 1_000_000
 MEASURED_FROM: Final = 5
-"""So many own requests say something about how quick a model is."""
+"""Minimum number of the user's own requests for a latency figure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     requests: int
     input_tokens: int
-    """Of one request."""
+    """Per request."""
     output_tokens: int
     own: bool = False
 
 
 TYPICAL: Final = Sample(requests=300, input_tokens=2_000, output_tokens=500)
-"""Ten questions a day with some text to read, for a month."""
+"""Ten questions with some text to read, every day for a month."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,11 +56,11 @@ class Row:
     cost_usd: Decimal | None
     price_source: str
     measured_ms: int | None
-    """Half of one's own requests took no longer."""
+    """Median latency of the user's own requests."""
     measured_count: int
     has_key: bool
     refusal: str = ""
-    """Why the organisation does not allow it; empty if it does."""
+    """Why the organisation forbids it; empty if it is allowed."""
 
     @property
     def id(self) -> str:
@@ -83,7 +83,7 @@ class Advice:
 
 
 def sample_of(report_total: Sums) -> Sample:
-    """One's own use, else a typical one."""
+    """The user's own usage, or a typical one if there is none."""
     answered = report_total.requests - report_total.errors
     if answered <= 0 or not report_total.input_tokens:
         return TYPICAL
@@ -96,14 +96,16 @@ def sample_of(report_total: Sums) -> Sample:
 
 
 def own_use(user_id: Any) -> dict[tuple[str, str], Sums]:
-    """By provider and model, of the last 30 days."""
+    """Usage of the last 30 days by (provider, model)."""
     last = today()
     groups = Report(Span(last - timedelta(days=SAMPLE_DAYS - 1), last), user_id).grouped("provider", "model")
     return {(provider, model): sums for (provider, model), sums in groups.items()}
 
 
 def rows_for(user: AbstractBaseUser | AnonymousUser) -> tuple[list[Row], Sample]:
-    """All models by what this user uses, with what the organisation forbids them; for anonymous ones a typical use."""
+    """All models, costed by this user's usage, with what the organisation forbids; anonymous users get the typical
+    sample.
+    """
     if not user.is_authenticated:
         return rows_of(specs(), TYPICAL), TYPICAL
     used = own_use(user.pk)
@@ -129,7 +131,7 @@ def rows_of(
     with_key: Collection[str] = (),
     refusal: Callable[[ProviderSpec, str], str | None] = lambda spec, model: None,
 ) -> list[Row]:
-    """The current models of these providers. What the site only offers for trying things out is left out."""
+    """The current models of these providers, except providers that exist only for trials."""
     noon = timezone.now().replace(hour=12, minute=0, second=0, microsecond=0)
     found = []
     for spec in catalogue:
@@ -165,13 +167,13 @@ def _price(spec: ProviderSpec, facts: ModelFacts, sample: Sample, at: datetime) 
 
 
 def filtered(rows: Iterable[Row], abilities: Collection[str]) -> list[Row]:
-    """Those that can all of it; models for embeddings only where these are asked for."""
+    """Rows with all of these abilities; embedding models only when embeddings are asked for."""
     wanted = set(abilities) or {"chat"}
     return [row for row in rows if wanted <= row.facts.capabilities]
 
 
 def in_order(rows: Iterable[Row], sort: str) -> list[Row]:
-    """What is unknown comes last; among equals the cheapest first."""
+    """Unknown values last; ties by lowest cost."""
     return sorted(rows, key=lambda row: (*_place(row, sort), _dear(row), row.spec.label, row.facts.label))
 
 
@@ -194,7 +196,7 @@ def _dear(row: Row) -> tuple[bool, Decimal]:
 
 
 def advice(rows: Collection[Row]) -> list[Advice]:
-    """For each kind of task the cheapest allowed model that is fit for it; hosted ones, whose price is known."""
+    """The cheapest allowed model that suits each kind of task, among hosted models with a known price."""
     hosted = [row for row in rows if not row.refusal and not row.spec.self_hosted and row.cost_usd is not None]
     chats = [row for row in hosted if "chat" in row.facts.capabilities]
     fit: dict[str, list[Row]] = {
@@ -221,5 +223,5 @@ def advice(rows: Collection[Row]) -> list[Advice]:
 
 
 def as_of(rows: Iterable[Row]) -> date | None:
-    """The day of the oldest fact that is shown."""
+    """The date of the oldest fact shown."""
     return min((row.facts.as_of for row in rows if row.facts.as_of), default=None)

@@ -1,4 +1,4 @@
-"""Checks what a user typed about a key, merged with what is stored, before anything is written."""
+"""Validates a draft of a key, merged with the stored one, before anything is written."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ StoredKey: TypeAlias = LLMCredential | EnvironmentCredential
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedCredential:
-    """A draft laid over what is stored, valid as a whole."""
+    """A draft merged with the stored key and validated as a whole."""
 
     spec: ProviderSpec
     api_key: str | None = field(repr=False)
-    """A new key; None: the stored one stays."""
+    """A new key; None: the stored one is kept."""
     model: str
     base_url: str
     options: dict[str, str]
@@ -50,7 +50,7 @@ class CheckedCredential:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """Fields of a key as somebody typed them, not yet saved. ``None``: as stored."""
+    """Unsaved fields of a key as the user typed them. ``None``: as stored."""
 
     api_key: str | None = field(default=None, repr=False)
     model: str | None = None
@@ -66,7 +66,7 @@ def credential_check(
     draft: Draft | None,
     name: str = "default",
 ) -> CheckedCredential:
-    """What would be saved or tested. Nothing is written and nothing opened. Raises ValidationError."""
+    """What would be saved or tested. Writes nothing and opens no key. Raises ValidationError."""
     spec = clean_provider(provider)
     clean_name(name)
     typed = draft or Draft()
@@ -91,7 +91,7 @@ def credential_check(
 
 
 def changes_key(*, user: AbstractBaseUser, provider: str, name: str, draft: Draft) -> bool:
-    """Whether saving this adds or replaces a key, or sends it elsewhere, which asks for a recent proof of who is there.
+    """Whether saving this adds or replaces a key or changes its address, which requires step-up authentication.
 
     Raises ValidationError.
     """

@@ -1,8 +1,8 @@
-"""Embeds texts with the model that staff chose for embeddings.
+"""Embeds texts with the embedding model that staff chose.
 
-Vectors of two models say nothing about each other, so each belongs to an ``EmbeddingIndex`` whose model and length are
-pinned. When staff choose another model, the index in use answers on until they ask for a new one and that is made.
-An app that stores vectors registers itself with ``holds``.
+Vectors of different models are not comparable, so each vector belongs to an ``EmbeddingIndex`` with a pinned model and
+dimension. When staff choose another model, the active index keeps answering until they request a new one and it is
+built. An app that stores vectors registers itself with ``holds``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ State = EmbeddingIndex.State
 @dataclass(frozen=True, slots=True)
 class Holder:
     count: Callable[[EmbeddingIndex], int]
-    """How many vectors of an index there are."""
+    """The number of vectors in an index."""
     begin: Callable[[EmbeddingIndex], None]
-    """Set a worker on making the index anew; raises what the queue raises."""
+    """Enqueue the job that rebuilds the index; raises what the queue raises."""
 
 
 _holders: list[Holder] = []
@@ -49,7 +49,7 @@ def holds(holder: Holder) -> None:
 
 
 def settled() -> tuple[str, str] | None:
-    """(provider, model) as staff chose them; None while they chose nothing that could be asked."""
+    """(provider, model) as staff chose them; None without a usable choice."""
     config = SystemConfig.objects.filter(category="llm", key="embeddings_config").first()
     choice = system_choice(config.value if config else None)
     spec = spec_or_none(choice.provider)
@@ -60,7 +60,7 @@ def settled() -> tuple[str, str] | None:
 
 
 def index_in_use() -> EmbeddingIndex | None:
-    """The one that is asked now, made at the first need; None where embeddings are not settled."""
+    """The active index, created at first use; None where no embedding model is chosen."""
     chosen = settled()
     if chosen is None:
         return None
@@ -70,31 +70,31 @@ def index_in_use() -> EmbeddingIndex | None:
     try:
         with transaction.atomic():
             return EmbeddingIndex.objects.create(provider=chosen[0], model=chosen[1])
-    except IntegrityError:  # somebody else was first
+    except IntegrityError:  # another process created it first
         return EmbeddingIndex.objects.filter(state=State.ACTIVE).first()
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of the indexes, for the page of staff."""
+    """State of the indexes, for the staff page."""
 
     active: EmbeddingIndex
     vectors: int
     building: EmbeddingIndex | None
     made: int
     provider: str
-    """With ``model``: what staff chose by now."""
+    """With ``model``: what staff have chosen now."""
     model: str
 
     @property
     def is_outdated(self) -> bool:
-        """Whether staff are to be asked for a new one."""
+        """Whether to ask staff to build a new index."""
         made_by = self.building or self.active
         return (made_by.provider, made_by.model) != (self.provider, self.model)
 
 
 def standing() -> Standing | None:
-    """None while there is no index, or nothing is settled any more."""
+    """None when there is no active index or no embedding model is chosen."""
     chosen = settled()
     rows = {row.state: row for row in EmbeddingIndex.objects.filter(state__in=(State.ACTIVE, State.BUILDING))}
     active, building = rows.get(State.ACTIVE), rows.get(State.BUILDING)
@@ -109,9 +109,9 @@ def _count(index: EmbeddingIndex) -> int:
 
 
 def remake() -> EmbeddingIndex | None:
-    """Begin the index that fits what staff chose, or go on with it; the one in use answers until it is done.
+    """Start or resume building the index for the chosen model; the active one answers until it is done.
 
-    Whoever calls it has checked that this is staff. None where there is nothing to make.
+    The caller has checked that this is staff. None where there is nothing to build.
     """
     chosen = settled()
     with open_for("beginning an index anew"), transaction.atomic():
@@ -134,7 +134,7 @@ def remake() -> EmbeddingIndex | None:
 
 
 def put_in_use(index: EmbeddingIndex) -> None:
-    """The index is made: it answers from now on. The one before is only to be removed by its holders."""
+    """Activate a finished index. The previous one is retired, for its holders to remove."""
     with transaction.atomic():
         rows = EmbeddingIndex.objects.select_for_update()
         if any(row.pk == index.pk and row.state == State.BUILDING for row in rows):
@@ -150,10 +150,10 @@ async def embed_texts(
     token: PersonalAccessToken | None = None,
     run_budget: RunBudget | None = None,
 ) -> list[bytes]:
-    """A vector of length 1 for each text, packed as float32, little-endian; in batches, one after the other.
+    """One vector of length 1 per text, packed as little-endian float32. Batches are sent one after the other.
 
-    Goes with the user's own key of the index's provider, else the site's, if both of them allow it; within budgets and
-    in the ledger like every call. Raises LLMError, BadProviderResponse for vectors that do not fit the index.
+    Uses the user's own key for the index's provider, else the site's, if policy allows it; budgets and the ledger apply
+    as to every call. Raises LLMError, and BadProviderResponse for vectors that do not fit the index.
     """
     client = client_for(
         user, task=TASK, provider=index.provider, model=index.model, needs={"embeddings"}, token=token
@@ -183,7 +183,7 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
 
 
 async def _dimension(index: EmbeddingIndex, first: int) -> int:
-    """The pinned length; the very first vectors of an index pin it."""
+    """The pinned dimension; the first vectors of an index pin it."""
     if index.dimension is None and first:
         index.dimension = await sync_to_async(_pinned)(index.pk, first)
     return index.dimension or 0
@@ -203,7 +203,7 @@ def pack(vector: Sequence[float]) -> bytes:
 
 
 def similarity(one: bytes, other: bytes) -> float:
-    """Of two packed vectors: 1 for the same direction, 0 for nothing in common."""
+    """Cosine similarity of two packed vectors of length 1."""
     return float(sum(map(mul, unpack(one), unpack(other))))
 
 

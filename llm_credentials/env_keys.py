@@ -1,7 +1,7 @@
 """Imports keys from a pasted ``.env`` text: shows what each line would become, then stores the chosen ones.
 
-Which variable is whose stands in the providers' rows (``env_key_names``, ``env_prefix``). The text is read, used and
-let go: nothing of it is kept but the keys that are stored, and no word here repeats a value.
+The provider rows say which variables are theirs (``env_key_names``, ``env_prefix``). Only the imported keys are stored,
+not the text, and no message repeats a value.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]{0,99})\s*=(.*)", re
 _COMMENT = re.compile(r"\s#.*")
 _UNFIT = re.compile(r"[^a-z0-9-]+")
 SHAPE_MIN_LENGTH: Final = 20
-"""A shorter value is no key because it begins like one."""
+"""Shorter values are not taken for a key by their prefix alone."""
 
 Outcome: TypeAlias = Literal["add", "replace", "same", "choose", "refused", "saved"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """What somebody wants of a variable; empty: as it was proposed."""
+    """The user's choice for a variable; empty: as proposed."""
 
     provider: str = ""
     name: str = ""
@@ -46,7 +46,7 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvKey:
-    """A variable that holds a key, and what would become of it."""
+    """A variable that holds a key, and what importing it would do."""
 
     variable: str
     api_key: str = field(repr=False)
@@ -58,7 +58,7 @@ class EnvKey:
     base_url: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     choices: tuple[ProviderSpec, ...] = ()
-    """Whose it may be, where its shape fits several."""
+    """The candidate providers when the key's shape fits several."""
 
     @property
     def masked(self) -> str:
@@ -70,7 +70,7 @@ class EnvKey:
 
     @property
     def is_proposed(self) -> bool:
-        """Taken unless somebody says otherwise: it takes nothing's place, and nobody has to be asked whose it is."""
+        """Whether it is imported by default: it replaces nothing and its provider is unambiguous."""
         return self.outcome == "add"
 
 
@@ -78,12 +78,12 @@ class EnvKey:
 class EnvPlan:
     keys: tuple[EnvKey, ...]
     ignored: int
-    """How many other variables there are."""
+    """The number of other variables."""
 
 
 @sensitive_variables()
 def env_plan(*, user: AbstractBaseUser, text: str, wishes: Mapping[str, Wish] | None = None) -> EnvPlan:
-    """What each key in this text would become. Nothing is written. Raises ValidationError on ``text``."""
+    """What importing each key in this text would do. Writes nothing. Raises ValidationError on ``text``."""
     values = read_env(text)
     stored = {(row.provider, row.name): row for row in UserCredential.objects.for_user(user)}
     taken: dict[tuple[str, str], str] = {}
@@ -102,9 +102,9 @@ def env_plan(*, user: AbstractBaseUser, text: str, wishes: Mapping[str, Wish] | 
 
 @sensitive_variables()
 def env_import(*, user: AbstractBaseUser, text: str, take: Mapping[str, Wish] | None = None) -> EnvPlan:
-    """Store the keys of these variables (None: those that are proposed), each by itself; the others as ``env_plan``.
+    """Store the keys of these variables (None: the proposed ones), each independently; the rest as in ``env_plan``.
 
-    Whoever calls this has seen a proof of who is there, and tests what was stored. Raises ValidationError on ``text``.
+    The caller has checked step-up authentication and tests the stored keys. Raises ValidationError on ``text``.
     """
     plan = env_plan(user=user, text=text, wishes=take)
     keys = []
@@ -116,7 +116,7 @@ def env_import(*, user: AbstractBaseUser, text: str, take: Mapping[str, Wish] | 
 
 @sensitive_variables()
 def read_env(text: str) -> dict[str, str]:
-    """The variables of a ``.env`` text; of one that is there twice, the last. Raises ValidationError on ``text``."""
+    """The variables of a ``.env`` text; the last one wins. Raises ValidationError on ``text``."""
     if len(text) > MAX_CHARS or text.count("\n") > MAX_LINES:
         words = _("This is too long: at most %(chars)d characters on %(lines)d lines.")
         raise _refusal(words % {"chars": MAX_CHARS, "lines": MAX_LINES})
@@ -149,7 +149,7 @@ def _refusal(words: str) -> ValidationError:
 
 @sensitive_variables()
 def _proposals(values: Mapping[str, str]) -> Iterator[EnvKey]:
-    """A key for each variable that is named as one, or whose value looks like one."""
+    """One entry per variable whose name or value looks like a key's."""
     for variable, value in values.items():
         spec, suffix = _named(variable)
         if not value or (spec is None and len(value) < SHAPE_MIN_LENGTH):
@@ -176,7 +176,7 @@ def _proposals(values: Mapping[str, str]) -> Iterator[EnvKey]:
 
 
 def _beside(key: EnvKey) -> list[str]:
-    """The other variables that say something of this key."""
+    """The other variables that configure this key."""
     if key.spec is None:
         return []
     said = {"MODEL": key.model, "BASE_URL": key.base_url, **{name.upper(): text for name, text in key.options.items()}}
@@ -184,7 +184,7 @@ def _beside(key: EnvKey) -> list[str]:
 
 
 def _named(variable: str) -> tuple[ProviderSpec | None, str]:
-    """Whose variable this is by its name, and what stands behind that name."""
+    """The provider with the longest matching variable name, and the rest of the name."""
     fits = [
         (len(name), spec, variable[len(name) :].strip("_"))
         for spec in specs()
@@ -200,7 +200,7 @@ def _name(suffix: str) -> str:
 
 
 def _wished(key: EnvKey, wish: Wish) -> EnvKey:
-    """With what somebody chose. Raises ValidationError on ``provider`` or ``name`` for what cannot be."""
+    """Applies the user's choice. Raises ValidationError on ``provider`` or ``name``."""
     spec = clean_provider(wish.provider) if wish.provider else key.spec
     return replace(key, spec=spec, name=clean_name(wish.name) if wish.name else key.name)
 

@@ -1,4 +1,4 @@
-"""What a user types about a key. The services judge it; the form carries it there and brings their words back."""
+"""Forms for what users type about a key. Services validate the input; forms pass it on and show the errors."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ OPTION_PREFIX = "option_"
 
 
 class _ServiceForm(forms.Form):
-    """A form whose input a service looks at once more."""
+    """A form whose input a service validates as well."""
 
     def take_errors(self, error: ValidationError) -> None:
-        """The services' errors beside the fields that they are about; those about no field of the form go on top."""
+        """Attach the service's errors to their fields; errors for fields that the form lacks go on top."""
         for name, texts in error.message_dict.items():
             for text in texts:
                 self.add_error(name if name in self.fields else None, text)
 
 
 class TokenForm(_ServiceForm):
-    """What a new access token may do and for how long."""
+    """Scopes, limits and lifetime of a new access token."""
 
     LISTS: ClassVar[tuple[str, ...]] = ("scopes", "providers")
     DAYS: ClassVar[tuple[tuple[str, Any], ...]] = (
@@ -71,12 +71,12 @@ class TokenForm(_ServiceForm):
 
     @property
     def begun(self) -> str:
-        """What was chosen, as a query."""
+        """The chosen values as a query string."""
         return urlencode({name: value for name, value in self.cleaned_data.items() if value}, doseq=True)
 
 
 class CredentialForm(_ServiceForm):
-    """Name, key, model, address and the options that the provider declares. A key never comes back out of it."""
+    """Name, key, model, address and the provider's declared options. Never renders a key."""
 
     name = forms.CharField(required=False, max_length=40)
     api_key = forms.CharField(required=False, strip=False, widget=forms.PasswordInput(render_value=False))
@@ -111,7 +111,7 @@ class CredentialForm(_ServiceForm):
 
     @property
     def needs_options(self) -> bool:
-        """Whether the provider demands an option that has no value yet."""
+        """Whether a required option of the provider has no value yet."""
         stored = dict(self.credential.options) if self.credential is not None else {}
         return any(
             option.required and not option.default and not stored.get(option.name) for option in self.spec.options
@@ -119,7 +119,7 @@ class CredentialForm(_ServiceForm):
 
     @property
     def draft(self) -> Draft:
-        """What was typed, for a service. An empty key means unchanged, as does a field that the form lacks."""
+        """The input as a draft. An empty key or a field that the form lacks means unchanged."""
         typed = self.cleaned_data
         options = {field.name: typed[OPTION_PREFIX + field.name] for field in self.spec.options}
         return Draft(
@@ -131,7 +131,7 @@ class CredentialForm(_ServiceForm):
 
     @property
     def differs(self) -> bool:
-        """Whether anything typed is not what is stored."""
+        """Whether any input differs from what is stored."""
         credential, draft = self.credential, self.draft
         if credential is None or draft.api_key:
             return True
@@ -142,7 +142,7 @@ class CredentialForm(_ServiceForm):
         return not (draft.model == credential.model and same_url and same_options)
 
     def forget_refused(self) -> None:
-        """Blank what was refused, lest a key that was pasted into the wrong field come back in the page."""
+        """Blank rejected values, so that a key pasted into the wrong field is not rendered."""
         kept = {name for name in self.fields if name not in self.errors and name != "api_key"}
         if self.non_field_errors():
             kept = {name for name in kept if not name.startswith(OPTION_PREFIX)}
@@ -150,7 +150,7 @@ class CredentialForm(_ServiceForm):
 
 
 class RoutingForm(forms.Form):
-    """What a row of the routing page holds: who answers first, sampling, consent. Empty is "as otherwise settled"."""
+    """One row of the routing page: first provider or key, sampling, consent. Empty means inherited."""
 
     choice = forms.CharField(required=False, max_length=80)
     """``key:<uuid>``, ``provider:<slug>`` or empty."""
@@ -163,7 +163,7 @@ class RoutingForm(forms.Form):
     _PLACES: Mapping[str, str] = {"credential": "choice", "provider": "choice", "default_provider": "choice"}
 
     def override(self) -> dict[str, Any]:
-        """For ``services.task_override_set``."""
+        """Arguments for ``services.task_override_set``."""
         kind, _, value = self.cleaned_data["choice"].partition(":")
         return {
             "credential": value if kind == "key" else None,
@@ -175,7 +175,7 @@ class RoutingForm(forms.Form):
         }
 
     def defaults(self) -> dict[str, Any]:
-        """For ``services.settings_update``: what holds for all tasks."""
+        """Arguments for ``services.settings_update``: the defaults for all tasks."""
         typed = self.override()
         return {
             "default_provider": typed["provider"],
@@ -185,7 +185,7 @@ class RoutingForm(forms.Form):
         }
 
     def take_errors(self, error: ValidationError) -> None:
-        """The services' errors beside the fields that they are about."""
+        """Attach the service's errors to their fields."""
         for name, texts in error.message_dict.items():
             place = self._PLACES.get(name, "consent" if name == "fallback_to_system" else name)
             for text in texts:

@@ -1,7 +1,7 @@
-"""Rate limits: one counter for each (kind, rate, user or token or provider), shared by pages, API and jobs, and by all
-processes through Valkey. While Valkey is away each process counts for itself.
+"""Rate limits: one counter for each (kind, rate, user or token or provider), shared by pages, API and jobs, and across
+processes through Valkey. While Valkey is down each process counts on its own.
 
-The site's rates are the setting ``LLM_RATES``; policies of the organisation add theirs, and every one holds.
+The site's rates are the setting ``LLM_RATES``. The organisation's policies add to them, and all of them apply.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ KINDS: Final[Mapping[str, str]] = {
     "api": gettext_noop("requests to the API"),
     "gateway": gettext_noop("calls through the gateway"),
 }
-"""Every way in, and its name in words."""
+"""Each kind of use, with its label."""
 _SECONDS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _RATE = re.compile(r"(\d{1,7})/(\d{0,4})([smhd])")
 
 
 class LimitReached(Exception):
-    """Too often. ``retry_after_s`` is whole seconds until the window ends."""
+    """The rate limit is exceeded. ``retry_after_s``: whole seconds until the window ends."""
 
     def __init__(self, retry_after_s: int, limit: int = 0) -> None:
         super().__init__(_("Too many requests. Try again in %(retry_after_s)s s.") % {"retry_after_s": retry_after_s})
@@ -46,7 +46,7 @@ class LimitReached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How far the tightest of the limits is used."""
+    """Usage of the tightest limit."""
 
     limit: int
     remaining: int
@@ -55,7 +55,7 @@ class Usage:
 
     @property
     def values(self) -> tuple[tuple[str, int], ...]:
-        """By the names of their headers."""
+        """(header, value) pairs."""
         limit, remaining = ("RateLimit-Limit", self.limit), ("RateLimit-Remaining", self.remaining)
         return (limit, remaining, ("RateLimit-Reset", self.reset_s))
 
@@ -65,7 +65,7 @@ class Usage:
 
 
 def with_pause(response: HttpResponse, refusal: Exception) -> HttpResponse:
-    """Says when to come again, if a limit is all there is to it."""
+    """Sets ``Retry-After`` and the limit headers if the refusal is a rate limit."""
     if isinstance(refusal, LimitReached):
         for name, value in {"Retry-After": str(refusal.retry_after_s), **refusal.usage.headers}.items():
             response[name] = value
@@ -73,9 +73,9 @@ def with_pause(response: HttpResponse, refusal: Exception) -> HttpResponse:
 
 
 def use(group: str, value: str, rate: str) -> Usage | None:
-    """Count one use of ``group`` by ``value`` (``rate`` such as ``"10/m"``). Raises LimitReached past it."""
+    """Count one use of ``group`` by ``value`` (``rate`` such as ``"10/m"``). Raises LimitReached beyond it."""
     usage = _counted(group, value, rate)
-    if usage is not None and usage["time_left"] < 0:  # the counter was lost as Valkey went or came: count elsewhere
+    if usage is not None and usage["time_left"] < 0:  # the counter was lost as Valkey went or came back: count again
         usage = _counted(group, value, rate)
     if usage is None:
         return None
@@ -99,7 +99,7 @@ def admit(kind: str, user: AbstractBaseUser, *, provider: str = "", token_id: An
 
 
 def _rates(kind: str, user: AbstractBaseUser, provider: str, token_id: Any) -> Iterator[tuple[str, str, str]]:
-    """(scope, whom it counts, rate): the user's first, so that what is refused there burdens nobody else."""
+    """(scope, counted value, rate). The user's come first."""
     site: Mapping[str, str] = settings.LLM_RATES[kind]
     own = dict.fromkeys([*filter(None, [site.get("user")]), *policy_of(user).rates.get(kind, ())])
     for rate in own:
@@ -111,7 +111,7 @@ def _rates(kind: str, user: AbstractBaseUser, provider: str, token_id: Any) -> I
 
 
 def parse_rate(rate: str) -> tuple[int, int]:
-    """(count, seconds of the period). Raises ValueError for what is no rate."""
+    """(count, period in seconds). Raises ValueError for an invalid rate."""
     found = _RATE.fullmatch(check_rate(rate))
     assert found
     count, times, unit = found.groups()
@@ -119,7 +119,7 @@ def parse_rate(rate: str) -> tuple[int, int]:
 
 
 def check_rate(rate: str) -> str:
-    """Raises ValueError for what is no rate."""
+    """Raises ValueError for an invalid rate."""
     found = _RATE.fullmatch(rate)
     if not found or found[2] == "0" * len(found[2]) != "":
         raise ValueError("A rate is a count and a period, such as 10/m, 500/h or 5/30s.")

@@ -1,7 +1,7 @@
-"""Prometheus metrics of calls, attempts, tokens, cost and latency; never anybody's name or text.
+"""Prometheus metrics of calls, attempts, tokens, cost and latency, without names or texts.
 
-Labels are of closed sets: providers of the catalogue, error classes, tasks, who owns the key. Several processes on one
-machine count together where ``METRICS_DIR`` names a folder of theirs.
+Labels have closed value sets: catalogue providers, error classes, tasks, key owner kinds. Where ``METRICS_DIR`` names a
+folder, all processes of a machine are counted together.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _told: list[Told] = []
 
 @dataclass(frozen=True, slots=True)
 class _OfProvider:
-    """The counters of one provider and key owner, looked up once."""
+    """Counters of one provider and key owner, looked up once."""
 
     seconds: Histogram
     first_content: Histogram
@@ -64,7 +64,7 @@ def _calls(task: str) -> Counter:
 
 
 def also_tell(told: Told) -> None:
-    """Let this hear of every attempt that ends, on the event loop of its call. It does no I/O and raises nothing."""
+    """Register a callback for finished attempts. It runs on the call's event loop and must not do I/O or raise."""
     if told not in _told:
         _told.append(told)
 
@@ -88,7 +88,7 @@ def attempt_ended(entry: Entry, ended: Outcome) -> None:
 
 
 def failed_over(provider: str) -> None:
-    """From this provider's key to another one."""
+    """Count a fallback from this provider's key to another key."""
     FAILOVERS.labels(provider).inc()
 
 

@@ -1,4 +1,4 @@
-"""What staff allow a user, for saving, testing and showing keys; calls have it in their routing snapshot."""
+"""What staff allow a user, for saving, testing and showing keys. Calls read it from their routing snapshot."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from llm_credentials.providers import ProviderSpec, registry
 from llm_credentials.routing.policy import NO_OWN_KEYS, Policy, combined
 
 OPERATE_KEYS: Final = "llm_credentials.change_usercredential"
-"""The permission to have users' keys tested, turned off or entered again; nobody's changes the key itself."""
+"""Permission to test users' keys, turn them off or request re-entry; no permission allows changing another user's key.
+"""
 PATTERNS_MAX: Final = 100
 PATTERN_LENGTH_MAX: Final = 200
 _PATTERN = re.compile(r"[a-z0-9_*?]+/[\x21-\x7e]+")
 
 
 def policy_of(user: AbstractBaseUser | AnonymousUser) -> Policy:
-    """As of now. One query."""
+    """The current policy. One query."""
     return combined(row.value for row in GroupPolicy.objects.for_user(user).order_by("created_at"))
 
 
 def check_own_key(policy: Policy, spec: ProviderSpec, *, model: str | None, base_url: str) -> None:
-    """Whether a user may store, test or list with a key of their own like this. Raises ValidationError.
+    """Whether a user may store, test or list models with such a key of their own. Raises ValidationError.
 
     An empty ``model`` is the provider's default; ``None``: no model is called.
     """
@@ -45,7 +46,7 @@ def check_own_key(policy: Policy, spec: ProviderSpec, *, model: str | None, base
 
 
 def allows_own_key(policy: Policy, spec: ProviderSpec, *, base_url: str = "") -> bool:
-    """Whatever its model."""
+    """Regardless of the model."""
     return policy.own_keys and not (policy.refusal_of_provider(spec) or policy.refusal_of_address(spec, base_url))
 
 
@@ -60,12 +61,12 @@ def check_choice(policy: Policy, spec: ProviderSpec | None, model: str) -> None:
 
 
 def may_see_site(user: AbstractBaseUser) -> bool:
-    """Whether somebody may look at what the site itself uses; of keys no more than that they are there."""
+    """Whether a user may see the site's settings and which keys exist, but nothing more of a key."""
     return may_change_site(user) or _is_staff_with(user, "llm_credentials.view_systemconfig")
 
 
 def may_change_site(user: AbstractBaseUser) -> bool:
-    """Whether somebody may settle the site's models and keys, and test those keys."""
+    """Whether a user may set the site's models and keys and test those keys."""
     return _is_staff_with(user, "llm_credentials.change_systemconfig")
 
 
@@ -81,7 +82,9 @@ def _is_staff_with(user: AbstractBaseUser, permission: str) -> bool:
 
 
 def clean_patterns(lines: Iterable[str]) -> list[str]:
-    """Patterns ``provider/model``, one a line; a line without a slash is for every provider. Raises ValidationError."""
+    """Patterns ``provider/model``, one per line; a line without a slash applies to every provider. Raises
+    ValidationError.
+    """
     patterns = list(dict.fromkeys(_clean_pattern(line.strip()) for line in lines if line.strip()))
     if len(patterns) > PATTERNS_MAX:
         raise ValidationError(_("At most %(max)s patterns.") % {"max": PATTERNS_MAX})

@@ -1,6 +1,6 @@
-"""The writes of model preferences: settings, overrides for tasks, the order of keys.
+"""Writes model preferences: settings, task overrides and the order of keys.
 
-Part of ``services``, which is where callers import it from.
+Part of ``services``; callers import it from there.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ MAX_BUDGET_USD: Final = Decimal(10_000_000)
 
 
 class Overtaken(Exception):
-    """What is settled is not what the caller last saw: somebody changed it meanwhile. Nothing was changed."""
+    """The stored version is not the one the caller last saw. Nothing was changed."""
 
 
 def version_of(row: LLMSettings | TaskOverride | None) -> str:
-    """Another text after each change; empty as long as nothing is stored."""
+    """A version token that differs after each change; empty while nothing is stored."""
     return "" if row is None or row._state.adding else row.updated_at.isoformat()
 
 
@@ -44,9 +44,9 @@ def _not_overtaken(seen: str | None, row: LLMSettings | TaskOverride | None) -> 
 
 
 def settings_update(*, user: AbstractBaseUser, seen: str | None = None, **changes: Any) -> LLMSettings:
-    """Change the named settings and leave the others, if they are of the version that was ``seen``.
+    """Change the named settings and leave the others, if the stored version is the one in ``seen``.
 
-    Raises ValidationError, also for a name that is no setting, and Overtaken.
+    Raises ValidationError, also for an unknown setting, and Overtaken.
     """
     errors: dict[str, list[str]] = {}
     cleaned: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def settings_update(*, user: AbstractBaseUser, seen: str | None = None, **change
                 setattr(row, name, cleaned[name])
             row.save(update_fields=[*changed, "updated_at"])
         if "monthly_budget_usd" in changed:
-            # What was said of the old budget holds no more.
+            # Alerts about the old budget no longer apply.
             Alert.objects.for_user(user).exclude(period="").delete()
         if changed or created:
             names = ",".join(sorted(cleaned if created else changed))
@@ -159,9 +159,9 @@ def task_override_set(
     fallback_to_system: bool | None = None,
     seen: str | None = None,
 ) -> TaskOverride | None:
-    """What holds for this kind of task instead of what is settled otherwise, as a whole; ``None`` if nothing does.
+    """Replace the override for this task as a whole. Returns None if the result is empty.
 
-    Raises ValidationError, and Overtaken if it is not of the version that was ``seen``.
+    Raises ValidationError, and Overtaken if the stored version is not the one in ``seen``.
     """
     _known_task(task)
     wanted = _override(user, credential, provider, model, temperature, max_tokens, fallback_to_system)
@@ -169,7 +169,7 @@ def task_override_set(
         _drop_override(user, task, seen)
         return None
     with transaction.atomic():
-        # Before anything else is held, as whoever removes the key does.
+        # Lock the key before any other row, in the same order as removing a key does.
         _own_key(user, wanted["credential_id"], hold=True)
         row, created = TaskOverride.objects.select_for_update().get_or_create(
             user_id=user.pk, task=task, defaults=wanted
@@ -186,13 +186,13 @@ def task_override_set(
 
 
 def task_override_delete(*, user: AbstractBaseUser, task: str, seen: str | None = None) -> None:
-    """Everything is settled as otherwise again. Raises TaskOverride.DoesNotExist, and Overtaken."""
+    """Remove the override, so that the defaults apply again. Raises TaskOverride.DoesNotExist and Overtaken."""
     if not _drop_override(user, task, seen):
         raise TaskOverride.DoesNotExist
 
 
 def _drop_override(user: AbstractBaseUser, task: str, seen: str | None = None) -> bool:
-    # A NUL is in no row, but a database may refuse to look for it.
+    # No row contains a NUL, and a database may reject a query with one.
     if "\0" in task:
         return False
     with transaction.atomic():
@@ -251,7 +251,7 @@ def _override(
 
 
 def _own_key(user: AbstractBaseUser, credential: UUID | str | None, *, hold: bool = False) -> UserCredential | None:
-    """``hold``: as it stands, until the transaction ends. Raises ValidationError."""
+    """``hold``: lock the row until the transaction ends. Raises ValidationError."""
     if credential is None or credential == "":
         return None
     try:
@@ -271,9 +271,9 @@ PRIORITY_STEP: Final = 10
 
 
 def chain_order(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
-    """Let these keys answer in this order, those that are not named after them as they stood.
+    """Put these keys in this order; unnamed keys follow in their previous order.
 
-    Raises ValidationError for what is none of the user's keys, or named twice.
+    Raises ValidationError for a key that is not the user's, or is named twice.
     """
     with transaction.atomic():
         rows = {row.pk: row for row in UserCredential.objects.for_user(user).select_for_update(no_key=True).in_order()}
@@ -296,9 +296,9 @@ def chain_order(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
 
 
 def chain_arrange(*, user: AbstractBaseUser, credentials: Sequence[UUID]) -> None:
-    """As ``chain_order``; and where a chosen default provider stands against this order, it is chosen no longer.
+    """As ``chain_order``, and clear the default provider where it contradicts this order.
 
-    Then whatever comes first is the default. Raises ValidationError.
+    The first key's provider is then the default. Raises ValidationError.
     """
     with transaction.atomic():
         chain_order(user=user, credentials=credentials)

@@ -1,7 +1,6 @@
-"""Finds out what a key can do with its model, by small requests, because model lists and catalogues are often wrong.
+"""Finds out with small requests what a key can do with its model, because model lists and catalogues are often wrong.
 
-``yes``: it was done. ``no``: the provider or the model refused it. ``unknown``: it could not be found out, such as when
-the provider asked for fewer requests.
+``yes``: it worked. ``no``: the provider or the model refused it. ``unknown``: inconclusive, such as after a rate limit.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from llm_credentials.providers import (
 )
 
 PROBE_S: Final = 6.0
-"""For all of it: the requests go out at once."""
+"""For all requests together; they run concurrently."""
 ABILITIES: Final = ("auth", "list", "chat", "stream", "tools", "json", "vision", "embeddings")
 ENOUGH_TOKENS: Final = 400
-"""Models that think before they call a tool need some."""
+"""Reasoning models need some before they call a tool."""
 YES, NO, UNKNOWN = "yes", "no", "unknown"
 
 _TOOL = ToolDefinition(
@@ -48,9 +47,9 @@ _SCHEMA: Final[Mapping[str, Any]] = {
 
 
 async def probe(client: LLMClient, *, lists: bool) -> dict[str, Any]:
-    """Of a key whose model has just answered: ``{"model", "results": {ability: answer}, "dimension", …}``.
+    """Probe a key whose model has just answered: ``{"model", "results": {ability: answer}, "dimension", …}``.
 
-    ``lists``: whether it could list the provider's models. Raises nothing of the provider's.
+    ``lists``: whether the key could list the provider's models. Raises no provider errors.
     """
     tried: Mapping[str, Callable[[LLMClient], Awaitable[str]]] = {
         "stream": _streams,
@@ -85,7 +84,7 @@ async def _streams(client: LLMClient) -> str:
     chunks = client.stream([LLMMessage.user("Reply with the word OK.")], max_tokens=16)
     answer = NO
     async with aclosing(chunks):
-        # To its end: the last chunk comes only of a stream that was one.
+        # Read to the end: only a real stream sends the last chunk.
         async for chunk in chunks:
             answer = YES if chunk.type == "done" else answer
     return answer
@@ -115,7 +114,7 @@ async def _sees(client: LLMClient) -> str:
 
 
 async def _embeds(client: LLMClient) -> tuple[int | None, str]:
-    """(length of its vectors, whether it has embeddings)."""
+    """(vector dimension, whether the key supports embeddings)."""
     if "embeddings" not in client.spec.capabilities:
         return None, NO
     lengths: list[int] = []
@@ -134,7 +133,7 @@ def _unless_cut(response: LLMResponse) -> str:
 
 
 def _picture(side: int = 64) -> bytes:
-    """A red square as PNG; some models refuse smaller ones."""
+    """A red square as PNG; some models reject smaller ones."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

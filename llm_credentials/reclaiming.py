@@ -1,7 +1,7 @@
-"""Accounts that somebody else may have made: with an address that nobody proved to be theirs.
+"""Secures accounts that somebody else may have created: those whose address was never verified.
 
-Who sets the password by a mail to that address has proven it and is the owner from then on. Sessions end with the old
-password and a second factor asks; access tokens would stay behind and use the keys that the owner enters now.
+Setting the password through a mail to that address proves ownership. Sessions end with the old password and a second
+factor is asked for; access tokens would survive and could use the keys that the owner enters now.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def _end_tokens_of_before(user: Any, **kwargs: Any) -> None:
         for token_id in tokens.values_list("pk", flat=True):
             token_revoke(user=user, token_id=token_id)
     if len(addresses) == 1:
-        # Links go to the user's own addresses alone, so it came there.
+        # Links are sent only to the user's own addresses, so following one verifies the address.
         addresses[0].set_verified()

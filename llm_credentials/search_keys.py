@@ -1,7 +1,7 @@
-"""The writes of search-service keys, and the only place where these keys are opened.
+"""Writes search-service keys. No other code opens them.
 
-A service is asked with its key through the guarded fetch, under the policy for tools: a key goes to the address that it
-was saved for, and private addresses are reached only where staff allow them for what agents read.
+Requests to a service go through the guarded fetch under the tools egress policy: a key is sent only to the address for
+which it was saved, and private addresses are reached only where staff allow them for what agents read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Status = SearchCredential.Status
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchDraft:
-    """Fields as somebody typed them; None: as stored."""
+    """Unsaved fields as the user typed them; None: as stored."""
 
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
@@ -71,7 +71,7 @@ def stored_key(user: AbstractBaseUser, provider: str) -> SearchCredential | None
 
 
 def changes_search_key(*, user: AbstractBaseUser, provider: str, draft: SearchDraft) -> bool:
-    """Whether saving this adds or replaces a key, or sends it elsewhere, which asks for a recent proof of who is there.
+    """Whether saving this adds or replaces a key or changes its address, which requires step-up authentication.
 
     Raises ValidationError.
     """
@@ -84,14 +84,14 @@ def changes_search_key(*, user: AbstractBaseUser, provider: str, draft: SearchDr
 def search_key_save(
     *, user: AbstractBaseUser, provider: str, draft: SearchDraft, version: int | None = None
 ) -> tuple[SearchCredential, bool, bool]:
-    """(row, created, key or address changed). Raises ValidationError, VersionConflict (another than ``version``)."""
+    """(row, created, key or address changed). Raises ValidationError, and VersionConflict if ``version`` differs."""
     spec = clean_service(provider)
     for _attempt in range(3):
         try:
             with transaction.atomic():
                 return _save_once(user, spec, draft, version)
         except IntegrityError:
-            continue  # somebody else's first save was faster; now it is a change
+            continue  # a concurrent first save won; retry as a change
     raise ValidationError({"provider": [_("This was just changed somewhere else. Reload and try again.")]})
 
 
@@ -212,10 +212,10 @@ def search_key_delete(*, user: AbstractBaseUser, provider: str, version: int | N
 
 
 async def searches_for(user: AbstractBaseUser) -> list[WebSearch]:
-    """The services that search for this user now: their own, else what the operator offers to everybody.
+    """This user's search services, else the one that the operator offers to everybody.
 
-    Nothing is kept from one call to the next, so a key that was removed is used by none. Raises AuditUnavailable,
-    RuntimeError inside a transaction.
+    Nothing is cached between calls, so a removed key is never used. Raises AuditUnavailable, RuntimeError inside a
+    transaction.
     """
     rows = await sync_to_async(_active)(user)
     policy = await egress.apolicy("tools")
@@ -241,7 +241,7 @@ def _count(user: AbstractBaseUser, ids: list[Any]) -> None:
 
 @sensitive_variables()
 async def _opened(row: SearchCredential, policy: EgressPolicy, user_id: Any) -> WebSearch | None:
-    """None for a key that no longer opens, which its owner sees on the page."""
+    """None for a key that no longer opens; the page shows that to its owner."""
     spec = row.spec_or_none
     if spec is None:
         return None
@@ -255,7 +255,7 @@ async def _opened(row: SearchCredential, policy: EgressPolicy, user_id: Any) -> 
 
 
 async def search_key_test(row: SearchCredential) -> SearchCredential:
-    """Search once with it, and note what came of it. Raises AuditUnavailable."""
+    """Run one search with the key and store the result. Raises AuditUnavailable."""
     search = await _opened(row, await egress.apolicy("tools"), row.user_id)
     if search is not None:
         try:
@@ -270,13 +270,13 @@ async def search_key_test(row: SearchCredential) -> SearchCredential:
 
 
 def _mark(row: SearchCredential, status: SearchCredential.Status, detail: str) -> None:
-    """Unless somebody changed it meanwhile."""
+    """Skipped if the row has changed meanwhile."""
     with acting_for(row.user_id):
         same = SearchCredential.objects.filter(pk=row.pk, version=row.version)
         same.update(status=status, status_detail=detail[:500], tested_at=timezone.now())
 
 
 def _again(row: SearchCredential) -> SearchCredential:
-    """Raises SearchCredential.DoesNotExist when it was removed meanwhile."""
+    """Re-reads the row. Raises SearchCredential.DoesNotExist when it was removed meanwhile."""
     with acting_for(row.user_id):
         return SearchCredential.objects.get(pk=row.pk)

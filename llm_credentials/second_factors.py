@@ -18,7 +18,7 @@ TABLE: Final[str] = Authenticator._meta.db_table
 
 
 def rows_by_key_id() -> dict[str, int]:
-    """Key id → how many second factors hold something that is sealed under it."""
+    """Key id → number of second factors with a value sealed under it."""
     found: Counter[str] = Counter()
     for data in Authenticator.objects.order_by("pk").values_list("data", flat=True).iterator(chunk_size=1000):
         found.update(set(_key_ids(data)))
@@ -26,7 +26,7 @@ def rows_by_key_id() -> dict[str, int]:
 
 
 def reseal() -> int:
-    """Seal every secret under the first key; how many factors hold one that does not open. Raises KeyringError."""
+    """Seal every secret under the first key. Returns how many factors could not be opened. Raises KeyringError."""
     ring = keyring.ring()
     rows = Authenticator.objects.order_by("pk").values_list("pk", "data")
     waiting = [pk for pk, data in rows.iterator(chunk_size=1000) if set(_key_ids(data)) - {ring.primary.id}]
@@ -34,7 +34,7 @@ def reseal() -> int:
 
 
 def _reseal(pk: Any, ring: keyring.KeyRing) -> bool:
-    """Whether it opens, or is gone."""
+    """Whether it opens, or no longer exists."""
     with transaction.atomic():
         row = Authenticator.objects.select_for_update().filter(pk=pk).first()
         if row is None:
@@ -57,7 +57,7 @@ def _key_ids(value: Any) -> Iterator[str]:
 
 
 def _resealed(value: Any, ring: keyring.KeyRing) -> Any:
-    """The same JSON with every sealed text in it sealed anew. Raises InvalidToken."""
+    """The same JSON with every sealed text in it re-sealed. Raises InvalidToken."""
     match value:
         case str() if keyring.key_id_of(value) not in ("", ring.primary.id):
             return ring.encrypt(ring.decrypt(value.encode())).decode()

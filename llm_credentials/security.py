@@ -1,4 +1,4 @@
-"""The security page and API: what can open the account, where it is signed in, and what happened lately."""
+"""Data of the security page and API: sign-in methods, open sessions and recent events."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SHOWN_LATELY: Final = (
     *(Action.CREDENTIAL_CREATE, Action.CREDENTIAL_REPLACE, Action.CREDENTIAL_DELETE, Action.CREDENTIAL_RESTORE),
     *(Action.TOKEN_CREATE, Action.TOKEN_REVOKE, Action.ACCOUNT_EXPORT, Action.ACCESS_DENIED),
 )
-"""What somebody who wonders whether it was they would look for."""
+"""Events that help a user to recognise somebody else's access."""
 FACTORS: Final = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
     factors: list[str]
-    """``Authenticator.Type``: of the second factors that are set up."""
+    """``Authenticator.Type`` of each second factor."""
     sessions: list[UserSession]
-    """Where the account is open now, newest first."""
+    """Open sessions, newest first."""
     tokens: int
-    """That are usable."""
+    """Number of usable access tokens."""
     events: list[Seen]
 
 

@@ -1,4 +1,4 @@
-"""Stores the site's choices of models, guarded against two people changing the same row at once."""
+"""Stores the site's model choices, guarded against concurrent changes of the same row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CHOICES: Final = ("completions_config", "embeddings_config", "supervisor")
 
 
 def version() -> str:
-    """Another text after each change of a choice, or of a key that one may name; empty while there is nothing."""
+    """A version token that differs after each change of a choice or of a system key; empty while there are none."""
     choices = SystemConfig.objects.filter(category="llm", key__in=_CHOICES).exclude(value={}).order_by("key")
     keys = SystemCredential.objects.order_by("pk").values_list("pk", "version")
     parts = [*choices.values_list("key", "updated_at"), *keys]
@@ -23,10 +23,10 @@ def version() -> str:
 
 
 def locked(key: str, seen: str | None = None) -> SystemConfig:
-    """The row, nobody else's until the transaction ends. Raises Overtaken if not all is as it was ``seen``."""
+    """The row, locked until the transaction ends. Raises Overtaken if the stored version is not the one in ``seen``."""
     rows = SystemConfig.objects.select_for_update()
     if seen is not None:
-        # Of all choices, in one order, so that two who change different ones wait for each other and not in a ring.
+        # Lock all choices in one order, so that concurrent changes of different choices cannot deadlock.
         list(rows.filter(category="llm", key__in=_CHOICES).order_by("key"))
     row = rows.get_or_create(category="llm", key=key, defaults={"value": {}})[0]
     if seen is not None and seen != version():

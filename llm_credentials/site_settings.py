@@ -1,8 +1,8 @@
 """The models and keys that the site offers: for completions, for embeddings, and for the supervisor that picks agents.
 
-The choice is SystemConfig ``llm/…`` in the form that ``routing.snapshot`` reads; its key is a SystemCredential that the
-choice names, or one of the environment, which has no id and is meant by its provider. Whoever calls what is here has
-checked that this is staff (``policies.may_change_site``).
+A choice is stored as SystemConfig ``llm/…`` in the form that ``routing.snapshot`` reads. It names its SystemCredential;
+a key from the environment has no id and is found by its provider. Callers of this module have checked that this is
+staff (``policies.may_change_site``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from llm_credentials.services import Draft
 from llm_credentials.validation import UNFIT, clean_model, clean_provider, collect
 
 COMPLETIONS_ROLE: Final = "default"
-"""Name of the completions' SystemCredential, as ``EMBEDDINGS_ROLE`` is of the embeddings' own."""
+"""Name of the SystemCredential for completions, as ``EMBEDDINGS_ROLE`` is for embeddings with their own key."""
 FIRST_MAX_TOKENS: Final = 4096
 FIRST_TEMPERATURE: Final = 0.7
 TURNED_OFF: Final = gettext_noop(
@@ -43,7 +43,7 @@ Use: TypeAlias = Literal["completions", "embeddings"]
 
 
 class Keep(Enum):
-    """Where ``None`` means something else than "as it is"."""
+    """The default of arguments for which ``None`` does not mean "unchanged"."""
 
     KEEP = "keep"
 
@@ -53,7 +53,7 @@ KEEP: Final = Keep.KEEP
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiteChoice:
-    """``provider`` empty: nothing is settled. ``model`` empty: the provider's default."""
+    """``provider`` empty: nothing is chosen. ``model`` empty: the provider's default."""
 
     provider: str
     api_key_set: bool
@@ -70,7 +70,7 @@ class SiteSettings:
     completions: SiteChoice
     embeddings: SiteChoice
     same_key: bool
-    """Whether embeddings go with the very key that completions go with."""
+    """Whether embeddings use the completions' key."""
     supervisor: SystemChoice
 
 
@@ -110,7 +110,7 @@ def _key_of(choice: SystemChoice) -> SiteKey | None:
 
 
 def stored_key(provider: str, role: str) -> SiteKey | None:
-    """The key that staff stored under this name, else the provider's in the environment."""
+    """The key that staff stored under this name, else the provider's key from the environment."""
     row = SystemCredential.objects.filter(provider=provider, name=role).first()
     return row or next((each for each in environment_credentials() if each.provider == provider), None)
 
@@ -120,7 +120,7 @@ def embedding_providers() -> list[ProviderSpec]:
 
 
 def default_embedding_provider() -> str:
-    """The site's default provider where it has embeddings, else the first that knows a model for them."""
+    """The site's default provider if it has embeddings, else the first provider with an embedding model."""
     able = [spec.slug for spec in embedding_providers() if spec.default_embedding_model]
     preferred = conf.default_provider()
     return preferred if preferred in able else next(iter(able), "")
@@ -140,9 +140,9 @@ def completions_set(
     temperature: float | Keep | None = KEEP,
     seen: str | None = None,
 ) -> SiteSettings:
-    """What answers on the site's key. Raises ValidationError by field, Overtaken.
+    """Set the provider, model and key for completions. Raises ValidationError by field, Overtaken.
 
-    A left out ``api_key`` stays; a left out ``model`` stays too unless the provider changes, which clears it.
+    An omitted ``api_key`` is unchanged; so is an omitted ``model``, unless the provider changes, which clears it.
     """
     spec = clean_provider(provider)
     with transaction.atomic():
@@ -170,14 +170,14 @@ def completions_set(
 
 
 def _first(typed: Any, before: SystemChoice, stored: Any, first: Any) -> Any:
-    """What was typed, else what is settled; where nothing was ever settled, what one begins with."""
+    """The typed value, else the stored one, else the initial one if nothing was ever chosen."""
     if typed is not KEEP:
         return typed
     return stored if before.provider else first
 
 
 def _text(endpoint: str | Keep | None) -> str | None:
-    """As a draft has it: None for "as stored", empty for the provider's own."""
+    """The address as a draft holds it: None for "as stored", empty for the provider's own."""
     return None if endpoint is KEEP else endpoint or ""
 
 
@@ -191,12 +191,12 @@ def embeddings_set(
     same_key_as_completions: bool | None = None,
     seen: str | None = None,
 ) -> SiteSettings:
-    """What makes the site's embeddings, with a key of their own or the completions'.
+    """Set the provider, model and key for embeddings: their own key or the completions' key.
 
     Raises ValidationError by field, Overtaken.
 
-    Without a ``provider`` it stays, or is the completions' with their key. The key stays with embeddings when
-    completions move on to another.
+    An omitted ``provider`` is unchanged, or the completions' provider when their key is shared. Embeddings keep their
+    key when completions move to another one.
     """
     with transaction.atomic():
         row = site_rows.locked("embeddings_config", seen)
@@ -244,7 +244,7 @@ def _embedding_key(
 
 
 def supervisor_set(*, provider: str, model: str = "", seen: str | None = None) -> SiteSettings:
-    """Which model picks the agent for a message; without a provider that is left to the program.
+    """Set the model that picks the agent for a message; without a provider the program picks it.
 
     Raises ValidationError by field, Overtaken.
     """
@@ -263,7 +263,7 @@ def supervisor_set(*, provider: str, model: str = "", seen: str | None = None) -
 
 @sensitive_variables()
 def _key_set(spec: ProviderSpec, role: str, draft: Draft) -> SiteKey:
-    """The site's key under this name, with what was typed of it. Raises ValidationError."""
+    """The site's key under this name, updated with the draft. Raises ValidationError."""
     stored = stored_key(spec.slug, role)
     try:
         checked = services.credential_check(provider=spec.slug, name=role, stored=stored, draft=draft)
@@ -284,7 +284,7 @@ def _key_set(spec: ProviderSpec, role: str, draft: Draft) -> SiteKey:
 
 
 def as_endpoint(error: ValidationError) -> ValidationError:
-    """With the address under the name that it has here."""
+    """Renames the ``base_url`` errors to this module's ``endpoint``."""
     return ValidationError(
         {"endpoint" if name == "base_url" else name: texts for name, texts in error.error_dict.items()}
     )
@@ -296,7 +296,7 @@ def _model(spec: ProviderSpec, before: SystemChoice, typed: str | None, use: Use
     model = clean_model(typed) if typed is not None else "" if moved else before.model
     facts = spec.model_facts(model)
     if moved and model == before.model and facts is None:
-        model = ""  # a form that still held the other provider's
+        model = ""  # a form that still had the other provider's model
     capability = "embeddings" if use == "embeddings" else "chat"
     if facts is not None and capability not in facts.capabilities:
         no_embeddings, no_chats = (
@@ -323,7 +323,7 @@ def role_of(use: Use) -> str:
 
 
 def _key_for(provider: str, use: Use) -> SiteKey | None:
-    """The key that is in use for this, else the one that saving would find."""
+    """The key in use for this, else the one that saving would find."""
     value = SystemConfig.objects.filter(category="llm", key=f"{use}_config").values_list("value", flat=True).first()
     choice = system_choice(value)
     return (_key_of(choice) if choice.provider == provider else None) or stored_key(provider, role_of(use))
@@ -333,7 +333,7 @@ def _key_for(provider: str, use: Use) -> SiteKey | None:
 def models_for(
     *, user: AbstractBaseUser, provider: str, use: Use, api_key: str | None = None, endpoint: str | None = None
 ) -> Sequence[ModelInfo]:
-    """The models that may be chosen for this use; none where the provider cannot list them.
+    """The models available for this use; empty where the provider cannot list them.
 
     Raises ValidationError and TestLimited.
     """
@@ -358,9 +358,9 @@ def test_begin(
     endpoint: str | None = None,
     token_id: UUID | None = None,
 ) -> ConnectionTest:
-    """A queued test of the site's key, or of one that is not saved; the caller enqueues it after commit.
+    """Queue a test of the site's key, or of an unsaved one; the caller enqueues it after commit.
 
-    What is left out is as it is settled. Raises ValidationError, TestBusy and TestLimited.
+    Omitted arguments are taken from the settings. Raises ValidationError, TestBusy and TestLimited.
     """
     settled: SiteChoice = getattr(read(), use)
     if not provider and not settled.provider:

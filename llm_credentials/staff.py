@@ -1,6 +1,6 @@
-"""What staff can do with another user's key: have it tested, deactivate it, ask its owner to enter it again.
+"""What staff can do with another user's key: test it, turn it off, ask its owner to enter it again.
 
-Nothing here opens a key for staff, changes it, or sends it anywhere but where its owner sent it.
+Nothing here opens a key for staff, changes it, or sends it anywhere other than its owner's address.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from llm_credentials.notices import Kind, notify
 from llm_credentials.notices.keys import key_facts
 
 ASK_RATE: Final = "2/d"
-"""About one key: more mails would not say more."""
+"""Per key."""
 
 
 def retest(credential: UserCredential | SystemCredential, *, by: AbstractBaseUser) -> ConnectionTest:
-    """A queued test of the stored key, in its owner's name and at the expense of ``by``'s rate.
+    """Queue a test of the stored key in its owner's name; it counts against the rate limit of ``by``.
 
     The caller enqueues it after commit. Raises ValidationError, TestBusy and TestLimited.
     """
@@ -37,7 +37,7 @@ def retest(credential: UserCredential | SystemCredential, *, by: AbstractBaseUse
 
 
 def turn_off(credential: UserCredential | SystemCredential) -> bool:
-    """Whether it was on. The owner of a user's key is told, and may turn it on again."""
+    """Returns whether it was on. The owner of a user's key is notified, and may turn it on again."""
     if not credential.is_active:
         return False
     with transaction.atomic():
@@ -52,7 +52,7 @@ def turn_off(credential: UserCredential | SystemCredential) -> bool:
 
 
 def ask_for_reentry(credential: UserCredential) -> None:
-    """By mail; the key stays as it is until its owner acts. Raises LimitReached, ValidationError."""
+    """Sends a mail; the key is unchanged until its owner acts. Raises LimitReached, ValidationError."""
     if not getattr(credential.user, "email", ""):
         raise ValidationError(_("The owner of %(key)s has no e-mail address.") % {"key": str(credential)})
     limits.use("reentry-mail", str(credential.pk), ASK_RATE)

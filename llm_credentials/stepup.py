@@ -1,8 +1,8 @@
-"""Step-up authentication: whether the person in this session has proved a moment ago who they are.
+"""Step-up authentication: whether the user of this session has recently proved their identity.
 
-What touches the safety of keys asks for this: adding, replacing and removing a key, sending it elsewhere, making
-tokens, taking data along. A login counts, as does a confirmation later on; with a second factor enrolled only that
-factor does. What is typed is never kept for later: a form is asked for after the proof, or stays in the browser.
+Required for everything that affects the safety of keys: adding, replacing and removing a key, changing its address,
+making tokens, exporting data. A login counts, as does a later confirmation; with a second factor enrolled only that
+factor counts. Form input is never stored meanwhile: a form is shown after the proof, or stays in the browser.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from django.urls import reverse
 from llm_credentials import conf
 
 LOGGED_IN_AT: Final = "logged_in_at"
-"""Where in the session the moment of the login stands, whichever backend it went through."""
+"""Session key of the login time, for every authentication backend."""
 
 
 @receiver(user_logged_in)
@@ -34,7 +34,7 @@ def _remember_login(request: Any, **kwargs: Any) -> None:
 
 
 def is_recent(request: HttpRequest) -> bool:
-    """Whether the proof is there and younger than ACCOUNT_REAUTHENTICATION_TIMEOUT. One query."""
+    """Whether the last proof is younger than ACCOUNT_REAUTHENTICATION_TIMEOUT. One query."""
     user: Any = request.user
     if not user.is_authenticated:
         return False
@@ -50,23 +50,23 @@ def is_recent(request: HttpRequest) -> bool:
 
 
 def must_enrol(user: Any) -> bool:
-    """The site asks everybody for a second factor, and this user has none."""
+    """Whether the site requires a second factor and this user has none."""
     return conf.require_second_factor() and not is_mfa_enabled(user)
 
 
 def prefers_security_key(user: Any) -> bool:
-    """Has a passkey or security key and no authenticator app."""
+    """Whether the user has a passkey or security key and no authenticator app."""
     types = Authenticator.Type
     return is_mfa_enabled(user, [types.WEBAUTHN]) and not is_mfa_enabled(user, [types.TOTP])
 
 
 def url(back: str) -> str:
-    """Where the proof is given; from there it goes to ``back``, an address of this site without anything secret."""
+    """The step-up page; it returns to ``back``, an address of this site that contains no secret."""
     return f"{reverse('llm_credentials:step-up')}?{urlencode({'next': back})}"
 
 
 def lead(request: HttpRequest, back: str) -> HttpResponse:
-    """To the proof and then to ``back``: of the whole page, also where htmx asked for a part of it."""
+    """Redirect the whole page to step-up and then to ``back``, also for a partial htmx request."""
     if getattr(request, "htmx", False):
         return HttpResponse(headers={"HX-Redirect": url(back)})
     return redirect(url(back))

@@ -1,4 +1,4 @@
-"""Server-sent events: their format, a response that is not buffered, and database work between two events."""
+"""Server-sent events: their format, an unbuffered response, and database access between events."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 HEARTBEAT_S: Final = 10.0
 HEARTBEAT: Final = b": still here\n\n"
-"""A comment, so that nobody between takes the line for dead."""
+"""A comment that keeps proxies from closing an idle connection."""
 RETRY: Final = b"retry: 2000\n\n"
-"""How soon a browser asks again when the line was cut, in milliseconds."""
+"""How long a browser waits before it reconnects, in milliseconds."""
 
 
 class EventStreamResponse(StreamingHttpResponse):
-    """Closes its generator the moment that the client is gone, and is buffered by nobody."""
+    """Closes its generator as soon as the client disconnects, and disables buffering."""
 
     def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -29,7 +29,7 @@ class EventStreamResponse(StreamingHttpResponse):
         self.events = events
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        # The server closes what it iterates; the wrappers of the base class would stand between it and our generator.
+        # The server closes what it iterates; the base class would wrap our generator.
         return self.events
 
 
@@ -38,9 +38,9 @@ def sse(event: str, data: dict[str, Any]) -> bytes:
 
 
 async def in_database(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` on the thread that does this task's database work, and let go of the connection after.
+    """Call ``function`` on this task's database thread, then release the connection.
 
-    A stream takes minutes and needs the database for moments: a connection kept between them would be one per reader.
+    A stream lasts minutes and needs the database for moments; keeping the connection would cost one per reader.
     """
 
     def work() -> T:

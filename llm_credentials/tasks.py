@@ -1,4 +1,4 @@
-"""What workers do. A task takes an id, reads the row afresh and calls one service."""
+"""Celery tasks. A task takes an id, reads the row afresh and calls one service."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from llm_credentials.wall import acting_for, owner_of
 
 @task_prerun.connect
 def _begin_audited_job(task_id: str = "", **kwargs: Any) -> None:
-    """Every task of every app: what happens in it is known to be of a job."""
+    """Marks audit events of every task in every app as made by a job."""
     audit.begin_job(task_id)
 
 
 @task_postrun.connect
 def _end_audited_job(**kwargs: Any) -> None:
     audit.end_job()
-    writer.flush()  # a pool's process may end without a word
+    writer.flush()  # a pool process may exit without notice
 
 
 @shared_task(name="llm_credentials.connection_test", soft_time_limit=20, time_limit=25)
 def connection_test(test_id: str) -> None:
-    """``test_id`` is why it was sent; whose test it runs is a matter of turns."""
+    """``test_id`` only identifies the message; the worker runs whichever test is next in turn."""
     connection_tests.run_next()
 
 
@@ -93,13 +93,13 @@ def webhook_delivery(delivery_id: str) -> None:
     max_retries=6,
 )
 def notice(user_id: Any, kind: str, facts: dict[str, str]) -> None:
-    """The mail server may be away for some minutes; then the mail is late, not lost."""
+    """Retried while the mail server is down."""
     with acting_for(user_id):
         deliver(user_id, Kind(kind), facts)
 
 
 def enqueue_connection_test(test: ConnectionTest) -> None:
-    """Hand the test to a worker; call it after commit. Raises QueueUnavailable, and the row is gone then."""
+    """Send the test to a worker; call it after commit. On QueueUnavailable the row has been deleted."""
     try:
         connection_test.apply_async(args=(str(test.pk),), retry=False, expires=connection_tests.ABANDONED_AFTER_S)
     except QUEUE_AWAY:

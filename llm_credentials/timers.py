@@ -1,6 +1,6 @@
-"""Delayed work of this process, in a thread of its own.
+"""Delayed work in this process, in a thread of its own.
 
-A process that ends takes it along: only for what somebody else does later if nobody does it now.
+It is lost when the process ends, so use it only for work that something else does later anyway.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _set: set[threading.Timer] = set()
 
 
 def after(seconds: float, purpose: str, work: Callable[[], object]) -> None:
-    """Call ``work`` then, with everybody's rows open for this purpose. What it raises goes to the log."""
+    """Call ``work`` after that time, with everybody's rows open for this purpose. Exceptions are logged."""
 
     def run() -> None:
         try:
@@ -38,7 +38,7 @@ def after(seconds: float, purpose: str, work: Callable[[], object]) -> None:
 
 
 def forget() -> None:
-    """Do nothing of it any more; what has begun is waited for."""
+    """Cancel all pending work and wait for what is running."""
     for timer in list(_set):
         timer.cancel()
         if timer.ident != threading.get_ident():

@@ -21,12 +21,12 @@ from llm_credentials.validation import clean_provider
 ALL_SCOPES: Final[tuple[str, ...]] = tuple(PersonalAccessToken.Scope.values)
 NAME_LENGTH: Final = 100
 LINE: Final = "^[^\\x00-\\x1f\\x7f-\\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*$"
-"""A name on one line, without what nobody sees or what turns its direction."""
+"""A single-line name without invisible characters or ones that change text direction."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenDraft:
-    """A token that is to be made, clean as a whole."""
+    """A validated token that is not created yet."""
 
     name: str
     scopes: list[str]
@@ -44,8 +44,8 @@ def token_check(
     providers: Collection[str],
     parent: PersonalAccessToken | None,
 ) -> TokenDraft:
-    """``parent``: the token that asks for another one, which then gets no further than it does itself, and where
-    nothing is said just as far. Raises ValidationError of ``{field: [text]}``.
+    """``parent``: the token that requests the new one, whose limits the new one may not exceed; limits that are not
+    given are taken from it. Raises ValidationError of ``{field: [text]}``.
     """
     if parent is not None:
         expires_at = expires_at or parent.expires_at
@@ -83,13 +83,13 @@ def token_check(
 
 
 def _known(providers: Collection[str]) -> list[str]:
-    """Those slugs, each once, in the order of the catalogue."""
+    """The known slugs, each once, in catalogue order."""
     wanted = {clean_provider(slug).slug for slug in providers}
     return [spec.slug for spec in specs() if spec.slug in wanted]
 
 
 def _beyond(draft: TokenDraft, parent: PersonalAccessToken) -> dict[str, list[str]]:
-    """Where it would get further than the token that asks for it."""
+    """Errors for each limit that exceeds the parent's."""
     errors: dict[str, list[str]] = {}
     if missing := [scope for scope in draft.scopes if not parent.allows(scope)]:
         errors["scopes"] = [_("This token has no scope %(value)s to hand on.") % {"value": ", ".join(missing)}]

@@ -97,7 +97,7 @@ class Document(_Part):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """One thing of a document and what becomes of it."""
+    """One item of a document, with its outcome."""
 
     what: str
     outcome: Outcome
@@ -140,7 +140,7 @@ def _task_part(row: TaskOverride) -> TaskPart:
 
 
 def document_read(text: str | bytes) -> Document:
-    """Raises ValidationError on ``document``, with what is wrong and where, never with what stands there."""
+    """Raises ValidationError on ``document`` that says what is wrong and where, without repeating values."""
     if len(text) > MAX_BYTES:
         raise _refusal(_("This is too long for settings: at most %(count)d KB.") % {"count": MAX_BYTES // 1024})
     try:
@@ -162,7 +162,7 @@ def _refusal(words: str) -> ValidationError:
 
 
 def _fault(error: Any) -> str:
-    # A name is the writer's own: it is given back only where it could be one of ours.
+    # The writer chooses the names: repeat one only if it could be a field of ours.
     where = ".".join(str(each) if isinstance(each, int) or each.isidentifier() else "…" for each in error["loc"])[:100]
     if error["type"] == "extra_forbidden" and "key" in where.rpartition(".")[2]:
         return _("%(where)s: keys have no place in this. Take it out.") % {"where": where}
@@ -174,7 +174,7 @@ def _fault(error: Any) -> str:
 
 
 def settings_import(*, user: AbstractBaseUser, document: Document, dry_run: bool = False) -> list[Line]:
-    """Settle what the document says, as far as it can be; each thing with what became of it.
+    """Apply as much of the document as is valid. Returns each item with its outcome.
 
     ``dry_run``: the same without changing anything.
     """

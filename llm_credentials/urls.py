@@ -1,4 +1,4 @@
-"""The pages of this app. Below ``settings/llm/<provider>/`` a key is meant by ``name``, without one the "default"."""
+"""The pages of this app. Below ``settings/llm/<provider>/`` the query's ``name`` selects a key; default: "default"."""
 
 from django.urls import path
 

@@ -36,13 +36,13 @@ Value = TypeVar("Value")
 
 
 UNFIT: Final = "unfit"
-"""Of errors: what was sent is right in itself, and not with this provider."""
+"""Error code: the input is well-formed but does not suit this provider."""
 KEY_NEEDED: Final = "key_needed"
-"""Of errors: what was sent is right in itself, but no key is stored that could go along."""
+"""Error code: the input is well-formed but needs a stored key, and there is none."""
 
 
 def collect(errors: dict[str, list[Any]], clean: Callable[[], Value]) -> Value | None:
-    """The cleaned value; its errors join the others, so that a form can show them all at once."""
+    """The cleaned value; its errors are added to ``errors``, so that a form can show all of them at once."""
     try:
         return clean()
     except ValidationError as error:
@@ -70,9 +70,9 @@ def clean_name(name: object) -> str:
 
 @sensitive_variables()
 def clean_api_key(text: object, *, stored: bool = False) -> str | None:
-    """The key as it will be sealed; None means unchanged: nothing was typed, or the mask came back.
+    """The key as it will be sealed; None means unchanged: the input was empty or the mask.
 
-    ``stored``: whether there is a key that could stay as it is. Raises ValidationError on ``api_key``.
+    ``stored``: whether there is a key that could stay. Raises ValidationError on ``api_key``.
     """
     if text is None:
         return None
@@ -93,7 +93,7 @@ def clean_api_key(text: object, *, stored: bool = False) -> str | None:
 
 @sensitive_variables()
 def _problem_with_key(key: str) -> str:
-    """What is wrong with it, in a sentence; empty when nothing is."""
+    """What is wrong with the key, in a sentence; empty when nothing is."""
     if len(key) > KEY_MAX_LENGTH:
         return _("This is too long for a key: at most %(length)s characters.") % {"length": KEY_MAX_LENGTH}
     if "-----BEGIN" in key:
@@ -123,7 +123,7 @@ def _key_error(text: str) -> ValidationError:
 
 
 def clean_model(model: object) -> str:
-    """A model id or empty. Never a path into the provider's other endpoints. Raises ValidationError on ``model``."""
+    """A model id or empty; never a path to another endpoint of the provider. Raises ValidationError on ``model``."""
     if not isinstance(model, str):
         raise ValidationError({"model": [_("A model id is a text.")]})
     text = model.strip()
@@ -138,13 +138,13 @@ def clean_model(model: object) -> str:
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether a text that would be shown in clear begins as some provider's keys do."""
+    """Whether a text that would be shown in clear starts like some provider's keys."""
     prefixes = tuple(prefix for spec in registry.all_specs() for prefix in spec.key_prefixes)
     return len(text) >= 20 and bool(prefixes) and text.startswith(prefixes)
 
 
 def validate_destination(provider: str, base_url: str) -> str:
-    """The address as it is stored; empty for the provider's own. Raises ValidationError on ``base_url``."""
+    """The address as stored; empty for the provider's own. Raises ValidationError on ``base_url``."""
     spec = clean_provider(provider)
     text = base_url.strip() if isinstance(base_url, str) else None
     if text is None or len(text) > URL_MAX_LENGTH:
@@ -170,7 +170,7 @@ def _url_error(text: str, code: str = "invalid") -> ValidationError:
 
 
 def clean_options(options: object, spec: ProviderSpec) -> dict[str, str]:
-    """Exactly the further fields that this provider declares. Raises ValidationError on ``options``."""
+    """The provider's declared options. Raises ValidationError on ``options`` for unknown and missing ones."""
     if not isinstance(options, Mapping):
         raise _options_error(_("Options are names with values."))
     declared = {option.name: option for option in spec.options}
@@ -224,7 +224,7 @@ def clean_flag(value: object, field: str) -> bool:
 
 
 def clean_config(value: Any, *, _depth: int = 0) -> Any:
-    """A site setting as JSON with no key in it: it names a system credential instead. Raises ValidationError."""
+    """A site setting as JSON that contains no key; it names a system credential instead. Raises ValidationError."""
     if _depth > 20:
         raise ValidationError(_("This is nested too deeply."))
     match value:

@@ -1,4 +1,4 @@
-"""The connection to Valkey of whoever can do without it: short timeouts, no retries."""
+"""Valkey connections for callers that can do without it: short timeouts, no retries."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from redis.retry import Retry
 
 TIMEOUT_S = 0.25
 QUEUE_AWAY = (OperationalError, OSError, redis.RedisError)
-"""What sending a job raises while the server is away, or there and unable to keep anything."""
+"""What enqueueing a job raises while the server is down or cannot write."""
 
 
 def refuses_writes(problem: redis.RedisError) -> bool:
-    """Whether the server is there but takes nothing down: its disk is full, or its replicas are away."""
-    # In a pipeline the client puts the command before what the server says.
+    """Whether the server is up but rejects writes: its disk is full, or its replicas are down."""
+    # In a pipeline the client puts the command before the server's message.
     said = str(problem).rpartition(" of pipeline caused error: ")[2]
     return said.startswith(("MISCONF", "NOREPLICAS"))
 
 
 @lru_cache(maxsize=4)
 def client(url: str) -> redis.Redis:
-    # No retries: whoever calls waits for this.
+    # No retries, because the caller waits.
     return redis.Redis.from_url(
         url,
         socket_timeout=TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""Waits for the end of a connection test that a worker runs: told by Valkey, and polled every second."""
+"""Waits for a connection test that a worker runs: Valkey announces its end, and the row is polled every second."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from llm_credentials.models import ConnectionTest
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
-"""For an end that was not told."""
+"""Poll interval, for an end that was not announced."""
 
 
 class NoWorker(Exception):
-    """No worker has taken the test in the time that somebody waited for it."""
+    """No worker took the test while the caller waited."""
 
     def __init__(self, test: ConnectionTest) -> None:
         super().__init__(
@@ -32,7 +32,7 @@ class NoWorker(Exception):
 
 
 def announce(test_id: UUID) -> None:
-    """The test has ended, and its row says so. Never raises: whoever waits looks by himself, too."""
+    """Announce that the test has ended, after its row is written. Never raises, because waiters also poll."""
     try:
         valkey.client(settings.REDIS_URL).publish(_channel(test_id), "ended")
     except redis.RedisError:
@@ -40,7 +40,7 @@ def announce(test_id: UUID) -> None:
 
 
 def wait_finished(test: ConnectionTest, wait_s: float) -> None:
-    """Return when it has ended or the time is over, with the row as it is then. Raises NoWorker."""
+    """Return when the test has ended or the time is over, with the row refreshed. Raises NoWorker."""
     try:
         _wait(test, time.monotonic() + wait_s)
     except redis.RedisError:

@@ -1,6 +1,6 @@
-"""Delivers alerts to a user's webhook: signed, retried while it is away, switched off when it stays away.
+"""Delivers alerts to a user's webhook: signed, retried after failures, and switched off when failures persist.
 
-What is sent is JSON, ``{"id", "event", "at", "facts"}``; never a key. The header ``Keyswitch-Signature`` is
+The body is JSON, ``{"id", "event", "at", "facts"}``; never a key. The header ``Keyswitch-Signature`` is
 ``t=<seconds>,v1=<hex>``: HMAC-SHA256 with the webhook's secret over ``<seconds>.<body>``.
 """
 
@@ -39,13 +39,13 @@ TEST_EVENT: Final = "test"
 TEST_RATE: Final = "6/m"
 TIMEOUT_S: Final = 10.0
 AGAIN_AFTER_S: Final = (10, 60, 300, 600)
-"""The pauses between attempts."""
+"""Pauses between attempts."""
 GIVE_UP_AFTER: Final = 5
-"""Deliveries given up in a row, after which the webhook is switched off."""
+"""Consecutive failed deliveries after which the webhook is switched off."""
 KEPT: Final = 20
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105  (what secrets begin with, not one)
 SURFACE: Final[egress.Surface] = "tools"
-"""Private addresses are reached only where staff allow them for what has no key: never the servers of keys."""
+"""Private addresses are reached only where staff allow them for traffic without keys; never the key-holding servers."""
 State = WebhookDelivery.State
 
 
@@ -54,7 +54,7 @@ State = WebhookDelivery.State
 
 @sensitive_variables()
 def webhook_set(*, user: AbstractBaseUser, url: str, muted: Collection[str] = ()) -> tuple[Webhook, str]:
-    """The webhook at this address and, if the address is new, its secret, which is known only now; else an empty text.
+    """The webhook at this address. If the address is new, its secret too, which is shown only now; else an empty text.
 
     Raises ValidationError on ``url``.
     """
@@ -81,7 +81,7 @@ def webhook_remove(*, user: AbstractBaseUser) -> None:
 
 
 def webhook_mute(*, user: AbstractBaseUser, muted: Collection[str]) -> None:
-    """Which kinds of alerts are not sent; nothing without a webhook."""
+    """Set which kinds of alerts are not sent; does nothing without a webhook."""
     Webhook.objects.filter(user_id=user.pk).update(muted=sorted(muted), updated_at=timezone.now())
 
 
@@ -98,7 +98,7 @@ def _checked(url: str) -> str:
 
 
 def announce(user_id: Any, event: str, facts: Mapping[str, Any]) -> WebhookDelivery | None:
-    """Have the user's webhook told, after commit; None if there is none, or it does not want this."""
+    """Queue a delivery to the user's webhook, sent after commit; None if there is no webhook or it mutes this event."""
     webhook = Webhook.objects.filter(user_id=user_id, disabled_at__isnull=True).first()
     if webhook is None or event in webhook.muted:
         return None
@@ -106,7 +106,7 @@ def announce(user_id: Any, event: str, facts: Mapping[str, Any]) -> WebhookDeliv
 
 
 def webhook_test(*, user: AbstractBaseUser) -> WebhookDelivery | None:
-    """Send a message that says it is a test, also to a webhook that was switched off. Raises LimitReached."""
+    """Send a message marked as a test, also to a webhook that is switched off. Raises LimitReached."""
     limits.use("webhook-test", str(user.pk), TEST_RATE)
     webhook = Webhook.objects.filter(user_id=user.pk).first()
     return _queue(webhook, TEST_EVENT, {}) if webhook else None
@@ -132,12 +132,14 @@ def _enqueue(delivery_id: UUID, countdown_s: float = 0) -> None:
 
 
 def attempt(delivery_id: UUID | str) -> Webhook | None:
-    """One attempt, in a worker; the webhook, if it was switched off for it. What is done, or gone, is left alone."""
+    """Make one attempt, in a worker. Returns the webhook if this attempt switched it off. Finished deliveries are
+    skipped.
+    """
     waiting = WebhookDelivery.objects.select_related("webhook").filter(pk=delivery_id, state=State.WAITING)
     delivery = waiting.first()
     if delivery is None:
         return None
-    # Counted before it leaves, so that a task given out twice does not send without end.
+    # Count the attempt before sending, so that a redelivered task cannot send forever.
     if not waiting.filter(attempts=delivery.attempts).update(attempts=delivery.attempts + 1):
         return None
     delivery.attempts += 1
@@ -161,7 +163,7 @@ def _finish(delivery: WebhookDelivery, state: WebhookDelivery.State, status_code
 
 
 def _count_failure(delivery: WebhookDelivery) -> Webhook | None:
-    """A webhook that stays away is switched off."""
+    """Returns the webhook if this failure switched it off."""
     if delivery.kind == TEST_EVENT:
         return None
     with transaction.atomic():
@@ -177,7 +179,7 @@ def _count_failure(delivery: WebhookDelivery) -> Webhook | None:
 
 @sensitive_variables()
 def _sent(delivery: WebhookDelivery) -> tuple[int | None, str, bool]:
-    """(the status of the answer, what went wrong in words, whether trying again is no use)."""
+    """(response status, error in words, whether a retry is pointless)."""
     webhook, secret = delivery.webhook, ""
     try:
         secret = webhook.reveal_secret()
