@@ -1,6 +1,6 @@
-"""The audit trail: who did what to whose key. Append-only, signed as chains, never a secret in it.
+"""The audit trail: who did what to whose key. Append-only, signed as chains, without secrets.
 
-``record()`` inside a transaction writes with it: the event is there exactly if the change is. Outside of one it is
+Inside a transaction ``record()`` joins it: the event exists exactly if the change does. Outside of one, the event is
 committed when ``record()`` returns. Both raise rather than lose an event.
 """
 

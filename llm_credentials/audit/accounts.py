@@ -1,4 +1,4 @@
-"""What happens to accounts is done by Django and allauth; they tell of it by signals, and this writes it down."""
+"""Records account events, which Django and allauth report by signals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _logged_out(user: Any, **kwargs: Any) -> None:
 
 @receiver(user_login_failed)
 def _login_failed(credentials: dict[str, Any], **kwargs: Any) -> None:
-    """Whose account it was, if it is one. What was typed is not kept: people type passwords into that field."""
+    """Records the account's id if it exists, not the input: people type passwords into that field."""
     typed = str(credentials.get("username") or "")
     users = get_user_model()._default_manager
     found = users.filter(username=typed).first() if typed and "\0" not in typed else None
@@ -43,7 +43,7 @@ def _signed_up(user: Any, **kwargs: Any) -> None:
 
 @receiver(email_changed)
 def _email_changed(user: Any, **kwargs: Any) -> None:
-    """Mails about keys go there from now on. Neither address is kept."""
+    """Mail about keys goes to the new address from now on. Stores neither address."""
     note(action=Action.ACCOUNT_CHANGE, actor=str(user.pk), subject=str(user.pk), target=target_of("account", "email"))
 
 

@@ -1,4 +1,4 @@
-"""Takes old stretches out of the database into a sealed file, so that the chains still hold."""
+"""Moves old parts of the chains from the database into a sealed file; the chains stay verifiable."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Archived:
 
 
 def archive(*, before: datetime, path: Path) -> Archived:
-    """Write what is older than ``before`` to ``path``, which must not exist, then remove it, leaving checkpoints.
+    """Write events older than ``before`` to ``path``, which must not exist, then replace them with checkpoints.
 
-    The file holds one event a line and a signed last line. Raises ArchiveRefused, KeyringError, OSError.
+    The file holds one event per line and a signed last line. Raises ArchiveRefused, KeyringError, OSError.
     """
     report = verify()
     if report.broken:
@@ -50,12 +50,12 @@ def archive(*, before: datetime, path: Path) -> Archived:
 
 
 def archive_seal(key: bytes, events: int, digest: str) -> str:
-    """Signs the file: how many events, and the SHA-256 of their lines."""
+    """Signature of the file: the number of events and the SHA-256 of their lines."""
     return hmac.new(key, f"archive v1|{events}|{digest}".encode(), sha256).hexdigest()
 
 
 def _ends(before: datetime) -> dict[int, AuditEvent]:
-    """Of each chain, the last event before the first one that stays."""
+    """The last event of each chain before the first one to keep."""
     found: dict[int, AuditEvent] = {}
     for shard in AuditEvent.objects.order_by().values_list("shard", flat=True).distinct():
         rows = AuditEvent.objects.filter(shard=shard)
@@ -89,7 +89,7 @@ def _stretches(ends: dict[int, AuditEvent]) -> Iterator[AuditEvent]:
 
 
 def _remove(ends: dict[int, AuditEvent], written: Archived) -> None:
-    """All of it or nothing; the event that tells of it goes into the same transaction."""
+    """Atomic; the audit event about it is part of the same transaction."""
     key_id, key = keys.signing()
     now = timezone.now()
     checkpoints = [

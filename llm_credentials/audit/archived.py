@@ -1,4 +1,4 @@
-"""Checks a file that ``audit_archive`` wrote: event by event, so that the first one that is wrong can be named."""
+"""Verifies a file written by ``audit_archive`` event by event, so that it can name the first bad one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_credentials.models import AuditEvent
 
 
 def fault_in(path: Path) -> str:
-    """What is wrong first, in a sentence; empty when the file is whole and this site sealed it.
+    """The first fault, in a sentence; empty when the file is intact and this site sealed it.
 
     Raises OSError, KeyringError.
     """
@@ -35,11 +35,11 @@ def fault_in(path: Path) -> str:
 
 
 class _Walk:
-    """Along the chains of the file; where each begins is for the database's checkpoints to say."""
+    """Follows the chains of the file. The database's checkpoints, not this class, say where each one begins."""
 
     def __init__(self) -> None:
         self.ends: dict[int, tuple[int, str]] = {}
-        """Chain → place and signature of its last event so far."""
+        """Chain → (seq, mac) of its last event so far."""
         self.keys: dict[str, bytes | None] = {}
 
     def fault_of(self, line: bytes, number: int) -> str:
@@ -70,13 +70,13 @@ def _event(line: bytes) -> AuditEvent | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     except Exception:
-        # What Django's own cleaning says of a value: it quotes it, and this is a file that somebody wrote into.
+        # Django's validation messages quote the value, and this file may have been tampered with.
         return None
     return event
 
 
 def _fault_of_seal(line: bytes, count: int, digest: str) -> str:
-    """The last line says how many events there are and signs them."""
+    """Checks the last line, which signs the number of events and their digest."""
     try:
         said = json.loads(line)
         key, seal = keys.verifying(str(said["key_id"])), str(said["seal"])

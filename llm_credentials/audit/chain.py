@@ -1,8 +1,8 @@
-"""The chains: how an event is signed, appended, and committed together with those of other threads.
+"""The chains: signs events, appends them, and commits concurrent ones together (group commit).
 
-There are ``SHARDS`` chains; a thread always writes to the same one, so that a transaction waits for one head at most
-and two transactions cannot wait for each other. Outside of transactions the events that wait at the same moment are
-written as one group: whoever gets the pen writes for all who wait.
+There are ``SHARDS`` chains. A thread always writes to the same one, so a transaction waits for at most one head and two
+transactions cannot deadlock. Outside of transactions, events that wait at the same time are written as one group: one
+of the waiting threads writes for all of them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ log = structlog.get_logger(__name__)
 
 SHARDS = 16
 GENESIS = "0" * 64
-"""What the first event of a chain has before it."""
+"""The previous ``mac`` of a chain's first event."""
 ATTEMPTS = 5
 
 
 class AuditUnavailable(RuntimeError):
-    """An event could not be written, so what it announces must not happen.
+    """An event could not be written, so the announced action must not happen.
 
-    No LLMError: it is no fault of a key or provider, and the next candidate would need an event just the same. So it
-    ends a call at once, before anything is opened, and whatever was reserved is void.
+    Not an LLMError: no key or provider is at fault, and the next candidate would need an event too. It therefore ends a
+    call at once, before any key is opened, and reservations are voided.
     """
 
     user_message: ClassVar[str] = (
@@ -49,7 +49,7 @@ class AuditUnavailable(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draft:
-    """An event before it has a place in a chain."""
+    """An event without a position in a chain."""
 
     action: str
     actor: str
@@ -103,7 +103,7 @@ def checkpoint_seal(key: bytes, shard: int, seq: int, mac: str, archive_sha256: 
 
 
 def ends_seal(key: bytes, at: str, ends: Sequence[Sequence[str | int]]) -> str:
-    """Of chain, last row and ``mac`` of each, as they are written down elsewhere."""
+    """Signs (chain, seq, ``mac``) of every chain, for the copy kept elsewhere."""
     return _mac(key, ["ends v1", at, json.dumps([list(end) for end in ends])])
 
 
@@ -115,7 +115,7 @@ def _mac(key: bytes, said: Sequence[str | int]) -> str:
 
 
 def append(drafts: Sequence[Draft]) -> None:
-    """Put them at the end of this thread's chain, in the caller's transaction or one of its own.
+    """Append to this thread's chain, in the caller's transaction or one of its own.
 
     Raises KeyringError, DatabaseError, AuditUnavailable.
     """
@@ -143,7 +143,7 @@ def _locked_head(shard: int) -> AuditHead:
 
 
 def _move_head(head: AuditHead, last: AuditEvent, key: bytes) -> bool:
-    """By compare-and-swap: also where the database knows no row locks, two writers never build on the same head."""
+    """By compare-and-swap, so that two writers never extend the same head, even where the database has no row locks."""
     seal = head_seal(key, last.shard, last.seq, last.mac)
     unmoved = AuditHead.objects.filter(pk=head.shard, seq=head.seq, mac=head.mac)
     return bool(unmoved.update(seq=last.seq, mac=last.mac, key_id=last.key_id, seal=seal))
@@ -178,7 +178,7 @@ _place = threading.local()
 
 
 def _shard() -> int:
-    """This thread's chain; drawn anew in a forked child, whose siblings would all have the parent's."""
+    """This thread's chain; drawn anew in a forked child, which would otherwise share its parent's with all siblings."""
     pid = os.getpid()
     if getattr(_place, "pid", None) != pid:
         _place.pid = pid
@@ -199,7 +199,7 @@ class _Waiting:
 
 
 class _Group:
-    """Events that wait, and the one thread that writes for all of them."""
+    """Waiting events, and the one thread that writes for all of them."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -225,7 +225,7 @@ class _Group:
                 raise AuditUnavailable("The audit trail cannot be written just now.") from None
 
     def _take(self) -> list[_Waiting]:
-        """All that waits, the caller's own event included."""
+        """All waiting events, including the caller's own."""
         self.is_written = True
         group, self.waiting = self.waiting, []
         return group
@@ -250,7 +250,7 @@ _group = _Group()
 
 
 def _new_group() -> None:
-    """After a fork: the parent's locks may be held by threads that do not exist here."""
+    """After a fork: threads that do not exist here may hold the parent's locks."""
     global _group
     _group = _Group()
 
@@ -259,13 +259,13 @@ os.register_at_fork(after_in_child=_new_group)
 
 
 def write(draft: Draft) -> None:
-    """With the caller's transaction, or committed on return. Raises KeyringError, AuditUnavailable."""
+    """Joins the caller's transaction, or is committed on return. Raises KeyringError, AuditUnavailable."""
     if not connection.in_atomic_block:
         _group.write(draft)
         return
     try:
         append([draft])
     except DatabaseError as error:
-        # Not as it is: a caller that tries again after a clash of its own rows would take this for one.
+        # Not re-raised as it is: a caller that retries on its own rows' conflicts would mistake it for one.
         log.error("audit_not_written", events=1, error=type(error).__name__)
         raise AuditUnavailable from None

@@ -1,4 +1,4 @@
-"""Who acts, from where, in which request or job: known to every event without being handed about."""
+"""The actor, origin and request or job of each event, kept in a context variable."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Circumstances:
     request_id: str = ""
     channel: str = "python"
     token_id: UUID | None = None
-    """Of the access token that somebody came with."""
+    """Id of the access token used."""
 
 
 @dataclass(frozen=True, slots=True)
 class _OfRequest:
-    """Looked at when an event is written: by then it is known who calls, be it by session or by token."""
+    """Evaluated when an event is written: by then the user is known, from session or token."""
 
     request: HttpRequest
     request_id: str
@@ -49,7 +49,7 @@ class _OfRequest:
 
 
 Source: TypeAlias = Circumstances | _OfRequest
-# The bridge hands variables of this name on to its own loop.
+# The bridge copies variables with this prefix to its own loop.
 _source: ContextVar[Source | None] = ContextVar("audit_source", default=None)
 _NOBODY = Circumstances()
 
@@ -60,7 +60,7 @@ def circumstances() -> Circumstances:
 
 
 def token_id() -> UUID | None:
-    """The access token in whose name this happens; None without one."""
+    """The access token in use; None without one."""
     source = _source.get()
     return None if source is None else source.token_id
 
@@ -78,7 +78,7 @@ def begin_job(job_id: str) -> None:
 
 
 def begin_call(*, actor: str, token_id: UUID, request_id: str) -> None:
-    """What comes in through the gateway: a task of its own for each request, so there is nothing to reset."""
+    """For gateway requests. Each runs in a task of its own, so nothing needs to be reset."""
     _source.set(Circumstances(actor=actor, request_id=request_id[:64], channel="api", token_id=token_id))
 
 
@@ -87,14 +87,14 @@ def end_job() -> None:
 
 
 def address_now() -> str:
-    """The very address of whoever calls, for the owner's eyes and never for a row; empty outside requests."""
+    """The caller's full address, shown to the owner and never stored in a row; empty outside requests."""
     source = _source.get()
     return _address_of(source.request) if isinstance(source, _OfRequest) else ""
 
 
 @contextmanager
 def acting(*, actor: str = "", ip: str = "", request_id: str = "", channel: str = "python") -> Iterator[None]:
-    """For what comes in neither through Django's middleware nor as a Celery task."""
+    """For work that enters neither through Django's middleware nor as a Celery task."""
     token = _source.set(Circumstances(actor=actor, ip=network(ip), request_id=request_id[:64], channel=channel))
     try:
         yield
@@ -114,7 +114,9 @@ def _address_of(request: HttpRequest) -> str:
 
 
 def network(ip: str) -> str:
-    """``203.0.113.0/24``, ``2001:db8:1::/48``: enough to tell places apart, and no person. Empty for no address."""
+    """``203.0.113.0/24``, ``2001:db8:1::/48``: tells locations apart without identifying a person. Empty for an invalid
+    address.
+    """
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:

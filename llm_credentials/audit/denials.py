@@ -1,4 +1,4 @@
-"""Refusals worth remembering: somebody reached for what is another's, or came with a token that is none."""
+"""Records refusals: access to somebody else's objects, and invalid tokens."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from llm_credentials.wall import owner_of
 log = structlog.get_logger(__name__)
 
 RATE = "30/m"
-"""So many refusals a caller are written down; a scan must not fill the trail."""
+"""Refusals recorded per caller, so that a scan does not flood the trail."""
 REFUSALS = (401, 403, 404)
 
 _owners: dict[str, Callable[[Any], models.QuerySet[Any, Any]]] = {}
 
 
 def know_owner(argument: str, owner: Callable[[Any], models.QuerySet[Any, Any]]) -> None:
-    """``owner(value)``: the user id (one value a row) of what the argument of that name in an address stands for."""
+    """``owner(value)``: a queryset of the owner's user id for the URL argument of that name."""
     _owners[argument] = owner
 
 
@@ -39,7 +39,7 @@ def note_refusal(request: HttpRequest, status: int) -> None:
 
 
 def note_program(*, ip: str, view: str, user_id: Any = None) -> None:
-    """A program that did not come through Django: its token is none, or is its user's and not for this.
+    """For programs that bypass Django (the gateway): the token is invalid, or valid but not allowed to do this.
 
     Synchronous; never fails the request.
     """

@@ -1,7 +1,7 @@
-"""Where the chains end, kept outside of the database: the one thing that a trail emptied with its ends, or a database
-put back to an earlier day, still has to meet.
+"""Keeps the ends of the chains outside of the database, to detect a trail that was emptied together with its ends, or a
+database restored to an earlier day.
 
-A file of lines, each signed. Only growing: whoever can write to it can cut it shorter, so it belongs elsewhere.
+An append-only file of signed lines. Whoever can write to it can truncate it, so it belongs on another system.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from llm_credentials.audit.chain import SHARDS, ends_seal
 from llm_credentials.models import AuditHead
 
 Ends: TypeAlias = Mapping[int, tuple[int, str]]
-"""Chain → (its last row, the ``mac`` of that)."""
+"""Chain → (last seq, its ``mac``)."""
 
 SIZE_MAX: Final = 64 * 2**20
 
 
 class EndsUnfit(Exception):
-    """The file does not say where the chains ended; the message says why."""
+    """The file does not contain valid ends; the message says why."""
 
 
 def rows_by_chain() -> dict[int, int]:
-    """How many rows each chain has ever had, those without any included. Never gets less on a sound site."""
+    """Number of rows each chain has ever had, empty chains included. Never decreases on an intact site."""
     return dict.fromkeys(range(SHARDS), 0) | dict(AuditHead.objects.values_list("shard", "seq"))
 
 
 def keep(path: Path) -> None:
-    """Write them behind what the file holds. Raises KeyringError, OSError."""
+    """Append the current ends to the file. Raises KeyringError, OSError."""
     key_id, key = keys.signing()
     at = timezone.now().isoformat()
     rows = AuditHead.objects.order_by("shard").values_list("shard", "seq", "mac")
@@ -48,7 +48,7 @@ def keep(path: Path) -> None:
 
 
 def kept(path: Path) -> Ends:
-    """The furthest end of each chain that the file knows. Raises EndsUnfit, KeyringError, OSError."""
+    """The furthest end of each chain in the file. Raises EndsUnfit, KeyringError, OSError."""
     if path.stat().st_size > SIZE_MAX:
         raise EndsUnfit("the file is too large to be one of these")
     furthest: dict[int, tuple[int, str]] = {}

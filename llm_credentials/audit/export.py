@@ -34,7 +34,7 @@ def selected(
 
 
 def lines(events: Iterable[AuditEvent], form: Format) -> Iterator[str]:
-    """One line an event, each with its line end; CSV begins with the names of the columns."""
+    """One line per event, with its line end; CSV starts with a header."""
     if form == "jsonl":
         for event in events:
             yield json.dumps(as_json(event)) + "\n"
@@ -51,6 +51,6 @@ def as_json(event: AuditEvent) -> dict[str, str | int]:
 
 def _csv_line(values: Iterable[str]) -> str:
     line = io.StringIO()
-    # What begins like a formula is one, to a spreadsheet.
+    # Spreadsheets evaluate values that start like a formula.
     csv.writer(line, lineterminator="\n").writerow(f"'{v}" if v.startswith(_FORMULA) else v for v in values)
     return line.getvalue()

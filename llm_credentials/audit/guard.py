@@ -1,4 +1,4 @@
-"""The database's own refusal to change or remove what was written, on both engines.
+"""Database triggers that refuse changes and deletions of audit rows, on both engines.
 
 A migration that rebuilds one of these tables on SQLite drops its triggers: end it with ``install``.
 """
@@ -29,7 +29,9 @@ def remove(using: Any = connection) -> None:
 
 @contextmanager
 def lifted(using: Any = connection) -> Iterator[None]:
-    """Only for archiving, and for emptying a test database. Within one transaction: nobody else sees it lifted."""
+    """Only for archiving, and for emptying a test database. In one transaction, so that nobody else sees the triggers
+    off.
+    """
     with transaction.atomic(using=using.alias):
         remove(using)
         yield
@@ -42,7 +44,7 @@ def tables_exist(using: Any = connection) -> bool:
 
 
 def is_on(using: Any = connection) -> bool:
-    """Whether every trigger is there, enabled, and what ``install`` makes of it."""
+    """Whether every trigger exists, is enabled, and matches what ``install`` creates."""
     with using.cursor() as cursor:
         cursor.execute(_POSTGRES_FOUND if using.vendor == "postgresql" else _SQLITE_FOUND)
         found = set(cursor.fetchall())
@@ -58,7 +60,7 @@ _SQLITE = [
     for table in TABLES
     for what in ("UPDATE", "DELETE")
 ] + [
-    # INSERT OR REPLACE removes the row in its way without a word to the other triggers.
+    # INSERT OR REPLACE deletes the conflicting row without firing the other triggers.
     f"CREATE TRIGGER IF NOT EXISTS {table}_no_replace BEFORE INSERT ON {table}"  # noqa: S608  (names of our own)
     f" WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id OR (shard = NEW.shard AND seq = NEW.seq))"
     f" BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
@@ -73,13 +75,13 @@ _SQLITE_WANTED = {
 
 _REFUSE = f" BEGIN RAISE EXCEPTION '{_REFUSAL}' USING ERRCODE = 'integrity_constraint_violation'; END "
 _BEFORE_CHANGE_OF_ROW, _BEFORE_TRUNCATE = 1 + 2 + 8 + 16, 2 + 32
-"""What PostgreSQL keeps of when a trigger fires."""
+"""PostgreSQL's ``tgtype`` values of the triggers."""
 _POSTGRES_WANTED = {
     (table, f"{table}_no_{what}", when, _REFUSE)
     for table in TABLES
     for what, when in (("change", _BEFORE_CHANGE_OF_ROW), ("truncate", _BEFORE_TRUNCATE))
 }
-# Neither for some rows or columns alone, nor only where a replica takes over what another server did.
+# Excludes triggers limited to some rows or columns, and those that fire only on a replica.
 _POSTGRES_FOUND = """
     SELECT c.relname, t.tgname, t.tgtype, p.prosrc
     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid

@@ -1,4 +1,4 @@
-"""Events in the words of the person whose keys they are about."""
+"""Describes events for the person whose keys they are about."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Seen:
     about: str
     """The provider's name, or empty."""
     by: str
-    """you, staff, somebody or the site: never who exactly."""
+    """you, staff, somebody or the site; never the exact identity."""
     result: str
     channel: str
     through: str
     """The channel in words; empty for Python on the server."""
     ip: str
-    """The network that it came from; empty for what others did."""
+    """The network of origin; empty for other people's actions."""
 
 
 def seen_by(user: AbstractBaseUser, event: AuditEvent) -> Seen:

@@ -1,4 +1,4 @@
-"""The keys that sign the chain: one derived from each encryption key, kept sealed so that it outlives that key."""
+"""The keys that sign the chains: one derived from each encryption key, stored sealed so that it outlives that key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def signing() -> tuple[str, bytes]:
 
 
 def keep(key_id: str) -> None:
-    """Keep the audit key of this key of the ring from its first use on."""
+    """Store the audit key of this ring key at its first use."""
     ring = keyring.ring()
     key = ring.audit_key(key_id)
     assert key is not None
@@ -26,7 +26,7 @@ def keep(key_id: str) -> None:
 
 
 def verifying(key_id: str) -> bytes | None:
-    """The audit key of an encryption key that is on the ring or was; None when it can be had no more."""
+    """The audit key of a current or former encryption key; None when it cannot be recovered."""
     ring = keyring.ring()
     key = ring.audit_key(key_id)
     if key is not None:
@@ -36,7 +36,7 @@ def verifying(key_id: str) -> bytes | None:
 
 
 def reseal() -> int:
-    """Seal every kept audit key under the ring's first key; how many are left that this ring cannot open."""
+    """Seal every stored audit key under the ring's first key. Returns how many this ring cannot open."""
     ring = keyring.ring()
     unreadable = 0
     for row in AuditKey.objects.all():
@@ -51,7 +51,7 @@ def reseal() -> int:
 
 
 def needed_ids() -> set[str]:
-    """Ids of the encryption keys that audit keys are still sealed under."""
+    """Ids of the encryption keys that still seal audit keys."""
     return {keyring.key_id_of(sealed) for sealed in AuditKey.objects.values_list("sealed", flat=True)}
 
 

@@ -1,4 +1,4 @@
-"""Lets every event of a request know where it came from, and writes refusals down."""
+"""Sets the audit context of each request and records refusals."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from llm_credentials.audit.context import begin_request, end_request
 from llm_credentials.audit.denials import REFUSALS, note_refusal
 
 REQUEST_ID = "KEYSWITCH_REQUEST_ID"
-"""Where in ``request.META`` the id of the request stands."""
+"""Where ``request.META`` holds the request id."""
 
 
 @sync_and_async_middleware
 def AuditMiddleware(  # noqa: N802  (stands in a setting, beside classes)
     get_response: Callable[[HttpRequest], Any],
 ) -> Callable[[HttpRequest], Any]:
-    """Stands behind the middleware that knows the user."""
+    """Must come after the middleware that sets the user."""
     if iscoroutinefunction(get_response):
 
         async def serve_async(request: HttpRequest) -> HttpResponseBase:
-            # Not reset: what a stream does comes after this, and the context ends with the request's own task.
+            # Not reset: a stream runs after this, and the context ends with the request's task.
             begin_request(request, _id_of(request))
             response: HttpResponseBase = await get_response(request)
             if response.status_code in REFUSALS:
@@ -42,7 +42,8 @@ def AuditMiddleware(  # noqa: N802  (stands in a setting, beside classes)
             if response.status_code in REFUSALS:
                 note_refusal(request, response.status_code)
         finally:
-            # Under ASGI, where one synchronous middleware makes all before it so, a stream still comes after this.
+            # Under ASGI a single synchronous middleware makes those before it synchronous, and a stream still runs
+            # after this.
             if not isinstance(request, ASGIRequest):
                 end_request(token)
         return response

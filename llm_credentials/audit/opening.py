@@ -1,4 +1,4 @@
-"""The event that stands before every opening of a key, or of what else is sealed for use elsewhere."""
+"""The audit event before every opening of a key, or of another sealed value that is used elsewhere."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from llm_credentials.providers import CredentialUnreadable
 
 
 def announce_opening(credential: KeyHolder | EnvironmentCredential, user_id: Any = None) -> None:
-    """Write that this key is about to be opened for this user (None: for whoever calls).
+    """Record that this key is about to be opened for this user (None: the caller).
 
-    Raises CredentialUnreadable without a usable key ring; AuditUnavailable when it cannot be written;
-    RuntimeError inside a transaction, which might take the event back.
+    Raises CredentialUnreadable without a usable key ring; AuditUnavailable when it cannot be written; RuntimeError
+    inside a transaction, whose rollback would remove the event.
     """
     if not announce(Action.KEY_OPEN, subject=_owner_of(credential), target=_target_of(credential), user_id=user_id):
         raise CredentialUnreadable(provider=credential.provider)
 
 
 def announce(action: Action, *, subject: str, target: str, user_id: Any = None) -> bool:
-    """The same of anything: False without a usable key ring. Raises AuditUnavailable and RuntimeError, as above."""
+    """As above for any action. False without a usable key ring. Raises AuditUnavailable and RuntimeError."""
     actor = circumstances().actor or ("" if user_id is None else str(user_id))
     try:
         with transaction.atomic(durable=True) if connection.in_atomic_block else nullcontext():

@@ -1,4 +1,4 @@
-"""Writing events."""
+"""Writes events."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def record(
     result: str = "ok",
     actor: str | None = None,
 ) -> None:
-    """Write an event. ``actor``: None = whoever calls; ids as text. Raises KeyringError,
-    AuditUnavailable: what the event announces must not happen then.
+    """Write an event. ``actor``: None = the caller; ids as text. Raises KeyringError and AuditUnavailable; the
+    announced action must not happen then.
     """
     now = circumstances()
     chain.write(
@@ -40,13 +40,13 @@ def record(
 
 
 arecord = sync_to_async(record)
-"""On the thread that does this task's database work."""
+"""Runs on this task's database thread."""
 
 
 def note(*, action: Action, subject: str = "", target: str = "", result: str = "ok", actor: str | None = None) -> None:
-    """As ``record``, for what must go on when the site has no usable key ring: deleting, leaving, logging in.
+    """As ``record``, for actions that must work without a usable key ring: deleting, leaving, logging in.
 
-    Nothing can be opened then, and an event that nobody signed would prove nothing: the log has it instead.
+    Without a ring no key can be opened and an unsigned event would prove nothing, so the event goes to the log instead.
     """
     try:
         record(action=action, subject=subject, target=target, result=result, actor=actor)

@@ -1,4 +1,4 @@
-"""Walks the chains and says where the first one of each is broken."""
+"""Verifies the chains and reports the first break in each."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LOOKED_BACK: Final = timedelta(days=30)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Broken:
-    """The first place where a chain does not hold."""
+    """The first place where a chain is broken."""
 
     shard: int
     seq: int
     why: str
     event: str = ""
-    """The id of the row, where there is one."""
+    """The row's id, if the row exists."""
 
     def __str__(self) -> str:
         row = f" (event {self.event})" if self.event else ""
@@ -44,7 +44,7 @@ class Report:
     events: int = 0
     chains: int = 0
     broken: list[Broken] = field(default_factory=list)
-    """At most one a chain."""
+    """At most one per chain."""
     guarded: bool = True
     """Whether the database refuses changes."""
 
@@ -54,8 +54,8 @@ class Report:
 
 
 def verify(since: datetime | None = None, ends: Ends | None = None) -> Report:
-    """Check every chain; with ``since``, from its first event of that time on; with ``ends``, kept elsewhere, also
-    whether each still has the row that it ended with then. Raises KeyringError.
+    """Check every chain. ``since``: start from its first event at or after that time. ``ends``, kept elsewhere: also
+    check that each chain still has the row with which it ended then. Raises KeyringError.
     """
     found, ends = Report(guarded=guard.is_on(connection)), ends or {}
     shards = {
@@ -77,26 +77,26 @@ def verify(since: datetime | None = None, ends: Ends | None = None) -> Report:
 
 
 def check(ends: Ends | None = None) -> Report:
-    """Walk every chain from its beginning, and write down how they were found. Raises KeyringError."""
+    """Verify every chain from its beginning and record the result. Raises KeyringError."""
     found = verify(ends=ends)
-    # In the log too, which is kept elsewhere and does not go back with the database.
+    # Also logged, because logs are kept elsewhere and are not restored with the database.
     log.info("audit_checked", holds=found.holds, rows_by_chain=rows_by_chain())
     try:
         note(action=Action.AUDIT_VERIFY, subject="system", result="holds" if found.holds else "broken")
     except (AuditUnavailable, DatabaseError) as error:
-        # A copy that nobody may write to can be checked all the same.
+        # A read-only copy must be checkable too.
         log.warning("audit_check_not_noted", error=type(error).__name__)
     return found
 
 
 def last_check() -> AuditEvent | None:
-    """When that was done, within ``LOOKED_BACK``."""
+    """The last recorded check within ``LOOKED_BACK``."""
     checks = AuditEvent.objects.filter(subject="system", action=Action.AUDIT_VERIFY)
     return checks.filter(at__gte=timezone.now() - LOOKED_BACK).recent_first().first()
 
 
 class _Walk:
-    """Along one chain."""
+    """Verifies one chain."""
 
     def __init__(self, shard: int) -> None:
         self.shard = shard
@@ -118,12 +118,12 @@ class _Walk:
         return self._check_head(head)
 
     def past_end(self, seq: int, mac: str) -> Broken | None:
-        """Where the chain has not got this row any more, which it ended with when its end was kept elsewhere."""
+        """Broken if the chain lacks the row with which it ended when its end was stored elsewhere."""
         if seq > self.seq:
             return self._broken(seq, "the row is missing, with which the chain ended when its end was kept elsewhere")
         checkpoint = AuditCheckpoint.objects.filter(shard=self.shard, seq__gte=seq).order_by("seq").first()
         if checkpoint is not None and checkpoint.seq > seq:
-            return None  # archived since: the file has it, and the checkpoint is signed
+            return None  # archived since; the file has the row, and the checkpoint is signed
         row = AuditEvent.objects.filter(shard=self.shard, seq=seq).first()
         there = checkpoint or row
         if there is None or not hmac.compare_digest(there.mac, mac):
@@ -131,7 +131,7 @@ class _Walk:
         return None
 
     def _rows(self, head: AuditHead | None) -> Iterator[AuditEvent]:
-        """What was there when the head was read: writers go on meanwhile. Rows past the end are for the next look."""
+        """Rows up to the head as read. Writers may append meanwhile; the next check covers those rows."""
         rows = AuditEvent.objects.filter(shard=self.shard, seq__gt=self.seq).order_by("seq")
         return (rows.filter(seq__lte=head.seq) if head else rows).iterator(chunk_size=1000)
 
@@ -185,7 +185,7 @@ class _Walk:
         return self._past(head)
 
     def _past(self, head: AuditHead) -> Broken | None:
-        """A row after the end: put in by hand, unless a writer has just moved the head on."""
+        """A row after the end was inserted by hand, unless a writer has just advanced the head."""
         extra = AuditEvent.objects.filter(shard=self.shard, seq__gt=head.seq).order_by("seq").first()
         if extra is None or AuditHead.objects.filter(pk=self.shard, seq__gte=extra.seq).exists():
             return None

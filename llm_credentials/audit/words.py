@@ -1,4 +1,4 @@
-"""What can happen, and how it is named in rows and on pages."""
+"""The actions, with their names in rows and on pages."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class Action(models.TextChoices):
 
 
 def target_of(kind: str, *parts: UUID | str | None) -> str:
-    """``kind:…:id``, without what is empty; nothing that a person typed belongs in it."""
+    """``kind:…:id``, without empty parts. Must not contain user input."""
     return ":".join([kind, *(str(part) for part in parts if part)])[:200]

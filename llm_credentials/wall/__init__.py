@@ -1,8 +1,8 @@
-"""The second wall: whose rows may be touched just now, said once at each entrance and held by the database itself.
+"""The second wall between users: each entry point declares whose rows it may touch, and the database enforces it.
 
-The first wall is ``for_user`` on every QuerySet. Should one be missing, this one stands: a statement that names a
-user's table is refused unless somebody's rows are open (``acting_for``, a request of a signed-in user) or all of them
-for a stated purpose (``open_for``). On PostgreSQL row-level security then leaves out every other row.
+The first wall is ``for_user`` on every QuerySet. If one is missing, this wall still holds: a statement that names a
+user's table is refused unless one user's rows are open (``acting_for``, or a signed-in user's request) or everybody's
+are open for a stated purpose (``open_for``). On PostgreSQL row-level security then hides all other rows.
 """
 
 from llm_credentials.wall.standing import WallClosed, acting_for, open_for, open_process_for, owner_of

@@ -1,4 +1,4 @@
-"""Each request may touch the rows of the user who makes it; staff in the admin, everybody's."""
+"""Opens the requesting user's rows to each request; to staff in the admin, everybody's."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from llm_credentials.wall.standing import begin_request, end_request
 def WallMiddleware(  # noqa: N802  (stands in a setting, beside classes)
     get_response: Callable[[HttpRequest], Any],
 ) -> Callable[[HttpRequest], Any]:
-    """Stands behind the middleware that knows the user."""
+    """Must come after the middleware that sets the user."""
     if iscoroutinefunction(get_response):
 
         async def serve_async(request: HttpRequest) -> HttpResponseBase:
-            # Not taken back: what a stream does comes after this, and the context ends with the request's own task.
+            # Not reset: a stream runs after this, and the context ends with the request's task.
             begin_request(request)
             response: HttpResponseBase = await get_response(request)
             return response
@@ -33,7 +33,8 @@ def WallMiddleware(  # noqa: N802  (stands in a setting, beside classes)
         try:
             response: HttpResponseBase = get_response(request)
         finally:
-            # Under ASGI, where one synchronous middleware makes all before it so, a stream still comes after this.
+            # Under ASGI a single synchronous middleware makes those before it synchronous, and a stream still runs
+            # after this.
             if not isinstance(request, ASGIRequest):
                 end_request(token)
         return response

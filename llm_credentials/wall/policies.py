@@ -1,7 +1,7 @@
-"""Row-level security on PostgreSQL: one policy a table, made and remade by ``manage.py migrate`` from the registry.
+"""Row-level security on PostgreSQL: one policy per table, which ``manage.py migrate`` keeps in line with the registry.
 
-``FORCE`` holds the tables' owner to it as well, so that one database role is enough; superusers and roles with
-BYPASSRLS pass through, which a system check reports.
+``FORCE`` applies it to the tables' owner too, so that one database role is enough. Superusers and roles with BYPASSRLS
+bypass it; a system check reports them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llm_credentials.wall.statements import SETTING
 from llm_credentials.wall.tables import Owned, all_owned
 
 _PREFIX = "keyswitch_owner_"
-# Scalar subqueries: the planner runs them once a statement, not once a row, and still sees the index on the owner.
+# Scalar subqueries: the planner evaluates them once per statement instead of once per row, and can use the owner index.
 _OPEN = f"(SELECT current_setting('{SETTING}', true) = '*')"
 _MINE = "(SELECT NULLIF(NULLIF(current_setting('{setting}', true), '*'), '')::{type})"
 _STATE = """
@@ -29,7 +29,7 @@ _STATE = """
 
 
 def align(using: Any) -> list[str]:
-    """Give each owned table its policy, or take all away where the setting is off; the tables that were changed."""
+    """Create the policies of all owned tables, or remove them where the setting is off. Returns the changed tables."""
     if using.vendor != "postgresql":
         return []
     wanted = {owned.table: _policy(owned, using) for owned in all_owned()}
@@ -51,21 +51,21 @@ def align(using: Any) -> list[str]:
 
 
 def missing(using: Any) -> list[str]:
-    """Owned tables that exist and have no such policy, or another one than the registry says."""
+    """Existing owned tables whose policy is missing or differs from the registry."""
     state = _state(using)
     wanted = {owned.table: _policy(owned, using)[0] for owned in all_owned()}
     return sorted(table for table, (forced, names) in state.items() if not forced or names != [wanted[table]])
 
 
 def role_passes_through(using: Any) -> bool:
-    """Whether the connection's role is above row-level security."""
+    """Whether the connection's role bypasses row-level security."""
     with using.cursor() as cursor:
         cursor.execute("SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user")
         return bool(cursor.fetchone()[0])
 
 
 def _state(using: Any) -> dict[str, tuple[bool, list[str]]]:
-    """Table → (held to its policies, the names of ours)."""
+    """Table → (row-level security is forced, names of our policies)."""
     with using.cursor() as cursor:
         cursor.execute(_STATE, [f"{_PREFIX.replace('_', chr(92) + '_')}%", [owned.table for owned in all_owned()]])
         return {table: (forced, list(names)) for table, forced, names in cursor.fetchall()}
@@ -77,7 +77,7 @@ def _drop(cursor: Any, table: str, names: list[str]) -> None:
 
 
 def _policy(owned: Owned, using: Any) -> tuple[str, str]:
-    """(name, condition). The name changes with the condition, so that an outdated one is noticed."""
+    """(name, condition). The name depends on the condition, so that an outdated policy is noticed."""
     if owned.above:
         theirs = (
             f'EXISTS (SELECT 1 FROM "{owned.above}" above'  # noqa: S608  (names of our own)

@@ -1,7 +1,7 @@
 """Whose rows are open in this context: one user's, everybody's for a stated purpose, or nobody's.
 
-A context variable, so it follows a call through ``await``, ``sync_to_async`` and the bridge, and no thread, task or
-request sees another's. New threads begin with nothing open.
+A context variable, so it follows a call through ``await``, ``sync_to_async`` and the bridge, and is isolated between
+threads, tasks and requests. New threads start with nothing open.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from django.http import HttpRequest
 
 EVERYBODY: Final = "*"
 NOBODY: Final = ""
-"""Somebody who owns nothing, such as an anonymous caller who is asked for all the same."""
+"""Somebody who owns no rows, such as an anonymous caller."""
 _ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class WallClosed(RuntimeError):
-    """A statement about users' rows where nobody has said whose: a fault of this site, never of its users."""
+    """A statement on users' rows without an open wall: a bug in this site, never a user's error."""
 
 
 class _OfRequest:
-    """Asked when a statement is made: by then it is known who calls, be it by session or by token."""
+    """Evaluated when a statement runs: by then the user is known, from session or token."""
 
     def __init__(self, request: HttpRequest) -> None:
         self.request = request
 
     def whose(self) -> str | None:
-        # An asynchronous view that knows its user need not have it looked up again.
+        # Reuse the user that an asynchronous view has already loaded.
         user: Any = getattr(self.request, "_acached_user", None) or getattr(self.request, "user", None)
         if user is None or not user.is_authenticated:
             return None
@@ -43,14 +43,14 @@ class _OfRequest:
 
 
 _Standing: TypeAlias = str | _OfRequest | None
-# The bridge hands variables of this name on to its own loop.
+# The bridge copies variables with this prefix to its own loop.
 _standing: ContextVar[_Standing] = ContextVar("wall_standing", default=None)
 _unsaid: str | None = None
-"""What holds in this process where nobody has said."""
+"""The process-wide default where no context sets one."""
 
 
 def whose() -> str | None:
-    """The id of the user whose rows are open, EVERYBODY, NOBODY, or None when nobody has said."""
+    """The id of the user whose rows are open, EVERYBODY, NOBODY, or None when nothing was declared."""
     standing = _standing.get()
     if standing is None:
         return _unsaid
@@ -58,7 +58,7 @@ def whose() -> str | None:
 
 
 def known_user() -> str | None:
-    """The id of the user whose rows are open, as far as that is known without asking anybody."""
+    """The id of the user whose rows are open, if it is known without loading the user; else None."""
     standing = _standing.get()
     if isinstance(standing, _OfRequest):
         request = standing.request
@@ -69,7 +69,7 @@ def known_user() -> str | None:
 
 @contextmanager
 def acting_for(user_id: Any) -> Iterator[None]:
-    """Open this user's rows (None: nobody's). Raises WallClosed where another user's are open: they stay apart.
+    """Open this user's rows (None: nobody's). Raises WallClosed where another user's rows are open.
 
     Not around a ``yield`` to a caller: an asynchronous generator shares its caller's context.
     """
@@ -88,7 +88,7 @@ def acting_for(user_id: Any) -> Iterator[None]:
 
 @contextmanager
 def open_for(purpose: str) -> Iterator[None]:
-    """Open everybody's rows: for sweeps, rotation, staff and whoever must find out first whose a row is."""
+    """Open everybody's rows: for sweeps, rotation, staff, and code that must first find a row's owner."""
     assert purpose, "say what for"
     token = _standing.set(EVERYBODY)
     try:
@@ -98,8 +98,8 @@ def open_for(purpose: str) -> Iterator[None]:
 
 
 def open_process_for(purpose: str) -> None:
-    """Open everybody's rows in all threads of this process where nothing else is said: for scripts of its operator,
-    never for one that serves users.
+    """Open everybody's rows by default in all threads of this process: for operator scripts, never for a process that
+    serves users.
     """
     global _unsaid
     assert purpose, "say what for"
@@ -107,15 +107,15 @@ def open_process_for(purpose: str) -> None:
 
 
 def owner_of(user_ids: QuerySet[Any, Any]) -> Any:
-    """The first of these ``values_list("user_id", flat=True)``, whoever's row it is; None without one. For jobs, which
-    are handed the id of a row and go on ``acting_for`` its owner.
+    """The first of these ``values_list("user_id", flat=True)``, whoever's row it is; None if empty. For jobs, which get
+    the id of a row and continue ``acting_for`` its owner.
     """
     with open_for("whose row it is"):
         return user_ids.first()
 
 
 def nothing() -> Token[_Standing]:
-    """As in a new thread: for whoever leaves a context behind and begins anew."""
+    """Nothing open, as in a new thread: for code that starts afresh in an existing context."""
     return _standing.set(None)
 
 

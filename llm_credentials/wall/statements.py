@@ -1,8 +1,9 @@
-"""Stands at every statement of every connection: refuses those about users' rows when nobody has said whose, and tells
-PostgreSQL otherwise, in the same message as the statement.
+"""Checks every statement on every connection: refuses statements on users' tables without a declared owner, and
+otherwise passes the owner to PostgreSQL in the same message as the statement.
 
-``SET LOCAL`` and the statement are one simple query, which the server runs as one transaction (or inside the one that
-is open): no round trip more, and nothing outlives the transaction, so a pooler may hand the connection to anybody next.
+``SET LOCAL`` and the statement form one simple query, which the server runs as one transaction (or inside the open
+one). This needs no extra round trip, and nothing outlives the transaction, so a pooler may hand the connection to any
+client next.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from llm_credentials.wall.standing import WallClosed, whose
 from llm_credentials.wall.tables import named_in
 
 SETTING = "keyswitch.user_id"
-# Comments, brackets and blanks before the first word.
+# Skips comments, brackets and blanks before the first word.
 _FIRST_WORD = re.compile(r"(?:[\s(;]|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
 _ABOUT_TABLES = frozenset(
     {"ALTER", "ANALYZE", "CLUSTER", "COMMENT", "CREATE", "DROP", "GRANT", "PRAGMA", "REINDEX", "REVOKE", "VACUUM"}
 )
-"""Statements that begin so change or describe a table and read no row for whoever asks; every other one is about rows,
-whatever it begins with."""
+"""First words of statements that only change or describe tables and return no rows. All other statements are guarded.
+"""
 
 Execute = Callable[[str, Any, bool, Mapping[str, Any]], Any]
 
@@ -46,7 +47,7 @@ def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mappin
         return execute(sql, params, many, context)
     opening = opening_statement()
     if many or getattr(context["cursor"].cursor, "name", None):
-        # Server-side cursors and many rows at once cannot take a second statement into their message.
+        # Server-side cursors and ``executemany`` cannot take a second statement in the same message.
         with transaction.atomic(using=connection.alias, savepoint=False), connection.cursor() as cursor:
             cursor.execute(opening)
             return execute(sql, params, many, context)
@@ -56,14 +57,14 @@ def guarded(execute: Execute, sql: str, params: Any, many: bool, context: Mappin
 
 
 def first_word(sql: str) -> str:
-    """In capitals; empty where something else comes first, such as the rest of a comment within a comment."""
+    """Upper-case; empty where something else comes first, such as the rest of a nested comment."""
     found = _FIRST_WORD.match(sql)
     return found[1].upper() if found else ""
 
 
 def opening_statement() -> str:
-    """For whoever talks to PostgreSQL past Django's cursors: to go before the statements of a transaction. Empty where
-    nothing is to be said. Raises WallClosed.
+    """For code that bypasses Django's cursors: run it first in a transaction. Empty where PostgreSQL needs to be told
+    nothing. Raises WallClosed.
     """
     owner = whose()
     if owner is None:

@@ -1,4 +1,4 @@
-"""Which tables stand behind the wall, by which column their rows belong to somebody; and which do not, and why."""
+"""Registry of the tables behind the wall and their owner columns, and of the tables left out, with the reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db import models
 class Owned:
     table: str
     column: str
-    """Holds the owner's id, or with ``above`` the key of the row that has an owner."""
+    """The owner's id or, with ``above``, the foreign key to the row that has an owner."""
     above: str = ""
     above_key: str = ""
 
@@ -23,7 +23,8 @@ _left_out: dict[str, str] = {}
 
 
 def owned(model: type[models.Model], *, by: str) -> None:
-    """Rows of this model belong to the user that the foreign key ``by`` leads to, at once or over another owned model.
+    """Rows of this model belong to the user that the foreign key ``by`` leads to, directly or through another owned
+    model.
 
     Call it in ``AppConfig.ready``; ``manage.py migrate`` does the rest.
     """
@@ -42,18 +43,18 @@ def owned(model: type[models.Model], *, by: str) -> None:
 
 
 def leave_out(label: str, why: str) -> None:
-    """A model (``app.Model``) that leads to a user and still stands outside."""
+    """Leave a model (``app.Model``) that leads to a user outside the wall."""
     assert why, "say why"
     _left_out[label.lower()] = why
 
 
 def all_owned() -> list[Owned]:
-    """Those above before those below them."""
+    """Parents before children."""
     return list(_owned.values())
 
 
 def named_in(sql: str) -> str | None:
-    """The first table behind the wall that this statement names, in whichever letters: databases tell none apart."""
+    """The first table behind the wall that this statement names, ignoring case as databases do."""
     text = sql.lower()
     for table in _owned:
         if table in text:
