@@ -1,7 +1,8 @@
-"""Does this key work? Asked of the provider by a worker, one step after the other, and told in our own words.
+"""Connection tests: a worker checks step by step with the provider whether a key works, and reports it in our own
+words.
 
-A test is a row: the page and the API make it, a worker claims it by its id and runs it, everybody reads it. A key that
-is not saved yet waits sealed in that row; it is destroyed when the test ends, or after ``UNSAVED_KEY_TTL_S``.
+A test is a row: the page or the API creates it, a worker claims it by its id and runs it, and all readers see it. An
+unsaved key stays sealed in that row and is destroyed when the test ends, or after ``UNSAVED_KEY_TTL_S``.
 """
 
 from llm_credentials.connection_tests.available import (

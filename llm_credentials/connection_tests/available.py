@@ -1,4 +1,4 @@
-"""What models a key may use: as its provider lists them, else as the catalogue knows them."""
+"""The models that a key may use: from its provider's list, else from the catalogue."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class ModelList:
 def models_available(
     *, user: AbstractBaseUser, provider: str, name: str = "default", unsaved: Draft | None = None
 ) -> ModelList:
-    """The models of this key as its provider lists them, else what the catalogue knows.
+    """The models of this key from its provider's list, else from the catalogue.
 
-    Without those that the organisation's policy forbids. Kept per credential version for ten minutes. Raises
+    Excludes models that the organisation's policy forbids. Cached per credential version for ten minutes. Raises
     ValidationError and TestLimited.
     """
     spec = clean_provider(provider)
@@ -55,7 +55,7 @@ def models_available(
 def site_models_available(
     *, user: AbstractBaseUser, provider: str, role: str, stored: SiteKey | None, unsaved: Draft | None
 ) -> ModelList:
-    """As ``models_available``, with a key of the site or a typed one; of neither, what the catalogue knows."""
+    """As ``models_available``, with a site key or a typed one; without either, from the catalogue."""
     spec = clean_provider(provider)
     if stored is None and (unsaved is None or not (unsaved.api_key or unsaved.base_url)):
         return from_catalogue(spec)

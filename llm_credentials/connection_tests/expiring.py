@@ -1,4 +1,4 @@
-"""Closing what nobody finished, and destroying the keys that waited in it."""
+"""Closes unfinished tests and destroys the keys in them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from llm_credentials.models import ConnectionTest
 
 UNSAVED_KEY_TTL_S = 60
 ABANDONED_AFTER_S = 60
-"""A test that is not finished by then has lost its worker."""
+"""An unfinished test of this age has lost its worker."""
 _WAITING, _KEPT = ConnectionTest.Replacement.WAITING, ConnectionTest.Replacement.KEPT
 
 
 def destroy_later(test_id: UUID) -> None:
-    """A key that nobody took up is destroyed by this process; another's polls and workers do it if this one dies."""
+    """This process destroys an unclaimed key; if it dies, polls in other processes and workers do."""
     timers.after(UNSAVED_KEY_TTL_S, "destroying a key that nobody took up", lambda: expire_abandoned(test_id=test_id))
 
 
 def expire_abandoned(user: AbstractBaseUser | None = None, test_id: UUID | None = None) -> int:
-    """Close tests that nobody finished and destroy the keys that waited in them; how many."""
+    """Close unfinished tests and destroy the keys in them. Returns how many tests were closed."""
     tests = ConnectionTest.objects.all()
     if user is not None:
         tests = tests.for_user(user)
     if test_id is not None:
         tests = tests.filter(pk=test_id)
     now = timezone.now()
-    # New keys that did not get their place are held for somebody who wants them all the same, and no longer.
+    # New keys that were not swapped in are held only this long, in case the user saves them anyway.
     tests.filter(api_key__isnull=False, finished_at__lte=now - timedelta(seconds=UNSAVED_KEY_TTL_S)).update(
         api_key=None
     )

@@ -1,4 +1,4 @@
-"""A worker's part: claim the row, have its key examined, write down what came of it."""
+"""The worker's part: claims the row, examines its key, stores the result."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ OUR_FAULT = gettext_noop(
 
 
 def test_run(test_id: UUID | str) -> bool:
-    """Run a queued test to its end, in a worker. Twice the same id, an unknown or an expired one: nothing happens, and
-    the answer is False.
+    """Run a queued test to its end, in a worker. Returns False and does nothing for an id that is unknown, expired or
+    already taken.
     """
     with open_for("closing tests that nobody finished"):
         expire_abandoned()
@@ -55,7 +55,7 @@ def _test_run(test_id: UUID | str) -> None:
         _finish(test, Outcome(state=ConnectionTest.State.ERROR, detail=REMOVED, status=None, steps=[]), None)
         return
     stored = subject if isinstance(subject, LLMCredential) else None
-    # What was tried with another model or other options says nothing about the key as it is stored.
+    # A test with another model or other options says nothing about the stored key.
     same_model = stored is not None and stored.model == test.model
     about_key = stored is not None and stored.options == test.options and (same_model or test.for_site)
     version = stored.version if stored is not None and about_key else None
@@ -82,7 +82,7 @@ test_run.__test__ = False  # type: ignore[attr-defined]
 
 
 def _subject(test: ConnectionTest) -> KeyHolder | EnvironmentCredential | None:
-    """What holds the key under test; None: it was removed meanwhile."""
+    """The holder of the key under test; None if it was removed meanwhile."""
     if test.system_credential_id is not None:
         return SystemCredential.objects.filter(pk=test.system_credential_id).first()
     if test.for_site and not test.has_key:
@@ -92,7 +92,7 @@ def _subject(test: ConnectionTest) -> KeyHolder | EnvironmentCredential | None:
 
 
 def _check_allowed(test: ConnectionTest) -> None:
-    """Still, when the worker takes it up. Raises ValidationError."""
+    """Checked again when the worker takes the test. Raises ValidationError."""
     if not test.for_site:
         check_own_key(policy_of(test.user), test.spec, model=test.model, base_url=test.base_url)
     elif not may_change_site(test.user):
@@ -100,7 +100,7 @@ def _check_allowed(test: ConnectionTest) -> None:
 
 
 async def _examine_while_allowed(test: ConnectionTest, subject: KeyHolder | EnvironmentCredential) -> Outcome:
-    """As long as the user is active and the access token that asked is usable."""
+    """Stops when the user is deactivated or the requesting access token becomes unusable."""
     right = Right(test.user_id, token_id=test.token_id)
     try:
         if reason := (await sync_to_async(lost)([right])).get(right):
@@ -139,7 +139,7 @@ def _finish(test: ConnectionTest, outcome: Outcome, version: int | None) -> None
 
 
 def _replaced(test: ConnectionTest) -> ConnectionTest.Replacement:
-    """Swap the new key in if it works; what becomes of it."""
+    """Swap the new key in if it works. Returns the outcome."""
     if test.state != ConnectionTest.State.VALID:
         return ConnectionTest.Replacement.KEPT
     try:

@@ -1,4 +1,4 @@
-"""Making the row of a test, with what is to be tested in it."""
+"""Creates the row of a test, with the key to be tested in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SiteKey: TypeAlias = SystemCredential | EnvironmentCredential
 
 
 class TestBusy(Exception):
-    """A test of this credential is under way; ``test`` is it."""
+    """Another test of this credential (``test``) is in progress."""
 
     __test__ = False
 
@@ -41,7 +41,7 @@ class TestLimited(LimitReached):
 
 
 class QueueUnavailable(Exception):
-    """The queue does not answer: jobs cannot be started just now."""
+    """The queue is down, so jobs cannot be started."""
 
     def __init__(self) -> None:
         super().__init__(_("Background jobs cannot be started just now. Nothing was lost; try again in a moment."))
@@ -57,10 +57,10 @@ def test_start(
     asked_by: AbstractBaseUser | None = None,
     token_id: UUID | None = None,
 ) -> ConnectionTest:
-    """A queued test row. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
+    """Create a queued test. The caller enqueues it after commit (``tasks.enqueue_connection_test``).
 
-    ``replaces``: the stored key whose place the unsaved one takes if it works (``replacement.py``). ``asked_by``: whose
-    rate it counts for, if not its owner's. ``token_id``: of the access token that asks, with which the test ends.
+    ``replaces``: the stored key that the unsaved one replaces if it works (``replacement.py``). ``asked_by``: whose
+    rate limit it counts against, if not its owner's. ``token_id``: the requesting access token; the test ends with it.
 
     Raises ValidationError ({field: [text]}), UserCredential.DoesNotExist when there is nothing to test, TestBusy and
     TestLimited.
@@ -92,10 +92,9 @@ def site_test_start(
     unsaved: Draft | None,
     token_id: UUID | None = None,
 ) -> ConnectionTest:
-    """As ``test_start``, of a key of the site, for somebody of whom the caller has checked that they may.
+    """As ``test_start``, for a key of the site. The caller has checked the user's permission.
 
-    ``role``: the test's name, by which two of one role are not run at once. Raises ValidationError, TestBusy and
-    TestLimited.
+    ``role``: the test's name; only one test per role runs at a time. Raises ValidationError, TestBusy and TestLimited.
     """
     spec = clean_provider(provider)
     spend("test", user, spec)
@@ -123,7 +122,8 @@ def _queued(draft: ConnectionTest) -> ConnectionTest:
 
 
 def _hold(credential_id: UUID) -> None:
-    """Before anything else is held: whoever saves or removes this key holds it first and writes its event then.
+    """Lock the key before anything else, because saving or removing it also locks it first and writes its event
+    afterwards.
 
     Raises UserCredential.DoesNotExist.
     """
@@ -147,7 +147,7 @@ def draft_of(
     *,
     for_site: bool = False,
 ) -> ConnectionTest:
-    """The row for this test: the stored key as it is, or the typed one sealed beside its typed destination."""
+    """The test's row: the stored key as it is, or the typed one sealed for its typed destination."""
     given = services.credential_check(provider=spec.slug, name=name, stored=credential, draft=unsaved)
     stored = credential if given.api_key is None else None
     test = ConnectionTest(

@@ -1,4 +1,4 @@
-"""One step after the other: the address, the key, the model, a reply; the first that fails says why."""
+"""Runs the steps in order: the address, the key, the model, a reply. The first failure gives the reason."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 STEPS = ("address", "key", "model", "reply")
 EMBEDDINGS_ROLE = "embeddings"
-"""The name of a test of the site's embeddings: asked for a vector, not for an answer."""
+"""Name of a test of the site's embeddings: it requests a vector instead of an answer."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,14 +43,14 @@ class Outcome:
     state: str
     detail: str
     status: str | None
-    """What the stored credential becomes; None: as it was."""
+    """The stored credential's new status; None: unchanged."""
     steps: list[dict[str, str]]
     abilities: dict[str, Any] = field(default_factory=dict)
-    """What was found out about them (``probing.probe``); empty: nothing."""
+    """What the key can do (``probing.probe``); empty: not probed."""
 
 
 async def examine(test: ConnectionTest, subject: KeyHolder | EnvironmentCredential) -> Outcome:
-    """All steps within the cap of ``LLM_TEST_TIMEOUT_S``, then what the key can do; whatever happens is an outcome."""
+    """Run all steps within ``LLM_TEST_TIMEOUT_S``, then probe abilities. LLM errors and timeouts become outcomes."""
     steps = _Steps(test)
     model = test.model
     try:
@@ -67,7 +67,7 @@ async def examine(test: ConnectionTest, subject: KeyHolder | EnvironmentCredenti
         detail=steps.rows[-1]["text"],
         status="valid",
         steps=steps.rows,
-        # A key of the site is tried only for what it is used for.
+        # A site key is only tested for its configured use.
         abilities={} if test.for_site else await probing.probe(client, lists=lists),
     )
 
@@ -102,7 +102,7 @@ def _about(seconds: float) -> str:
 
 
 async def _listed(client: LLMClient) -> list[ModelInfo] | None:
-    """The provider's models; None where it keeps no list, which says nothing about the key."""
+    """The provider's models; None where it has no list, which says nothing about the key."""
     try:
         return await client.list_models()
     except LLMError as error:
@@ -118,7 +118,7 @@ def _about_model(model: str, listed: list[ModelInfo]) -> str:
 
 
 class _Steps:
-    """The steps as they pass, written to the row so that every reader sees them tick."""
+    """Passed steps, written to the row so that readers see progress."""
 
     def __init__(self, test: ConnectionTest) -> None:
         self.test = test
@@ -132,9 +132,9 @@ class _Steps:
         await sync_to_async(user_changed)(self.test.user_id)
 
     def broken(self, failed: str, text: str, *, answered: bool) -> list[dict[str, str]]:
-        """All steps: those that passed, the one that failed and why, the rest as skipped.
+        """All steps: those that passed, the failed one with its reason, the rest as skipped.
 
-        ``answered``: the provider itself refused the failed step, so what comes before it did pass.
+        ``answered``: the provider itself refused the failed step, so the steps before it passed.
         """
         seen = {row["name"]: row for row in self.rows}
         before = "ok" if answered else "skipped"

@@ -1,8 +1,8 @@
-"""Whose connection test is next: users take turns, however many tests each of them has waiting.
+"""Schedules connection tests fairly: users take turns, however many tests each has waiting.
 
-A message in the queue is a ticket: it says that a test waits, not which. The worker that takes it runs the oldest test
-of the user whose last turn is longest ago, so one user's nine hundred tests cost another's one a turn, not the queue.
-A ticket that is given out twice finds one test fewer; what a lost one leaves is closed when it is too old.
+A queue message is a ticket: it says that a test waits, not which. The worker that takes it runs the oldest test of the
+user whose last turn is longest ago, so one user's nine hundred tests delay another user's by one turn instead of the
+whole queue. A redelivered ticket finds one test fewer; a test left by a lost ticket is closed when it is too old.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from llm_credentials.models import ConnectionTest
 from llm_credentials.wall import open_for
 
 REMEMBERED = timedelta(seconds=2 * ABANDONED_AFTER_S)
-"""Nothing that was asked for longer ago is still waiting or under way."""
+"""No older test is still waiting or in progress."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def run_next() -> None:
-    """In a worker: one waiting test, to its end. Where none waits any more, nothing happens."""
+    """In a worker: run one waiting test to its end. Does nothing if none waits."""
     while (test_id := next_test()) is not None:
         if test_run(test_id):
             return
 
 
 def next_test() -> UUID | None:
-    """The waiting test whose turn it is; None: none waits. Another worker may be faster to take it."""
+    """The waiting test whose turn it is; None if none waits. Another worker may claim it first."""
     with open_for("whose test is next"):
         queued = ConnectionTest.objects.unfinished().filter(state=ConnectionTest.State.QUEUED)
         while waiting := dict(queued.order_by().values_list("user_id").annotate(Min("created_at"))):
@@ -40,12 +40,12 @@ def next_test() -> UUID | None:
             test_id = queued.filter(user_id=user_id).order_by("created_at").values_list("pk", flat=True).first()
             if test_id is not None:
                 return test_id
-            # Another worker has just taken this user's last one; those of others still wait for this ticket.
+            # Another worker has just taken this user's last test; other users' tests still wait for this ticket.
     return None
 
 
 def _longest_without(waiting: dict[Any, datetime]) -> Any:
-    """Which of these users had no turn for longest; among those who had none, who asked first."""
+    """The user whose last turn is longest ago; among users without a turn, the first to ask."""
     turns = ConnectionTest.objects.filter(
         user_id__in=list(waiting), created_at__gte=timezone.now() - REMEMBERED, started_at__isnull=False
     )

@@ -1,4 +1,4 @@
-"""What an error says of the key that was tested, in our own words."""
+"""Translates an error into our own words about the tested key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm_credentials.providers import (
 
 
 def verdict(error: LLMError, passed: set[str]) -> tuple[str, str, str | None]:
-    """(the step that failed, state of the test, status of the credential or None for unchanged)."""
+    """(the failed step, state of the test, status of the credential or None for unchanged)."""
     match error:
         case CredentialUnreadable():
             return "key", ConnectionTest.State.INVALID, "needs_reentry"
@@ -43,7 +43,7 @@ def verdict(error: LLMError, passed: set[str]) -> tuple[str, str, str | None]:
 
 
 def words(error: LLMError, spec: ProviderSpec, model: str) -> str:
-    """What failed and how to mend it. Never a word of the provider's own answer."""
+    """What failed and how to fix it. Never quotes the provider's response."""
     code = f" ({error.status_code})" if error.status_code else ""
     match error:
         case AuthenticationFailed():

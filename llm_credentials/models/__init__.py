@@ -1,4 +1,4 @@
-"""The rows of this app, one file a topic."""
+"""The models of this app, one file per topic."""
 
 from llm_credentials.models.alerts import Alert, Webhook, WebhookDelivery
 from llm_credentials.models.audit import AuditCheckpoint, AuditEvent, AuditHead, AuditKey

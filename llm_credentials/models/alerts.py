@@ -1,4 +1,4 @@
-"""What owners are told of on pages, and the address of their own that is told too."""
+"""Alerts that owners see on pages, and the webhooks that also receive them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUS_OF: Final = {
     "key_spent": Status.ERROR,
     "key_needs_reentry": Status.NEEDS_REENTRY,
 }
-"""By the kind of the alert: what the key's status is for as long as the alert holds."""
+"""Kind of alert → the key's status while the alert holds."""
 
 
 class AlertQuerySet(models.QuerySet["Alert"]):
@@ -31,7 +31,7 @@ class AlertQuerySet(models.QuerySet["Alert"]):
         return self.filter(user_id=user.pk) if user.pk is not None else self.none()
 
     def holding(self, month: str) -> Self:
-        """Still true: the key is as it was said to be and in use; of budgets, those of this month."""
+        """Alerts still true: the key is active and has the alert's status; for budgets, those of this month."""
         stored = Q(credential__removed_at__isnull=True, credential__is_active=True)
         as_said = Q(kind="key_limited", credential__status_detail=F("detail"))
         for kind, status in STATUS_OF.items():
@@ -40,7 +40,7 @@ class AlertQuerySet(models.QuerySet["Alert"]):
 
 
 class Alert(models.Model):
-    """The last change for the worse of a key, or of the month's budget. A new change takes its place."""
+    """The last deterioration of a key, or of the month's budget. A new one replaces it."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="llm_alerts")
@@ -48,11 +48,11 @@ class Alert(models.Model):
     """One of ``notices.Kind``."""
     credential = models.ForeignKey(UserCredential, on_delete=models.CASCADE, null=True, blank=True)
     period = models.CharField(max_length=7, blank=True, default="")
-    """Of budgets: the month, such as 2026-01."""
+    """For budgets: the month, such as 2026-01."""
     detail = models.CharField(max_length=500, blank=True, default="")
     at = models.DateTimeField()
     told_at = models.DateTimeField(null=True, blank=True)
-    """When mail and webhook were seen to."""
+    """When mail and webhook were handled."""
     dismissed_at = models.DateTimeField(null=True, blank=True)
 
     objects = AlertQuerySet.as_manager()
@@ -73,7 +73,7 @@ class Alert(models.Model):
 
 
 class Webhook(models.Model):
-    """Where a user's own program hears of alerts. Its secret goes to no other address than the one it was made for."""
+    """A user's own endpoint for alerts. Its secret is bound to the address for which it was made."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     user = models.OneToOneField(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="llm_webhook")
@@ -82,7 +82,7 @@ class Webhook(models.Model):
     muted = models.JSONField(default=list)
     """Kinds of alerts that are not sent."""
     failures = models.PositiveIntegerField(default=0)
-    """Deliveries in a row that were given up."""
+    """Consecutive deliveries that were given up."""
     disabled_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -98,12 +98,12 @@ class Webhook(models.Model):
 
     @sensitive_variables()
     def seal(self, secret: str) -> None:
-        """Put the secret into the row, sealed for its owner and address as they are now. Not saved."""
+        """Seal the secret into the row for its current owner and address. Does not save."""
         self.secret = _secret_field().seal(self, secret)
 
     @sensitive_variables()
     def reveal_secret(self) -> str:
-        """For signing. Raises Unreadable."""
+        """The signing secret. Raises Unreadable."""
         if self.secret is None:
             raise Unreadable
         return _secret_field().open(self, self.secret)
@@ -120,7 +120,7 @@ def _secret_field() -> SealedField:
 
 
 class WebhookDelivery(models.Model):
-    """One message to a webhook, with what became of it."""
+    """One message to a webhook, with its outcome."""
 
     class State(models.TextChoices):
         WAITING = "waiting", _("Waiting")
@@ -131,7 +131,7 @@ class WebhookDelivery(models.Model):
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
     kind = models.CharField(max_length=40)
     body = models.TextField()
-    """JSON, as it is signed and sent, the same at every attempt."""
+    """JSON, exactly as signed and sent; the same at every attempt."""
     state = models.CharField(max_length=12, choices=State, default=State.WAITING)
     attempts = models.PositiveSmallIntegerField(default=0)
     status_code = models.PositiveSmallIntegerField(null=True, blank=True)

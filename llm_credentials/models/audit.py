@@ -1,4 +1,4 @@
-"""What was done, by whom, to what: rows that are written once, each signed over the one before it."""
+"""Audit events: who did what to what. Rows are written once, and each signature covers the previous one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db import models
 
 class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
     def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
-        """What happened to this user's keys and account, whoever did it."""
+        """Events about this user's keys and account, whoever caused them."""
         return self.filter(subject=str(user.pk)) if user.pk is not None else self.none()
 
     def recent_first(self) -> Self:
@@ -20,33 +20,33 @@ class AuditEventQuerySet(models.QuerySet["AuditEvent"]):
 
 
 class AuditEvent(models.Model):
-    """Append-only: the database itself refuses UPDATE and DELETE. Never a key, a name or an address of a person."""
+    """Append-only: the database itself refuses UPDATE and DELETE. Never holds a key or a person's name or address."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     shard = models.PositiveSmallIntegerField(editable=False)
-    """The chain that it belongs to; there are several, so that writers do not wait for each other."""
+    """The chain it belongs to; there are several, so that writers rarely wait for each other."""
     seq = models.PositiveBigIntegerField(editable=False)
-    """Its place in the chain, from 1 without gaps."""
+    """Its position in the chain, from 1 without gaps."""
     at = models.DateTimeField()
     actor = models.CharField(max_length=40, blank=True, default="")
-    """Who did it: a user's id, no foreign key, because it outlives users; empty: the site itself, or unknown."""
+    """Id of the user who did it, not a foreign key because events outlive users; empty: the site itself, or unknown."""
     subject = models.CharField(max_length=40, blank=True, default="")
-    """Whose key or account it was; empty for the site's own."""
+    """Id of the user whose key or account it was; empty for the site's own."""
     action = models.CharField(max_length=40)
     target = models.CharField(max_length=200, blank=True, default="")
-    """What it was done to, as ``kind:…:id``."""
+    """The affected object, as ``kind:…:id``."""
     result = models.CharField(max_length=40, default="ok")
     ip = models.CharField(max_length=45, blank=True, default="")
-    """The network (/24, /48) of the caller, not the very address: the row stays when a person leaves."""
+    """The caller's network (/24, /48) instead of the full address, because the row stays when a person leaves."""
     request_id = models.CharField(max_length=64, blank=True, default="")
     channel = models.CharField(max_length=10, blank=True, default="")
-    """Where it came in: page, api, gateway, job or python."""
+    """How the request came in: page, api, gateway, job or python."""
     key_id = models.CharField(max_length=32, editable=False)
-    """Of the encryption key whose audit key signed it."""
+    """Id of the encryption key whose audit key signed it."""
     previous = models.CharField(max_length=64, editable=False)
-    """The ``mac`` of the event before it in its chain."""
+    """The ``mac`` of the previous event in its chain."""
     mac = models.CharField(max_length=64, editable=False)
-    """HMAC-SHA256 in hex over everything else."""
+    """HMAC-SHA256 in hex over all other fields."""
 
     objects = AuditEventQuerySet.as_manager()
 
@@ -69,14 +69,14 @@ class AuditEvent(models.Model):
 
 
 class AuditHead(models.Model):
-    """Where a chain ends; moved on by compare-and-swap with each group of events."""
+    """The end of a chain; advanced by compare-and-swap with each group of events."""
 
     shard = models.PositiveSmallIntegerField(primary_key=True)
     seq = models.PositiveBigIntegerField(default=0)
     mac = models.CharField(max_length=64)
     key_id = models.CharField(max_length=32, blank=True, default="")
     seal = models.CharField(max_length=64, blank=True, default="")
-    """HMAC over the others."""
+    """HMAC over the other fields."""
 
     class Meta:
         db_table = "audit_heads"
@@ -86,15 +86,15 @@ class AuditHead(models.Model):
 
 
 class AuditCheckpoint(models.Model):
-    """Stands in place of a stretch that was archived: the chain goes on from its ``mac``. Append-only too."""
+    """Replaces an archived part of a chain, which continues from its ``mac``. Append-only too."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     shard = models.PositiveSmallIntegerField()
     seq = models.PositiveBigIntegerField()
-    """The last event that was archived."""
+    """The last archived event."""
     mac = models.CharField(max_length=64)
     archive_sha256 = models.CharField(max_length=64)
-    """Of the file that holds the stretch."""
+    """Of the archive file."""
     key_id = models.CharField(max_length=32)
     seal = models.CharField(max_length=64)
     at = models.DateTimeField()
@@ -108,7 +108,9 @@ class AuditCheckpoint(models.Model):
 
 
 class AuditKey(models.Model):
-    """The audit key of one encryption key, sealed under the ring: signatures hold after that key has left the ring."""
+    """The audit key of one encryption key, sealed under the ring, so that signatures can be verified after it left the
+    ring.
+    """
 
     key_id = models.CharField(max_length=32, primary_key=True)
     sealed = models.TextField()

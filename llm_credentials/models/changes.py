@@ -1,4 +1,4 @@
-"""What was changed lately, for processes that remember what they read."""
+"""Recent changes, by which processes invalidate their caches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from django.db.models.functions import Now
 
 
 class Change(models.Model):
-    """Something that routes depend on was changed. Written by triggers, in the transaction of the change itself.
+    """A change of something that routes depend on. Triggers write it in the transaction of the change itself.
 
-    Rows are of use for seconds; what is older than some minutes is removed. PostgreSQL adds a column ``xid``, the
-    transaction that wrote the row, by which readers find what was committed since they last looked.
+    Rows matter for seconds and are removed after some minutes. PostgreSQL adds a column ``xid``, the transaction that
+    wrote the row, by which readers find what was committed since they last looked.
     """
 
     id = models.BigAutoField(primary_key=True)

@@ -1,4 +1,4 @@
-"""Whether a key works: one row for every test, which everybody who shows it reads."""
+"""Connection tests: one row per test, which all pages and the API read."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class ConnectionTestQuerySet(models.QuerySet["ConnectionTest"]):
 
 
 class ConnectionTest(KeyHolder):
-    """A stored key under test (``credential``), or a typed one that waits sealed in ``api_key`` until it is tested.
+    """A test of a stored key (``credential``), or of a typed one that stays sealed in ``api_key`` until it is tested.
 
-    ``for_site``: staff test a key of the site: the stored one of ``system_credential_id``, the environment's, or a
-    typed one; ``user`` is who asked.
+    ``for_site``: staff test a key of the site: the stored one of ``system_credential_id``, one from the environment, or
+    a typed one; ``user`` is the requester.
     """
 
     class State(models.TextChoices):
@@ -41,7 +41,7 @@ class ConnectionTest(KeyHolder):
         EXPIRED = "expired", _("Not finished")
 
     class Replacement(models.TextChoices):
-        """What becomes of a new key that is to take the place of a stored one."""
+        """The outcome for a new key that is to replace a stored one."""
 
         WAITING = "waiting", _("Being tested")
         DONE = "done", _("In use")
@@ -55,18 +55,20 @@ class ConnectionTest(KeyHolder):
     )
     for_site = models.BooleanField(default=False)
     system_credential_id = models.UUIDField(null=True, blank=True)
-    """A reference without a constraint: who removes a key of the site does not see the tests of others."""
+    """Not a foreign key: whoever removes a site key cannot see other users' tests."""
     token_id = models.UUIDField(null=True, blank=True)
-    """Of the access token that asked, with which the test ends; a reference that outlives it."""
+    """Id of the requesting access token; the test ends when the token does. Not a foreign key, so that it outlives the
+    token.
+    """
     replaces = models.ForeignKey(UserCredential, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
-    """The stored key whose place the one in ``api_key`` takes if it works and ``replaces_version`` is still there."""
+    """The stored key that the one in ``api_key`` replaces if it works and ``replaces_version`` is still current."""
     replaces_version = models.PositiveIntegerField(null=True, blank=True)
     replacement = models.CharField(max_length=8, choices=Replacement, blank=True, default="")
     state = models.CharField(max_length=8, choices=State, default=State.QUEUED)
     steps = models.JSONField(blank=True, default=list)
     """``{"name": "address"|"key"|"model"|"reply", "state": "ok"|"failed"|"skipped", "text": …}``, in order."""
     abilities = models.JSONField(blank=True, default=dict)
-    """What was found out of a key that works; see ``probing``."""
+    """What a working key can do; see ``probing``."""
     detail = models.CharField(max_length=500, blank=True, default="")
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -93,7 +95,7 @@ class ConnectionTest(KeyHolder):
 
     @property
     def can_be_saved(self) -> bool:
-        """Whether a new key that is not in use is still held, for a moment, for somebody who wants it all the same."""
+        """Whether a new key that was not swapped in is still held, so that the user can save it anyway."""
         waits = self.replacement in (self.Replacement.KEPT, self.Replacement.CONFLICT)
         return waits and self.has_key and self.replaces_id is not None
 

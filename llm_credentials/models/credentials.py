@@ -30,7 +30,7 @@ class CredentialQuerySet(models.QuerySet[Row]):
         return self.filter(provider=slug)
 
     def in_order(self) -> Self:
-        """Smallest priority first, older before newer."""
+        """Smallest priority first, then oldest first."""
         return self.order_by("priority", "created_at", "id")
 
 
@@ -43,7 +43,7 @@ _Credentials = models.Manager.from_queryset(UserCredentialQuerySet)
 
 
 class StoredCredentials(_Credentials["UserCredential"]):
-    """All but those that were removed: whoever asks without thinking of them does not meet them."""
+    """The default manager: hides removed keys, so that no code uses them by accident."""
 
     def get_queryset(self) -> UserCredentialQuerySet:
         return UserCredentialQuerySet(self.model, using=self._db).filter(removed_at__isnull=True)
@@ -54,7 +54,7 @@ class UserCredential(LLMCredential):
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="llm_credentials")
     removed_at = models.DateTimeField(null=True, blank=True, editable=False)
-    """Set: out of use, and about to be destroyed unless that is undone (``removal.py``)."""
+    """When it was removed. It is out of use and will be destroyed unless that is undone (``removal.py``)."""
 
     objects = StoredCredentials()
     with_removed = UserCredentialQuerySet.as_manager()
@@ -84,7 +84,7 @@ class SystemCredentialQuerySet(CredentialQuerySet["SystemCredential"]):
 
 
 class SystemCredential(LLMCredential):
-    """A key of the site, for users without one of their own. Staff only."""
+    """A key of the site, for users without their own. Staff only."""
 
     objects = SystemCredentialQuerySet.as_manager()
 
@@ -101,7 +101,7 @@ _PROCESS_SECRET = secrets.token_bytes(32)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvironmentCredential:
-    """A key of the site that stands in its environment: read-only, with the surface of a SystemCredential."""
+    """A key of the site from its environment: read-only, with the interface of a SystemCredential."""
 
     provider: str
     model: str = ""
@@ -131,7 +131,7 @@ class EnvironmentCredential:
         raise TypeError("A key from the environment is never pickled.")
 
     def reveal(self) -> str:
-        """The key, for use: only ``factory.open_client`` calls this."""
+        """The plain key. Only ``factory.open_client`` calls this."""
         if not self._key and self.spec.key_required:
             raise CredentialUnreadable(provider=self.provider)
         return self._key
@@ -169,13 +169,13 @@ class EnvironmentCredential:
 
     @property
     def version(self) -> int:
-        """Differs whenever key, address or model differ; means something in this process only."""
+        """Changes with key, address or model; meaningful within this process only."""
         seen = hmac.new(_PROCESS_SECRET, "\0".join((self._key, self.base_url, self.model)).encode(), sha256)
         return int.from_bytes(seen.digest()[:6], "big")
 
 
 def environment_credentials() -> list[EnvironmentCredential]:
-    """The keys in the environment by their providers' slugs; unknown providers and empty keys are left out."""
+    """Keys from the environment by provider slug; unknown providers and empty keys are skipped."""
     found = []
     for slug, values in sorted(conf.system_keys().items()):
         spec = spec_or_none(slug)
@@ -197,12 +197,12 @@ def environment_credentials() -> list[EnvironmentCredential]:
 
 
 def system_credentials() -> list[SystemCredential | EnvironmentCredential]:
-    """The site's active keys in their order: those that staff stored, then those in the environment."""
+    """The site's active keys in order: those that staff stored, then those from the environment."""
     return [*SystemCredential.objects.active().in_order(), *environment_credentials()]
 
 
 class KeyringCanary(models.Model):
-    """A known text sealed under one encryption key. If it does not open, that key is not the one it was."""
+    """A known text sealed under one encryption key. If it does not open, that key has changed."""
 
     key_id = models.CharField(max_length=32, primary_key=True)
     sealed = models.TextField()

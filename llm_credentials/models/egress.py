@@ -1,4 +1,4 @@
-"""Which addresses beyond the public internet staff let this site call."""
+"""Addresses beyond the public internet that staff let this site call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EgressAllowance(models.Model):
     for_tools = models.BooleanField(_("for pages that agents read"), default=False)
     note = models.CharField(max_length=200, blank=True, default="")
     added_by = models.CharField(max_length=40, blank=True, default="", editable=False)
-    """The id of whoever added it; no foreign key, because the allowance outlives them."""
+    """Id of the staff member; not a foreign key, because the allowance outlives the account."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -57,11 +57,11 @@ class EgressAllowance(models.Model):
 
     @property
     def entry(self) -> str:
-        """As a policy lists it."""
+        """In the format of a policy's entries."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def clean(self) -> None:
-        """One spelling, and nothing that is never called. Raises ValidationError on ``host``."""
+        """Normalises the host and rejects addresses that are never called. Raises ValidationError on ``host``."""
         if self.host and self.port:
             self.host = normal_host(self.host, self.port)
 

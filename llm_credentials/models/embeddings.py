@@ -1,4 +1,4 @@
-"""Indexes of vectors: what made those that belong together, so that no others are ever compared with them."""
+"""Vector indexes: they record which model made which vectors, so that only comparable vectors are compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEARTBEAT_LOST_AFTER: Final = timedelta(minutes=2)
 
 
 class EmbeddingIndex(models.Model):
-    """One model at one provider with one length of vectors; the vectors themselves lie with what they stand for."""
+    """One provider, model and dimension; the vectors are stored with the objects they represent."""
 
     class State(models.TextChoices):
         ACTIVE = "active", _("in use")
@@ -25,10 +25,10 @@ class EmbeddingIndex(models.Model):
     provider = models.CharField(max_length=40)
     model = models.CharField(max_length=200)
     dimension = models.PositiveIntegerField(null=True, blank=True)
-    """Length of its vectors; settled by the first."""
+    """Dimension of its vectors, set by the first of them."""
     state = models.CharField(max_length=10, choices=State, default=State.ACTIVE)
     heartbeat_at = models.DateTimeField(null=True, blank=True, editable=False)
-    """When whoever makes it was last at work."""
+    """When its builder last made progress."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -45,7 +45,7 @@ class EmbeddingIndex(models.Model):
         return f"{self.provider} {self.model}"
 
     def claim(self) -> bool:
-        """Whether it is this process's to go on with; nobody else has been at it lately."""
+        """Whether this process may build it, because no other has worked on it recently."""
         now = timezone.now()
         free = models.Q(heartbeat_at=None) | models.Q(heartbeat_at__lt=now - HEARTBEAT_LOST_AFTER)
         rows = EmbeddingIndex.objects.filter(free, pk=self.pk, state=self.State.BUILDING)

@@ -1,4 +1,4 @@
-"""Whose rows the tables of this app hold, for the wall between users."""
+"""Registers the owner column of this app's tables with the wall between users."""
 
 from __future__ import annotations
 

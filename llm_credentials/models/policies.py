@@ -1,4 +1,4 @@
-"""What staff allow to groups of users, and to single ones."""
+"""What staff allow groups of users and single users."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from llm_credentials.routing.policy import Policy
 
 class GroupPolicyQuerySet(models.QuerySet["GroupPolicy"]):
     def for_user(self, user: AbstractBaseUser | AnonymousUser) -> Self:
-        """Everybody's, and those of the user's groups."""
+        """Policies for everybody and for the user's groups."""
         return self.filter(Q(group__isnull=True) | Q(group__user=user.pk)) if user.pk is not None else self.none()
 
 
 class GroupPolicy(models.Model):
-    """Of several that apply to a user each must allow a thing; see ``routing.policy``."""
+    """All policies that apply to a user must allow a thing; see ``routing.policy``."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     group = models.ForeignKey(Group, on_delete=models.CASCADE, null=True, blank=True, related_name="llm_policies")
@@ -38,7 +38,7 @@ class GroupPolicy(models.Model):
     system_daily_usd = models.DecimalField(
         max_digits=10, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(0)]
     )
-    """A day and user; empty: no limit of this policy."""
+    """Per user and day; empty: no limit from this policy."""
     rates = models.JSONField(blank=True, default=dict)
     """Kind of call → rate such as ``10/m``."""
     created_at = models.DateTimeField(auto_now_add=True)
@@ -68,14 +68,14 @@ class GroupPolicy(models.Model):
 
 
 class UserAllowance(models.Model):
-    """One user's daily allowance on the site's keys, in place of what the site and policies say of everybody's."""
+    """One user's daily allowance on the site's keys; overrides those of the site and of policies."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="llm_allowance"
     )
     daily_usd = models.DecimalField(max_digits=10, decimal_places=2, validators=[MinValueValidator(0)])
     note = models.CharField(max_length=200, blank=True, default="")
-    """Why, for the next of the staff."""
+    """The reason, for other staff."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -1,4 +1,4 @@
-"""The ledger by days (UTC): sums of UsageRecord, so that a year of it can be shown at once."""
+"""Daily sums (UTC) of UsageRecord, so that pages can show a year without scanning the ledger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django.db import models
 from llm_credentials.models.usage import UsageRecord
 
 LATENCY_BOUNDS_MS: Final = (100, 200, 350, 500, 750, 1000, 1500, 2000, 3000, 5000, 8000, 12000, 20000, 30000, 60000)
-"""Upper ends, inclusive, of the classes in which latencies are counted; a last class holds what took longer."""
+"""Inclusive upper bounds of the latency histogram's buckets; one more bucket holds everything slower."""
 LATENCY_FIELDS: Final = (*(f"latency_to_{bound}_ms" for bound in LATENCY_BOUNDS_MS), "latency_longer")
 
 
 class UsageSums(models.Model):
-    """Sums over attempts that have ended; those under way are in no sum. Unknown values are in no sum either."""
+    """Sums over finished attempts, without those in progress. Unknown values are not summed."""
 
     day = models.DateField()
     provider = models.CharField(max_length=40)
@@ -29,18 +29,18 @@ class UsageSums(models.Model):
     requests = models.PositiveBigIntegerField()
     errors = models.PositiveBigIntegerField()
     estimated = models.PositiveBigIntegerField()
-    """Of the requests: those whose numbers are an estimate."""
+    """Requests whose token counts are estimates."""
     unpriced = models.PositiveBigIntegerField()
-    """Of the requests: those whose cost is unknown. They add nothing to the cost."""
+    """Requests of unknown cost, which are not in the cost sum."""
     input_tokens = models.PositiveBigIntegerField()
     output_tokens = models.PositiveBigIntegerField()
     cache_read_tokens = models.PositiveBigIntegerField()
     cache_write_tokens = models.PositiveBigIntegerField()
     reasoning_tokens = models.PositiveBigIntegerField()
     cost_usd_e8 = models.BigIntegerField()
-    """In units of 1e-8 US dollars, the ledger's last decimal: whole numbers add up exactly in every database."""
+    """In units of 1e-8 US dollars, the ledger's precision: integers add up exactly in every database."""
     latency_ms = models.PositiveBigIntegerField()
-    """The sum over the requests that were answered; how many they are is the sum of the classes."""
+    """Sum over the answered requests; the histogram's buckets add up to their number."""
     ttft_ms = models.PositiveBigIntegerField()
     ttft_count = models.PositiveBigIntegerField()
 
@@ -61,7 +61,7 @@ class UsageDayQuerySet(models.QuerySet["UsageDay"]):
 
 
 class UsageDay(UsageSums):
-    """Of one user. The sums outlive their user, whose they are then no longer told."""
+    """Of one user. The sums outlive the user and then have no owner."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -69,7 +69,7 @@ class UsageDay(UsageSums):
         null=True,
         blank=True,
         related_name="llm_usage_days",
-        db_index=False,  # the index below begins with it
+        db_index=False,  # a prefix of the index below
     )
 
     objects = UsageDayQuerySet.as_manager()
@@ -83,7 +83,7 @@ class UsageDay(UsageSums):
 
 
 class SiteUsageDay(UsageSums):
-    """Of all users together, for staff. ``credential_id`` stands for keys of the site only."""
+    """Of all users together, for staff. Only the site's keys have a ``credential_id``."""
 
     class Meta:
         db_table = "llm_site_usage_days"
@@ -91,7 +91,7 @@ class SiteUsageDay(UsageSums):
 
 
 class RolledDay(models.Model):
-    """A day whose sums stand in the two tables above. ``rolled_at`` null: they have to be made anew."""
+    """A day whose sums are in the two tables above. ``rolled_at`` null: they must be recomputed."""
 
     day = models.DateField(primary_key=True)
     rolled_at = models.DateTimeField(null=True, blank=True)

@@ -1,4 +1,4 @@
-"""What every row that holds a key has in common."""
+"""The base models of every row that holds a key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MASK = "••••"
 
 
 class KeyHolder(models.Model):
-    """A key and the destination that it was given for. The two go together: a key only opens for its own address."""
+    """A key and its destination, bound together: a key only opens for its own address."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     provider = models.CharField(max_length=40)
@@ -32,17 +32,17 @@ class KeyHolder(models.Model):
         abstract = True
 
     def owner_ref(self) -> str:
-        """Who the key belongs to, as it is sealed with it."""
+        """The owner that the key is bound to when sealed."""
         raise NotImplementedError
 
     def sealing_context(self, field: SealedField) -> str:
-        # The address comes last: it alone may hold the separator.
+        # The address comes last, because only it may contain the separator.
         place = f"{self._meta.db_table}.{field.column}"
         return "|".join((place, str(self.pk), self.owner_ref(), self.provider, self.base_url))
 
     @sensitive_variables()
     def seal(self, plain: str) -> None:
-        """Put this key into the row, sealed for the row as it is now; set owner, provider and address first. Not saved.
+        """Seal this key for the row's current owner, provider and address; set these first. Does not save.
 
         Raises KeyringError, and ValueError for an empty text or a ciphertext.
         """
@@ -50,7 +50,7 @@ class KeyHolder(models.Model):
 
     @sensitive_variables()
     def reveal(self) -> str:
-        """The key, for use: only ``factory.open_client`` calls this. Empty for a provider that needs none.
+        """The plain key; empty for a provider that needs none. Only ``factory.open_client`` calls this.
 
         Raises CredentialUnreadable.
         """
@@ -63,13 +63,13 @@ class KeyHolder(models.Model):
 
     @sensitive_variables()
     def reseal(self) -> None:
-        """Seal the same key anew, under the ring's first key; for rotation. Not saved. Raises CredentialUnreadable."""
+        """Re-seal the same key under the ring's first key, for rotation. Does not save. Raises CredentialUnreadable."""
         if self.api_key is not None:
             self.seal(self._opened(self.api_key))
 
     @sensitive_variables()
     def hand_key_to(self, other: KeyHolder) -> None:
-        """Seal the same key into another row of the same owner and destination. Not saved.
+        """Seal the same key into another row of the same owner and destination. Does not save.
 
         Raises CredentialUnreadable.
         """
@@ -80,14 +80,14 @@ class KeyHolder(models.Model):
 
     @sensitive_variables()
     def check_readable(self) -> None:
-        """Raises CredentialUnreadable unless the key opens; the key itself is not handed out."""
+        """Raises CredentialUnreadable unless the key opens; does not return the key."""
         if self.api_key is not None:
             self._opened(self.api_key)
 
     @sensitive_variables()
     def _opened(self, sealed: Sealed) -> str:
         plain = None
-        # Raised after the handler, so that nothing hangs on the error as its context.
+        # The error is raised outside the handler, so that it has no exception context.
         with suppress(Unreadable):
             plain = _key_field(self).open(self, sealed)
         if plain is None or not self._is_the_recorded_key(plain):
@@ -118,7 +118,7 @@ class KeyHolder(models.Model):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the encryption key of this row is known to be gone. Opens nothing and asks no database."""
+        """Whether this row's encryption key is known to be lost. Decrypts nothing, no query."""
         if self.api_key is None:
             return False
         try:
@@ -146,24 +146,24 @@ class LLMCredential(KeyHolder):
         NEEDS_REENTRY = "needs_reentry", _("Needs re-entry")
 
     LAST4_FROM_LENGTH: ClassVar[int] = 12
-    """Of a shorter key nothing is shown: four characters would be too large a part of it."""
+    """Four characters would reveal too much of a shorter key."""
 
     name = models.CharField(max_length=40, default="default")
     last4 = models.CharField(max_length=4, blank=True, default="", editable=False)
     fingerprint = models.CharField(max_length=64, blank=True, default="", editable=False)
-    """HMAC of the key under a key derived from the encryption key that ``api_key`` names; made anew at rotation."""
+    """HMAC of the key under a key derived from the encryption key that ``api_key`` names; recomputed at rotation."""
     is_active = models.BooleanField(default=True)
     priority = models.PositiveIntegerField(default=100)
-    """Smaller goes first."""
+    """Smaller is tried first."""
     status = models.CharField(max_length=16, choices=Status, default=Status.UNVERIFIED)
     status_detail = models.CharField(max_length=500, blank=True, default="")
     tested_at = models.DateTimeField(null=True, blank=True, editable=False)
     abilities = models.JSONField(blank=True, default=dict, editable=False)
-    """What the last test that worked found out; see ``probing``."""
+    """Results of the last successful test; see ``probing``."""
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     request_count = models.PositiveBigIntegerField(default=0, editable=False)
     version = models.PositiveIntegerField(default=1, editable=False)
-    """One more with every change that a person makes; whoever keeps a client keeps it by this."""
+    """Incremented by every change that a person makes; cached clients are keyed by it."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -183,13 +183,13 @@ class LLMCredential(KeyHolder):
 
     @sensitive_variables()
     def _is_the_recorded_key(self, plain: str) -> bool:
-        """False when an older ciphertext of this very row was put back."""
+        """False when an older ciphertext of this row was put back."""
         assert self.api_key is not None
         return keyring.same_fingerprint(plain, self.fingerprint, key_id=self.api_key.key_id)
 
     @sensitive_variables()
     def is_key(self, plain: str) -> bool:
-        """Whether this is the stored key, by its fingerprint; nothing is opened."""
+        """Whether this is the stored key, by fingerprint; decrypts nothing."""
         if self.api_key is None or not self.fingerprint:
             return False
         with suppress(keyring.KeyringError):
@@ -209,10 +209,10 @@ class LLMCredential(KeyHolder):
 
     @property
     def shown_status(self) -> LLMCredential.Status:
-        """The status as of now: a lost encryption key shows before anybody has tried to use the row."""
+        """The effective status: shows a lost encryption key before anybody tries to use the row."""
         return self.Status.NEEDS_REENTRY if self.needs_reentry else self.Status(self.status)
 
     @property
     def shown_detail(self) -> str:
-        """What goes with ``shown_status``: the stored words belong to the stored status."""
+        """The detail for ``shown_status``: the stored detail belongs to the stored status only."""
         return self.status_detail if self.shown_status == self.status else CredentialUnreadable.user_message

@@ -1,4 +1,4 @@
-"""Keys and addresses of services that search the web."""
+"""Keys and addresses of web search services."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SearchCredentialQuerySet(models.QuerySet["SearchCredential"]):
 
 
 class SearchCredential(LLMCredential):
-    """A user's own access to a search service: sealed, rotated and looked for in what leaves like any other key.
+    """A user's own access to a search service: sealed, rotated and covered by the tripwire like any other key.
 
-    ``provider`` is the service's slug. All that are active are asked at once, so there is no order among them.
+    ``provider`` is the service's slug. All active ones are queried at once, so they have no order.
     """
 
     model: Any = None

@@ -1,4 +1,4 @@
-"""What users and staff have settled about models, apart from the keys."""
+"""Model preferences of users and staff, apart from the keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_credentials.models.credentials import UserCredential
 
 
 class LLMSettings(models.Model):
-    """One row a user; without a row the defaults hold."""
+    """One row per user; without a row the defaults apply."""
 
     class Strategy(models.TextChoices):
         PRIORITY = "priority", _("In my order")
@@ -35,9 +35,9 @@ class LLMSettings(models.Model):
     strategy = models.CharField(max_length=16, choices=Strategy, default=Strategy.PRIORITY)
     monthly_budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
     run_budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
-    """What one background run may cost at most, on whoever's keys; runs may ask for less."""
+    """Most that one background run may cost, on anybody's keys; runs may ask for less."""
     budget_stops = models.BooleanField(default=True)
-    """Whether calls on the user's own keys end when the budget is used up; else they are only told of it."""
+    """Whether calls on the user's own keys stop at the budget; otherwise the user is only notified."""
     alerts = models.BooleanField(default=True)
     """Whether any alert is mailed."""
     muted = models.JSONField(default=list, blank=True)
@@ -55,7 +55,7 @@ class LLMSettings(models.Model):
 
     @classmethod
     def of(cls, user: AbstractBaseUser) -> LLMSettings:
-        """The user's row, or the defaults, unsaved."""
+        """The user's row, or an unsaved one with the defaults."""
         return cls.objects.filter(user_id=user.pk).first() or cls(user_id=user.pk)
 
 
@@ -65,7 +65,7 @@ class TaskOverrideQuerySet(models.QuerySet["TaskOverride"]):
 
 
 class TaskOverride(models.Model):
-    """For one kind of task: another key or provider, another model. ``null`` and empty mean "as otherwise settled"."""
+    """Another key, provider or model for one kind of task. ``null`` and empty mean "inherited"."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="llm_task_overrides")
@@ -95,7 +95,7 @@ class TaskOverride(models.Model):
 
 
 class SystemConfig(models.Model):
-    """A setting of the site that staff change while it runs. ``value`` holds no key: it names a SystemCredential."""
+    """A site setting that staff change at runtime. ``value`` never holds a key; it names a SystemCredential."""
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     category = models.CharField(max_length=50)

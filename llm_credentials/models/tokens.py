@@ -1,4 +1,4 @@
-"""Personal access tokens: how programs come in. Only a hash is stored."""
+"""Personal access tokens, with which programs sign in. Only a hash is stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PersonalAccessTokenQuerySet(models.QuerySet["PersonalAccessToken"]):
         return self.filter(user_id=user.pk) if user.pk is not None else self.none()
 
     def listed(self) -> Self:
-        """Newest first, without those that were revoked."""
+        """Newest first, without revoked ones."""
         return self.filter(revoked_at__isnull=True).order_by("-created_at", "id")
 
     def usable(self) -> Self:
@@ -45,18 +45,19 @@ class PersonalAccessToken(models.Model):
     prefix = models.CharField(max_length=8, db_index=True, editable=False)
     """The first eight characters after ``ksw_``, shown so that a token can be recognised."""
     hash = models.CharField(max_length=64, unique=True, editable=False)
-    """SHA-256 in hex; nothing slower is needed, because a token is 256 random bits."""
+    """SHA-256 in hex; a slow hash is unnecessary, because a token is 256 random bits."""
     scopes = models.JSONField(default=list)
     budget_usd = models.DecimalField(max_digits=10, decimal_places=2, null=True, blank=True)
-    """What calls with it may cost a month, on whichever keys; ``null``: no limit of its own."""
+    """Most that calls with it may cost a month, on any keys; ``null``: no limit of its own."""
     providers = models.JSONField(blank=True, default=list)
-    """Slugs that calls with it may reach; empty: all."""
+    """Slugs of the providers it may call; empty: all."""
     expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     """To the minute."""
     revoked_at = models.DateTimeField(null=True, blank=True)
     made_with = models.UUIDField(null=True, blank=True, db_index=True, editable=False)
-    """The token that asked for this one, which is revoked with it; ``null``: a session, or an operator."""
+    """The token that created this one, and whose revocation revokes it; ``null``: made in a session or by an operator.
+    """
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = PersonalAccessTokenQuerySet.as_manager()

@@ -1,4 +1,4 @@
-"""The ledger: one row for every attempt at a provider."""
+"""The ledger: one row per attempt at a provider."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class UsageRecordQuerySet(models.QuerySet["UsageRecord"]):
 
 
 class UsageRecord(models.Model):
-    """Written as ``reserved`` before the call, settled or voided once after it. ``null`` means unknown, never zero."""
+    """Inserted as ``reserved`` before the call, then settled or voided once. ``null`` means unknown, never zero."""
 
     class State(models.TextChoices):
         RESERVED = "reserved", _("Reserved")
@@ -37,7 +37,7 @@ class UsageRecord(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
     call_id = models.UUIDField(default=uuid4)
-    """The attempts of one call share it."""
+    """Shared by the attempts of one call."""
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="llm_usage"
     )
@@ -45,15 +45,15 @@ class UsageRecord(models.Model):
     provider = models.CharField(max_length=40)
     model = models.CharField(max_length=200, blank=True, default="")
     credential_id = models.UUIDField(null=True, blank=True)
-    """A user's or the system's; no foreign key, because the ledger outlives it. ``null``: the environment's."""
+    """A user's or the system's; not a foreign key, because the ledger outlives it. ``null``: the environment's."""
     token_id = models.UUIDField(null=True, blank=True)
-    """The access token that the call came with; no foreign key, as above. ``null``: it came without one."""
+    """The call's access token; not a foreign key, as above. ``null``: none."""
     key_owner = models.CharField(max_length=8, choices=KeyOwner, default=KeyOwner.USER)
     state = models.CharField(max_length=12, choices=State, default=State.RESERVED)
     input_tokens = models.PositiveBigIntegerField(null=True, blank=True)
-    """Every prompt token, those read from and written to a cache included."""
+    """All prompt tokens, including cache reads and writes."""
     output_tokens = models.PositiveBigIntegerField(null=True, blank=True)
-    """Every generated token, reasoning included."""
+    """All generated tokens, including reasoning."""
     cache_read_tokens = models.PositiveBigIntegerField(null=True, blank=True)
     cache_write_tokens = models.PositiveBigIntegerField(null=True, blank=True)
     reasoning_tokens = models.PositiveBigIntegerField(null=True, blank=True)
@@ -62,9 +62,9 @@ class UsageRecord(models.Model):
     price_source = models.CharField(max_length=60, blank=True, default="")
     latency_ms = models.PositiveIntegerField(null=True, blank=True)
     ttft_ms = models.PositiveIntegerField(null=True, blank=True)
-    """From the request to the first content of a stream."""
+    """From the request to a stream's first content."""
     outcome = models.CharField(max_length=40, blank=True, default="")
-    """``ok`` or the name of the error's class."""
+    """``ok`` or the error's class name."""
     at = models.DateTimeField(default=timezone.now)
 
     objects = UsageRecordQuerySet.as_manager()
@@ -86,20 +86,20 @@ class UsageRecord(models.Model):
 
 
 class BudgetCounter(models.Model):
-    """What counts towards one budget in one period. Moves in the transactions that write the rows it counts."""
+    """What counts towards one budget in one period. Updated in the transactions that write the counted rows."""
 
     id = models.CharField(primary_key=True, max_length=80)
     """``own:<user>:2026-11``, ``system:<user>:2026-11-21``, ``total:2026-11-21`` or ``token:<token>:2026-11``."""
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, null=True, related_name="+")
     """None for the budget of all users together."""
     used_e8 = models.BigIntegerField()
-    """Hundred-millionths of a dollar, exact on every database; reserved amounts included."""
+    """Hundred-millionths of a dollar, exact on every database; includes reservations."""
     set_at = models.BigIntegerField()
-    """Microseconds since the epoch: the change of the limit that it was last added up for."""
+    """Microseconds since the epoch: the change of the limit for which it was last recomputed."""
     again_at = models.DateTimeField(null=True)
-    """When it is to be added up again."""
+    """When it must be recomputed."""
     ends_at = models.DateTimeField()
-    """When it can be forgotten."""
+    """When it can be deleted."""
 
     class Meta:
         db_table = "llm_budget_counters"
@@ -117,12 +117,12 @@ class BudgetCounter(models.Model):
 
     @property
     def subject(self) -> Any:
-        """Whose rows it counts: a user's or, of ``token``, an access token's."""
+        """Owner of the counted rows: a user's id or, for ``token``, an access token's."""
         return UUID(self.id.split(":")[1]) if self.name == "token" else self.user_id
 
     @property
     def began(self) -> datetime:
-        """The first moment of its period."""
+        """Start of its period."""
         period = self.id.rpartition(":")[2]
         return datetime.fromisoformat(period if len(period) == len("2026-11-21") else f"{period}-01").replace(
             tzinfo=UTC

@@ -1,5 +1,5 @@
-"""Mail to owners about their keys and their account. ``notify`` is the way in; a notice is a text in
-``templates/llm_credentials/mail/``, whose first line is the subject.
+"""Mail to owners about their keys and accounts. Callers use ``notify``. A notice is a text in
+``templates/llm_credentials/mail/`` whose first line is the subject.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Changes of accounts are made by Django and allauth, which tell of them by signals."""
+"""Notices about account changes, which Django and allauth report by signals."""
 
 from __future__ import annotations
 

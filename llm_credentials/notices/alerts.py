@@ -1,7 +1,7 @@
-"""Tells owners what use shows about their keys and budgets while they are not looking. Once a change, not once a call.
+"""Alerts owners to problems with their keys and budgets that use reveals. Once per change, not once per call.
 
-A change is one row: it stands on the pages until it is mended or dismissed, and a worker sees to the mail and the
-webhook. The next change of the same key takes the row's place.
+A change is one row. Pages show it until it is fixed or dismissed, and a worker sends the mail and the webhook. The next
+change of the same key replaces the row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASK: Final = "llm_credentials.alert"
 EXPIRES_S: Final = 3600
 MAIL_RATES: Final = {Kind.KEY_LIMITED: "1/d"}
 MAIL_RATE: Final = "5/h"
-"""Mails about one key: one that goes back and forth all day is no reason to fill a box."""
+"""Mails per key, so that a key that keeps changing does not flood a mailbox."""
 _KINDS: Final = {
     LLMCredential.Status.INVALID: Kind.KEY_REFUSED,
     LLMCredential.Status.ERROR: Kind.KEY_SPENT,
@@ -41,13 +41,13 @@ _KINDS: Final = {
 
 
 def key_changed(credential: UserCredential, status: LLMCredential.Status) -> None:
-    """The key's status changed in use: have its owner told if that is for the worse. Never fails, hardly waits."""
+    """The key's status changed in use: alert its owner if it got worse. Never fails and barely blocks."""
     if status in _KINDS:
         _raise(credential.user_id, _KINDS[status], credential=credential)
 
 
 def key_limited(credential: UserCredential, detail: str) -> None:
-    """The provider knows the key and does not let it do something. Its status stays as it is."""
+    """The provider accepts the key but denies it something. Its status is unchanged."""
     _raise(credential.user_id, Kind.KEY_LIMITED, credential=credential, detail=detail)
 
 
@@ -56,7 +56,7 @@ def webhook_off(user_id: Any, detail: str) -> None:
 
 
 def budget_reached(user_id: Any, kind: Kind, period: str, detail: str) -> bool:
-    """Once a kind and month; whether this was the time."""
+    """At most once per kind and month. Returns whether this call raised the alert."""
     _alert, created = Alert.objects.get_or_create(
         user_id=user_id,
         kind=kind,
@@ -78,7 +78,7 @@ def _raise(user_id: Any, kind: Kind, *, credential: UserCredential | None = None
         with transaction.atomic():
             alert, _created = Alert.objects.update_or_create(user_id=user_id, **place, defaults=fresh)
     except DatabaseError as problem:
-        # The card shows the status all the same, and a call must not fail for the telling.
+        # The card shows the status anyway, and alerting must not fail a call.
         log.warning("alert_not_kept", kind=kind.value, user=str(user_id), error=type(problem).__name__)
         return
     transaction.on_commit(lambda: _enqueue(alert.pk), robust=True)
@@ -88,7 +88,7 @@ def _enqueue(alert_id: UUID) -> None:
     try:
         current_app.send_task(TASK, args=(str(alert_id),), retry=False, expires=EXPIRES_S)
     except QUEUE_AWAY as problem:
-        # A call must not wait for a mail server; the page shows the alert all the same.
+        # A call must not wait for the queue; the page shows the alert anyway.
         log.warning("alert_not_queued", alert=str(alert_id), error=type(problem).__name__)
 
 
@@ -96,10 +96,10 @@ def _enqueue(alert_id: UUID) -> None:
 
 
 def tell(alert_id: UUID | str) -> bool:
-    """See to mail and webhook, if the alert still holds; whether a mail was handed over."""
+    """Send mail and webhook if the alert still holds. Returns whether a mail was handed over."""
     holding = Alert.objects.holding(this_month()).filter(pk=alert_id, user__is_active=True)
     alert = holding.select_related("credential").first()
-    # Claimed by whoever writes first: the task may be given out twice.
+    # Claimed by the first writer, because the task may be delivered twice.
     claim = Alert.objects.filter(pk=alert_id, told_at__isnull=True)
     if alert is None or not claim.filter(at=alert.at).update(told_at=timezone.now()):
         return False
@@ -123,7 +123,7 @@ def _may_mail(alert: Alert, kind: Kind) -> bool:
 
 
 def facts_of(alert: Alert) -> dict[str, str]:
-    """What texts and webhooks may say."""
+    """The facts for mails and webhooks."""
     key = key_facts(alert.credential) if alert.credential else {}
     return {**key, "detail": alert.detail}
 

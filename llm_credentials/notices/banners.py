@@ -1,4 +1,4 @@
-"""Alerts in the words of a banner, with what to do next."""
+"""Describes alerts for a banner, with what to do next."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Banner:
 
 
 def banners_of(user: Any, most: int = SHOWN) -> list[Banner]:
-    """The latest that still hold and were not dismissed. One query."""
+    """The latest alerts that still hold and were not dismissed. One query."""
     alerts = Alert.objects.for_user(user).filter(dismissed_at__isnull=True).holding(this_month())
     found = [_banner(alert) for alert in alerts.select_related("credential").order_by("-at")[:most]]
     if any(alert.meaning == "broken" for alert in found):
@@ -40,7 +40,7 @@ def banners_of(user: Any, most: int = SHOWN) -> list[Banner]:
 
 
 def dismiss(alert: Alert) -> None:
-    """Until the next change; one that came meanwhile stays."""
+    """Hidden until the next change; a change made meanwhile stays visible."""
     Alert.objects.filter(pk=alert.pk, at=alert.at).update(dismissed_at=timezone.now())
 
 

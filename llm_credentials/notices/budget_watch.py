@@ -1,4 +1,4 @@
-"""Looks after the monthly budgets of those who are at work, beside the calls."""
+"""Watches the monthly budgets of active users, outside their calls."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from llm_credentials.notices.kinds import Kind
 from llm_credentials.wall import open_for
 
 AT_WORK: Final = timedelta(minutes=30)
-"""Longer than a call takes and than beat may be late."""
+"""Longer than a call, and than beat may be late."""
 
 
 @open_for("budgets of all who are at work")
 def watch_budgets() -> int:
-    """Tell users whose own keys have cost 80 or 100 % of the budget, once a month each; how many were told."""
+    """Notify users whose own keys have cost 80 or 100 % of the budget, once a month each. Returns how many were
+    notified.
+    """
     now = timezone.now()
     at_work = UsageRecord.objects.filter(at__gte=now - AT_WORK, key_owner=UsageRecord.KeyOwner.USER)
     watched = LLMSettings.objects.filter(monthly_budget_usd__isnull=False, user_id__in=at_work.values("user_id"))
@@ -41,7 +43,7 @@ def _tell(settings: LLMSettings) -> bool:
 
 
 def _spent_usd(user_id: Any) -> Decimal:
-    """What calls have come to; what is only reserved may come to less."""
+    """Settled costs only; reservations may settle for less."""
     span = Span(today().replace(day=1), today())
     groups = Report(span, user_id).grouped("key_owner", names=("cost_usd_e8",))
     return sum((sums.known_cost_usd for (owner,), sums in groups.items() if owner == "user"), Decimal(0))

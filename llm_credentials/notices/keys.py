@@ -1,4 +1,4 @@
-"""What a notice may say of a key."""
+"""What a notice may say about a key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What owners are written to about."""
+"""The kinds of notices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Kind(StrEnum):
-    """Each has a text of its name in ``templates/llm_credentials/mail/``."""
+    """Each has a template of its name in ``templates/llm_credentials/mail/``."""
 
     KEY_ADDED = "key_added"
     KEY_REPLACED = "key_replaced"
@@ -22,10 +22,10 @@ class Kind(StrEnum):
     FACTOR_REMOVED = "factor_removed"
     PASSWORD_CHANGED = "password_changed"  # noqa: S105  (a name)
     EMAIL_CHANGED = "email_changed"
-    """Goes to the address that it was before."""
+    """Sent to the previous address."""
     DATA_EXPORTED = "data_exported"
 
-    # Found out by use or by the site itself; nobody did anything.
+    # Detected in use or by the site; nobody acted.
     KEY_REFUSED = "key_refused"
     KEY_SPENT = "key_spent"
     KEY_NEEDS_REENTRY = "key_needs_reentry"
@@ -37,7 +37,7 @@ class Kind(StrEnum):
 
     @property
     def was_done_by_somebody(self) -> bool:
-        """The mail says who, when and from where, and what to do if that was not the owner."""
+        """The mail says who, when and from where, and what to do if it was not the owner."""
         return self not in ALERTS
 
 
@@ -45,4 +45,4 @@ ALERTS: Final = (
     *(Kind.KEY_REFUSED, Kind.KEY_SPENT, Kind.KEY_NEEDS_REENTRY, Kind.KEY_LIMITED),
     *(Kind.BUDGET_WARNED, Kind.BUDGET_USED_UP, Kind.WEBHOOK_OFF),
 )
-"""What is shown on pages until it is mended or dismissed, and may be muted."""
+"""Shown on pages until fixed or dismissed; these can be muted."""

@@ -1,4 +1,4 @@
-"""How mails leave the site: as plain text, and the same words as HTML for programs that show it."""
+"""Sends mails as plain text, with an HTML version of the same words."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ FRAME = "llm_credentials/mail/_frame.html"
 
 
 def mail_send(text: str, *, to: str) -> None:
-    """``text``: a rendered template; its first line is the subject, blank lines part paragraphs. Raises one of
-    ``MAIL_FAILURES``."""
+    """``text``: a rendered template; its first line is the subject, blank lines separate paragraphs. Raises one of
+    ``MAIL_FAILURES``.
+    """
     subject, _line, body = text.strip().partition("\n")
     shown = {"site": settings.SITE_NAME, "subject": subject.strip(), "paragraphs": body.strip().split("\n\n")}
     mail = EmailMultiAlternatives(f"{settings.SITE_NAME}: {shown['subject']}", body.strip() + "\n", None, [to])

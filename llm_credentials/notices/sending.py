@@ -1,4 +1,4 @@
-"""From something that happened to a mail in the owner's box."""
+"""Turns an event into a mail to the owner."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ log = structlog.get_logger(__name__)
 
 TASK: Final = "llm_credentials.notice"
 MAIL_FAILURES: Final = (SMTPException, OSError)
-"""What a mail server that is away or refuses raises."""
+"""What a mail server that is down or refuses raises."""
 
 
 def notify(user_id: Any, kind: Kind, **facts: str) -> None:
-    """Have the user told by mail that this happened to their key or account. Never raises.
+    """Mail the user that this happened to their key or account. Never raises.
 
-    The mail leaves after commit, by a worker; by this process if the broker is away. ``facts`` are what the text of
-    ``kind`` shows, short and never secret: of a key ``provider`` (its label), ``name`` and ``last4`` at most; ``to`` is
-    another address than the user's of now. Who did it, when and from where is known by itself.
+    A worker sends the mail after commit, or this process if the broker is down. ``facts`` are the template's variables
+    for ``kind``, short and never secret: of a key at most ``provider`` (its label), ``name`` and ``last4``; ``to``
+    replaces the user's current address. Actor, time and origin are added from the context. Example:
     ``notify(row.user_id, Kind.KEY_NEEDS_REENTRY, **key_facts(row))``.
     """
     told = {name: " ".join(str(value).split())[:200] for name, value in facts.items()}
@@ -53,7 +53,7 @@ def _circumstances(user_id: str) -> dict[str, str]:
         "at": f"{date_format(timezone.now(), 'DATETIME_FORMAT')} UTC",
         "by": by,
         "through": now.channel,
-        # Where staff sit is not the owner's to know.
+        # Owners do not learn the location of staff.
         "ip": "" if by == "staff" else address_now(),
     }
 
@@ -70,7 +70,7 @@ def _hand_over(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> None:
 
 
 def deliver(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> bool:
-    """Write the mail now; whether there was anybody to write to. Raises one of ``MAIL_FAILURES``."""
+    """Send the mail now. Returns whether there was a recipient. Raises one of ``MAIL_FAILURES``."""
     user = get_user_model()._default_manager.filter(pk=user_id).first()
     address = facts.get("to") or getattr(user, "email", "")
     if not address:
@@ -81,7 +81,7 @@ def deliver(user_id: Any, kind: Kind, facts: Mapping[str, str]) -> bool:
 
 
 def _key_words(facts: Mapping[str, str]) -> str:
-    """The key that a mail is about, as its owner calls it."""
+    """The owner's name for the key that a mail is about."""
     return (_("%(provider)s key “%(name)s”") if facts.get("name") else _("%(provider)s key")) % {
         "provider": facts.get("provider", ""),
         "name": facts.get("name", ""),
