@@ -1,4 +1,4 @@
-"""What one is told of, by mail and to a webhook of one's own, and the banners that say it on every page."""
+"""Alert settings for mail and the user's webhook, and the banners on every page."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _show(request: UserRequest, *, status: int = 200, **extra: Any) -> HttpRespo
 @never_cache
 @login_required
 def alert_settings_save(request: UserRequest) -> HttpResponse:
-    """``mail`` and ``webhook``: the kinds that are wanted there."""
+    """``mail`` and ``webhook``: the kinds enabled for each."""
     known = {kind.value for kind in ALERTS}
     muted = sorted(known - set(request.POST.getlist("mail")))
     settings_update(user=request.user, alerts=True, muted=muted)
@@ -87,13 +87,13 @@ def alert_settings_save(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def alert_dismiss(request: UserRequest, alert_id: UUID) -> HttpResponse:
-    """Until the next change."""
+    """Hides the alert until the next change."""
     alert = get_object_or_404(Alert.objects.for_user(request.user), pk=alert_id)
     dismiss(alert)
     if request.htmx:
         return HttpResponse("")
     back = request.POST.get("next", "")
-    # ``redirect`` would look for a view of that name in what is no address.
+    # ``redirect`` treats a value that is not an address as a view name.
     if not back.startswith("/") or not url_has_allowed_host_and_scheme(back, allowed_hosts=None):
         back = reverse("home")
     return HttpResponseRedirect(back)
@@ -104,7 +104,7 @@ def alert_dismiss(request: UserRequest, alert_id: UUID) -> HttpResponse:
 @login_required
 @sensitive_variables()
 def webhook_set(request: UserRequest) -> HttpResponse:
-    """Where alerts go. The secret of a new address stands in this answer and never again."""
+    """Set the webhook. The secret of a new address is in this response only."""
     if not stepup.is_recent(request):
         return stepup.lead(request, reverse("llm_credentials:alert-settings"))
     url = request.POST.get("url", "")

@@ -1,4 +1,4 @@
-"""How the views of the settings answer: a fragment for htmx, a page or a redirect for everybody else."""
+"""Responses of the settings views: a fragment for htmx, otherwise a page or a redirect."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find_spec(provider: str) -> ProviderSpec:
 
 
 def find_card(page: ProvidersPage, spec: ProviderSpec, name: str) -> Card:
-    """The card of this provider and name, an empty one where nothing is stored. Raises Http404 for what is no name."""
+    """The card of this provider and name, empty where nothing is stored. Raises Http404 for an invalid name."""
     try:
         name = clean_name(name or DEFAULT_NAME)
     except ValidationError:
@@ -49,7 +49,7 @@ def find_card(page: ProvidersPage, spec: ProviderSpec, name: str) -> Card:
 
 
 def typed_card(request: UserRequest, page: ProvidersPage, spec: ProviderSpec) -> Card | None:
-    """The card that a new key was typed into, whatever name was typed with it; None: the form is of a stored key."""
+    """The card into which a new key was typed, whatever its typed name; None if the form is for a stored key."""
     if "card" not in request.POST:
         return None
     try:
@@ -60,7 +60,7 @@ def typed_card(request: UserRequest, page: ProvidersPage, spec: ProviderSpec) ->
 
 
 def typed_form(request: UserRequest, provider: str) -> tuple[Card, CredentialForm]:
-    """The card that was typed into, or that of the stored key, and what was typed. Raises Http404."""
+    """The submitted card, or that of the stored key, and its form. Raises Http404."""
     spec = find_spec(provider)
     page = providers_page(request.user)
     card = typed_card(request, page, spec) or find_card(page, spec, request.POST.get("name", "").strip())
@@ -68,7 +68,9 @@ def typed_form(request: UserRequest, provider: str) -> tuple[Card, CredentialFor
 
 
 def moved(request: UserRequest, order: list[UUID]) -> list[UUID] | None:
-    """The order with one key (``credential``) a place up or down (``move``); None for what cannot be moved."""
+    """The order with one key (``credential``) moved one place ``up`` or ``down`` (``move``); None if it cannot be
+    moved.
+    """
     key = uuid_of(request.POST.get("credential", ""))
     step = {"up": -1, "down": 1}.get(request.POST.get("move", ""))
     if key not in order or step is None:
@@ -79,13 +81,13 @@ def moved(request: UserRequest, order: list[UUID]) -> list[UUID] | None:
 
 
 def arranged(request: UserRequest) -> list[UUID] | None:
-    """The whole order as somebody dragged it (``credential``, many times); None where one is no key."""
+    """The whole order after dragging (repeated ``credential``); None if one id is invalid."""
     ids = [uuid_of(text) for text in request.POST.getlist("credential")]
     return None if None in ids else [pk for pk in ids if pk]
 
 
 def uuid_of(text: str) -> UUID | None:
-    """None for what is no id."""
+    """None if the text is not an id."""
     try:
         return UUID(text)
     except ValueError:
@@ -97,9 +99,9 @@ def show_page(request: UserRequest, page: ProvidersPage, *, status: int = 200) -
 
 
 def show_region(request: UserRequest, page: ProvidersPage, *, focus: str) -> HttpResponse:
-    """Everything below the tabs, wherever the request was aimed: for changes that move cards about.
+    """Replaces everything below the tabs, whatever the request's target, for changes that move cards.
 
-    ``focus``: the id of the card to which the keyboard goes.
+    ``focus``: id of the card that gets keyboard focus.
     """
     response = render(request, f"{PAGE}#region_answer", {"page": page, "focus": focus})
     response["HX-Retarget"] = "#providers"
@@ -110,13 +112,13 @@ def show_region(request: UserRequest, page: ProvidersPage, *, focus: str) -> Htt
 def show_card(
     request: UserRequest, page: ProvidersPage, card: Card, *, changed: bool = False, focus: bool = False
 ) -> HttpResponse:
-    """One card; after a change also the chain and the places of the others. ``focus``: the keyboard goes to it."""
+    """One card; after a change also the chain and the other cards' positions. ``focus``: move keyboard focus to it."""
     context = {"page": page, "card": card, "changed": changed, "focus": card.id if focus else ""}
     return render(request, f"{PAGE}#card_answer", context)
 
 
 def show_errors(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
-    """Only the places for errors change, so that what was typed stays typed."""
+    """Swaps only the error slots, so that the input is kept."""
     context = {"card": card, "form": form, "slots": error_slots(form)}
     response = render(request, f"{PAGE}#errors_answer", context, status=422)
     response["HX-Reswap"] = "none"
@@ -124,13 +126,13 @@ def show_errors(request: UserRequest, card: Card, form: CredentialForm) -> HttpR
 
 
 def error_slots(form: CredentialForm) -> list[tuple[str, list[str]]]:
-    """The fields that have a place for errors of their own, with what is wrong with each."""
+    """Each field with its own error slot, with its errors."""
     names = ["api_key", "model", "base_url"] + ["name"] * (form.credential is None)
     return [(name, [str(text) for text in form.errors.get(name, [])]) for name in names if name in form.fields]
 
 
 def refuse(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
-    """What was typed cannot be taken: its errors beside the fields, and no key in the answer."""
+    """Invalid input: shows the errors beside their fields. The response contains no key."""
     if request.htmx:
         return show_errors(request, card, form)
     form.forget_refused()
@@ -139,9 +141,9 @@ def refuse(request: UserRequest, card: Card, form: CredentialForm) -> HttpRespon
 
 
 def ask_proof(request: UserRequest, card: Card, form: CredentialForm) -> HttpResponse:
-    """Nothing is saved until the person has shown who they are; what was typed stays in the browser, and nowhere else.
+    """Requires step-up before anything is saved; the input stays in the browser only.
 
-    The form of a browser without scripts comes back without the key, which has to be entered again.
+    Without scripts the form comes back without the key, which must be entered again.
     """
     proof = stepup.url(reverse("llm_credentials:step-up-done"))
     if request.htmx:

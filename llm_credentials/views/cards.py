@@ -1,4 +1,4 @@
-"""What the providers page shows, read once: the chain, a card for every key, a row for every provider without one."""
+"""Data of the providers page, read once: the chain, a card for every key, a row for every provider without one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from llm_credentials.views.shown_keys import DEFAULT_NAME, Card, User, key_words
 from llm_credentials.views.shown_tests import TestView
 
 MOST_NAMED = 6
-"""Keys that the sentence and the chain on top name; the cards below show all."""
+"""Maximum number of keys in the sentence and the chain at the top; the cards below show all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Removed:
-    """A key that was just removed."""
+    """A recently removed key."""
 
     id: UUID
     words: str
@@ -38,14 +38,14 @@ class Removed:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProvidersPage:
     cards: tuple[Card, ...]
-    """One for each stored key, those that may answer first, in their order."""
+    """One per stored key; keys in use come first, in chain order."""
     others: tuple[Card, ...]
     """Providers without a key."""
     fallback_to_system: bool
     system_labels: tuple[str, ...]
-    """Providers that the organisation has a key for."""
+    """Providers for which the organisation has a key."""
     removed: tuple[Removed, ...] = ()
-    """Keys that can be brought back for some seconds."""
+    """Keys that can still be restored."""
     open_card: Card | None = field(default=None)
 
     @property
@@ -58,7 +58,7 @@ class ProvidersPage:
 
     @property
     def chain_rest(self) -> int:
-        """How many keys stand behind those that the chain draws."""
+        """Number of keys in the chain beyond those drawn."""
         return len(self.chain[MOST_NAMED:])
 
     @property
@@ -71,13 +71,13 @@ class ProvidersPage:
 
     @property
     def refreshes(self) -> bool:
-        """Whether the page, read without scripts, should reload itself: not while somebody types about another key."""
+        """Whether the page without scripts should reload itself. Not while the user edits another key."""
         shown = (self.open_card,) if self.open_card else (*self.cards, *self.others)
         return any(card.is_testing for card in shown)
 
     @property
     def sentence(self) -> str:
-        """Who answers, in one sentence; a second one names the keys that are known not to work."""
+        """Who answers, in one sentence; a second sentence names keys known not to work."""
         names = [card.title for card in self.chain]
         if not names:
             return self._sentence_without_keys()
@@ -114,7 +114,7 @@ class ProvidersPage:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """``A``, ``A and B``, ``A, B and C``; of many the first, ``A, B, C and 40 more``."""
+    """``A``, ``A and B``, ``A, B and C``; long lists are cut: ``A, B, C and 40 more``."""
     if len(names) < 2:
         return "".join(names)
     if len(names) > MOST_NAMED:
@@ -125,7 +125,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def providers_page(user: User) -> ProvidersPage:
-    """Five queries, however many providers and keys there are; some more when a removed key is due."""
+    """Five queries, whatever the number of providers and keys; some more when a removed key is due."""
     policy = policy_of(user)
     preferences = LLMSettings.of(user)  # type: ignore[arg-type]
     rows = list(UserCredential.with_removed.for_user(user).in_order())
@@ -159,7 +159,7 @@ def removed_keys(user: User) -> tuple[Removed, ...]:
 
 
 def _removed(user: User, rows: Iterable[UserCredential]) -> tuple[Removed, ...]:
-    """Those that can still come back; those that cannot any more are destroyed."""
+    """Keys that can still be restored; those whose time is over are destroyed."""
     left = [(row, removal.seconds_left(row)) for row in rows if row.removed_at is not None]
     if any(left_s == 0 for _, left_s in left):
         removal.destroy_due(user)
@@ -196,7 +196,7 @@ def _cards(credentials: Iterable[UserCredential], tests: dict[tuple[str, str], C
 
 
 def _ranked(cards: list[Card], default_provider: str) -> list[Card]:
-    """In the order in which they answer: the default provider's keys, the others by priority, then those out of use."""
+    """In chain order: the default provider's keys, then the others by priority, then those out of use."""
     in_order = sorted(cards, key=lambda card: (not _may_answer(card), card.spec.slug != default_provider))
     first = default_provider if any(card.spec.slug == default_provider for card in cards) else ""
     if not first and in_order:
@@ -210,7 +210,7 @@ def _ranked(cards: list[Card], default_provider: str) -> list[Card]:
 
 
 def _named(cards: Iterable[Card]) -> list[Card]:
-    """With a free name for one more key of each provider."""
+    """Adds a free name for a further key of each provider."""
     cards = list(cards)
     taken = {(card.spec.slug, card.name) for card in cards}
 
@@ -221,7 +221,7 @@ def _named(cards: Iterable[Card]) -> list[Card]:
 
 
 def _under(policy: Policy, card: Card) -> Card:
-    """The card with what the organisation's policy says against it. Without a key its model is still to be chosen."""
+    """The card with the policy's refusal, if any. Without a stored key the model is not checked."""
     stored = card.credential
     model, base_url = (card.model_in_use, stored.base_url) if stored else (None, "")
     try:
@@ -241,7 +241,7 @@ def _may_answer(card: Card) -> bool:
 def opened(
     card: Card, *, form: CredentialForm | None = None, models: ModelList | None = None, locked: bool = False
 ) -> Card:
-    """The card with its form; a bound ``form`` keeps what was typed, keys apart."""
+    """The card with its form; a bound ``form`` keeps the input except keys."""
     return replace(
         card,
         locked=locked,
@@ -251,7 +251,9 @@ def opened(
 
 
 def with_card(page: ProvidersPage, card: Card) -> ProvidersPage:
-    """The page with this card in the place of the one of the same provider and name; a new one behind its kin."""
+    """The page with this card in place of the one with its provider and name; a new card goes after its provider's
+    others.
+    """
     cards = [card if old.id == card.id else old for old in page.cards]
     others = [card if old.id == card.id else old for old in page.others]
     if not any(old is card for old in (*cards, *others)):

@@ -1,4 +1,4 @@
-"""Providers and their models side by side, for everybody."""
+"""Compares providers and their models, for everybody."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SPEED_LABELS: Final = {
 @require_GET
 @never_cache
 def provider_compare(request: HttpRequest) -> HttpResponse:
-    """``can`` (several): what a model must be able to do; ``sort``: by what to order; ``all``: not the first only."""
+    """``can`` (repeatable): required abilities; ``sort``: the order; ``all``: show all rows."""
     wanted = [name for name in CAPABILITIES if name in request.GET.getlist("can")]
     sort = request.GET.get("sort", "")
     sort = sort if sort in SORTS else "cost"
@@ -70,7 +70,7 @@ def _told(row: Row) -> dict[str, Any]:
 
 
 def tokens_words(count: int | None) -> str:
-    """1 M, 262 K: as people speak of context windows."""
+    """1 M, 262 K: the usual notation for context windows."""
     if count is None:
         return ""
     return f"{count / 1_000_000:.3g} M" if count >= 1_000_000 else f"{count // 1000} K"

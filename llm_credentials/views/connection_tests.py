@@ -1,4 +1,4 @@
-"""Starting a connection test and watching it."""
+"""Starts connection tests and shows their progress."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from llm_credentials.views.shown_tests import TestView
 @login_required
 @sensitive_post_parameters()
 def credential_test(request: UserRequest, provider: str) -> HttpResponse:
-    """Test what was typed, or the stored key where nothing was."""
+    """Test the typed key, or the stored one if none was typed."""
     card, form = typed_form(request, provider)
     if not form.is_valid():
         return refuse(request, card, form)
@@ -57,7 +57,7 @@ def credential_test(request: UserRequest, provider: str) -> HttpResponse:
 def begin_test(
     request: UserRequest, card: Card, form: CredentialForm, start: Callable[[], ConnectionTest]
 ) -> HttpResponse:
-    """Hand the test that ``start`` makes to a worker and show it, or say why there is none."""
+    """Enqueue the test that ``start`` creates and show it, or say why there is none."""
     try:
         test = start()
         enqueue_connection_test(test)
@@ -81,7 +81,7 @@ def begin_test(
 @never_cache
 @login_required
 def connection_test_detail(request: UserRequest, test_id: UUID) -> HttpResponse:
-    """Where a test stands, for the page that polls it. 204 while there is nothing new (``seen``)."""
+    """Progress of a test, for the page that polls it. 204 while nothing is new (``seen``)."""
     expire_abandoned(test_id=test_id)
     tests = ConnectionTest.objects.for_user(request.user).defer("api_key")
     test = get_object_or_404(tests, pk=test_id)
@@ -96,7 +96,7 @@ def connection_test_detail(request: UserRequest, test_id: UUID) -> HttpResponse:
 
 
 def _show_replaced(request: UserRequest, card: Card) -> HttpResponse:
-    """The whole card, closed: what its form said of the stored key is another key's by now."""
+    """The whole card, closed: its form described the key that has been replaced."""
     response = show_card(request, providers_page(request.user), card, changed=True, focus=True)
     response["HX-Retarget"], response["HX-Reswap"] = f"#card-{card.id}", "outerHTML"
     return response
@@ -105,7 +105,7 @@ def _show_replaced(request: UserRequest, card: Card) -> HttpResponse:
 def _show(
     request: UserRequest, card: Card, test: ConnectionTest, *, slots: Sequence[tuple[str, list[str]]] = ()
 ) -> HttpResponse:
-    """The test, the card's status with it, and the ``slots`` for errors emptied."""
+    """The test, the card's updated status, and the error ``slots`` cleared."""
     view = TestView(test=test, spec=card.spec)
     shown = replace(card, test=view)
     return render(request, f"{PAGE}#test_answer", {"card": shown, "test": view, "slots": slots})

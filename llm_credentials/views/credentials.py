@@ -1,4 +1,4 @@
-"""Changes of one key: save, turn on and off, remove."""
+"""Changes one key: save, turn on and off, remove."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from llm_credentials.views.shown_keys import Card, key_words
 
 
 def find_stored(request: UserRequest, provider: str, name: str) -> Card:
-    """The card of a key that the user has. Raises Http404."""
+    """The card of a stored key of the user. Raises Http404."""
     return stored_card(providers_page(request.user), provider, name)
 
 
@@ -58,10 +58,10 @@ def stored_card(page: ProvidersPage, provider: str, name: str) -> Card:
 @login_required
 @sensitive_post_parameters()
 def credential_save(request: UserRequest, provider: str) -> HttpResponse:
-    """Store what was typed; a new key is tested at once."""
+    """Store the input; a new key is tested at once."""
     spec = find_spec(provider)
     page = providers_page(request.user)
-    # An impossible name is the form's to refuse, beside its field.
+    # The form reports an invalid name beside its field.
     typed_name = request.POST.get("name", "").strip()
     card = typed_card(request, page, spec) or page.card(spec.slug, typed_name) or Card(spec=spec)
     form = CredentialForm(request.POST, spec=spec, name=card.name, credential=card.credential)
@@ -95,7 +95,7 @@ def credential_save(request: UserRequest, provider: str) -> HttpResponse:
 
 
 def test_new_key(request: UserRequest, credential: UserCredential) -> None:
-    """The key is saved whatever comes of it; where no test can start, the message says why."""
+    """The key stays saved whatever the result; if no test can start, the message says why."""
     try:
         enqueue_connection_test(test_start(user=request.user, provider=credential.provider, name=credential.name))
     except TestBusy:
@@ -124,7 +124,7 @@ def _answer_saved(request: UserRequest, credential: UserCredential, *, moved: bo
 @never_cache
 @login_required
 def credential_toggle(request: UserRequest, provider: str) -> HttpResponse:
-    """Turn the key on or off, as the form says (``active``: ``on`` or ``off``)."""
+    """Turn the key on or off (``active``: ``on`` or ``off``)."""
     card = find_stored(request, provider, request.POST.get("name", ""))
     wanted = request.POST.get("active")
     if wanted not in {"on", "off"}:
@@ -140,7 +140,7 @@ def credential_toggle(request: UserRequest, provider: str) -> HttpResponse:
 @never_cache
 @login_required
 def credential_confirm_removal(request: UserRequest, provider: str) -> HttpResponse:
-    """What would go, and the button that lets it go."""
+    """Shows what would be removed, with the button to confirm."""
     page = providers_page(request.user)
     stored = stored_card(page, provider, request.GET.get("name", ""))
     if not stepup.is_recent(request):
@@ -166,7 +166,7 @@ def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
         raise Http404 from None
     if not request.htmx:
         return redirect("llm_credentials:provider-list")
-    # The keyboard goes to the button that undoes it.
+    # Focus goes to the undo button.
     return show_region(request, providers_page(request.user), focus="undo")
 
 
@@ -174,7 +174,7 @@ def credential_delete(request: UserRequest, provider: str) -> HttpResponse:
 @never_cache
 @login_required
 def removed_list(request: UserRequest) -> HttpResponse:
-    """What can still be brought back, for the page that looks again when the time of a key is over."""
+    """Keys that can be restored; the page polls this when a key's undo time ends."""
     if not request.htmx:
         return redirect("llm_credentials:provider-list")
     return render(request, f"{PAGE}#removed", {"removed": removed_keys(request.user)})
@@ -184,7 +184,7 @@ def removed_list(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def credential_undo(request: UserRequest, credential_id: UUID) -> HttpResponse:
-    """Bring a removed key back. Needs no proof of its own: the removal had one a moment ago."""
+    """Restore a removed key. Needs no step-up of its own, because the removal required one."""
     focus = ""
     try:
         row = removal.undo(user=request.user, credential_id=credential_id)

@@ -1,13 +1,13 @@
-"""What happens to a user's keys elsewhere, told to their open pages as server-sent events.
+"""Server-sent events that tell a user's open pages about changes made elsewhere.
 
 ==========  ==========================================================================================================
-``test``    ``{"card", "url", "seen", "stored"}``: a test has come further. ``card``: the id of its card; ``url``: what
-            to show, for htmx; ``seen``: changes with every news; ``stored``: whether its key is (else it was typed)
+``test``    ``{"card", "url", "seen", "stored"}``: a test has progressed. ``card``: the id of its card; ``url``: the
+            fragment for htmx; ``seen``: changes with every update; ``stored``: whether its key is stored (else typed)
 ``end``     ``{}``: the user is signed out. The last event
 comments    every few seconds
 ==========  ==========================================================================================================
 
-An event carries no words of its own: the page asks for the part that it names, as it does without this.
+Events carry no content: the page requests the named fragment, as it does when it polls.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from llm_credentials.views.shown_keys import RECENT
 from llm_credentials.views.shown_tests import TestView
 
 LOOK_EVERY_S = 1.0
-"""While a test is under way: that no worker takes it up is no change of anything."""
+"""Poll interval during a test: a test that no worker takes changes no row."""
 SHOWN_MAX = 50
 
 
@@ -49,7 +49,7 @@ async def settings_events(request: UserRequest) -> HttpResponseBase:
 
 
 async def test_events(user: User, session_key: str | None) -> AsyncGenerator[bytes, None]:
-    """Of the user's tests, from the last minutes on, until they are signed out or leave."""
+    """Events about the user's tests, including recent ones, until the user is signed out or disconnects."""
     yield RETRY
     told: dict[str, str] = {}
     call = Call(Right(user.pk, session_key=session_key))
@@ -74,7 +74,7 @@ test_events.__test__ = False  # type: ignore[attr-defined]
 
 
 def _tests(user: User) -> tuple[list[dict[str, Any]], bool]:
-    """The latest test of each key, of the last minutes, and whether one is under way."""
+    """The latest recent test of each key, and whether one is in progress."""
     tests = ConnectionTest.objects.for_user(user).filter(for_site=False, created_at__gte=timezone.now() - RECENT)
     rows = list(tests.order_by("-created_at", "-id").defer("api_key")[:SHOWN_MAX])[::-1]
     busy = [row for row in rows if not row.is_finished]

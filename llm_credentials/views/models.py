@@ -1,4 +1,4 @@
-"""The models that a key may use, to choose from."""
+"""The models that a key may use, as choices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llm_credentials.views.shown_keys import Card
 @never_cache
 @login_required
 def model_list(request: UserRequest, provider: str) -> HttpResponse:
-    """For the stored key, as its card opens."""
+    """For the stored key, when its card opens."""
     card = find_card(providers_page(request.user), find_spec(provider), request.GET.get("name", ""))
     if not request.htmx:
         return redirect(card_url(card))
@@ -47,7 +47,7 @@ def model_list(request: UserRequest, provider: str) -> HttpResponse:
 @login_required
 @sensitive_post_parameters()
 def model_list_load(request: UserRequest, provider: str) -> HttpResponse:
-    """For what was typed, which may be a key that is not saved."""
+    """For the typed input, which may include an unsaved key."""
     card, form = typed_form(request, provider)
     if not form.is_valid():
         return refuse(request, card, form)

@@ -1,4 +1,4 @@
-"""The order of the keys, changed on the providers page: with buttons, or by dragging."""
+"""Reorders keys on the providers page, with buttons or by dragging."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llm_credentials.views.cards import providers_page
 @never_cache
 @login_required
 def key_move(request: UserRequest) -> HttpResponse:
-    """One key a place up or down in the chain (``credential``, ``move``), as the page shows it."""
+    """Move one key (``credential``) one place up or down (``move``) in the chain as shown."""
     order = [card.credential.pk for card in providers_page(request.user).chain if card.credential]
     return _arranged(request, moved(request, order))
 
@@ -31,12 +31,12 @@ def key_move(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def key_order(request: UserRequest) -> HttpResponse:
-    """The whole chain at once, as somebody dragged it (``credential``, many times)."""
+    """Set the whole chain after dragging (repeated ``credential``)."""
     return _arranged(request, arranged(request))
 
 
 def _arranged(request: UserRequest, order: list[UUID] | None) -> HttpResponse:
-    """The page as it is now: after a refusal the cards go back to where they were."""
+    """The page as stored now; after a refusal the cards return to their old positions."""
     try:
         if order is None:
             raise ValidationError(_("This key is not there any more, or not in use. Nothing was moved."))

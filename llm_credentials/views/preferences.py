@@ -1,4 +1,4 @@
-"""Two settings of the providers page that save themselves."""
+"""Two settings on the providers page that save themselves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llm_credentials.views.cards import providers_page
 @never_cache
 @login_required
 def default_provider_set(request: UserRequest) -> HttpResponse:
-    """The provider that answers first: one that the user has a key for."""
+    """Set the first provider; the user must have a key for it."""
     provider = request.POST.get("provider", "")
     if not UserCredential.objects.for_user(request.user).for_provider(provider).exists():
         return _refused(_("Add a key for this provider first."))
@@ -35,7 +35,7 @@ def default_provider_set(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def fallback_set(request: UserRequest) -> HttpResponse:
-    """Whether the organisation's keys stand behind the user's own (``fallback``: ``on`` or ``off``)."""
+    """Whether the organisation's keys are the fallback for the user's own (``fallback``: ``on`` or ``off``)."""
     wanted = request.POST.get("fallback")
     if wanted not in {"on", "off"}:
         return _refused(_("Say on or off."))

@@ -31,12 +31,12 @@ def provider_list(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def credential_edit(request: UserRequest, provider: str) -> HttpResponse:
-    """The page with this card open; for htmx the open card alone."""
+    """The page with this card open; for htmx only the open card."""
     page = providers_page(request.user)
     card = find_card(page, find_spec(provider), request.GET.get("name", ""))
     proven = stepup.is_recent(request)
     if card.credential is None and not proven:
-        # Asked before anything is typed, so that no key has to wait anywhere for the answer.
+        # Step-up comes before any input, so that no key has to be kept meanwhile.
         return stepup.lead(request, card_url(card))
     card = opened(card, locked=not proven)
     return show_card(request, page, card) if request.htmx else show_page(request, with_card(page, card))
@@ -46,7 +46,7 @@ def credential_edit(request: UserRequest, provider: str) -> HttpResponse:
 @never_cache
 @login_required
 def credential_detail(request: UserRequest, provider: str) -> HttpResponse:
-    """The card closed; without htmx that is the page."""
+    """The closed card; without htmx the whole page."""
     page = providers_page(request.user)
     card = find_card(page, find_spec(provider), request.GET.get("name", ""))
     return show_card(request, page, card, focus=True) if request.htmx else redirect("llm_credentials:provider-list")

@@ -1,4 +1,4 @@
-"""Replacing a key by one that was tested first."""
+"""Replaces a key with one that was tested first."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from llm_credentials.views.credentials import find_stored
 @login_required
 @sensitive_post_parameters()
 def credential_replace(request: UserRequest, provider: str) -> HttpResponse:
-    """Test what was typed, and put it into the place of the stored key if it works."""
+    """Test the typed key, and replace the stored one if it works."""
     card = find_stored(request, provider, request.POST.get("name", "").strip())
     form = CredentialForm(request.POST, spec=card.spec, name=card.name, credential=card.credential)
     if not form.is_valid():
@@ -59,7 +59,7 @@ def credential_replace(request: UserRequest, provider: str) -> HttpResponse:
 @never_cache
 @login_required
 def replacement_save(request: UserRequest, test_id: UUID) -> HttpResponse:
-    """Use the new key although its test failed, or although the stored one was changed meanwhile."""
+    """Use the new key although its test failed or the stored one has changed."""
     test = get_object_or_404(ConnectionTest.objects.for_user(request.user).defer("api_key"), pk=test_id)
     card = find_card(providers_page(request.user), find_spec(test.provider), test.name)
     if not stepup.is_recent(request):

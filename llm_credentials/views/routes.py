@@ -1,4 +1,4 @@
-"""What the routing page shows, from one look at everything that a route depends on: no query for each task."""
+"""Data of the routing page, from one snapshot of everything a route depends on: no query per task."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from llm_credentials.routing.values import SITE, Candidate, Dropped, Key, Overri
 User = AbstractBaseUser | AnonymousUser
 
 SUPPOSED = "supposed"
-"""Why a key is left out that is only supposed to fail."""
+"""Reason code of a key that is excluded because it is assumed to fail."""
 SHOWN = 4
-"""How many tiles a chain shows before it is summed up."""
+"""Tiles of a chain shown before it is summarised."""
 WEIGHTS: Mapping[str, str] = {
     "light": gettext_noop("Light"),
     "normal": gettext_noop("Normal"),
@@ -65,13 +65,13 @@ class Tile:
     is_site: bool
     is_first: bool = False
     fails: bool = False
-    """Only supposed to."""
+    """Only by assumption."""
     reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A task with what is settled for it and where it goes. Without a task: what holds for all."""
+    """A task with its settings and its route. Without a task: the defaults for all."""
 
     slug: str
     label: str
@@ -82,9 +82,9 @@ class Row:
     dropped: tuple[Dropped, ...]
     problem: str
     placeholder: str = ""
-    """The model that answers as things stand."""
+    """The model that would answer now."""
     form: RoutingForm | None = None
-    """What was typed and could not be saved."""
+    """Input that could not be saved."""
 
     @property
     def id(self) -> str:
@@ -110,7 +110,7 @@ class Row:
 
     @property
     def sentence(self) -> str:
-        """The picture of the chain in words."""
+        """Describes the chain's picture in words."""
         names = [f"{tile.title} ({tile.model})" for tile in self.answering]
         if not names:
             return self.problem or _("Nobody can answer.")
@@ -124,7 +124,7 @@ class Row:
 
     @property
     def values(self) -> dict[str, Any]:
-        """What stands in the fields: what was typed, else what is settled."""
+        """Values of the fields: the input, else what is stored."""
         if self.form is not None:
             return {name: self.form.data.get(name, "") for name in RoutingForm.FIELDS}
         settled = self.override
@@ -143,7 +143,7 @@ class Row:
 
     @property
     def slots(self) -> list[tuple[str, list[str]]]:
-        """Each field with what is wrong with it."""
+        """Each field with its errors."""
         errors = self.form.errors if self.form is not None else {}
         return [(name, [str(text) for text in errors.get(name, [])]) for name in RoutingForm.FIELDS]
 
@@ -156,7 +156,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """A key in the user's own order."""
+    """A key at its position in the user's order."""
 
     key: Key
     spec: ProviderSpec | None
@@ -176,9 +176,9 @@ class RoutingPage:
     failed: str
     policy: Policy
     choices: tuple[Choice, ...]
-    """Who may answer a task first."""
+    """Candidates for a task's first place."""
     providers: tuple[Choice, ...]
-    """Those that the user has a key for."""
+    """Providers for which the user has a key."""
     failing: tuple[Choice, ...]
     models: tuple[str, ...]
 
@@ -194,13 +194,13 @@ class RoutingPage:
         return next(row for row in self.every if row.slug == slug)
 
     def with_form(self, slug: str, form: RoutingForm) -> RoutingPage:
-        """The page with what was typed in this row, and what is wrong with it."""
+        """The page with this row's input and errors."""
         defaults, *rows = (replace(row, form=form) if row.slug == slug else row for row in self.every)
         return replace(self, defaults=defaults, rows=tuple(rows))
 
 
 def routing_page(user: User, failed: str = "") -> RoutingPage:
-    """``failed``: the ``ref`` of one of the user's keys, or ``SITE``, that is supposed not to work."""
+    """``failed``: the ``ref`` of one of the user's keys, or ``SITE``, that is assumed to fail."""
     tasks = kinds.all()
     loaded, routes = explain_routes(user, [None, *(kind.slug for kind in tasks)], without=[failed] if failed else [])
     snapshot = loaded.snapshot
@@ -235,7 +235,7 @@ def _keys_fail(order: Iterable[Key]) -> Iterator[Choice]:
 
 
 def _providers_fail(snapshot: Snapshot, order: Iterable[Key]) -> Iterator[Choice]:
-    """Providers of which the user has several keys, which fail together when the provider does."""
+    """Providers with several of the user's keys, all of which fail when the provider does."""
     for slug, count in Counter(key.provider for key in order).items():
         if count > 1 and slug in snapshot.specs:
             yield Choice(value=slug, label=_("%(provider)s, all keys") % {"provider": snapshot.specs[slug].label})
@@ -278,7 +278,7 @@ def _row(snapshot: Snapshot, route: Route, kind: kinds.TaskKind | None) -> Row:
 
 
 def _tiles(snapshot: Snapshot, route: Route) -> list[Tile]:
-    """The chain in its order; what is supposed to fail stays where it would be."""
+    """The chain in order; keys that are assumed to fail keep their position."""
     shown: list[Candidate | Dropped] = [*route.candidates, *(each for each in route.dropped if each.why == SUPPOSED)]
     return [
         Tile(
@@ -311,7 +311,7 @@ def _places(snapshot: Snapshot, order: list[Key]) -> list[Place]:
 
 
 def _choices(loaded: Loaded, order: list[Key]) -> list[Choice]:
-    """Each provider of the user's as a whole, and where it has several keys each of them; as the policy allows."""
+    """Each of the user's providers and, for those with several keys, each key; as the policy allows."""
     snapshot = loaded.snapshot
     found: list[Choice] = []
     for slug in dict.fromkeys(key.provider for key in order):
@@ -322,7 +322,7 @@ def _choices(loaded: Loaded, order: list[Key]) -> list[Choice]:
         found.append(Choice(value=f"provider:{slug}", label=spec.label))
         if len(keys) > 1:
             found += [Choice(value=f"key:{key.id}", label=f"{spec.label} · {key.name}") for key in keys]
-    # What is settled already stays to be seen, whatever became of it.
+    # What is already stored must stay visible, even if it is no longer available.
     for override in snapshot.overrides.values():
         row = next((key for key in order if key.id == override.credential), None)
         if row is not None and not any(choice.value == f"key:{row.id}" for choice in found):
@@ -335,7 +335,7 @@ def _choices(loaded: Loaded, order: list[Key]) -> list[Choice]:
 
 
 def _known_models(snapshot: Snapshot, slugs: set[str]) -> tuple[str, ...]:
-    """What the catalogue knows of the providers at hand, as far as the policy allows."""
+    """The catalogue's models of these providers, as far as the policy allows."""
     return tuple(
         dict.fromkeys(
             facts.id

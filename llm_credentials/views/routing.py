@@ -1,4 +1,4 @@
-"""The routing page: who answers which task, in which order, and why; every change saves itself."""
+"""The routing page: which key answers which task, in what order, and why. Every change saves itself."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAGE = "llm_credentials/routing_detail.html"
 @never_cache
 @login_required
 def routing_detail(request: UserRequest) -> HttpResponse:
-    """The page; for htmx, which asks when something is supposed to fail, the chains alone."""
+    """The page; for htmx, which sends an assumed failure, only the chains."""
     page = routing_page(request.user, request.GET.get("failed", ""))
     return render(request, f"{PAGE}#chains_answer" if request.htmx else PAGE, {"page": page})
 
@@ -51,7 +51,7 @@ def routing_strategy_set(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def routing_defaults_set(request: UserRequest) -> HttpResponse:
-    """What holds for all tasks that say nothing else."""
+    """Set the defaults for tasks without an override."""
 
     def save(form: RoutingForm) -> None:
         services.settings_update(user=request.user, **form.defaults())
@@ -76,7 +76,7 @@ def task_override_set(request: UserRequest, task: str) -> HttpResponse:
 @never_cache
 @login_required
 def task_override_reset(request: UserRequest, task: str) -> HttpResponse:
-    """The task is settled as all others again."""
+    """Reset the task to the defaults."""
     if kinds.get(task) is None:
         raise Http404
     with suppress(TaskOverride.DoesNotExist):  # pressed twice
@@ -91,7 +91,7 @@ def task_override_reset(request: UserRequest, task: str) -> HttpResponse:
 @never_cache
 @login_required
 def chain_move(request: UserRequest) -> HttpResponse:
-    """One key a place up or down (``move``)."""
+    """Move one key one place up or down (``move``)."""
     return _order(request, moved(request, [row.pk for row in own_order(request.user)]))
 
 
@@ -99,7 +99,7 @@ def chain_move(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def chain_set(request: UserRequest) -> HttpResponse:
-    """The whole order at once, as somebody dragged it (``credential``, many times)."""
+    """Set the whole order after dragging (repeated ``credential``)."""
     return _order(request, arranged(request))
 
 
@@ -114,7 +114,7 @@ def _order(request: UserRequest, order: list[UUID] | None) -> HttpResponse:
 
 
 def _save_row(request: UserRequest, task: str, save: Callable[[RoutingForm], None]) -> HttpResponse:
-    """Save what a row says; only its chain and its places for errors change, so that what is typed stays typed."""
+    """Save one row; only its chain and its error slots are swapped, so that other input is kept."""
     form = RoutingForm(request.POST)
     if form.is_valid():
         try:
@@ -135,7 +135,7 @@ def _save_row(request: UserRequest, task: str, save: Callable[[RoutingForm], Non
 
 
 def _changed(request: UserRequest) -> HttpResponse:
-    """Something that moves every chain."""
+    """Response after a change that affects every chain."""
     if not request.htmx:
         return redirect("llm_credentials:routing-detail")
     page = routing_page(request.user, request.POST.get("failed", ""))

@@ -1,4 +1,4 @@
-"""The services that search the web for one's agents: a key or an address for each, tested as soon as it is saved."""
+"""Web search services for the user's agents: a key or an address for each, tested as soon as it is saved."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def search_settings(request: UserRequest) -> HttpResponse:
 
 
 def _show(request: UserRequest, *, status: int = 200, refused: str = "", **extra: Any) -> HttpResponse:
-    """``refused``: the service whose form comes back with errors."""
+    """``refused``: the service whose form is shown with errors."""
     stored = {row.provider: row for row in SearchCredential.objects.for_user(request.user)}
     services = [
         {"spec": spec, "row": stored.get(slug), "refused": slug == refused} for slug, spec in SEARCH_SPECS.items()
@@ -70,7 +70,7 @@ def _known(provider: str) -> str:
 @sensitive_post_parameters()
 @sensitive_variables()
 def search_key_change(request: UserRequest, service: str) -> HttpResponse:
-    """Store what was typed; what is new is tested at once."""
+    """Store the input; a changed key or address is tested at once."""
     provider = _known(service)
     draft = SearchDraft(
         api_key=request.POST.get("api_key") or None,
@@ -82,7 +82,7 @@ def search_key_change(request: UserRequest, service: str) -> HttpResponse:
             return stepup.lead(request, reverse("llm_credentials:search-settings"))
         row, _created, changed = search_key_save(user=request.user, provider=provider, draft=draft)
     except ValidationError as error:
-        # An address that was refused may be a key in the wrong field: it does not come back.
+        # A rejected address may be a key in the wrong field, so the form does not repeat it.
         return _show(request, status=422, refused=provider, errors=error.message_dict)
     if changed:
         return _tested(request, row)

@@ -1,4 +1,4 @@
-"""Who can open the account, what happened to it, and how to take one's things and leave."""
+"""The security pages: sign-in methods, history, data export and account deletion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVENTS_PER_PAGE = 50
 @never_cache
 @login_required
 def security_detail(request: UserRequest) -> HttpResponse:
-    """What opens the account, where it is open, and what happened lately. Five queries."""
+    """Sign-in methods, open sessions and recent events. Five queries."""
     user = request.user
     found = security.standing(user)
     words = {"totp": _("an authenticator app"), "webauthn": _("a passkey or security key")}
@@ -45,7 +45,7 @@ def security_detail(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def audit_event_list(request: UserRequest) -> HttpResponse:
-    """What happened to the user's keys and account, newest first."""
+    """Events of the user's keys and account, newest first."""
     events = AuditEvent.objects.for_user(request.user).recent_first()
     page = Paginator(events, EVENTS_PER_PAGE).get_page(request.GET.get("page"))
     seen = [seen_by(request.user, event) for event in page]
@@ -56,7 +56,7 @@ def audit_event_list(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def account_leave(request: UserRequest) -> HttpResponse:
-    """Take everything along, or delete the account: behind a recent proof of who this is."""
+    """Export or delete the account; requires step-up."""
     if not stepup.is_recent(request):
         return stepup.lead(request, request.path)
     return render(request, "llm_credentials/account_leave.html")
@@ -77,7 +77,7 @@ def account_export(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def account_delete(request: UserRequest) -> HttpResponse:
-    """Only with the user's own name typed beside the button."""
+    """Requires the user's own name, typed beside the button."""
     if not stepup.is_recent(request):
         return stepup.lead(request, reverse("llm_credentials:account-leave"))
     if request.POST.get("confirm", "").strip() != request.user.get_username():

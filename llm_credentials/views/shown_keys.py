@@ -1,4 +1,4 @@
-"""One key as pages show it, or the place of one: what it is called, how it does, what it waits for."""
+"""One key, or an empty place for one, as pages show it: its name, its state and what to do next."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ RECENT = timedelta(minutes=2)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Todo:
-    """What a key waits for."""
+    """What a key needs next."""
 
     meaning: str
     words: str
     action: str = ""
-    """What its card is opened for; empty: that would not help."""
+    """Label of the link that opens its card; empty if opening it would not help."""
     asks_key: bool = False
-    """Another key is needed, from the provider's page."""
+    """Whether to link to the provider's key page as well, because another key is needed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,20 +43,20 @@ class Card:
     credential: UserCredential | None = None
     test: TestView | None = None
     rank: int | None = None
-    """Its place among the keys that may answer, from 1; None: it does not."""
+    """Its position in the chain, from 1; None: not in use."""
     holds_default: bool = False
-    """Its provider is the one that the user (or the order of the chain) puts first."""
+    """Whether its provider comes first, by the user's choice or by the order of the chain."""
     leads_provider: bool = True
-    """The first of its provider's keys: it carries the choice of the default."""
+    """The first of its provider's keys, which shows the default-provider choice."""
     form: CredentialForm | None = None
     models: ModelList | None = None
     asks_removal: bool = False
     refusal: str = ""
-    """What the organisation's policy says against it; empty: nothing."""
+    """Why the organisation's policy forbids it; empty: allowed."""
     further_name: str = ""
-    """What another key of this provider would be called."""
+    """Name for a further key of this provider."""
     locked: bool = False
-    """Key and address are shown, and change only after a proof of who is there."""
+    """Key and address are read-only until step-up."""
 
     @property
     def id(self) -> str:
@@ -72,12 +72,12 @@ class Card:
 
     @property
     def is_further(self) -> bool:
-        """One more key of a provider, which needs a name to be told apart."""
+        """A further key of a provider, which needs a distinct name."""
         return self.credential is None and self.name != DEFAULT_NAME
 
     @property
     def unlock_url(self) -> str:
-        """Through the proof and back to this card, whose key may be changed then."""
+        """Step-up that returns to this card with its key unlocked."""
         return stepup.url(reverse("llm_credentials:credential-edit", args=[self.spec.slug]) + self.query)
 
     @property
@@ -86,18 +86,18 @@ class Card:
 
     @property
     def key_words(self) -> str:
-        """How its key is called when it is about to go."""
+        """The key's name in the removal dialogue."""
         return key_words(self.credential) if self.credential else ""
 
     @property
     def is_refused(self) -> bool:
-        """Known not to work: refused by its provider, or no longer to be opened."""
+        """Known not to work: refused by its provider, or unreadable."""
         status = UserCredential.Status
         return self.credential is not None and self.credential.shown_status in (status.INVALID, status.NEEDS_REENTRY)
 
     @property
     def is_ready(self) -> bool:
-        """It may answer, and nothing is known against it."""
+        """In use, with no known problem."""
         ready = (UserCredential.Status.VALID, UserCredential.Status.UNVERIFIED)
         return self.credential is not None and self.rank is not None and self.credential.shown_status in ready
 
@@ -107,7 +107,7 @@ class Card:
 
     @property
     def status(self) -> tuple[str, str, bool]:
-        """(meaning, words, whether the age of the last test belongs to it)."""
+        """(meaning, words, whether to show the age of the last test)."""
         credential = self.credential
         if credential is None:
             return "idle", _("No key"), False
@@ -133,7 +133,7 @@ class Card:
 
     @property
     def todo(self) -> Todo | None:
-        """What to do next, where something is to be done."""
+        """What to do next, if anything."""
         credential = self.credential
         if credential is None or self.is_testing:
             return None
@@ -162,7 +162,7 @@ class Card:
 
     @property
     def abilities(self) -> list[Ability]:
-        """What the stored key can do with the model that it has now, as its last test found."""
+        """What the stored key can do with its current model, from its last test."""
         credential = self.credential
         if credential is None or credential.shown_status != UserCredential.Status.VALID:
             return []
@@ -171,7 +171,7 @@ class Card:
 
     @property
     def shown_test(self) -> TestView | None:
-        """The last test, as long as it says something about what the card shows now."""
+        """The last test, while it is relevant to what the card shows."""
         if self.test is None or not self.test.is_finished:
             return self.test
         finished_at = self.test.test.finished_at
@@ -182,7 +182,7 @@ class Card:
 
     @property
     def fresh_test(self) -> TestView | None:
-        """What a closed card still tells below its line."""
+        """The test that a closed card still shows."""
         test = self.shown_test
         if test is None or not test.is_finished:
             return test
@@ -191,7 +191,7 @@ class Card:
 
 
 def key_words(row: UserCredential) -> str:
-    """How a key is called when it goes, and when it comes back."""
+    """The key's name when it is removed and when it is restored."""
     title = row.provider_label if row.name == DEFAULT_NAME else f"{row.provider_label} · {row.name}"
     if row.last4:
         return _("the %(provider)s key ending %(last4)s") % {"provider": title, "last4": row.last4}

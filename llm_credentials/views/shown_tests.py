@@ -1,4 +1,4 @@
-"""Connection tests as pages tell them: steps, words, and what was found out."""
+"""Connection tests as pages show them: steps, words and results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llm_credentials.models import ConnectionTest
 from llm_credentials.providers import ProviderSpec
 
 UNPICKED_AFTER_S = 4
-"""A test that waits longer than this waits for a worker; with one poll a second the page says so within 5 s."""
+"""A test queued longer than this is waiting for a worker; with one poll a second the page says so within 5 s."""
 
 STEP_LABELS = (
     ("address", gettext_noop("Address")),
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ability:
-    """Something that a key was tried for."""
+    """An ability for which a key was tested."""
 
     label: str
     answer: str
@@ -54,7 +54,7 @@ class Ability:
 
 
 def abilities_of(found: Mapping[str, Any]) -> list[Ability]:
-    """What ``probing.probe`` found, to be shown; nothing where it found nothing."""
+    """The results of ``probing.probe`` for display; empty if there are none."""
     results: Mapping[str, str] = found.get("results", {})
     labels = {
         "auth": _("Key"),
@@ -73,7 +73,7 @@ def abilities_of(found: Mapping[str, Any]) -> list[Ability]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestView:
-    """A connection test as a card tells it."""
+    """A connection test as a card shows it."""
 
     __test__ = False
 
@@ -99,7 +99,7 @@ class TestView:
 
     @property
     def fate(self) -> str:
-        """What became of the key that was tested, where it was not the stored one."""
+        """What happened to the tested key, if it was not the stored one."""
         kinds = ConnectionTest.Replacement
         match self.test.replacement:
             case kinds.DONE:
@@ -138,7 +138,7 @@ class TestView:
 
     @property
     def meaning(self) -> str:
-        """The look of its note."""
+        """Style of its note."""
         match self.test.state:
             case ConnectionTest.State.VALID if self.test.replacement == ConnectionTest.Replacement.CONFLICT:
                 return "attention"
@@ -153,5 +153,5 @@ class TestView:
 
     @property
     def seen(self) -> str:
-        """Changes whenever there is something new to tell."""
+        """Changes whenever there is something new to show."""
         return f"{self.test.state}-{len(self.test.steps)}-{int(self.is_unpicked)}"

@@ -1,4 +1,4 @@
-"""The front door and the style guide."""
+"""The home page and the style guide."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def styleguide(request: HttpRequest) -> HttpResponse:
 
 
 def _has_nothing_to_start_with(user: User) -> bool:
-    """Neither a key of their own nor the organisation's behind them."""
+    """Neither a key of their own nor one of the organisation as fallback."""
     if not policy_of(user).own_keys or UserCredential.objects.for_user(user).exists():
         return False
     return not (LLMSettings.of(user).fallback_to_system and system_credentials())
 
 
 def _examples() -> list[ProviderSpec]:
-    """Three providers for the picture of a chain: whichever this site knows that anyone can make a key for."""
+    """Three providers for the picture of a chain: any known ones for which anyone can make a key."""
     return [spec for spec in specs() if spec.key_required and spec.base_url][:3]

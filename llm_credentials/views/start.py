@@ -29,7 +29,7 @@ PAGE = "llm_credentials/provider_start.html"
 
 
 class StartForm(forms.Form):
-    """An empty provider is to be told by the key. A key never comes back out of it."""
+    """An empty provider is detected from the key. Never renders a key."""
 
     provider = forms.CharField(required=False, max_length=40)
     api_key = forms.CharField(required=False, strip=False, widget=forms.PasswordInput(render_value=False))
@@ -38,10 +38,10 @@ class StartForm(forms.Form):
 @dataclass(frozen=True, kw_only=True)
 class StartPage:
     providers: tuple[ProviderSpec, ...]
-    """Those for which a key is all that is needed."""
+    """Providers that need only a key."""
     chosen: str
     saved: Card | None
-    """The key that was saved just now: the third step is about it."""
+    """The key that was just saved, shown in the third step."""
     system_labels: tuple[str, ...]
     form: StartForm
     own_keys: bool
@@ -56,7 +56,7 @@ class StartPage:
 
     @property
     def slots(self) -> list[tuple[str, list[str]]]:
-        """Each field with what is wrong with it."""
+        """Each field with its errors."""
         errors = self.form.errors if self.form.is_bound else {}
         return [(name, [str(text) for text in errors.get(name, [])]) for name in ("provider", "api_key")]
 
@@ -70,13 +70,13 @@ def needs_only_a_key(spec: ProviderSpec) -> bool:
 @never_cache
 @login_required
 def provider_start(request: UserRequest) -> HttpResponse:
-    """``saved``: the provider (and ``name``) of the key that was saved; ``provider``: one that is chosen already."""
+    """``saved``: the provider (and ``name``) of the saved key; ``provider``: a preselected one."""
     page = providers_page(request.user)
     saved = None
     if request.GET.get("saved"):
         saved = find_card(page, find_spec(request.GET["saved"]), request.GET.get("name", ""))
     if (saved is None or saved.credential is None) and not stepup.is_recent(request):
-        # Asked before anything is typed, so that no key has to wait anywhere for the answer.
+        # Step-up comes before any input, so that no key has to be kept meanwhile.
         return stepup.lead(request, reverse("llm_credentials:provider-start"))
     return _show(request, page, saved=saved if saved and saved.credential else None)
 
@@ -87,7 +87,7 @@ def provider_start(request: UserRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @sensitive_variables("form", "api_key")
 def start_save(request: UserRequest) -> HttpResponse:
-    """Store the key under the provider that was chosen, or that its shape tells, and test it."""
+    """Store the key for the chosen or detected provider, and test it."""
     page = providers_page(request.user)
     form = StartForm(request.POST)
     if not form.is_valid():
@@ -114,14 +114,16 @@ def start_save(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def start_with_system(request: UserRequest) -> HttpResponse:
-    """No key of one's own for now: the organisation's may answer."""
+    """Continue without an own key; the organisation's may answer."""
     settings_update(user=request.user, fallback_to_system=True)
     return redirect("home")
 
 
 @sensitive_variables("api_key")
 def _provider(chosen: str, api_key: str) -> ProviderSpec:
-    """Raises ValidationError: nobody knows whose key it is, or it is plainly another provider's than was chosen."""
+    """Raises ValidationError if the provider cannot be detected, or the key clearly belongs to another one than was
+    chosen.
+    """
     found = recognise(api_key) if api_key else ()
     if not chosen:
         if len(found) == 1:
@@ -138,7 +140,7 @@ def _provider(chosen: str, api_key: str) -> ProviderSpec:
 
 
 def _free_name(page: ProvidersPage, spec: ProviderSpec) -> str:
-    """A key that is there keeps its place."""
+    """A name that does not replace a stored key."""
     kin = [card for card in page.cards if card.spec.slug == spec.slug]
     return kin[0].further_name if any(card.name == DEFAULT_NAME for card in kin) else DEFAULT_NAME
 

@@ -1,4 +1,4 @@
-"""Where somebody shows that it is really they, on the way to what asks for it."""
+"""The step-up pages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from llm_credentials.views.answers import UserRequest
 @never_cache
 @login_required
 def step_up(request: UserRequest) -> HttpResponse:
-    """To the page that asks for the right proof, which goes on to ``next``; straight there if the proof is fresh."""
+    """Redirects to the page for the right proof, which continues to ``next``; directly to ``next`` if the proof is
+    fresh.
+    """
     back = _safe(request.GET.get("next", ""), request)
     if stepup.is_recent(request):
         return redirect(back)
@@ -50,7 +52,7 @@ def _safe(url: str, request: UserRequest) -> str:
 @never_cache
 @login_required
 def step_up_done(request: UserRequest) -> HttpResponse:
-    """Beside a form that waits in another tab of the browser, with what was typed into it."""
+    """Confirms step-up for a form that waits, with its input, in another browser tab."""
     if not stepup.is_recent(request):
         return redirect(stepup.url(request.path))
     return render(request, "llm_credentials/step_up_done.html")

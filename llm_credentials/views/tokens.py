@@ -1,4 +1,4 @@
-"""Access tokens: which there are, one more, one fewer."""
+"""Lists, creates and revokes access tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def token_list(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def token_create(request: UserRequest) -> HttpResponse:
-    """The form, after a recent proof; then the token, in the one answer that ever holds it."""
+    """The form, after step-up; then the token, which only this response contains."""
     form = TokenForm(request.POST if request.method == "POST" else None, initial=_begun(request.GET))
     if not stepup.is_recent(request):
         return stepup.lead(request, request.path + (f"?{form.begun}" if form.is_valid() else ""))
@@ -47,7 +47,7 @@ def token_create(request: UserRequest) -> HttpResponse:
 
 
 def _begun(query: QueryDict) -> dict[str, object]:
-    """What was chosen before the proof was asked for; there is nothing secret in this form."""
+    """The choices made before step-up; this form contains no secret."""
     given = {name: query.getlist(name) if name in TokenForm.LISTS else query[name] for name in query}
     return {name: value for name, value in given.items() if name in TokenForm.base_fields}
 
@@ -68,7 +68,7 @@ def token_confirm_revocation(request: UserRequest, token_id: UUID) -> HttpRespon
 @never_cache
 @login_required
 def token_revoke(request: UserRequest, token_id: UUID) -> HttpResponse:
-    """Needs no proof: nobody shall have to look for a password while a token is in the wrong hands."""
+    """Needs no step-up, so that a leaked token can be revoked at once."""
     try:
         services.token_revoke(user=request.user, token_id=token_id)
     except PersonalAccessToken.DoesNotExist:

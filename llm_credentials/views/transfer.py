@@ -1,6 +1,6 @@
-"""Settings to take along and to bring in, and keys from a pasted ``.env`` text.
+"""Exports and imports settings, and imports keys from a pasted ``.env`` text.
 
-What is looked at before it is done goes to the browser and comes back from there: nothing of it is kept in between.
+A preview is sent to the browser and submitted from there; the server keeps nothing in between.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def settings_export(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def settings_import_look(request: UserRequest) -> HttpResponse:
-    """What would be changed: of a file, else of a pasted text."""
+    """Preview of the changes from an uploaded file, else from pasted text."""
     text = request.POST.get("document", "")
     upload = request.FILES.get("file")
     if upload is not None:
-        # One byte more than is taken tells that it is too long, without reading it all.
+        # One byte over the limit shows that a file is too long, without reading it all.
         text = upload.read(transfer.MAX_BYTES + 1).decode("utf-8", "replace")
     try:
         document = transfer.document_read(text)
@@ -88,7 +88,7 @@ def settings_import(request: UserRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @sensitive_variables("text")
 def env_import_look(request: UserRequest) -> HttpResponse:
-    """What each key in the text would become."""
+    """Preview of each key in the text."""
     text = request.POST.get("text", "")
     try:
         plan = env_keys.env_plan(user=request.user, text=text)
@@ -103,7 +103,7 @@ def env_import_look(request: UserRequest) -> HttpResponse:
 @sensitive_post_parameters()
 @sensitive_variables("text")
 def env_import(request: UserRequest) -> HttpResponse:
-    """Store the keys of the chosen variables (``take``, many times), under what was chosen for each."""
+    """Store the keys of the chosen variables (repeated ``take``), with the choices made for each."""
     text = request.POST.get("text", "")
     wishes = {
         variable: Wish(
@@ -129,7 +129,7 @@ def env_import(request: UserRequest) -> HttpResponse:
 
 
 def _tested(request: UserRequest, plan: EnvPlan) -> int:
-    """Start a test of each key that was stored; how many those are."""
+    """Start a test of each key that was stored. Returns how many keys were stored."""
     stored = {(row.provider, row.name): row for row in UserCredential.objects.for_user(request.user)}
     saved = [key for key in plan.keys if key.outcome == "saved" and key.spec is not None]
     for key in saved:

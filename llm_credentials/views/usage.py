@@ -1,4 +1,4 @@
-"""What was used and what it cost, and the budget."""
+"""Usage, cost and the budget."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMATS = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 @never_cache
 @login_required
 def usage_detail(request: UserRequest) -> HttpResponse:
-    """Own usage: figures, a chart, a breakdown, the budget."""
+    """The user's usage: figures, a chart, a breakdown, the budget."""
     choice = Choice.of(request.GET.dict())
     return _show(request, choice, status=422 if choice.problem else 200)
 
@@ -48,12 +48,12 @@ def _show(request: UserRequest, choice: Choice, *, status: int = 200, **extra: A
 @never_cache
 @login_required
 def usage_export(request: UserRequest) -> HttpResponseBase:
-    """Every day, provider, model, task and key of the chosen days as a file, streamed."""
+    """Streams a file with every day, provider, model, task and key of the chosen days."""
     return export(request, request.user.pk, Labels.for_user(request.user))
 
 
 def export(request: HttpRequest, user_id: Any, labels: Labels) -> HttpResponseBase:
-    """The file that the query asks for, of this user or (None) of all."""
+    """The requested file, for this user or (None) for all."""
     choice = Choice.of(request.GET.dict())
     form = request.GET.get("format", "csv")
     if choice.problem or form not in FORMATS:
@@ -73,7 +73,7 @@ def export_response(form: str, report: Report, labels: Labels) -> StreamingHttpR
 @never_cache
 @login_required
 def budget_set(request: UserRequest) -> HttpResponse:
-    """The monthly budget (``amount``, empty for none) and whether it ends calls (``stops``: ``on`` or nothing)."""
+    """Set the monthly budget (``amount``, empty for none) and whether it stops calls (``stops``: ``on`` or nothing)."""
     try:
         amount = _amount(request.POST)
         changes: dict[str, Any] = {"run_budget_usd": _amount(request.POST, "run_amount")}

@@ -1,4 +1,4 @@
-"""What the usage pages show, of one user or of all."""
+"""Data of the usage pages, for one user or for all."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ DASH: Final = " \u2013 "
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What somebody asked to see, out of the address of the page."""
+    """The filters in the page's address."""
 
     span: Span
     preset: str
-    """Empty for days of one's own choosing."""
+    """Empty for a custom range."""
     by: str
     measure: str
     problem: str = ""
 
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Choice:
-        """Whatever makes no sense gives way to what is shown by itself; ``problem`` says so."""
+        """Invalid values fall back to the defaults; ``problem`` says so."""
         problem = ""
         preset = query.get("range", "")
         try:
@@ -77,7 +77,7 @@ class Choice:
         )
 
     def link(self, **changes: str) -> str:
-        """The query of the same page with another choice."""
+        """The query of this page with some filters changed."""
         kept = {"range": self.preset} if self.preset else self._dates()
         if "range" in changes:
             kept = {}
@@ -136,7 +136,7 @@ class UsagePage:
 
     @property
     def own_share(self) -> int | None:
-        """Percent of the requests that went over users' own keys."""
+        """Percentage of requests made with users' own keys."""
         return round(100 * self.own.requests / self.total.requests) if self.total.requests else None
 
     @property
@@ -150,7 +150,7 @@ class UsagePage:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """The costliest first."""
+        """Highest cost first."""
         names = ("provider", "model", "task", "credential_id", "key_owner")
         dimensions = BREAKDOWNS[self.choice.by][1]
         places = [names.index(name) for name in dimensions]
@@ -209,7 +209,7 @@ class UsagePage:
 
     @cached_property
     def bars(self) -> list[dict[str, Any]]:
-        """What the template draws and tells: a bar with its pieces, each with its words."""
+        """Bars for the template, with their pieces and labels."""
         return [
             {
                 "bar": bar,
@@ -243,7 +243,7 @@ class UsagePage:
 
     @property
     def marks(self) -> tuple[str, str, str]:
-        """The values beside the chart: at its top, half way, at its foot."""
+        """Axis values at the chart's top, middle and bottom."""
         return self.shown(self.chart.top), self.shown(self.chart.top / 2), self.shown(0)
 
     @property
@@ -258,7 +258,7 @@ class UsagePage:
 
     @property
     def chart_words(self) -> str:
-        """The chart in a sentence, for those who do not see it."""
+        """The chart in a sentence, for screen readers."""
         peak = self.chart.peak
         return _("%(span)s; the most was %(total)s, %(when)s.") % {
             "span": self.span_words,
@@ -268,7 +268,7 @@ class UsagePage:
 
     @cached_property
     def rows(self) -> list[tuple[str, Sums]]:
-        """What each bar stands for in figures, the last one first; those without any request are left out."""
+        """Each bar's figures, latest first; bars without requests are left out."""
         found = []
         for bar in reversed(self.chart.bars):
             added = Sums.nothing()
@@ -316,6 +316,6 @@ class UsagePage:
 
 
 def _look(slug: str, place: int) -> str:
-    """Classes of its colour; neighbours differ in lightness too, since providers may have similar hues."""
+    """CSS classes of its colour; neighbours also differ in lightness, because providers may have similar hues."""
     spec = spec_or_none(slug)
     return f"shade-{place % 3}" + (f" hue-{hue_step(spec.hue)}" if spec else "")
