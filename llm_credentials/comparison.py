@@ -163,7 +163,7 @@ def _price(spec: ProviderSpec, facts: ModelFacts, sample: Sample, at: datetime) 
     return Price(None if one.usd is None else one.usd * sample.requests, one.source)
 
 
-# Choosing among them
+# Filtering and sorting
 
 
 def filtered(rows: Iterable[Row], abilities: Collection[str]) -> list[Row]:

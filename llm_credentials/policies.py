@@ -78,7 +78,7 @@ def _is_staff_with(user: AbstractBaseUser, permission: str) -> bool:
     )
 
 
-# What staff type
+# Input from staff
 
 
 def clean_patterns(lines: Iterable[str]) -> list[str]:

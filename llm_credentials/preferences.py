@@ -144,7 +144,7 @@ _SETTINGS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-# Tasks
+# Task overrides
 
 
 def task_override_set(

@@ -208,7 +208,7 @@ def search_key_delete(*, user: AbstractBaseUser, provider: str, version: int | N
         user_changed(user.pk, noted=True)
 
 
-# Using them
+# Searching
 
 
 async def searches_for(user: AbstractBaseUser) -> list[WebSearch]:

@@ -331,7 +331,7 @@ def _delete(model: type[Row], owner: Mapping[str, Any], provider: str, name: str
             notify(row.user_id, Kind.KEY_REMOVED, **key_facts(row))
 
 
-# What staff allow everybody
+# Allowance for everybody
 
 
 def site_allowance_set(

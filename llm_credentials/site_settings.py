@@ -126,7 +126,7 @@ def default_embedding_provider() -> str:
     return preferred if preferred in able else next(iter(able), "")
 
 
-# Settling it
+# Writing
 
 
 @sensitive_variables()

@@ -104,7 +104,7 @@ class Line:
     words: str = ""
 
 
-# Out
+# Export
 
 
 def settings_export(user: AbstractBaseUser) -> Document:
@@ -136,7 +136,7 @@ def _task_part(row: TaskOverride) -> TaskPart:
     )
 
 
-# In
+# Import
 
 
 def document_read(text: str | bytes) -> Document:

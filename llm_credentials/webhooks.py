@@ -49,7 +49,7 @@ SURFACE: Final[egress.Surface] = "tools"
 State = WebhookDelivery.State
 
 
-# Setting it
+# Setup
 
 
 @sensitive_variables()

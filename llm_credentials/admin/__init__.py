@@ -1,4 +1,4 @@
-"""What staff see: that a key is there and how it fares, never the key. Each page registers itself."""
+"""The admin: staff see that a key exists and its state, never the key. Each page registers itself."""
 
 from llm_credentials.admin import (
     audit,

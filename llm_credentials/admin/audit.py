@@ -1,4 +1,4 @@
-"""The audit trail: looked through, exported, checked."""
+"""Search, export and verification of the audit trail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KINDS: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     "site": (_("The site"), ("config.", "egress.", "ring.", "settings.", "webhook.")),
     "audit": (_("The trail itself"), ("audit.",)),
 }
-"""Groups of actions by how their names begin. Fixed lists: the values in the table would have to be collected."""
+"""Groups of actions by name prefix. A fixed list, because listing the values in use would need a table scan."""
 _RESULTS: Final = {"ok": _("Done"), "other": _("Refused or failed")}
 _CHANNELS: Final = {
     "page": _("Browser"),
@@ -96,7 +96,7 @@ class ChannelFilter(admin.SimpleListFilter):
 
 
 class NamedEvents(ChangeList):
-    """Knows who the ids of the shown events belong to, as long as they are here."""
+    """Loads the users of the shown events, for accounts that still exist."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -110,7 +110,7 @@ class NamedEvents(ChangeList):
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(ViewOnly, ProvenChanges):
-    """Read-only for everybody; the database refuses what would get past this."""
+    """Read-only for everybody; the database refuses changes that bypass this."""
 
     proven_actions = ("export_json_lines", "export_csv")
     change_list_template = "admin/llm_credentials/auditevent/change_list.html"
@@ -136,7 +136,7 @@ class AuditEventAdmin(ViewOnly, ProvenChanges):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[AuditEvent], search_term: str
     ) -> tuple[QuerySet[AuditEvent], bool]:
-        """A name stands for the id that the trail holds."""
+        """A user name is translated to the id that events store."""
         user = get_user_model()._default_manager.filter(username=search_term).first() if search_term else None
         if user is None:
             found: tuple[QuerySet[AuditEvent], bool] = super().get_search_results(request, queryset, search_term)
@@ -199,7 +199,7 @@ class AuditEventAdmin(ViewOnly, ProvenChanges):
         return [page, *super().get_urls()]
 
     def verify_view(self, request: HttpRequest) -> HttpResponse:
-        """Walks every chain, as ``audit_verify`` does."""
+        """Verifies every chain, as ``audit_verify`` does."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method != "POST":
@@ -213,13 +213,13 @@ class AuditEventAdmin(ViewOnly, ProvenChanges):
 
 
 def _name(event: Any, user_id: str) -> str:
-    """Of somebody who has left, the id: it is all that is kept of them."""
+    """The user name, or the id if the account no longer exists."""
     user = event.users.get(int(user_id)) if user_id.isdecimal() else None
     return user.get_username() if user is not None else user_id
 
 
 def _with_zone(query: QueryDict) -> QueryDict:
-    """Days as the form sends them, as moments of UTC."""
+    """Interprets the form's days as UTC."""
     found = query.copy()
     for name in ("at__gte", "at__lt"):
         day = str(found.get(name, ""))

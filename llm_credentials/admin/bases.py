@@ -1,4 +1,4 @@
-"""What the pages of the admin have in common."""
+"""Base classes of the admin pages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KEY_COLUMNS = ("api_key", "fingerprint", "last4")
 
 
 class KeylessLookups(ModelAdmin):
-    """No address of the admin may ask about a key, not even for its beginning."""
+    """Rejects lookups on key columns, so that no admin URL can search for a key or its prefix."""
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         parts = lookup.split("__")
@@ -43,7 +43,7 @@ class KeylessLookups(ModelAdmin):
 
 
 class ViewOnly(KeylessLookups):
-    """Shows the fields that it names, and none other."""
+    """Read-only; shows only the listed fields."""
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -53,7 +53,7 @@ class ViewOnly(KeylessLookups):
 
 
 class MaskedKey(KeylessLookups):
-    """How a key is shown: by what it is for, its last characters and its state."""
+    """Shows a key by its purpose, its last characters and its state."""
 
     list_display_links: Any = ("title",)
 
@@ -82,7 +82,7 @@ class MaskedKey(KeylessLookups):
 
 
 class ProvenChanges(ModelAdmin):
-    """What changes keys, or carries data away, asks staff too to show who they are, before a form is filled."""
+    """Requires step-up from staff before changes of keys or exports, and before a form is filled."""
 
     proven_actions: tuple[str, ...] = ("delete_selected",)
 
@@ -120,7 +120,7 @@ class ProvenChanges(ModelAdmin):
 
 
 class Trace(TypedDict):
-    """What ``audit.note`` takes."""
+    """Arguments of ``audit.note``."""
 
     action: Action
     subject: str
@@ -129,10 +129,10 @@ class Trace(TypedDict):
 
 
 class AuditedRemoval(ModelAdmin):
-    """What staff remove leaves an event, one by one or many at once."""
+    """Records an event for every row that staff remove, also in bulk."""
 
     def trace_of_removal(self, obj: Any) -> Trace:
-        """Asked before the row goes."""
+        """Called before the row is deleted."""
         raise NotImplementedError
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
@@ -148,10 +148,10 @@ class AuditedRemoval(ModelAdmin):
 
 
 class AuditedChanges(AuditedRemoval):
-    """What staff save leaves one too; the row and the event are there together or not at all."""
+    """Also records an event for every save, in the same transaction."""
 
     def trace_of_change(self, obj: Any, form: Any, change: bool) -> Trace:
-        """Asked when the row is written. ``change``: it was there before."""
+        """Called after the row is written. ``change``: it existed before."""
         raise NotImplementedError
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -161,7 +161,7 @@ class AuditedChanges(AuditedRemoval):
 
 
 class AuditedConfiguration(AuditedChanges):
-    """Settings of the site: one kind of event for all that happens to them."""
+    """Site settings: the same kind of event for every change."""
 
     def trace_of(self, obj: Any) -> Trace:
         raise NotImplementedError

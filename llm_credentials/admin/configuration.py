@@ -1,4 +1,4 @@
-"""The site's configuration, row by row, and the page of its models."""
+"""The site's configuration rows, and the page of its models."""
 
 from __future__ import annotations
 

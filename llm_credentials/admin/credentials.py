@@ -24,7 +24,7 @@ from llm_credentials.notices.keys import key_facts
 
 
 class RemovedKeys(AuditedRemoval, ProvenChanges):
-    """Their owners are told."""
+    """Notifies the owners."""
 
     def trace_of_removal(self, obj: LLMCredential) -> Trace:
         target = services.credential_target(obj)
@@ -38,7 +38,7 @@ class RemovedKeys(AuditedRemoval, ProvenChanges):
 
 
 class OwnerFilter(admin.SimpleListFilter):
-    """By the kind of account, or by one owner, whom the list links to."""
+    """Filters by the kind of account, or by one owner, to whom the list links."""
 
     title = _("key owner")
     parameter_name = "owner"
@@ -67,7 +67,7 @@ class OwnerFilter(admin.SimpleListFilter):
 
 @admin.register(UserCredential)
 class UserCredentialAdmin(ViewOnly, RemovedKeys, UserKeyActions, MaskedKey):
-    """Staff may look, have tested, turn off and delete. They cannot redirect or use a key that is not theirs."""
+    """Staff may view, test, turn off and delete keys. They cannot redirect or use a key that is not theirs."""
 
     list_display = ("title", "owner", "masked_key", "model", "status_now", "last_used")
     list_filter = ("status", "provider", OwnerFilter, "is_active")
@@ -104,7 +104,7 @@ class UserCredentialAdmin(ViewOnly, RemovedKeys, UserKeyActions, MaskedKey):
         return format_html('<a href="{}?owner={}">{}</a>', place, row.user_id, row.user)
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Whoever looks at another's record leaves a trace of it."""
+        """Viewing another user's record is audited."""
         credential = self.get_object(request, object_id)
         if credential is not None and self.has_view_permission(request, credential):
             target = services.credential_target(credential)

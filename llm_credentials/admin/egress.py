@@ -1,4 +1,4 @@
-"""The page on which staff allow addresses beyond the public internet."""
+"""The page where staff allow addresses beyond the public internet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class EgressAllowanceForm(_AllowanceForm):
 
 @admin.register(EgressAllowance)
 class EgressAllowanceAdmin(AuditedRemoval, ProvenChanges):
-    """Whoever changes the list has just proven again who they are; each change leaves an event."""
+    """Every change requires step-up and is audited."""
 
     form = EgressAllowanceForm
     change_list_template = "admin/llm_credentials/egressallowance/change_list.html"
@@ -49,11 +49,11 @@ class EgressAllowanceAdmin(AuditedRemoval, ProvenChanges):
     ordering = ("host", "port")
     fields = ("host", "port", "for_providers", "for_tools", "note", "who", "created_at", "updated_at")
     readonly_fields = ("who", "created_at", "updated_at")
-    # One by one, each behind the same question.
+    # No bulk actions: each removal requires its own confirmation.
     actions = None
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        """With the name of who added each, as far as they are still here."""
+        """Adds the name of the staff member who added each row, if the account still exists."""
         adder = get_user_model()._default_manager.annotate(as_text=Cast("pk", CharField()))
         name = Subquery(adder.filter(as_text=OuterRef("added_by")).values("username")[:1])
         rows: QuerySet[Any] = super().get_queryset(request).annotate(adder=name)

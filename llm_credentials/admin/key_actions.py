@@ -1,4 +1,4 @@
-"""What staff have done with the selected keys: each tells how many it was done with, and why not with the others."""
+"""Actions on selected keys. Each reports how many keys it handled and why it skipped others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Keys: TypeAlias = models.QuerySet[Any]
 
 
 class KeyActions(ModelAdmin):
-    """For those who may operate the keys of the list."""
+    """For staff who may operate the listed keys."""
 
     actions: Any = ("retest", "turn_off")
 
@@ -60,7 +60,7 @@ class KeyActions(ModelAdmin):
             self.message_user(request, _("Nothing was to be done."), messages.INFO)
 
     def _each(self, request: HttpRequest, keys: Iterable[Any], do: Callable[[Any], bool | None]) -> int:
-        """With how many it was done. What stands in the way of one does not stop the others, except a limit."""
+        """Returns how many succeeded. A failure of one does not stop the others, except a rate limit."""
         refusals: Counter[str] = Counter()
         done = 0
         for key in keys:

@@ -1,4 +1,4 @@
-"""Staff's rules for everybody else: policies of groups, allowances of users and of the site."""
+"""Staff's rules: policies of groups, allowances of users and of the site."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RATE_PREFIX = "rate_"
 
 
 class GroupPolicyForm(_PolicyForm):
-    """Lists as checkboxes and lines, a field for each kind of limit."""
+    """Lists as checkboxes and lines, with a field for each kind of limit."""
 
     allowed_providers = forms.MultipleChoiceField(
         choices=provider_choices,
@@ -124,14 +124,14 @@ class GroupPolicyAdmin(AuditedConfiguration):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: GroupPolicy | None = None) -> Any:
-        """Whoever may only look sees the columns themselves."""
+        """Users with only view permission see the raw columns."""
         if self.has_change_permission(request, obj):
             return self.fieldsets
         columns = ("allowed_providers", "allowed_models", *self.fieldsets[2][1]["fields"], "rates")
         return ((None, {"fields": ("group", *columns)}),)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        # The fields beyond the model's columns are the form's own: the admin must not ask the model for them.
+        # Form fields that are not model columns must not be requested from the model.
         return super().get_form(request, obj, change, **{**kwargs, "fields": GroupPolicyForm.Meta.fields})
 
     @admin.display(description=_("providers"))
@@ -151,7 +151,7 @@ class GroupPolicyAdmin(AuditedConfiguration):
 
 
 class SiteAllowanceForm(forms.Form):
-    """What all may spend on the site's keys; empty is no limit."""
+    """Spending limits for all users on the site's keys; empty is no limit."""
 
     daily_usd_per_user = forms.DecimalField(
         required=False, min_value=0, max_digits=10, decimal_places=2, label=_("A day and user, in US dollars")
@@ -172,7 +172,7 @@ class SiteAllowanceForm(forms.Form):
 
 @admin.register(UserAllowance)
 class UserAllowanceAdmin(AuditedConfiguration):
-    """Exceptions for single users; above them what holds for all, and who used most today."""
+    """Exceptions for single users; shown above them: the rule for all, and today's heaviest users."""
 
     change_list_template = "admin/llm_credentials/userallowance/change_list.html"
     list_display = ("user", "allowance", "used_today", "note", "updated_at")
@@ -212,7 +212,7 @@ class UserAllowanceAdmin(AuditedConfiguration):
         return [page, *super().get_urls()]
 
     def site_view(self, request: HttpRequest) -> HttpResponse:
-        """What holds for all users."""
+        """The limits for all users."""
         if not request.user.has_perm("llm_credentials.change_systemconfig"):
             raise PermissionDenied
         stored = SystemConfig.objects.filter(category="llm", key="system_allowance").first()

@@ -1,4 +1,4 @@
-"""What users have set, made and tested: to look at."""
+"""Read-only lists of users' settings, tokens and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models of this site in the admin: what answers on its keys, what embeds, what picks agents."""
+"""The site's models in the admin: for completions, for embeddings, and for picking agents."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ View: TypeAlias = Callable[..., HttpResponse]
 
 
 class _UseForm(forms.Form):
-    """Provider, key, address where one is needed, and model; errors of the service land beside their fields."""
+    """Provider, key, address where one is needed, and model. Service errors are shown beside their fields."""
 
     use: Use
     provider = forms.ChoiceField()
@@ -47,7 +47,7 @@ class _UseForm(forms.Form):
     model = forms.CharField(required=False, help_text=_("Empty: the provider's default."))
 
     def __init__(self, data: Any = None, *, settled: SiteChoice, shown: str = "") -> None:
-        """``shown``: the provider that is looked at, if it is not the settled one."""
+        """``shown``: the provider to display, if it is not the stored one."""
         provider = (data or {}).get("provider") or shown or settled.provider
         moved = provider != settled.provider
         initial: dict[str, Any] = {"max_tokens": settled.max_tokens, "temperature": settled.temperature}
@@ -83,7 +83,7 @@ class _UseForm(forms.Form):
 
 
 def _loads_models(use: Use) -> dict[str, str]:
-    """A key that was just typed asks for its models, as the button does."""
+    """Entering a key loads its models, as the button does."""
     return {
         "hx-post": reverse("admin:llm_credentials_site_models_load", args=[use]),
         "hx-trigger": "change",
@@ -166,7 +166,7 @@ TITLES: Final[dict[str, dict[str, Any]]] = {
 
 
 def _forms(found: SiteSettings, shown: dict[str, str] | None = None) -> dict[str, Any]:
-    """Unbound ones, each with what is settled."""
+    """Unbound forms with the stored values."""
     shown = shown or {}
     completions = CompletionsForm(settled=found.completions, shown=shown.get("completions", ""))
     first = site_settings.default_embedding_provider() if not found.embeddings.provider else ""
@@ -202,7 +202,7 @@ class _Pages:
         return TemplateResponse(request, "admin/llm_credentials/systemconfig/models.html", context, status=status)
 
     def page(self, request: HttpRequest) -> HttpResponse:
-        """``?use=…&provider=…``: one section as it is for another provider; ``?test=…``: how a test goes."""
+        """``?use=…&provider=…``: show one section for another provider; ``?test=…``: show a test's progress."""
         if not may_see_site(_person(request)):
             raise PermissionDenied
         if may_change_site(_person(request)) and not stepup.is_recent(request):
@@ -225,7 +225,7 @@ class _Pages:
         return self.show(request, 422, forms={use: form})
 
     def load(self, request: HttpRequest, use: str) -> HttpResponse:
-        """The models that the typed or stored key may use, asked of the provider."""
+        """Ask the provider for the models that the typed or stored key may use."""
         if refusal := self._refusal(request):
             return refusal
         form = _bound(request, use)
@@ -257,7 +257,7 @@ class _Pages:
         return self._refuse(request, form, "test")
 
     def _refuse(self, request: HttpRequest, form: _UseForm, place: str) -> HttpResponse:
-        """With the errors beside their fields, and in the place that htmx takes out of the page."""
+        """Shows the errors beside their fields and in the element that htmx swaps."""
         texts = [text for errors in form.errors.values() for text in errors]
         return self.show(
             request, 422, forms={form.use: form}, refused={"use": form.use, "place": place, "texts": texts}
@@ -278,7 +278,7 @@ class _Pages:
         return self.show(request, 422, forms={"supervisor": form})
 
     def index(self, request: HttpRequest) -> HttpResponse:
-        """Have the index made anew with the model that is settled now."""
+        """Rebuild the index with the currently chosen model."""
         if refusal := self._refusal(request):
             return refusal
         if embeddings.remake() is None:
@@ -289,7 +289,7 @@ class _Pages:
         return HttpResponseRedirect(reverse(PAGE))
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
-        """To the proof of who is there, where one is due. Raises PermissionDenied."""
+        """Redirects to step-up where it is due. Raises PermissionDenied."""
         if not may_change_site(_person(request)):
             raise PermissionDenied
         if stepup.is_recent(request):
@@ -309,7 +309,7 @@ def _bound(request: HttpRequest, use: str) -> _UseForm:
 
 
 def _test_of(request: HttpRequest) -> ConnectionTest | None:
-    """The caller's own test that the address names."""
+    """The caller's own test named in the address."""
     try:
         test_id = UUID(request.GET.get("test", ""))
     except ValueError:

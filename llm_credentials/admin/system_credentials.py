@@ -1,4 +1,4 @@
-"""Keys of the site, and the encryption keys that all are sealed under."""
+"""Keys of the site, and the encryption keys that seal all keys."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ else:
 
 
 class SystemCredentialForm(_CredentialForm):
-    """The key goes in and never comes out; left empty, the stored one stays."""
+    """Never renders the key; an empty input keeps the stored one."""
 
     provider = forms.ChoiceField(choices=provider_choices)
     new_key = forms.CharField(
@@ -48,8 +48,8 @@ class SystemCredentialForm(_CredentialForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not self.instance._state.adding:
-            # The key was sealed for this provider; another provider is another credential.
-            for name in {"provider", "name"} & self.fields.keys():  # none of them where one may only look
+            # The key was sealed for this provider; another provider needs another credential.
+            for name in {"provider", "name"} & self.fields.keys():  # absent with view permission only
                 self.fields[name].disabled = True
 
     def clean(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class SystemCredentialAdmin(RemovedKeys, KeyActions, MaskedKey):
         try:
             return super().changeform_view(request, *args, **kwargs)
         except ValidationError as error:
-            # Valid when the form looked, and not any more: somebody else was faster, or the key ring is wrong.
+            # The form was valid, but saving failed: a concurrent change, or a wrong key ring.
             self.message_user(request, " ".join(error.messages), messages.ERROR)
             return HttpResponseRedirect(request.get_full_path())
 
@@ -124,7 +124,7 @@ class SystemCredentialAdmin(RemovedKeys, KeyActions, MaskedKey):
         return [page, *super().get_urls()]
 
     def key_ring_view(self, request: HttpRequest) -> HttpResponse:
-        """How many rows are sealed under which encryption key, as ``rotate_credential_keys`` reports it."""
+        """Number of rows sealed under each encryption key, as ``rotate_credential_keys`` reports it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         context = self.admin_site.each_context(request) | {"title": gettext("Encryption keys"), "opts": self.opts}

@@ -1,4 +1,4 @@
-"""The ledger's rows, and the usage of all users together, for staff who may view usage records."""
+"""Ledger rows and the usage of all users, for staff who may view usage records."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llm_credentials.views.usage_report import Choice, UsagePage
 
 
 def usage_urls(owner: ModelAdmin[Any]) -> list[URLPattern]:
-    """Two pages beside the list of ``owner``, for those who may view it."""
+    """Two pages beside the list of ``owner``, with its view permission."""
 
     def summary(request: HttpRequest) -> HttpResponse:
         if not owner.has_view_permission(request):

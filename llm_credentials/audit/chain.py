@@ -186,7 +186,7 @@ def _shard() -> int:
     return int(_place.shard)
 
 
-# Writing together
+# Group commit
 
 
 class _Waiting:

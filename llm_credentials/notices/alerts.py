@@ -37,7 +37,7 @@ _KINDS: Final = {
 }
 
 
-# What happened
+# Raising alerts
 
 
 def key_changed(credential: UserCredential, status: LLMCredential.Status) -> None:
@@ -92,7 +92,7 @@ def _enqueue(alert_id: UUID) -> None:
         log.warning("alert_not_queued", alert=str(alert_id), error=type(problem).__name__)
 
 
-# Telling, in a worker
+# Sending them, in a worker
 
 
 def tell(alert_id: UUID | str) -> bool:

@@ -1,4 +1,4 @@
-"""The icon set: shapes drawn for this project on a 20 px grid, stroked with the colour of the text around them."""
+"""The icon set: shapes drawn for this project on a 20 px grid, stroked in the colour of the surrounding text."""
 
 # ruff: noqa: E501 - paths are data
 

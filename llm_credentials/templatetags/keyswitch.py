@@ -1,4 +1,4 @@
-"""What every page shares: icons, provider tiles, times, money, navigation. ``{% load keyswitch %}``."""
+"""Tags and filters for all pages: icons, provider tiles, times, money, navigation. ``{% load keyswitch %}``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HUE_STEP = 15
 
 
 class Tile(Protocol):
-    """What a monogram is made of; every ProviderSpec has it."""
+    """The attributes of a monogram; every ProviderSpec has them."""
 
     @property
     def monogram(self) -> str: ...
@@ -36,9 +36,9 @@ class Tile(Protocol):
 
 @register.simple_tag
 def icon(name: str, label: str = "", size: str = "") -> SafeString:
-    """An inline SVG of ``name``, 20 px or (``size="sm"``) 16; hidden from screen readers unless it has a ``label``.
+    """An inline SVG of ``name``, 20 px or (``size="sm"``) 16 px; hidden from screen readers unless it has a ``label``.
 
-    Raises KeyError for an unknown name, so that a misspelt one fails in the tests and not on the page.
+    Raises KeyError for an unknown name, so that a typo fails in the tests.
     """
     shape = mark_safe(SHAPES[name])  # noqa: S308 - our own constants
     classes = "icon icon-sm" if size == "sm" else "icon"
@@ -51,7 +51,7 @@ def icon(name: str, label: str = "", size: str = "") -> SafeString:
 
 @register.simple_tag
 def monogram(tile: Tile | None, size: str = "") -> SafeString:
-    """The neutral tile that stands for a provider; it says nothing to screen readers, so write the label beside it."""
+    """A provider's neutral tile. Hidden from screen readers, so write the label beside it."""
     small = " sm" if size == "sm" else ""
     if tile is None:
         return format_html('<span class="monogram plain{}" aria-hidden="true" translate="no">{}</span>', small, "?")
@@ -62,18 +62,18 @@ def monogram(tile: Tile | None, size: str = "") -> SafeString:
 
 
 def hue_step(hue: int) -> int:
-    """The hue as its class names it: ``hue-<step>``."""
+    """The step in the CSS class ``hue-<step>``."""
     return hue % 360 // HUE_STEP * HUE_STEP
 
 
 @register.filter
 def unlocal(value: float) -> str:
-    """A number as SVG reads it, whatever the language of the page."""
+    """A number in SVG notation, independent of the page's language."""
     return f"{value:g}"
 
 
 def ago_words(moment: datetime, now: datetime) -> str:
-    """How long ago in the shortest honest words: "just now", "2 min ago", "3 h ago", "yesterday", else the date."""
+    """Relative time: "just now", "2 min ago", "3 h ago", "yesterday", else the date."""
     passed = now - moment
     if passed < timedelta(seconds=45):
         return _("just now")
@@ -91,7 +91,7 @@ def ago_words(moment: datetime, now: datetime) -> str:
 
 @register.filter
 def ago(moment: datetime | None) -> str:
-    """``<time>`` in relative words with the exact time in its title; "never" for None."""
+    """``<time>`` with a relative time and the exact time in its title; "never" for None."""
     if moment is None:
         return _("never")
     local = timezone.localtime(moment)
@@ -105,7 +105,7 @@ def ago(moment: datetime | None) -> str:
 
 @register.filter
 def money(amount_usd: Decimal | float | None) -> str:
-    """Dollars with as much precision as they deserve: $12.40, $0.0042; "cost unknown" for None."""
+    """Dollars with useful precision: $12.40, $0.0042; "cost unknown" for None."""
     if amount_usd is None:
         return _("cost unknown")
     amount = Decimal(str(amount_usd))
@@ -134,7 +134,7 @@ def tokens(value: int | None) -> str:
 
 @register.filter
 def translated(words: str | None) -> str:
-    """Text that stands in data, such as what a provider is good for, or in rows that a worker wrote."""
+    """Translates text stored as data, such as a provider's strengths or messages written by a worker."""
     return _(words) if words else ""
 
 
@@ -160,7 +160,7 @@ SYSTEMS = (
 
 @register.filter
 def browser(user_agent: str | None) -> str:
-    """What a person would call the browser that sends this: "Firefox on Windows"."""
+    """A readable browser name: "Firefox on Windows"."""
     words = user_agent or ""
     name = next((name for mark, name in BROWSERS if mark in words), "")
     system = next((name for mark, name in SYSTEMS if mark in words), "")
@@ -180,7 +180,7 @@ STATUS_LOOK: dict[str, tuple[str, str]] = {
 
 @register.simple_tag
 def pill(meaning: str, text: str, moment: datetime | None = None) -> SafeString:
-    """A status in words, with its icon and its age. ``meaning``: valid, attention, broken, idle or active."""
+    """A status with its icon and age. ``meaning``: valid, attention, broken, idle or active."""
     look, shape = STATUS_LOOK[meaning]
     words = format_html("{}, {}", text, ago(moment)) if moment else text
     return format_html('<span class="pill {}">{}<span>{}</span></span>', look, icon(shape), words)
@@ -194,7 +194,7 @@ def meaning_icon(meaning: str) -> SafeString:
 
 @register.inclusion_tag("_partials/banners.html", takes_context=True)
 def banners(context: Context) -> dict[str, Any]:
-    """What the user should know wherever they are."""
+    """The user's alerts, shown on every page."""
     from llm_credentials.notices.banners import banners_of
 
     user = context.get("user")
@@ -210,9 +210,9 @@ class NavItem(NamedTuple):
 
 
 def _items(path: str, entries: Iterable[tuple[str, str, str, tuple[str, ...]]]) -> list[NavItem]:
-    """Entries are (label, URL name, icon, path prefixes it stands for); those whose URL does not exist are left out.
+    """Entries are (label, URL name, icon, further path prefixes); entries without a matching URL are left out.
 
-    The one whose address or prefix fits the page best is the current one.
+    The entry with the longest matching address or prefix is the current one.
     """
     found: list[tuple[int, NavItem]] = []
     for label, name, shape, prefixes in entries:
@@ -228,7 +228,7 @@ def _items(path: str, entries: Iterable[tuple[str, str, str, tuple[str, ...]]]) 
 
 @register.simple_tag(takes_context=True)
 def navigation(context: Context) -> list[NavItem]:
-    """The places of the site that exist, for the rail and the bottom bar."""
+    """The existing main sections, for the rail and the bottom bar."""
     return _items(
         _path(context),
         [
@@ -242,7 +242,7 @@ def navigation(context: Context) -> list[NavItem]:
 
 @register.simple_tag(takes_context=True)
 def settings_tabs(context: Context) -> list[NavItem]:
-    """The second level of the settings."""
+    """The second level of the settings navigation."""
     return _items(
         _path(context),
         [
@@ -266,18 +266,18 @@ def _path(context: Context) -> str:
 
 @register.inclusion_tag("_partials/field.html")
 def field(bound: BoundField, label: str = "", hint: str = "", autofocus: bool = False) -> dict[str, Any]:
-    """A form's field with its label, help and errors, tied together for screen readers."""
+    """A form field with its label, help and errors, linked for screen readers."""
     is_check = isinstance(bound.field.widget, CheckboxInput)
     is_radio = isinstance(bound.field.widget, RadioSelect)
     hint = hint or str(bound.help_text or "")
     described = [f"{bound.auto_id}_hint"] * bool(hint) + [f"{bound.auto_id}_error"] * bool(bound.errors)
     attrs: dict[str, Any] = {} if is_check or is_radio else {"class": "input"}
-    # A hint may be a whole list of rules (password validators): a block, so never inside a paragraph.
+    # A hint may be a list of rules (password validators), so it is a block and never inside a paragraph.
     attrs |= {"aria-describedby": " ".join(described)} if described else {}
     attrs |= {"aria-invalid": "true"} if bound.errors else {}
     attrs |= {"autofocus": True} if autofocus else {}
     if "placeholder" in bound.field.widget.attrs:
-        attrs["placeholder"] = ""  # the label says it already
+        attrs["placeholder"] = ""  # the label already says it
     return {
         "field": bound,
         "widget": bound.as_widget(attrs=attrs),
@@ -291,12 +291,12 @@ def field(bound: BoundField, label: str = "", hint: str = "", autofocus: bool = 
 
 @register.simple_tag
 def option_input(bound: BoundField) -> SafeString:
-    """The input of a provider's own option."""
+    """The input of a provider-specific option."""
     described = {"aria-describedby": f"{bound.auto_id}-hint"} if bound.help_text else {}
     return bound.as_widget(attrs={"class": "input", "autocomplete": "off", **described})
 
 
 def sentence(words: str) -> str:
-    """Title Case of other people's labels as sentence case; abbreviations keep their capitals."""
+    """Converts Title Case labels from libraries to sentence case; abbreviations keep their capitals."""
     first, *rest = words.split(" ") if words else [""]
     return " ".join([first, *(word if word.isupper() else word.lower() for word in rest)])

@@ -1,4 +1,4 @@
-"""Models in a list to choose from. ``{% load models %}``."""
+"""The list of models to choose from. ``{% load models %}``."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Line:
     id: str
     label: str
     badges: tuple[str, ...]
-    """Cost, speed and context window, as far as they are known."""
+    """Cost, speed and context window, where known."""
 
     @property
     def search(self) -> str:
-        """What one may look for."""
+        """The searchable text."""
         return " ".join((self.id, self.label, *self.badges)).lower()
 
 
