@@ -65,7 +65,7 @@ def rows_of(rows: Iterable[models.Model], *, without: frozenset[str] = frozenset
 
 
 def account_export(*, user: User) -> dict[str, Any]:
-    """Everything that this site holds of the user, never a key."""
+    """Everything that this site stores about the user, but never a key."""
     note(action=Action.ACCOUNT_EXPORT, subject=str(user.pk))
     notify(user.pk, Kind.DATA_EXPORTED)
     writer.flush()

@@ -1,4 +1,4 @@
-"""Opens keys for use: the only place where a stored key is decrypted for a call."""
+"""Opens provider keys for calls. Search-service keys are opened in ``search_keys``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def open_client(
     *,
     user_id: Any = None,
 ) -> LLMClient:
-    """A client that holds this credential's key. No other code opens a key for a call.
+    """A client that holds this credential's key. No other code opens a provider key for a call.
 
     The client is cached for later calls on this event loop with the same version of the credential, for at most
     ``client_cache.CLIENT_KEPT_S``. ``model`` and ``options`` override the stored ones; ``user_id``: on whose behalf it

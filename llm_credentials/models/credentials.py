@@ -131,7 +131,7 @@ class EnvironmentCredential:
         raise TypeError("A key from the environment is never pickled.")
 
     def reveal(self) -> str:
-        """The plain key. Only ``factory.open_client`` calls this."""
+        """The plain key. Only ``opening.open_client`` calls this."""
         if not self._key and self.spec.key_required:
             raise CredentialUnreadable(provider=self.provider)
         return self._key

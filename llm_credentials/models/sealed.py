@@ -50,7 +50,7 @@ class KeyHolder(models.Model):
 
     @sensitive_variables()
     def reveal(self) -> str:
-        """The plain key; empty for a provider that needs none. Only ``factory.open_client`` calls this.
+        """The plain key; empty for a provider that needs none. Only ``opening`` and ``search_keys`` call this.
 
         Raises CredentialUnreadable.
         """
@@ -136,7 +136,7 @@ def _key_field(row: KeyHolder) -> SealedField:
 
 
 class LLMCredential(KeyHolder):
-    """A stored key with what lists may show of it."""
+    """A stored key, with the parts of it that lists may show."""
 
     class Status(models.TextChoices):
         UNVERIFIED = "unverified", _("Not tested yet")
