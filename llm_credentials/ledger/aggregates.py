@@ -1,4 +1,4 @@
-"""The aggregates over attempts, defined once: for the rows themselves and for daily roll-ups."""
+"""The sums over attempts, defined once for both ledger rows and daily roll-ups."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES: Final = (
     *("latency_ms", "ttft_ms", "ttft_count", *LATENCY_FIELDS),
 )
 PREFIX: Final = "sum_"
-"""Before the names of the sums in a query, where the plain names are columns."""
+"""Prefix of the sums in a query, where the plain names are columns."""
 _UNITS_A_DOLLAR: Final = 10**8
 _ANSWERED = Q(outcome=OK, latency_ms__isnull=False)
 
@@ -32,7 +32,7 @@ def _total(value: Any, **options: Any) -> Any:
 
 
 def of_records() -> dict[str, Any]:
-    """Over rows of the ledger that have ended."""
+    """Aggregates over ledger rows that have ended."""
     cost = Cast(Round(F("cost_usd") * _UNITS_A_DOLLAR), BigIntegerField())
     sums: dict[str, Any] = {
         "requests": Count("pk"),
@@ -54,13 +54,13 @@ def of_records() -> dict[str, Any]:
 
 
 def of_days(names: tuple[str, ...] = NAMES) -> dict[str, Aggregate]:
-    """Over sums of days; never empty within a group."""
+    """Aggregates over daily roll-ups. A group is never empty."""
     return {f"{PREFIX}{name}": _total(name) for name in names}
 
 
 @dataclass(slots=True)
 class Sums:
-    """Added up; the names are those of UsageSums."""
+    """The totals of a group; the fields are named as in UsageSums."""
 
     values: dict[str, int]
 
@@ -70,7 +70,7 @@ class Sums:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Sums:
-        """Of what ``of_records`` or ``of_days`` gave; what was not asked for is 0."""
+        """From a row of ``of_records`` or ``of_days``; a sum that was not queried is 0."""
         return cls({name: int(row.get(f"{PREFIX}{name}") or 0) for name in NAMES})
 
     def add(self, other: Sums) -> None:
@@ -84,7 +84,7 @@ class Sums:
 
     @property
     def cost_usd(self) -> Decimal | None:
-        """Of the requests whose cost is known; None when it is known of none of them."""
+        """Of the requests whose cost is known; None if no cost is known."""
         if self.requests and self.unpriced == self.requests:
             return None
         return self.known_cost_usd
@@ -114,7 +114,7 @@ class Sums:
         return self.quantile_ms(0.95)
 
     def quantile_ms(self, share: float) -> int | None:
-        """About how long the quickest ``share`` of the answered requests took at most, evenly spread in each class."""
+        """Estimates the latency quantile of answered requests, assuming an even spread within each class."""
         wanted = share * self.answered
         if not wanted:
             return None

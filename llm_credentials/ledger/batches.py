@@ -1,7 +1,7 @@
 """Writes any number of reservations and settlements in one transaction.
 
-All of them together cost little more than one: the statements take as many rows as there are, and a budget's counter
-is asked once, however many calls of its user are waiting.
+A batch costs little more than one write: each statement takes all rows at once, and a budget's counter is updated once
+for all of a user's waiting calls.
 """
 
 from __future__ import annotations
@@ -32,16 +32,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ROWS_MAX = 200
-"""At once: a statement takes only so many values."""
+"""Per batch: a statement takes a limited number of values."""
 FULL_FOR_S = 5.0
 
 
 @open_for("the ledger writes for all who wait")
 def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement], *, hopes: bool = True) -> int:
-    """Durable when it returns. Each reservation says by its ``refusal`` whether it was admitted; how many settled.
+    """Write the batch durably and return how many rows were settled; ``refusal`` of each reservation says if it was
+    admitted.
 
-    A settlement of a row that is closed already changes nothing. ``hopes``: that all are open and all fit, which goes
-    in one step. Raises DatabaseError, and nothing is written then.
+    Settling a row that is already closed changes nothing. ``hopes``: assume that all rows are open and everything fits,
+    which takes a single step. Raises DatabaseError; nothing is written then.
     """
     try:
         if hopes:
@@ -53,7 +54,7 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
     except (OperationalError, InterfaceError):
         raise
     except (Unlike, DatabaseError, ValueError, TypeError):
-        pass  # one among them is unlike the others: settled before, its user gone, or no text that a database holds
+        pass  # one of them is an exception: already settled, its user deleted, or text that the database cannot store
     settled = sum(_write_one((), (each,)) for each in settlements)
     for each in reservations:
         _write_one((each,), ())
@@ -61,7 +62,7 @@ def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 
 
 def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
-    """Raises Unlike when it is not so."""
+    """Write the batch in one step. Raises Unlike if a row is closed or a budget is full."""
     try:
         statements.write(lambda: hoped(reservations, settlements), lambda: _at_once(reservations, settlements))
     except (OperationalError, InterfaceError):
@@ -74,7 +75,9 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
 
 
 def hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[statements.Expected]:
-    """All open, all admitted: every statement is known beforehand. Raises Unlike when that is not to be hoped for."""
+    """The statements for a batch in which every row is open and every call is admitted. Raises Unlike if that is
+    unlikely.
+    """
     moves = _moves(settlements)
     wishes = _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]
@@ -96,7 +99,7 @@ def hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 def message(
     connection: Connection[Any], reservations: Sequence[Reservation], settlements: Sequence[Settlement]
 ) -> bytes:
-    """What PostgreSQL is sent to write all of them in one go, if all are open and all admitted. Raises Unlike."""
+    """The message with which PostgreSQL writes a batch of open rows and admitted calls in one trip. Raises Unlike."""
     try:
         return statements.message(connection, _at_once(reservations, settlements))
     except (ValueError, TypeError):
@@ -104,7 +107,7 @@ def message(
 
 
 def _at_once(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> Statement:
-    """The same for PostgreSQL, whose server has these statements planned: that takes longer than executing them."""
+    """The same as one call of a PostgreSQL function, which keeps its plans: planning takes longer than executing."""
     moves, wishes = _moves(settlements), _wishes(reservations)
     if _are_full(wishes):
         raise Unlike
@@ -125,7 +128,7 @@ def _at_once(reservations: Sequence[Reservation], settlements: Sequence[Settleme
 
 
 def _write(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> int:
-    """Step by step: who does not fit is refused. Raises Unlike when a row cannot be settled."""
+    """Write step by step, refusing calls that do not fit. Raises Unlike when a row cannot be settled."""
     moves, wishes = _moves(settlements), _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]
     with statements.transaction() as execute:
@@ -191,7 +194,7 @@ _INSERTED_NAMES, _SETTLED_NAMES, _USED_NAMES, _MOVED_NAMES = (
     tuple(name for name, _ in columns) for columns in (_INSERTED, _SETTLED, _USED, _MOVED)
 )
 _WRITE = "SELECT keyswitch_ledger_write(%s::json, %s::json, %s::json, %s::json)"
-"""A function that a migration makes."""
+"""A function created by a migration."""
 _INSERT = f"INSERT INTO llm_usage_records ({', '.join(name for name, _ in _INSERTED)})"
 _INSERT_EACH = f"{_INSERT} VALUES ({', '.join(f'?{number}' for number in range(1, len(_INSERTED) + 1))})"
 _INSERT_TOGETHER = f"{_INSERT} SELECT * FROM {{}}"  # noqa: S608 (our own names)
@@ -220,7 +223,7 @@ def _inserted_rows(reservations: Iterable[Reservation]) -> Iterator[tuple[Any, .
 
 
 def _settle(settlements: Iterable[Settlement]) -> Statement:
-    """Touches each row that is still open."""
+    """Updates each row that is still open."""
     return statements.rows(_SETTLED, _settled_rows(settlements), each=_UPDATE_EACH, together=_UPDATE_TOGETHER)
 
 
@@ -238,14 +241,13 @@ _RESERVED = State.RESERVED.value
 
 
 def _uses(settlements: Iterable[Settlement]) -> Iterator[Statement]:
-    """What moves the counters of the keys."""
+    """Statements that update the keys' usage counters."""
     for (pk, model), (count, at) in _used(settlements):
         yield _use_sql(model), [count, statements.value(at), statements.value(pk)]
 
 
 def _used(settlements: Iterable[Settlement]) -> list[tuple[tuple[UUID, type[LLMCredential]], tuple[int, datetime]]]:
-    """Each key, how often it was used and when last; in one order everywhere, so that no two processes wait for each
-    other."""
+    """Each key, how often it was used and when last; in one global order, so that processes cannot deadlock."""
     uses: dict[tuple[UUID, type[LLMCredential]], tuple[int, datetime]] = {}
     for each in settlements:
         if each.key is not None:
@@ -265,7 +267,7 @@ def _use_sql(model: type[LLMCredential]) -> str:
 
 
 def _moves(settlements: Iterable[Settlement]) -> dict[str, int]:
-    """By how much each counter moves, now that it is known what was spent of what was reserved."""
+    """The change of each budget counter: what was spent less what was reserved."""
     moves: dict[str, int] = defaultdict(int)
     for each in settlements:
         if (reserved := each.reservation) is not None:
@@ -277,7 +279,7 @@ def _moves(settlements: Iterable[Settlement]) -> dict[str, int]:
 
 @dataclass(slots=True)
 class _Wish:
-    """What this group of calls wants of one budget."""
+    """What a batch asks of one budget."""
 
     limits: list[Limit]
     worst_e8: int
@@ -301,7 +303,7 @@ def _wishes(reservations: Iterable[Reservation]) -> dict[str, _Wish]:
 
 
 def _fits(asked: Reservation, used: dict[str, int]) -> bool:
-    """Whether all its budgets have room; if so, it counts from now on."""
+    """Whether all its budgets have room; if so, it is counted."""
     entry, worst_usd = asked.entry, asked.worst.usd
     counters = [(limit, limit.counter_id(entry.user_id, entry.at)) for limit in asked.limits]
     for limit, counter_id in counters:
@@ -315,11 +317,11 @@ def _fits(asked: Reservation, used: dict[str, int]) -> bool:
 
 
 _full: dict[str, float] = {}
-"""Counters that had no room lately → until when that is thought, on the monotonic clock."""
+"""Counters that were full lately → when to try them again, on the monotonic clock."""
 
 
 def _are_full(counter_ids: Iterable[str]) -> bool:
-    """Whether hoping is in vain: what fails on a server leaves a line in its log, and is done twice."""
+    """Whether to skip the one-step write: a failed one is done twice and leaves a line in the server's log."""
     if not _full:
         return False
     now = time.monotonic()

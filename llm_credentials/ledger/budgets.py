@@ -1,12 +1,13 @@
-"""What may be spent, and whether one more call fits. Held in the database, exactly, whoever else calls meanwhile.
+"""Budgets: how much may be spent, and whether one more call fits. Enforced exactly, in the database, under concurrency.
 
-A call is admitted by its worst case, together with everything that others have reserved. Own keys: the user's monthly
-budget. The site's keys: what staff allow a user a day, and all users together.
+A call is admitted by its worst-case cost on top of everything that is spent or reserved. Calls on own keys count
+against the user's monthly budget; calls on the site's keys against a daily allowance for each user and a daily total
+for all users.
 
-Each budget in use has a counter, which moves in the transactions that write the rows it counts: it is the sum of its
-period's rows, without adding them up. It comes into being with the first call that a budget applies to, by adding up
-once. What was under way by then without having been counted, and what a process still sends that has not heard of the
-budget, is put right when the counter is added up again a few minutes later.
+Each budget in use has a counter, which is updated in the transactions that write the rows it counts, so it equals the
+sum of its period's rows without a query over them. The counter is created, by summing the rows once, by the first call
+that the budget applies to. Calls in flight at that moment, and calls of processes that do not know the budget yet, may
+be missing from it; a recount a few minutes later corrects that.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ _State = UsageRecord.State
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """``None``: no limit."""
+    """The budgets that apply to a call. ``None``: no limit."""
 
     own_monthly_usd: Decimal | None = None
     system_daily_usd: Decimal | None = None
-    """For this user on the site's keys."""
+    """Per user, on the site's keys."""
     system_daily_total_usd: Decimal | None = None
-    """For all users on the site's keys."""
+    """All users together, on the site's keys."""
     system_unpriced: bool = False
-    """Whether the site's keys may call models whose price is unknown."""
+    """Whether calls on the site's keys may use models whose price is unknown."""
     own_set_at: datetime | None = None
-    """When the user last changed their settings: a counter that is older is added up anew."""
+    """When the user last changed their settings; an older counter is recounted."""
     system_set_at: datetime | None = None
     """When staff last changed the allowance."""
     token_id: UUID | None = None
-    """The access token that the call came with."""
+    """The access token of the call."""
     token_monthly_usd: Decimal | None = None
-    """For calls with that token, on whichever keys."""
+    """For calls with that token, on any key."""
     _of: dict[KeyOwner, tuple[Limit, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def of(self, owner: KeyOwner) -> tuple[Limit, ...]:
-        """Those that apply to a key of this owner."""
+        """The limits that apply to a key of this owner."""
         found = self._of.get(owner)
         if found is None:
             found = self._of[owner] = self._made_of(owner)
@@ -92,18 +93,18 @@ class Limit:
     set_at: datetime | None = None
     token_id: UUID | None = None
     set_micros: int = field(init=False, repr=False, compare=False)
-    """Since the epoch; 0 where it never changes."""
+    """Microseconds since the epoch; 0 if the limit never changes."""
 
     def __post_init__(self) -> None:
         micros = 0 if self.set_at is None else int(self.set_at.timestamp() * 1_000_000)
         object.__setattr__(self, "set_micros", micros)
 
     def subject(self, user_id: Any) -> Any:
-        """Whose rows count: the user's, or the token's."""
+        """The id whose rows count: the user's or the token's."""
         return self.token_id if self.name == "token" else user_id
 
     def counter_id(self, user_id: Any, at: datetime) -> str:
-        """Of the counter that a call at that time belongs to."""
+        """The counter for a call at that time."""
         match self.name:
             case "own":
                 return f"own:{user_id}:{at.year}-{at.month:02}"
@@ -115,9 +116,9 @@ class Limit:
                 return f"token:{self.token_id}:{at.year}-{at.month:02}"
 
     def refusal(self, used_e8: int, worst_usd: Decimal | None) -> BudgetExceeded | None:
-        """None when a call of this worst case still fits.
+        """None if a call with this worst-case cost fits.
 
-        One whose price is unknown (``None``) fits as long as the budget is not used up.
+        A call whose price is unknown (``None``) fits until the budget is used up.
         """
         limit_e8 = e8(self.usd)
         if used_e8 < limit_e8 and used_e8 + e8(worst_usd) <= limit_e8:
@@ -129,16 +130,16 @@ class Limit:
 
 
 def e8(usd: Decimal | None) -> int:
-    """Whole hundred-millionths, which is what the ledger's columns can tell apart; unknown counts as nothing."""
+    """In units of 1e-8 USD, the precision of the ledger's columns; None is 0."""
     return 0 if usd is None else int(usd.scaleb(8))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How far a budget is used."""
+    """How much of a budget is used."""
 
     spent_usd: Decimal
-    """Reserved amounts included."""
+    """Including reserved amounts."""
     limit_usd: Decimal
 
     @property
@@ -147,7 +148,7 @@ class Standing:
 
     @property
     def percent(self) -> int:
-        """Rounded down, so that it says 100 only when all is used."""
+        """Rounded down: 100 means that the budget is used up."""
         return int(self.share * 100)
 
     @property
@@ -168,10 +169,11 @@ def limits_from(
     own_set_at: datetime | None = None,
     system_set_at: datetime | None = None,
 ) -> Limits:
-    """The user's own and what staff wrote into ``llm/system_allowance``; what makes no sense there counts as zero.
+    """Limits from the user's settings and ``llm/system_allowance``, which staff edit; an invalid value there counts as
+    zero.
 
-    The daily allowance on the site's keys is the exception made for the user, else the smaller of the site's and of
-    what policies say.
+    The daily allowance on the site's keys is the exception made for the user, else the smaller of the site's and the
+    policies' allowance.
     """
     values: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
     daily = [usd for usd in (_amount(values.get("daily_usd_per_user")), policy_usd) if usd is not None]
@@ -196,18 +198,18 @@ def _amount(value: object) -> Decimal | None:
 
 
 def standing(user_id: Any, limit_usd: Decimal | None) -> Standing | None:
-    """Of the user's monthly budget; None without one."""
+    """For the user's monthly budget; None if there is none."""
     if limit_usd is None:
         return None
     return Standing(spent_usd=spent_usd("own", user_id), limit_usd=limit_usd)
 
 
 def spent_usd(name: Name, user_id: Any) -> Decimal:
-    """In the current period of ``own`` (a month), ``system`` or ``total`` (a day); what is reserved counts in full.
+    """Spent in the current period of ``own`` (a month), ``system`` or ``total`` (a day), reserved amounts included.
 
-    ``token``: a month of the access token whose id stands in place of the user's.
+    ``token``: a month of the access token whose id is passed as ``user_id``.
 
-    Added up from the rows. What lies a while back is added up once in this process and then remembered.
+    Summed from the rows. The sum of old rows is cached in this process.
     """
     with open_for("what all users have spent") if name == "total" else nullcontext():
         return _spent_usd(name, user_id)
@@ -230,7 +232,7 @@ def _spent_usd(name: Name, user_id: Any) -> Decimal:
 
 
 def _rows_of(name: Name, user_id: Any, at: datetime) -> tuple[QuerySet[UsageRecord], datetime]:
-    """What the budget counts, and when its period of that time began."""
+    """The rows that the budget counts, and the start of its period."""
     match name:
         case "own":
             return UsageRecord.objects.filter(user_id=user_id, key_owner=UsageRecord.KeyOwner.USER), _month(at)
@@ -245,32 +247,32 @@ def _rows_of(name: Name, user_id: Any, at: datetime) -> tuple[QuerySet[UsageReco
 # Counters
 
 AGAIN_AFTER = timedelta(minutes=6)
-"""By then everything that was under way when a counter began is settled or swept."""
+"""By then every call that was in flight when the counter was created is settled or swept."""
 KEPT_FOR = timedelta(days=2)
-"""Past a counter's period, for what settles late."""
+"""How long a counter outlives its period, for late settlements."""
 
 
 def take(counter_id: str, limits: Sequence[Limit], worst_e8: int, moved_e8: int) -> Statement:
-    """Touches one row if the counter is there, is not older than any of the limits, and all of it fits all of them."""
+    """Updates one row if the counter exists, is not older than any limit, and the amount fits all limits."""
     newest, least_e8 = bounds(limits)
     return _TAKE, [moved_e8 + worst_e8, counter_id, newest, moved_e8, least_e8, moved_e8 + worst_e8, least_e8]
 
 
 def bounds(limits: Sequence[Limit]) -> tuple[int, int]:
-    """When the newest of them was set, in microseconds, and how much the smallest allows."""
+    """When the newest limit was set, in microseconds, and the smallest amount allowed."""
     return max(limit.set_micros for limit in limits), min(e8(limit.usd) for limit in limits)
 
 
 def move(counter_id: str, moved_e8: int) -> Statement:
-    """Moves a counter if there is one."""
+    """Updates the counter if it exists."""
     return _MOVE, [moved_e8, counter_id]
 
 
 def use(runner: Runner, limit: Limit, user_id: Any, at: datetime, moved_e8: int) -> int:
-    """Move the limit's counter and give what it then says; for the rest of the transaction it is nobody else's.
+    """Update the limit's counter and return its new value; the row stays locked until the transaction ends.
 
-    One that is not there yet, or is older than the limit, is added up: the rows that ``moved_e8`` comes from must have
-    been written by then.
+    A counter that is missing or older than the limit is created by summing the rows, so the rows behind ``moved_e8``
+    must already be written.
     """
     counter_id = limit.counter_id(user_id, at)
     if runner.run(move(counter_id, moved_e8)) == [0]:
@@ -287,7 +289,7 @@ def use(runner: Runner, limit: Limit, user_id: Any, at: datetime, moved_e8: int)
 
 
 def recount() -> int:
-    """Add up again the counters that are due, and forget those whose period is long over; how many were added up."""
+    """Recount the counters that are due and delete those whose period is long over; returns how many were recounted."""
     now = timezone.now()
     BudgetCounter.objects.filter(ends_at__lt=now).delete()
     due = list(BudgetCounter.objects.filter(again_at__lte=now).values_list("pk", flat=True))
@@ -332,7 +334,7 @@ _closed: OrderedDict[tuple[str, Any, datetime, datetime], Decimal] = OrderedDict
 
 
 def _closed_until(now: datetime) -> datetime:
-    """Moves on in steps, so that what was added up can be used again."""
+    """Advances in steps, so that cached sums can be reused."""
     step = now.replace(minute=now.minute - now.minute % 15, second=0, microsecond=0)
     return step - CLOSED_AFTER
 
@@ -344,7 +346,7 @@ def _remember(place: tuple[str, Any, datetime, datetime], amount: Decimal) -> No
 
 
 def forget() -> None:
-    """What was added up in this process: for tests, between which the database is emptied."""
+    """Clear this process's cached sums: for tests, which empty the database in between."""
     _closed.clear()
 
 
@@ -354,7 +356,7 @@ def _sum(rows: QuerySet[UsageRecord]) -> Decimal:
 
 
 def _total(among: Q | None = None) -> Coalesce:
-    """Of rows: what they cost, and what those under way may cost."""
+    """The cost of settled rows plus the reserved cost of open ones."""
     money = models.DecimalField(max_digits=20, decimal_places=8)
     amount = Case(When(state=_State.RESERVED, then=F("reserved_usd")), default=F("cost_usd"), output_field=money)
     return Coalesce(Sum(amount, filter=among), Decimal(0), output_field=money)
@@ -369,13 +371,13 @@ def _system_today() -> QuerySet[UsageRecord]:
 
 
 def spent_today_subquery() -> Subquery:
-    """Spent today on the site's keys by the user of a row with ``user_id``, to annotate that row with."""
+    """Annotates rows that have a ``user_id`` with what this user spent today on the site's keys."""
     mine = _system_today().filter(user_id=OuterRef("user_id")).values("user_id")
     return Subquery(mine.annotate(total=_total()).values("total"))
 
 
 def spenders_today(most: int = 20) -> list[Mapping[str, Any]]:
-    """Who spent most on the site's keys today: ``{"user_id", "user__username", "spent_usd"}``."""
+    """Today's biggest spenders on the site's keys: ``{"user_id", "user__username", "spent_usd"}``."""
     rows = _system_today().values("user_id", "user__username")
     return list(rows.annotate(spent_usd=_total()).order_by("-spent_usd", "user_id")[:most])
 
@@ -389,5 +391,5 @@ def _month(now: datetime) -> datetime:
 
 
 def _end(name: Name, at: datetime) -> datetime:
-    """Of the period that this time belongs to."""
+    """The end of the period that contains this time."""
     return _month(_month(at) + timedelta(days=32)) if name in ("own", "token") else _day(at) + timedelta(days=1)

@@ -1,11 +1,12 @@
-"""Checkpoints SQLite's write-ahead log in a thread, while a process writes the ledger.
+"""Checkpoints SQLite's write-ahead log in a background thread while a process writes the ledger.
 
-By itself SQLite does so in whichever commit makes the log a thousand pages long, and that commit waits for the disk:
-one call in a hundred. Until then nothing has been told to go to the disk, for however long that is. Here it is five
-times a second if anything was written, by whomever, and writers go on meanwhile.
+By default SQLite checkpoints in the commit that brings the log to a thousand pages, so that one call in a hundred waits
+for fsync; until then nothing is synced, however long that takes. Here a passive checkpoint, which does not block
+writers, runs five times a second if any process has written.
 
-While they never pause the log is never done with, and grows. When it is ``LONG_FRAMES`` long it begins anew, for which
-writers are held up once: this thread also writes the first page of the new one, which waits for the disk too.
+Under constant writes a passive checkpoint never lets the log restart, so it grows. At ``LONG_FRAMES`` the log is
+restarted, which blocks writers once. This thread also writes the first page of the new log, because that write waits
+for fsync.
 """
 
 from __future__ import annotations
@@ -22,38 +23,38 @@ import structlog
 log = structlog.get_logger(__name__)
 
 EVERY_S: Final = 0.2
-"""One call after the other writes about a thousand pages in it, which is when SQLite would do it."""
+"""A single caller writes about a thousand pages in this time, SQLite's own threshold."""
 LONG_FRAMES: Final = 8 * 1024
-"""Of a page and 24 bytes each: 32 MB."""
+"""A frame is a page and 24 bytes: 32 MB."""
 NET_FRAMES: Final = 4 * LONG_FRAMES
-"""From which on the ledger's other connections do it after all."""
+"""The log length at which the ledger's other connections checkpoint after all."""
 NEARLY_FRAMES: Final = 500
-"""So few that may still have to be copied when writers are held up."""
+"""The log is restarted only if fewer frames are left to copy, to keep writers blocked briefly."""
 PATIENT_FRAMES: Final = 1000
-"""By which the log grows until it is tried again, where a reader was in the way."""
+"""How far the log grows before the next restart after a reader prevented one."""
 HOLD_S: Final = 0.05
-"""For which its connection may wait for readers, while writers are held up."""
+"""How long a restart may wait for readers while it blocks writers."""
 END_S: Final = 5.0
 
 
 class Checkpoints:
-    """Those of one process."""
+    """The checkpoint thread of one process."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        """``connection``: its own, to a file with a write-ahead log."""
+        """``connection``: for this thread alone, to a file with a write-ahead log."""
         self._connection = connection
         self._log = Path(f"{connection.execute('PRAGMA database_list').fetchone()[2]}-wal")
         self._long_frames = LONG_FRAMES
         self._changed_ns = 0
         self._unsure = True
-        """Whether something may have been written that the file's time does not tell."""
+        """Whether there may have been a write that the file's modification time does not show."""
         self._failing = False
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="llm-checkpoints", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """What there is goes to the disk first."""
+        """Runs a last checkpoint first."""
         self._ends.set()
         self._thread.join(END_S)
 
@@ -66,7 +67,7 @@ class Checkpoints:
     def _look(self) -> None:
         try:
             self._bring_in()
-        except (sqlite3.Error, OSError) as problem:  # a full disk: the log stays as it is until there is room
+        except (sqlite3.Error, OSError) as problem:  # disk full: the log stays as it is until there is room
             self._unsure = True
             if not self._failing:
                 log.error("checkpoint_failed", error=type(problem).__name__)
@@ -84,29 +85,28 @@ class Checkpoints:
             return
         self._changed_ns = changed_ns
         busy, frames, copied = self._checkpoint("PASSIVE")
-        # The file's time moves in steps, and what another process does just now may have begun before the last write.
+        # The modification time is coarse, and another process's write may have begun before the last one seen.
         self._unsure = changed or bool(busy)
         if copied < frames:
-            self._sync()  # a reader of an older state kept it from being copied, and so from being synced
+            self._sync()  # a reader's snapshot kept frames from being copied, and so from being synced
         if frames > self._long_frames and frames - copied < NEARLY_FRAMES:
             self._restart(frames)
 
     def _restart(self, frames: int) -> None:
         if self._checkpoint("RESTART")[0]:
-            self._long_frames = (
-                frames + PATIENT_FRAMES
-            )  # a reader takes long: writers are not to be held up for nothing
+            self._long_frames = frames + PATIENT_FRAMES  # a slow reader: do not block writers for nothing
         else:
             self._long_frames = LONG_FRAMES
             self._begin_anew()
 
     def _checkpoint(self, how: str) -> tuple[int, int, int]:
-        """Whether another is at it, how many frames the log has, and how many of them are in the file."""
+        """Whether it was blocked, the frames in the log, and the frames copied to the database file."""
         busy, frames, copied = self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         return busy, frames, copied
 
     def _sync(self) -> None:
-        # Opened past SQLite, which locks other files than this one; closing it takes no lock from this process.
+        # Not opened through SQLite. SQLite locks other files than this, so closing it drops none of the process's
+        # locks.
         handle = os.open(self._log, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -114,12 +114,12 @@ class Checkpoints:
             os.close(handle)
 
     def _begin_anew(self) -> None:
-        """Write something, which changes nothing: whoever writes first waits for the disk."""
+        """Write something that changes nothing, because the first write to a new log waits for fsync."""
         execute = self._connection.execute
         try:
             with self._connection:
                 execute("BEGIN IMMEDIATE")
                 execute(f"PRAGMA user_version = {execute('PRAGMA user_version').fetchone()[0]}")
         except sqlite3.OperationalError as problem:
-            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY:  # somebody was quicker
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY:  # another process wrote first
                 raise

@@ -1,4 +1,4 @@
-"""The values that the ledger writes: an attempt as it is known before it is made, and how it ended."""
+"""The values that the ledger writes: an attempt before it is made, and its outcome."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ State = UsageRecord.State
 UsedKey: TypeAlias = tuple[type[LLMCredential], UUID]
 
 LOST = "lost"
-"""The outcome of an attempt whose end nobody wrote down."""
+"""The outcome of an attempt that was never settled."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One attempt, as it is known before it is made."""
+    """An attempt, before it is made."""
 
     id: UUID = field(default_factory=new_id)
     call_id: UUID
@@ -39,13 +39,13 @@ class Entry:
     credential_id: UUID | None
     key_owner: KeyOwner
     token_id: UUID | None = None
-    """The access token that the call came with."""
+    """The access token of the call."""
     at: datetime = field(default_factory=timezone.now)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How it ended. ``state`` says how far the numbers can be trusted."""
+    """The outcome of an attempt. ``state`` says how reliable the numbers are."""
 
     state: UsageRecord.State
     outcome: str
@@ -61,26 +61,26 @@ class Outcome:
 
 @dataclass(kw_only=True, slots=True)
 class Reservation:
-    """An attempt that asks to be admitted."""
+    """A request to admit an attempt."""
 
     entry: Entry
     limits: Sequence[Limit] = ()
-    """Those that apply to it; without any, nobody is asked."""
+    """The limits that apply; if empty, the attempt is always admitted."""
     worst: Price
     prompt_tokens: int
     refusal: LLMError | None = None
-    """Why it was not admitted; set when it was written, or was not."""
+    """Why it was not admitted; set once the batch has been written."""
 
 
 @dataclass(kw_only=True, slots=True)
 class Settlement:
-    """What is to be written of an attempt that has ended."""
+    """What to write about an attempt that has ended."""
 
     outcome: Outcome
     reservation: Reservation | None
-    """None: it was in no ledger, and only the key's counters move."""
+    """None: the attempt is not in the ledger, and only the key's counters are updated."""
     key: UsedKey | None = None
-    """The stored key that it was sent with, to be counted; None when nothing left."""
+    """The stored key that was used, to count its use; None if nothing was sent."""
     at: datetime = field(default_factory=timezone.now)
 
 
@@ -90,6 +90,6 @@ def reservation(entry: Entry, limits: Limits, worst: Price, prompt_tokens: int) 
 
 
 def void(reserved: Reservation) -> Settlement:
-    """For an attempt that was written down and never left."""
+    """For an attempt that was reserved and never sent."""
     outcome = Outcome(state=State.VOID, outcome="never_sent", latency_ms=0, usage=Usage())
     return Settlement(outcome=outcome, reservation=reserved)

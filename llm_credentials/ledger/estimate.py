@@ -1,4 +1,4 @@
-"""Token counts where nobody gives any: on the high side, since budgets rest on them."""
+"""Estimates token counts where nobody reports them; on the high side, since budgets rely on them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from llm_credentials.providers.messages import Embedded, Part
 
 BYTES_A_TOKEN = 3
 MESSAGE_TOKENS = 8
-"""What role and separators of one message come to."""
+"""The role and separators of one message."""
 IMAGE_TOKENS = 1600
 ODD_JSON_TOKENS = 4000
 BLOB_FROM = 4096
-"""A text without blanks that is as long is taken for a file in base64."""
+"""Text of this length without whitespace is taken for a base64 file."""
 BLOB_BYTES_A_TOKEN = 12
 _HAS_BLANKS = re.compile(r"\s")
 
@@ -39,9 +39,9 @@ def prompt_tokens(messages: Sequence[LLMMessage], tools: Sequence[ToolDefinition
 
 
 def body_tokens(data: Any) -> int:
-    """Of a request in whatever wire, of which nothing more is known: documents and sounds come in it as base64.
+    """For a request in any wire format; documents and audio appear in it as base64.
 
-    Raises orjson.JSONEncodeError where it is nested too deep.
+    Raises orjson.JSONEncodeError if it is nested too deeply.
     """
     size = len(orjson.dumps(data))
     blobs = [len(text) for text in _texts(data) if _is_blob(text)]
@@ -90,5 +90,5 @@ def _json_tokens(value: Any) -> int:
     try:
         return ceil(len(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS, default=str)) / BYTES_A_TOKEN)
     except TypeError:
-        # Numbers past 64 bits, halves of characters, and what else models write into arguments.
+        # Integers beyond 64 bits, lone surrogates, and other odd values in a model's arguments.
         return ODD_JSON_TOKENS

@@ -1,9 +1,9 @@
-"""Executes the batches of all calls of a process: on the event loops themselves, or in a thread.
+"""Executes the batches of all calls of a process, on the event loops themselves or in a thread.
 
-An event loop that finds PostgreSQL's connection free sends its group on it and reads the answer
-(``postgres_direct``). On SQLite it writes its group at once, while nobody else writes (``sqlite_direct``). Everything
-else is the thread's, whose connections they are: opening and closing them, settlements that no reservation takes along,
-groups in which something is not as hoped, a database that is away or busy.
+An event loop that finds the PostgreSQL connection free sends its batch on it and reads the response itself
+(``postgres_direct``). On SQLite it writes its batch at once unless another writer is active (``sqlite_direct``). The
+thread does the rest: it owns the connections, opens and closes them, and handles settlements that no reservation
+carries along, batches with a closed row or a full budget, and a database that is down or busy.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LINGER_S: Final = 0.02
-"""How long a settlement waits for company."""
+"""How long a settlement waits to be batched."""
 RETRY_S: Final = 0.5
-"""Between two attempts at writing what the database did not take."""
+"""Pause before retrying a failed write."""
 AWAKE_S: Final = 0.5
-"""For which the thread looks at the pile by itself."""
+"""How long after the last write the thread keeps polling the settlements."""
 IDLE_S: Final = 5.0
-"""After which the connection is given back."""
+"""After this the connection is closed."""
 STALE_S: Final = 1.0
-"""After which a connection is looked at before it is used."""
+"""A connection unused for longer is checked before use."""
 _ROLLED_BACK: Final = ("40001", "40P01")
-"""Serialization failure and deadlock: nothing was written, and once more will do."""
+"""Serialization failure and deadlock: nothing was written, so retry."""
 CROWD: Final = 4
-"""So many reservations in the last group are many."""
+"""A batch of this many reservations counts as high load."""
 TAKEN_AT_ONCE: Final = batches.ROWS_MAX // 2
 OWED_MAX: Final = 100_000
-"""Settlements that are kept while the database is away; older ones are left to the sweep."""
+"""Settlements kept while the database is down; older ones are left to the sweep."""
 
 
 class Asked:
-    """A reservation and who waits for it."""
+    """A reservation and the future that its caller awaits."""
 
     __slots__ = ("future", "loop", "reservation")
 
@@ -63,12 +63,12 @@ class Asked:
 
 
 class _Ring:
-    """Something lies on the pile of settlements."""
+    """Wakes the thread: a settlement is queued."""
 
 
 _RING: Final = _Ring()
 _Work: TypeAlias = "list[Asked] | threading.Event | _Ring | None"
-"""An event is set when all that came before it has been written, or tried; None ends the thread."""
+"""An event is set once everything queued before it has been tried; None ends the thread."""
 
 
 class Executor:
@@ -76,24 +76,24 @@ class Executor:
         self.pid = os.getpid()
         self.work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self.settled: deque[Settlement] = deque()
-        """The pile; the thread looks at it by itself unless it is asleep, because waking it costs more than writing."""
+        """Queued settlements. The thread polls them unless it is asleep: waking it costs more than writing."""
         self.owed: list[Settlement] = []
-        """What could not be written yet."""
+        """Settlements whose write failed, to be retried."""
         self.using = threading.Lock()
-        """Held by whoever uses the connection: the thread, or a query until it has landed."""
+        """Held by the user of the connection: the thread, or a query until its response is read."""
         self.wanted = False
-        """Whether the thread waits for it."""
+        """Whether the thread is waiting for the lock."""
         self.line: Connection[Any] | None = None
-        """The thread's connection, where an event loop may use it."""
+        """The thread's PostgreSQL connection, if event loops may use it."""
         self.direct: sqlite_direct.DirectConnection | None = None
-        """Where event loops write on SQLite."""
+        """The SQLite connection for event loops."""
         self.query: Query | None = None
         self.aboard: tuple[list[Asked], list[Settlement]] = ([], [])
-        """What the query carries."""
+        """The batch in the running query."""
         self.behind: list[Asked] = []
-        """What its loop sends after it."""
+        """What the same loop sends next."""
         self.hopes = True
-        """Whether the next group is tried in one step; one that an event loop tried in vain is not tried so again."""
+        """Whether the next batch is tried in one step; False after an event loop's one-step attempt failed."""
         self.asleep = False
         self.has_ended = False
         self.crowded = False
@@ -124,7 +124,7 @@ class Executor:
     # On an event loop
 
     def take(self, asked: list[Asked], loop: asyncio.AbstractEventLoop) -> None:
-        """Write these; the loop is the running one."""
+        """Write these; ``loop`` is the running one."""
         query = self.query
         if query is not None and query.loop is loop:
             self.behind += asked
@@ -136,7 +136,7 @@ class Executor:
             self.work.put(asked[start : start + TAKEN_AT_ONCE])
 
     def _send(self, asked: list[Asked]) -> bool:
-        """Whether they are under way, with what lies on the pile; if not, the thread is to write them."""
+        """Send them with the queued settlements. False: the thread must write them."""
         if self.wanted or self.owed or not self.using.acquire(blocking=False):
             return False
         if self.direct is not None:
@@ -150,7 +150,7 @@ class Executor:
             if line is None:
                 raise Unlike
             message = batches.message(line, [each.reservation for each in first], settlements)
-        except Exception:  # the thread finds out what it is
+        except Exception:  # the thread will see the same error
             self.settled.extendleft(reversed(settlements))
             self.using.release()
             return False
@@ -162,12 +162,12 @@ class Executor:
         return True
 
     def _write_at(self, place: sqlite_direct.DirectConnection, asked: list[Asked]) -> bool:
-        """Whether they are written, with what lies on the pile."""
+        """Write them with the queued settlements. False: the thread must write them."""
         settlements = self._pile(TAKEN_AT_ONCE)
         first = [each for each in asked[:TAKEN_AT_ONCE] if not each.future.done()]
         try:
             place.write(batches.hoped([each.reservation for each in first], settlements))
-        except Exception as problem:  # the thread finds out what it is
+        except Exception as problem:  # the thread will see the same error
             self.settled.extendleft(reversed(settlements))
             self.hopes = not isinstance(problem, Unlike)
             return False
@@ -187,11 +187,11 @@ class Executor:
             self.crowded = len(asked) >= CROWD
             self.written_at = time.monotonic()
         else:
-            # Whether the database heard of them is not known of what was lost: see ``_write``.
+            # After a lost connection the outcome of the write is unknown: see ``_write``.
             self.settled.extendleft(reversed(settlements))
             if is_lost:
                 self.line = None
-                self.written_at -= STALE_S  # the thread is to look at it before it uses it
+                self.written_at -= STALE_S  # makes the thread check the connection before using it
                 self.settled.extend(void(each.reservation) for each in asked)
             else:
                 self.hopes = False
@@ -216,7 +216,7 @@ class Executor:
         self._give_back([each.reservation for each, error in left if error is None])
 
     def _give_back(self, reservations: list[Reservation]) -> None:
-        """Their callers had left before they were admitted."""
+        """For calls that were cancelled before they were admitted."""
         for each in reservations:
             self.settle(void(each))
 
@@ -245,9 +245,9 @@ class Executor:
             self._disconnect()
 
     def _has_pile(self, after_s: float) -> bool:
-        """Whether there is something to write that nobody is about to take along, or that nobody takes any more.
+        """Whether there is something to write that no batch will carry along.
 
-        Each group takes the pile along: what lies there came after the last one.
+        Every batch takes all queued settlements, so those in the queue arrived after the last batch.
         """
         if (query := self.query) is not None:
             return query.loop.is_closed()
@@ -268,7 +268,7 @@ class Executor:
             self.using.release()
 
     def _bring_in(self, query: Query) -> None:
-        """Its loop is closed, and its calls are gone with it. What it held, this thread holds now."""
+        """Take over the connection from a closed event loop, whose calls are gone."""
         problem = query.take_over()
         asked, settlements = self.aboard
         self.query, self.aboard, self.behind = None, ([], []), []
@@ -277,7 +277,7 @@ class Executor:
         self.settled.extend(void(each.reservation) for each in asked)
 
     def _collect(self) -> tuple[list[Asked], list[threading.Event], bool]:
-        """All that waits; waits itself for a moment at most, unless there is nothing to do at all."""
+        """Everything queued; waits briefly, or until there is work if there is none at all."""
         asked: list[Asked] = []
         events: list[threading.Event] = []
         with suppress(queue.Empty):
@@ -296,14 +296,14 @@ class Executor:
         return asked, events, True
 
     def _first(self) -> _Work:
-        """Raises queue.Empty when it is time to look at the pile."""
+        """Raises queue.Empty when it is time to check the settlements."""
         if self.owed:
             return self.work.get(timeout=RETRY_S)
         if time.monotonic() - self.written_at < AWAKE_S:
             return self.work.get(timeout=LINGER_S)
         self.asleep = True
         try:
-            # What was put on the pile before the flag was seen is found here; what comes later rings.
+            # Settlements queued before the flag was set are found here; later ones wake the thread.
             if self.settled:
                 return _RING
             try:
@@ -334,7 +334,7 @@ class Executor:
         except Exception as problem:
             failed = True
             self._away(problem)
-            # Whether the database heard of the reservations is not known: what is there of them must not count.
+            # It is unknown whether the reservations were written: void them, so that they do not count.
             lost = [void(each) for each in reservations]
             self.owed = [*settlements, *lost][-OWED_MAX:]
         else:
@@ -346,7 +346,7 @@ class Executor:
     def _try(self, reservations: list[Reservation], settlements: list[Settlement]) -> None:
         now = time.monotonic()
         if now - self.written_at > STALE_S and connection.connection is not None and not connection.is_usable():
-            self._disconnect()  # the server went and may be back
+            self._disconnect()  # the server was down and may be back
         hopes, self.hopes = self.hopes, True
         try:
             batches.write(reservations, settlements, hopes=hopes)
@@ -387,7 +387,7 @@ def _is_rolled_back(problem: BaseException | None) -> bool:
 
 
 def _is_lost(problem: Exception) -> bool:
-    """Whether it is the connection or the server that failed, and not the group."""
+    """Whether the connection or the server failed, rather than the batch."""
     from psycopg import InterfaceError
     from psycopg import OperationalError as Failed
 

@@ -1,4 +1,4 @@
-"""Usage as files, a line at a time: one for each day, provider, model, task and key."""
+"""Exports usage line by line: one line for each day, provider, model, task and key."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ COLUMNS: Final = (
     *("cost_usd", "mean_latency_ms", "p50_latency_ms", "p95_latency_ms", "mean_ttft_ms"),
 )
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a cell may begin with that spreadsheets take for a formula."""
+"""Leading characters that make a spreadsheet treat a cell as a formula."""
 
 
 def figures_of(sums: Sums) -> dict[str, Any]:
-    """JSON values. The cost is text, exact, of the requests whose cost is known; null if that is none of them."""
+    """JSON values. The cost is an exact decimal as text, of requests with a known cost; null if there are none."""
     cost = sums.cost_usd
     return {
         **{name: getattr(sums, name) for name in FIGURES},
@@ -40,7 +40,7 @@ def _whole(value: float | None) -> int | None:
 
 
 def key_of(key: dict[str, Any], labels: Labels) -> dict[str, Any]:
-    """The asked-for dimensions as JSON values; a key by its name."""
+    """The requested dimensions as JSON values; a key by its name."""
     found: dict[str, Any] = {}
     for name in DIMENSIONS:
         if name == "credential_id" and name in key:
@@ -58,7 +58,7 @@ async def csv_lines(report: Report, labels: Labels) -> AsyncIterator[bytes]:
 
 
 async def json_lines(report: Report, labels: Labels) -> AsyncIterator[bytes]:
-    """One JSON array, an object a line."""
+    """One JSON array, with one object per line."""
     before = b"[\n"
     async for key, sums in report.lines():
         yield before + orjson.dumps(key_of(key, labels) | figures_of(sums))
@@ -73,7 +73,7 @@ def csv_line(cells: Iterable[Any]) -> bytes:
 
 
 def _harmless(cell: Any) -> Any:
-    """Text that a spreadsheet would take for a formula is kept as text by an apostrophe before it."""
+    """An apostrophe before text that a spreadsheet would treat as a formula."""
     if isinstance(cell, str) and cell.lstrip(" ").startswith(_FORMULA):
         return f"'{cell}"
     return cell

@@ -1,4 +1,4 @@
-"""What the ledger's columns are called for people."""
+"""Display names for the values in the ledger's columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Labels:
 
     @classmethod
     def for_user(cls, user: Any) -> Labels:
-        """One query. Keys of the site are told apart for staff only."""
+        """One query. Only staff see the site's keys by name."""
         return cls({row.pk: _key(row) for row in UserCredential.with_removed.for_user(user)})
 
     @classmethod

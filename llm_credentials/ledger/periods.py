@@ -12,7 +12,7 @@ from llm_credentials.ledger.reports import Span, today
 PRESETS: Final = ("today", "7d", "30d", "month", "last-month", "12m")
 DEFAULT: Final = "month"
 FIRST_DAY: Final = date(2020, 1, 1)
-"""Earlier than anything that can stand in a ledger."""
+"""Earlier than any row of a ledger."""
 
 
 def preset_span(name: str) -> Span:
@@ -38,9 +38,9 @@ def preset_span(name: str) -> Span:
 
 
 def span_of(first: date | None, last: date | None) -> Span:
-    """From one day to another; without the one since the month's beginning, without the other until today.
+    """``first`` defaults to the start of the month, ``last`` to today.
 
-    Raises ValueError in words for people.
+    Raises ValueError with a message for users.
     """
     now = today()
     last = last or now
@@ -53,7 +53,7 @@ def span_of(first: date | None, last: date | None) -> Span:
 
 
 def day_of(text: str) -> date:
-    """Of ``2026-01-31``. Raises ValueError in words for people."""
+    """Parses ``2026-01-31``. Raises ValueError with a message for users."""
     try:
         return date.fromisoformat(text) if len(text) == 10 else _refuse()
     except ValueError:

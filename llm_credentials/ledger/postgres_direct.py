@@ -1,7 +1,7 @@
-"""A query on its way to PostgreSQL, whose answer an event loop awaits itself.
+"""A PostgreSQL query whose response the event loop reads itself.
 
-The loop that asks sends it and reads what comes, so that nobody wakes a thread for it: on one core that costs more than
-all the rest of writing. The connection is lent: whoever lends it sees to it that nobody else uses it meanwhile.
+Sending and reading on the calling loop avoids waking a thread, which on one core costs more than the rest of the write.
+The connection is borrowed: the lender ensures that nobody else uses it meanwhile.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Landed: TypeAlias = Callable[[Exception | None], None]
 
 
 class Query:
-    """Calls ``landed`` on the loop, with psycopg's error if there was one, when all of the answer has come."""
+    """Calls ``landed`` on the loop once the response is complete, with psycopg's error if there was one."""
 
     __slots__ = ("_landed", "_problem", "_socket", "_unsent", "connection", "loop")
 
     def __init__(self, connection: Connection[Any], message: bytes, landed: Landed) -> None:
-        """Sends it. Raises psycopg's errors, and nothing is under way then."""
+        """Sends the message. Raises psycopg's errors; no query is running then."""
         self.connection = connection
         self.loop = asyncio.get_running_loop()
         self._landed = landed
@@ -42,7 +42,7 @@ class Query:
             self.loop.add_writer(self._socket, self._write)
 
     def take_over(self) -> Exception | None:
-        """Wait for the rest in this thread, once the loop is closed. The error, if there was one."""
+        """Wait for the response in this thread after the loop was closed. Returns the error, if there was one."""
         import psycopg
 
         try:
@@ -80,6 +80,6 @@ class Query:
             if self.connection.pgconn.flush():
                 return
         except psycopg.Error:
-            pass  # reading says what is wrong
+            pass  # reading reports the error
         self._unsent = False
         self.loop.remove_writer(self._socket)

@@ -1,6 +1,6 @@
-"""What a call costs, by the dated and tiered prices of genai-prices; no network, no database.
+"""Computes the cost of calls from the dated, tiered prices of genai-prices; no network, no database.
 
-An unknown price is None and never zero. What a site hosts itself costs nothing per call.
+An unknown price is None, never zero. A self-hosted model costs nothing per call.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 SELF_HOSTED = "self-hosted"
 _PLACES = Decimal("0.00000001")
-"""What the ledger's columns hold."""
+"""The precision of the ledger's columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
     usd: Decimal | None
     source: str = ""
-    """Where the price comes from; empty when it is unknown."""
+    """Where the price comes from; empty if unknown."""
 
 
 UNKNOWN = Price(None)
 
 
 def cost(spec: ProviderSpec, model: str, usage: Usage, at: datetime) -> Price:
-    """The price of this usage at that time. Unknown when the model is, or when a token count is missing.
+    """The price of this usage at that time. Unknown if the model is, or if a token count is missing.
 
-    Cached tokens are a part of the input and reasoning is a part of the output: each token is priced once.
+    Input includes cached tokens and output includes reasoning: each token is priced once.
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return UNKNOWN
@@ -45,7 +45,7 @@ def cost(spec: ProviderSpec, model: str, usage: Usage, at: datetime) -> Price:
         spec.self_hosted,
         model,
         at,
-        # A provider that counts its cache beside the input says so by a sum that is too large.
+        # If a provider counts cached tokens beside the input, their sum exceeds the input.
         input_tokens=max(usage.input_tokens, cached),
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_tokens,
@@ -54,7 +54,7 @@ def cost(spec: ProviderSpec, model: str, usage: Usage, at: datetime) -> Price:
 
 
 def worst(spec: ProviderSpec, model: str, input_tokens: int, output_tokens: int, at: datetime) -> Price:
-    """The most that a call may cost: nothing read from the cache, everything written to it where that costs more."""
+    """The most that a call may cost: no cache reads, and all input written to the cache if that costs more."""
     return _price(
         spec.price_provider,
         spec.self_hosted,
@@ -67,7 +67,9 @@ def worst(spec: ProviderSpec, model: str, input_tokens: int, output_tokens: int,
 
 
 def per_million_usd(spec: ProviderSpec, model: str, day: int) -> Decimal | None:
-    """Of three parts input and one part output, for comparing models. ``day``: its ordinal, since prices are dated."""
+    """A blend of three parts input and one part output, to compare models. ``day``: its ordinal, since prices are
+    dated.
+    """
     return _per_million_usd(spec.slug, spec.price_provider, spec.self_hosted, model, day)
 
 
@@ -78,7 +80,7 @@ def _per_million_usd(slug: str, price_provider: str, self_hosted: bool, model: s
 
 
 def listed_usd(spec: ProviderSpec, model: str, day: int) -> tuple[Decimal | None, Decimal | None]:
-    """(of a million tokens of input, of output), as calls with a short prompt pay them."""
+    """USD per million (input tokens, output tokens), at the rates for short prompts."""
     at = datetime.fromordinal(day).replace(hour=12, tzinfo=UTC)
     where = spec.price_provider, spec.self_hosted, model, at
     asked, answered = (_price(*where, input_tokens=tokens, output_tokens=1000 - tokens).usd for tokens in (1000, 0))
@@ -97,7 +99,7 @@ def _price(
     cache_write_tokens: int | None = None,
     all_written: bool = False,
 ) -> Price:
-    """``all_written``: the whole input as if it were written to the cache, where that costs more."""
+    """``all_written``: price the input as cache writes if that costs more."""
     if self_hosted:
         return Price(Decimal(0), SELF_HOSTED)
     if not price_provider:
@@ -117,7 +119,7 @@ def _price(
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """USD for one token."""
+    """USD per token."""
 
     input: Decimal
     output: Decimal
@@ -128,18 +130,18 @@ class _Rates:
 @dataclass(frozen=True, slots=True)
 class _Tariff:
     starts: tuple[int, ...]
-    """Above so many input tokens the next rates hold."""
+    """Input token counts above which the next rates apply."""
     rates: tuple[_Rates, ...]
     source: str
 
 
 @lru_cache(maxsize=4096)
 def _tariff(price_provider: str, model: str, minute: int) -> _Tariff | None:
-    """What a model costs in that minute since the epoch; None when nobody knows.
+    """A model's prices in that minute since the epoch; None if unknown.
 
-    Asking for a price takes longer than all else that the ledger does: between two tiers it is so much for each token.
+    Looking up a price takes longer than the rest of the ledger's work; within a tier the price per token is constant.
     """
-    # Loading the prices takes a moment, and the settings pages need none.
+    # Loading the prices is slow, and the settings pages need none.
     import genai_prices
     from genai_prices.types import TieredPrices
 
@@ -151,7 +153,7 @@ def _tariff(price_provider: str, model: str, minute: int) -> _Tariff | None:
         return Decimal(found.total_price)
 
     def rates(many: int) -> _Rates:
-        """For so many input tokens."""
+        """The rates for this many input tokens."""
         plain = usd(input_tokens=many, output_tokens=0)
         return _Rates(
             input=plain / many,

@@ -1,4 +1,4 @@
-"""Reports from the ledger: closed days from their roll-ups, all others from the rows, exact to the last decimal."""
+"""Reports from the ledger, exact to the last decimal: closed days from their roll-ups, other days from the rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Key: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Days in UTC, both included."""
+    """Days in UTC, both inclusive."""
 
     first: date
     last: date
@@ -53,20 +53,22 @@ def today() -> date:
 @dataclass(frozen=True, slots=True)
 class _Days:
     unrolled: list[date]
-    """To be read from the rows."""
+    """Days to be read from the rows."""
     reopened: list[date]
-    """Of these, the ones that were rolled up once."""
+    """Those of them that have a stale roll-up."""
 
 
 class Report:
-    """The attempts of one user, or (``user_id`` None) of all, within a span. A query a question, and one at first."""
+    """The attempts of one user, or of all (``user_id`` None), within a span. Runs one query for each question, after an
+    initial one.
+    """
 
     def __init__(self, span: Span, user_id: Any = None) -> None:
         self.span = span
         self.user_id = user_id
 
     def grouped(self, *dimensions: str, names: tuple[str, ...] = NAMES) -> dict[Key, Sums]:
-        """Sums by these of ``DIMENSIONS``; ``names``: those to add up, if not all are needed."""
+        """Sums grouped by some of ``DIMENSIONS``; ``names``: the sums needed, if not all."""
         found: dict[Key, Sums] = {}
         rolled = self._rolled.order_by()
         added = aggregates.of_days(names)
@@ -81,7 +83,7 @@ class Report:
         return self.grouped()[()]
 
     async def lines(self) -> AsyncIterator[tuple[dict[str, Any], Sums]]:
-        """Every group of every day, as it comes from the database, by day."""
+        """Every group of every day, ordered by day, streamed from the database."""
         self._days = self._sorted([row async for row in self._known_days()])
         rolled = self._rolled.values(*DIMENSIONS, *NAMES).order_by("day", *aggregates.DIMENSIONS)
         async for row in rolled.aiterator(chunk_size=500):
@@ -112,18 +114,18 @@ class Report:
         rows: QuerySet[Any]
         rows = SiteUsageDay.objects.all() if self.user_id is None else UsageDay.objects.filter(user_id=self.user_id)
         rows = rows.filter(day__range=(self.span.first, self.span.last))
-        # Days that wait to be summed anew have sums still, though not the right ones.
+        # Days that wait for a new roll-up still have their outdated sums.
         return rows.exclude(day__in=self._days.reopened) if self._days.reopened else rows
 
     @cached_property
     def _live(self) -> list[tuple[dict[str, Any], Sums]]:
         days = self._days.unrolled
-        writer.flush()  # what was just called is in it
+        writer.flush()  # includes the latest calls
         with self._whose():
             return [(self._key(row), Sums.of_row(row)) for row in self._live_rows(days)] if days else []
 
     def _whose(self) -> AbstractContextManager[None]:
-        """Days that are not summed yet are added up from the rows themselves, for the site from everybody's."""
+        """Days without a roll-up are summed from the rows; a site report needs the rows of all users."""
         return open_for("the site's usage") if self.user_id is None else nullcontext()
 
     def _live_rows(self, days: Sequence[date]) -> QuerySet[Any, dict[str, Any]]:
@@ -143,7 +145,7 @@ class Report:
 
 
 def _within(days: Sequence[date]) -> Q:
-    """Their moments: neighbouring days together."""
+    """A filter on time; adjacent days are merged into one range."""
     found = Q(pk__in=[])
     begin = previous = None
     for day in [*days, None]:

@@ -1,7 +1,7 @@
-"""Makes the daily roll-ups. A day is made as a whole, so that making it again, or twice at the same time, does no harm.
+"""Makes the daily roll-ups. A day is always rolled up whole, so repeated or concurrent runs do no harm.
 
-A day counts as closed an hour after its end. Should a row of it still be open then, the day waits for it; should one be
-corrected later, it is seen because the last two days are summed anew at every run, far longer than a call can take.
+A day is closed an hour after its end. If one of its rows is still open then, the roll-up waits for it. Every run also
+rolls up the last two closed days again, far longer than a call can take, to pick up late corrections.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from llm_credentials.wall import open_for
 
 CLOSED_AFTER = timedelta(hours=1)
 AGAIN_DAYS = 2
-"""So many closed days are summed anew at every run."""
+"""How many closed days every run rolls up again."""
 KeyOwner = UsageRecord.KeyOwner
 
 
 @open_for("summing the ledger by days")
 def roll_up(*, since: date | None = None, now: datetime | None = None) -> list[date]:
-    """Sum the days that are due, the oldest first, each in a transaction of its own; which ones these were.
+    """Roll up the days that are due, oldest first, each in its own transaction; returns these days.
 
-    ``since``: every closed day from this one on, whether it was summed before or not.
+    ``since``: roll up every closed day from this one on, even if it already has a roll-up.
     """
     days = list(_due(since, now or timezone.now()))
     for day in days:
@@ -56,7 +56,7 @@ def _due(since: date | None, now: datetime) -> Iterator[date]:
 
 @open_for("summing the ledger by days")
 def day_roll(day: date) -> None:
-    """Sum one day anew from its rows. Whoever does the same meanwhile waits."""
+    """Roll up one day from its rows. A concurrent run for the same day waits."""
     RolledDay.objects.get_or_create(day=day)
     with transaction.atomic():
         state = RolledDay.objects.select_for_update().get(day=day)
@@ -65,7 +65,7 @@ def day_roll(day: date) -> None:
         SiteUsageDay.objects.filter(day=day).delete()
         _insert(UsageDay, day, rows, "user_id", *aggregates.DIMENSIONS)
         _insert(SiteUsageDay, day, rows.annotate(**SITE_KEY), *_SITE_DIMENSIONS)
-        # A row that nobody has closed yet will have a cost: its day goes on being read from the rows.
+        # An open row will still get a cost: until then reports read this day from the rows.
         state.rolled_at = None if _rows_of(day).reserved().exists() else timezone.now()
         state.save(update_fields=["rolled_at"])
 
@@ -80,14 +80,14 @@ def ended(rows: QuerySet[UsageRecord]) -> QuerySet[UsageRecord]:
 
 
 SITE_KEY = {"site_key": Case(When(key_owner=KeyOwner.SYSTEM, then=F("credential_id")))}
-"""The site's own keys by their id; all users' keys together."""
+"""The site's own keys by id; all users' keys together."""
 _SITE_DIMENSIONS = tuple("site_key" if name == "credential_id" else name for name in aggregates.DIMENSIONS)
 
 
 def _insert(
     table: type[UsageDay] | type[SiteUsageDay], day: date, rows: QuerySet[UsageRecord], *dimensions: str
 ) -> None:
-    """Within the database: a busy day has more groups than a process should hold."""
+    """Runs inside the database: a busy day has more groups than a process should hold."""
     query = rows.order_by().values(*dimensions).annotate(**aggregates.of_records()).query
     select, params = query.sql_with_params()
     names = ["day", *("credential_id" if name == "site_key" else name for name in dimensions), *aggregates.NAMES]

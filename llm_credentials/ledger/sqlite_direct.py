@@ -1,7 +1,7 @@
-"""A connection on which event loops write to SQLite: it waits neither for other writers nor for the disk.
+"""A connection on which event loops write to SQLite without waiting for other writers or for fsync.
 
-Waking a thread for it costs as much again. Where somebody else writes just now it gives up at once; the disk is the
-checkpoints' matter. It is lent, as the thread's own connection is: whoever lends it sees to it that nobody else uses it
+Waking a thread would double the cost of a write. If another writer is active, the write gives up at once; fsync is left
+to the checkpoints. Like the thread's own connection it is borrowed: the lender ensures that nobody else uses it
 meanwhile.
 """
 
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 class DirectConnection:
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        """For a process that has this connection, which leaves checkpoints to it from now on.
+        """For a process that has this connection, which no longer checkpoints by itself from then on.
 
         Raises sqlite3's errors, RuntimeError.
         """
@@ -30,7 +30,7 @@ class DirectConnection:
         connection.connection.execute(_NET)
 
     def write(self, group: Sequence[statements.Expected]) -> None:
-        """In one transaction. Raises Unlike, sqlite3's errors; nothing is written then."""
+        """Write in one transaction. Raises Unlike, sqlite3's errors; nothing is written then."""
         statements.write_on(self._line, group)
 
     def close(self) -> None:
@@ -39,13 +39,13 @@ class DirectConnection:
 
 
 def opened(connection: BaseDatabaseWrapper) -> DirectConnection | None:
-    """None with another database, in memory, or where something is in the way: then all is as SQLite does it itself."""
+    """None for another engine, an in-memory database, or on failure: SQLite then checkpoints as usual."""
     if connection.vendor != "sqlite" or connection.connection is None:
         return None
     try:
         if connection.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
             return DirectConnection(connection)
-    except (sqlite3.Error, RuntimeError) as problem:  # no more files, or threads
+    except (sqlite3.Error, RuntimeError) as problem:  # out of file descriptors or threads
         log.error("ledger_connection_not_opened", error=type(problem).__name__)
     return None
 
@@ -54,7 +54,7 @@ _NET = f"PRAGMA wal_autocheckpoint = {NET_FRAMES}"
 
 
 def _another(connection: BaseDatabaseWrapper, *, wait_s: float) -> sqlite3.Connection:
-    """To the same file, for use past Django, on any thread. ``wait_s``: for others who write."""
+    """To the same file, without Django, for use on any thread. ``wait_s``: how long to wait for other writers."""
     made: sqlite3.Connection = connection.get_new_connection({**connection.get_connection_params(), "timeout": wait_s})
     made.isolation_level = None
     made.execute(_NET)

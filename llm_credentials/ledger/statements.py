@@ -1,6 +1,6 @@
-"""Runs SQL without the overhead of Django's cursors: the ledger writes before every call.
+"""Runs SQL without the overhead of Django's cursors, because the ledger writes before every call.
 
-In a transaction that is open already they go through Django all the same, so that its rules for nesting hold.
+Inside an open transaction statements still go through Django, so that its nesting rules apply.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Each(NamedTuple):
-    """One after the other with each of these rows, on SQLite; its values are ``?1``, ``?2`` and so on."""
+    """Executes once for each of these rows, on SQLite; the values are ``?1``, ``?2`` and so on."""
 
     sql: str
     rows: Sequence[Sequence[Any]]
@@ -35,22 +35,22 @@ class Each(NamedTuple):
 Statement: TypeAlias = tuple[str, Sequence[Any]] | Each
 """SQL with ``%s`` for each value."""
 Expected: TypeAlias = tuple[Statement, int | None]
-"""A statement and how many rows it must touch, if that matters."""
+"""A statement and how many rows it must affect, if that matters."""
 
 
 class Runner(Protocol):
-    """Executes in the transaction that gave it."""
+    """Executes statements in its transaction."""
 
     def run(self, *statements: Statement) -> list[int]:
-        """How many rows each of them touched."""
+        """Returns how many rows each statement affected."""
 
     def row(self, statement: Statement) -> tuple[Any, ...]: ...
 
 
 @contextmanager
 def transaction() -> Iterator[Runner]:
-    """What is executed inside is committed together, or not at all. Raises Django's database errors."""
-    connection = connections[DEFAULT_DB_ALIAS]  # looked up once: ``django.db.connection`` does so for every name
+    """Commits everything executed inside, or nothing. Raises Django's database errors."""
+    connection = connections[DEFAULT_DB_ALIAS]  # ``django.db.connection`` looks it up on each access
     connection.ensure_connection()
     if connection.in_atomic_block:
         with django_transaction.atomic(), connection.cursor() as cursor:
@@ -61,19 +61,19 @@ def transaction() -> Iterator[Runner]:
         runner.begin()
         try:
             yield runner
-            runner.end("COMMIT")  # a broken reference shows only here, and leaves the transaction open
+            runner.end("COMMIT")  # a deferred foreign key fails only here, and leaves the transaction open
         except BaseException:
-            with suppress(Exception):  # what went wrong is the better answer
+            with suppress(Exception):  # the original error matters more
                 runner.end("ROLLBACK")
             raise
 
 
 class Unlike(Exception):
-    """A statement touched other rows than it was to touch, and nothing was written."""
+    """A statement affected an unexpected number of rows, and nothing was written."""
 
 
 def write(by_step: Callable[[], Sequence[Expected]], at_once: Callable[[], Statement]) -> None:
-    """What ``by_step`` gives, in one transaction; PostgreSQL gets ``at_once`` instead, which is to do the same.
+    """Run the statements of ``by_step`` in one transaction, or on PostgreSQL the equivalent single ``at_once``.
 
     Raises Unlike, Django's database errors.
     """
@@ -92,7 +92,7 @@ def write(by_step: Callable[[], Sequence[Expected]], at_once: Callable[[], State
 
 
 def write_on(connection: sqlite3.Connection, statements: Sequence[Expected]) -> None:
-    """In one transaction, on a connection that is not Django's. Raises Unlike, sqlite3's errors."""
+    """Write in one transaction, on a connection that is not Django's. Raises Unlike, sqlite3's errors."""
     runner = _One(connection)
     runner.begin()
     try:
@@ -107,14 +107,16 @@ def write_on(connection: sqlite3.Connection, statements: Sequence[Expected]) -> 
 
 
 def message(connection: Connection[Any], statement: Statement) -> bytes:
-    """What PostgreSQL is sent: it is a transaction of its own, which ends with the message."""
-    # Past Django's cursors, so the wall is told here whose rows are meant.
+    """The message to send to PostgreSQL: an implicit transaction, which ends with the message."""
+    # This bypasses Django's cursors, so set the user for row-level security here.
     opening, (sql, values) = opening_statement(), statement
     return filled(connection, f"{opening}; {sql}" if opening else sql, values)
 
 
 def filled(connection: Connection[Any], sql: str, values: Sequence[Any]) -> bytes:
-    """As a cursor does it, without one: nobody reads what these statements give, and a cursor costs as much again."""
+    """Fills in the values as a cursor would. These statements return nothing to read, and a cursor would double the
+    cost.
+    """
     from psycopg.pq import Escaping
 
     escaping = Escaping(connection.pgconn)
@@ -128,7 +130,7 @@ def filled(connection: Connection[Any], sql: str, values: Sequence[Any]) -> byte
 
 
 def finish(connection: Connection[Any]) -> None:
-    """Wait for all that a message gives. Raises psycopg's errors."""
+    """Wait for all results of a message. Raises psycopg's errors."""
     from psycopg import generators
 
     for result in connection.wait(generators.execute(connection.pgconn)):
@@ -137,7 +139,7 @@ def finish(connection: Connection[Any]) -> None:
 
 
 def problem_of(result: PGresult) -> Exception | None:
-    """What the server refused; None where it did as it was told."""
+    """The server's error; None on success."""
     if result.status in (_COMMAND_OK, _TUPLES_OK):
         return None
     from psycopg import errors
@@ -146,11 +148,11 @@ def problem_of(result: PGresult) -> Exception | None:
 
 
 _COMMAND_OK, _TUPLES_OK = 1, 2
-"""As libpq numbers them, whose enumeration is not there without PostgreSQL's driver."""
+"""libpq's values; the enumeration needs the PostgreSQL driver."""
 
 
 def own_connection() -> Connection[Any] | None:
-    """This thread's connection to PostgreSQL, for use past Django; None with another database or in a transaction."""
+    """This thread's PostgreSQL connection, for use without Django; None with another engine or inside a transaction."""
     here = connections[DEFAULT_DB_ALIAS]
     if here.connection is None or here.in_atomic_block or not _on_postgresql():
         return None
@@ -159,7 +161,7 @@ def own_connection() -> Connection[Any] | None:
 
 
 class _One:
-    """One statement after the other: Django's cursor, or SQLite's own connection."""
+    """Runs one statement at a time, on Django's cursor or SQLite's own connection."""
 
     def __init__(self, on: Any) -> None:
         self.on = on
@@ -187,7 +189,7 @@ class _One:
 
 
 class _Joined:
-    """PostgreSQL: what is run together goes there and back together, the first time with the transaction's begin."""
+    """PostgreSQL: sends each group of statements in one round trip, the first together with BEGIN."""
 
     def __init__(self, on: Any) -> None:
         self.cursor = on.cursor()
@@ -208,9 +210,9 @@ class _Joined:
         if self.begun:
             self.cursor.execute(sql, values)
         else:
-            # Past Django's cursors, so the wall is told here whose rows are meant.
+            # This bypasses Django's cursors, so set the user for row-level security here.
             opening = opening_statement()
-            # Also when one of them fails: the transaction that began with them is to be ended all the same.
+            # Set before executing: if a statement fails, the transaction that it opened must still be ended.
             self.begun = True
             self.cursor.execute(f"BEGIN; {opening}; {sql}" if opening else f"BEGIN; {sql}", values)
             self.cursor.nextset()
@@ -241,9 +243,9 @@ Column: TypeAlias = tuple[str, str]
 def rows(columns: Sequence[Column], given: Iterable[Sequence[Any]], *, each: str, together: str) -> Statement:
     """A statement for all of these rows.
 
-    SQLite executes ``each`` with one after the other. PostgreSQL selects from all of them, where ``together`` has
-    ``{}``, under the names ``column1``, ``column2`` and so on; it gets them as one value, for quoting each by itself
-    would cost more than everything else here.
+    SQLite executes ``each`` once per row. PostgreSQL executes ``together``, whose ``{}`` selects from all rows under
+    the names ``column1``, ``column2`` and so on; it gets the rows as one value, because quoting every value would cost
+    more than everything else here.
     """
     if not _on_postgresql():
         return Each(each, _as_texts(columns, given))
@@ -254,12 +256,12 @@ def rows(columns: Sequence[Column], given: Iterable[Sequence[Any]], *, each: str
 
 
 def objects(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """As JSON, for a function of PostgreSQL's."""
+    """As JSON, for a PostgreSQL function."""
     return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows], default=str)
 
 
 def value(plain: UUID | datetime) -> Any:
-    """A single value as this database wants it."""
+    """A single value in this database's format."""
     return plain if _on_postgresql() else _as_text(plain)
 
 
@@ -275,13 +277,13 @@ def _names(columns: int) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1000)
 def _recordset(kinds: tuple[str, ...], rows: int) -> str:
-    """The limit tells the planner how few they are; it would take them for a hundred, and read whole tables."""
+    """The limit tells the planner how few rows there are; it would assume a hundred and scan whole tables."""
     columns = ", ".join(f"column{number} {kind}" for number, kind in enumerate(kinds, start=1))
     return f"(SELECT * FROM json_to_recordset(%s::json) AS r ({columns}) LIMIT {rows}) AS v"  # noqa: S608 (our names)
 
 
 def _as_texts(columns: Sequence[Column], given: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    """Of these rows, what SQLite has no type for; the other columns as they are."""
+    """The rows, with types that SQLite lacks as text."""
     odd = [number for number, (_, kind) in enumerate(columns) if kind in ("uuid", "numeric", "timestamptz")]
     rows = [list(row) for row in given]
     for row in rows:

@@ -1,11 +1,12 @@
-"""The writer that all calls of a process share: it puts their writes into common transactions.
+"""The writer shared by all calls of a process: it batches their writes into common transactions.
 
-A reservation is awaited: it is in the database, committed, before its call leaves. A settlement is not: it goes with
-the next reservation, or by itself after ``LINGER_S``; a process that is killed in between leaves its row reserved,
-which the sweep closes at its worst case. ``flush`` waits for what there is: whoever shows the ledger calls it first.
+Reserving waits for the commit, so a call is sent only after its reservation is durable. Settling does not wait: a
+settlement goes with the next reservation, or alone after ``LINGER_S``. If the process is killed in between, the row
+stays reserved until the sweep closes it at its worst case. ``flush`` waits for pending writes; call it before showing
+the ledger.
 
-While the database is away nobody waits for longer than ``WAIT_S``, and nothing leaves. What has ended meanwhile is kept
-and written when it is back.
+While the database is down, a call waits at most ``WAIT_S`` and is not sent. Settlements are kept and written when the
+database is back.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ log = structlog.get_logger(__name__)
 WAIT_S: Final = 1.8
 """How long a call waits for its reservation."""
 GATHER_S: Final = 0.001
-"""How long the first reservation of a group waits for company while many calls are made at once."""
+"""Under high load, how long the first reservation of a batch waits for others."""
 
 inline = False
-"""Write at once on the caller's own database thread: in tests, whose transaction no other thread can see."""
+"""Write at once on the caller's database thread: for tests, whose transaction no other thread can see."""
 
 
 def _expire(group: list[Asked]) -> None:
@@ -45,7 +46,7 @@ def _expire(group: list[Asked]) -> None:
 
 
 async def reserve(reservation: Reservation) -> None:
-    """Written down, durably, when it returns. Raises BudgetExceeded, SiteUnavailable; then it does not count."""
+    """Returns once the reservation is durable. Raises BudgetExceeded, SiteUnavailable; it does not count then."""
     if inline:
         await sync_to_async(_write_here)([reservation], [])
         if reservation.refusal is not None:
@@ -60,14 +61,14 @@ async def reserve(reservation: Reservation) -> None:
         if (executor := _writer()).crowded:
             loop.call_later(GATHER_S, _hand_over, loop)
         elif executor.line is not None:
-            _hand_over(loop)  # on its way at once; what else comes in this turn goes behind it, as one group
+            _hand_over(loop)  # sent at once; what else arrives in this loop iteration follows as one batch
         else:
             loop.call_soon(_hand_over, loop)
     await asked.future
 
 
 _gathering: dict[asyncio.AbstractEventLoop, list[Asked]] = {}
-"""What each loop has asked for and not handed over yet."""
+"""What each loop has requested and not yet handed over."""
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop) -> None:
@@ -85,7 +86,7 @@ def _hand_over(loop: asyncio.AbstractEventLoop) -> None:
 
 
 _waiting: dict[asyncio.AbstractEventLoop, deque[tuple[float, list[Asked]]]] = {}
-"""What each loop has handed over, and until when it waits for it; one timer for all of it."""
+"""What each loop has handed over, and its deadline; one timer per loop."""
 
 
 def _look(loop: asyncio.AbstractEventLoop) -> None:
@@ -99,7 +100,7 @@ def _look(loop: asyncio.AbstractEventLoop) -> None:
 
 
 async def settle(settlement: Settlement) -> None:
-    """Have it written soon."""
+    """Queue it to be written soon."""
     if inline:
         await sync_to_async(_write_here)([], [settlement])
     else:
@@ -107,7 +108,7 @@ async def settle(settlement: Settlement) -> None:
 
 
 def flush(limit_s: float = WAIT_S) -> bool:
-    """Wait until what this process has settled is in the database; whether it is. Blocks; not on an event loop."""
+    """Wait until this process's settlements are in the database; False on timeout. Blocks, so not for event loops."""
     here = _current
     return here is None or here.pid != os.getpid() or here.flush(limit_s)
 
@@ -119,7 +120,7 @@ async def flushed(limit_s: float = WAIT_S) -> bool:
 
 
 def close() -> None:
-    """Write what there is and end the thread; the next call starts another."""
+    """Write what is pending and end the thread; the next call starts another."""
     global _current
     with _lock:
         here, _current = _current, None
@@ -144,7 +145,7 @@ _lock = threading.Lock()
 def _writer() -> Executor:
     global _current
     here = _current
-    if here is not None and not here.has_ended:  # a child of this process has none: see _forget_after_fork
+    if here is not None and not here.has_ended:  # None in a forked child: see _forget_after_fork
         return here
     with _lock:
         if _current is None or _current.has_ended:
@@ -153,10 +154,10 @@ def _writer() -> Executor:
 
 
 def _forget_after_fork() -> None:
-    """The child has the object without its thread, and perhaps a lock that nobody is left to release."""
+    """The child inherits the object without its thread, and perhaps a lock that nobody will release."""
     global _current, _lock
     if _current is not None:
-        _inherited.append(_current)  # held on to: SQLite's connections must not be closed in a child
+        _inherited.append(_current)  # keeps a reference: SQLite connections must not be closed in a child
     _current = None
     _lock = threading.Lock()
     _gathering.clear()
