@@ -1,4 +1,4 @@
-"""The account of one call: reserves the worst-case cost before each attempt, settles it after, makes the receipt."""
+"""The account of one call: reserves the worst-case cost before each attempt, settles it after, builds the receipt."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from llm_credentials.routing.values import Candidate, Route
 
 
 class CallAccount:
-    """The account of one call. A call without a ``size`` costs nothing and is not in the ledger."""
+    """The account of one call. A call without a ``size`` is free and not in the ledger."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class CallAccount:
         self.prices: list[Price] = []
         """Of the attempts that may have been charged."""
         self.estimated = False
-        """Whether one of them is our own count."""
+        """Whether any usage is our own estimate."""
         metrics.call_began(task)
 
     def entry(self, candidate: Candidate) -> Entry:
@@ -86,7 +86,7 @@ class CallAccount:
         )
 
     def failed(self, error: LLMError, candidate: Candidate | None) -> LLMError:
-        """The call's own error, with its receipt."""
+        """Returns the call's own error, with its receipt."""
         error.receipt = self.receipt(candidate)
         metrics.call_failed(self.task, error)
         return error
@@ -113,9 +113,9 @@ class CallAccount:
             raise
 
     async def settle(self, trial: Trial, error: LLMError | None, outcome: str, answer: object) -> Usage | None:
-        """Record the attempt, once, also when the caller is being cancelled. Never fails the call.
+        """Record the attempt exactly once, even while the caller is being cancelled. Never fails the call.
 
-        Returns the usage that was recorded; None if nothing was used, or if the attempt had been recorded before.
+        Returns the usage that was recorded; None if nothing was used or the attempt was already recorded.
         """
         if trial.closed:
             return None
@@ -170,7 +170,7 @@ class CallAccount:
             await to_the_end(sync_to_async(take)(steps, trial))
 
     async def abandon(self, trial: Trial, error: BaseException) -> None:
-        """Record an attempt whose caller left, or that broke by an error of ours."""
+        """Record an attempt whose caller left, or that failed because of a bug of ours."""
         leaving = isinstance(error, asyncio.CancelledError | GeneratorExit)
         counted = await self.settle(trial, None, CANCELLED if leaving else type(error).__name__, None)
         if counted is not None and (answers := left_behind.get()) is not None:

@@ -1,4 +1,4 @@
-"""Why a key is left out of a route: preferences, policies, the limits of the access token, its own state."""
+"""Why a key is left out of a route: preferences, policies, the access token's limits, or the key's own state."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def facts_of(snapshot: Snapshot, provider: str, model: str) -> ModelFacts | None
 
 
 def lacking(snapshot: Snapshot, request: Request, key: Key, model: str) -> list[str]:
-    """What is needed and known to be lacking; an unknown model is taken to be able."""
+    """Needs that the model is known not to meet; an unknown model is assumed to meet all."""
     facts = facts_of(snapshot, key.provider, model)
     return sorted(request.needs - facts.capabilities) if facts else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Faults:
-    """Of the candidates of one request."""
+    """Decides which candidates of one request are left out."""
 
     snapshot: Snapshot
     request: Request
     consent: bool
-    """To falling back to the site's keys, for this task."""
+    """Whether the user allows fallback to the site's keys for this task."""
     head_step: Step
-    """Where the chain begins: without fallback nothing past it is tried."""
+    """The first step of the chain; without fallback, the only one."""
     head_provider: str
 
     def of(
         self, key: Key, model: str, step: Step, cooling: Mapping[str, float]
     ) -> tuple[Why, str, float | None] | None:
-        """Why this candidate is left out; None when it may be tried."""
+        """Why this candidate is left out; None if it may be tried."""
         spec = self.snapshot.specs.get(key.provider)
         if spec is None:
             return "unknown_provider", _("This site does not offer the provider."), None
@@ -78,7 +78,7 @@ class Faults:
         return None
 
     def _disallowed(self, spec: ProviderSpec, key: Key) -> tuple[Why, str] | None:
-        """What the caller's token, and the organisation's policy, say of the key itself; of its model see ``fault``."""
+        """What the token and the organisation's policy say about the key; ``fault`` checks the model."""
         if self.request.providers is not None and key.provider not in self.request.providers:
             return "not_allowed", _("The access token of this call may not use %(provider)s.") % {
                 "provider": spec.label

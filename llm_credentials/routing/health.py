@@ -1,10 +1,10 @@
-"""Circuit breakers of destinations and cooldowns of keys.
+"""Circuit breakers for destinations and cooldowns for keys.
 
-Shared by all processes through Valkey; while Valkey is away each process goes by what it saw itself. Marks of another
-process count within ``SEEN_FOR_S``.
+Shared by all processes through Valkey; while Valkey is down each process uses its own observations. A mark set by
+another process takes effect within ``SEEN_FOR_S``.
 
-A destination's breaker opens after ``FAILURES`` failures without a success between them, for ``OPEN_S``; the first
-failure after that opens it again. A key's cooldown is its own and touches nobody else's key.
+A destination's breaker opens for ``OPEN_S`` after ``FAILURES`` failures without a success in between; the first failure
+after that opens it again. A key's cooldown affects only that key.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ OPEN_S = 15.0
 COUNTED_FOR_S = 60
 COOLDOWN_MAX_S = 60.0
 COOLDOWN_UNSAID_S = 5.0
-"""For a rate limit whose end the provider did not say."""
+"""For a rate limit without a retry time from the provider."""
 SEEN_FOR_S = 0.5
 AHEAD_S = 0.2
-"""While calls are made, Valkey is asked again so long before what it said is too old, so that none of them waits."""
+"""While calls are made, Valkey is queried this long before the cached state expires, so that no call waits for it."""
 AWAY_FOR_S = 1.0
-"""How long an unreachable Valkey is not asked again."""
+"""How long an unreachable Valkey is not tried again."""
 RESTING = "llm:resting"
-"""Sorted set in Valkey: target → until when, in seconds since the epoch."""
+"""Sorted set in Valkey: target → end of its cooldown, in seconds since the epoch."""
 _FAILED = "llm:failed:"
 _LOCAL_MAX = 10_000
 
 
 class _Local:
-    """What this process knows."""
+    """This process's view."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.until: dict[str, float] = {}
-        """Target → seconds since the epoch."""
+        """Target → end of its cooldown, in seconds since the epoch."""
         self.failures: dict[str, int] = {}
         self.seen: dict[str, float] = {}
-        """Target → when Valkey was asked about it, on the monotonic clock."""
+        """Target → when Valkey was last queried for it, on the monotonic clock."""
         self.away_until = 0.0
         self.calm: dict[frozenset[str], float] = {}
-        """Targets none of which is to be left alone → until when that is known, on the monotonic clock."""
+        """Sets of targets with nothing cooling down → how long that is known, on the monotonic clock."""
 
     def disturbed(self) -> None:
-        """Something is to be left alone. Under the lock."""
+        """Call under the lock when a target starts cooling down."""
         self.calm = {}
 
 
@@ -62,7 +62,7 @@ _local = _Local()
 
 
 def cooling(targets: Collection[str]) -> dict[str, float]:
-    """Of these, those that are to be left alone, with the seconds that remain. Blocks for at most one round trip."""
+    """Those of the targets that are cooling down, with the seconds left. Blocks for at most one round trip."""
     now = time.monotonic()
     stale = [target for target in targets if now - _local.seen.get(target, -SEEN_FOR_S) >= SEEN_FOR_S]
     if stale:
@@ -72,7 +72,7 @@ def cooling(targets: Collection[str]) -> dict[str, float]:
 
 
 def known(targets: Collection[str]) -> dict[str, float] | None:
-    """The same without asking anybody; None when this process has not looked recently enough."""
+    """The same without I/O; None if the cached state is too old."""
     now = time.monotonic()
     targets = frozenset(targets)
     if now < _local.calm.get(targets, 0.0):
@@ -91,7 +91,7 @@ def known(targets: Collection[str]) -> dict[str, float] | None:
 
 
 async def look(targets: frozenset[str]) -> dict[str, float]:
-    """As ``cooling``, for event loops: off the loop, and once for all who want to know the same at the same time."""
+    """``cooling`` for event loops: queries in a thread, once for all concurrent callers with the same targets."""
     found = known(targets)
     if found is None:
         await asyncio.shield(_asking(targets))
@@ -114,20 +114,20 @@ def _asking(targets: frozenset[str]) -> asyncio.Future[None]:
 
         def done(_: asyncio.Future[None]) -> None:
             del _under_way[loop, targets]
-            _local.calm.pop(targets, None)  # it is known for longer now
+            _local.calm.pop(targets, None)  # the next ``known`` computes a later expiry
 
         asking.add_done_callback(done)
     return asking
 
 
 def rest(target: str, seconds: float | None) -> None:
-    """Leave a key alone for so long, at most ``COOLDOWN_MAX_S``."""
+    """Cool a key down for this long, at most ``COOLDOWN_MAX_S``."""
     pause_s = COOLDOWN_UNSAID_S if seconds is None else min(max(seconds, 0.0), COOLDOWN_MAX_S)
     _rest(target, pause_s)
 
 
 def failed(destination: str) -> None:
-    """A call failed in a way that says something about the destination."""
+    """Record a failure that says something about the destination."""
     count = _shared_failure(destination)
     with _local.lock:
         mine = _local.failures.get(destination, 0) + 1
@@ -138,12 +138,12 @@ def failed(destination: str) -> None:
 
 
 def has_failed(destination: str) -> bool:
-    """Whether a success would change anything. Asks nobody."""
+    """Whether a success would change anything. No I/O."""
     return destination in _local.failures
 
 
 def succeeded(destination: str) -> None:
-    """Costs nothing unless the destination failed before."""
+    """Free unless the destination failed before."""
     with _local.lock:
         if not _local.failures.pop(destination, 0):
             return
@@ -155,7 +155,7 @@ def succeeded(destination: str) -> None:
 
 
 def forget_here() -> None:
-    """What this process knows: for tests, between which Valkey is emptied."""
+    """Clear this process's view: for tests, which empty Valkey in between."""
     global _local
     _local = _Local()
 
@@ -164,7 +164,7 @@ def forget_here() -> None:
 
 
 def _server() -> redis.Redis | None:
-    """None while it is known to be away."""
+    """None while Valkey is known to be down."""
     return None if time.monotonic() < _local.away_until else client(settings.REDIS_URL)
 
 
@@ -226,7 +226,7 @@ def _rest(target: str, seconds: float) -> None:
 
 
 def _shared_failure(destination: str) -> int | None:
-    """How often it failed since its last success, as all processes count; None when Valkey is away."""
+    """Failures since the last success, across all processes; None when Valkey is down."""
     if (server := _server()) is None:
         return None
     try:

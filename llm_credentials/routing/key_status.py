@@ -1,9 +1,9 @@
 """Updates the status of a key from the outcome of real calls.
 
-A success proves the key: whatever an earlier test or call had said, it counts as valid again. Only what clearly
-concerns the key changes its status: a refusal makes it invalid, a spent account an error, a value that does not open
-needs re-entry. "Not allowed" leaves a note and nothing else. Every change holds only for the version that was used: a
-key that was entered anew meanwhile is not blamed for the old one.
+A success makes the key valid, whatever an earlier test or call said. A failure changes the status only if it clearly
+concerns the key: a rejected key becomes invalid, an exhausted account an error, a value that cannot be decrypted needs
+re-entry. "Not allowed" only leaves a note. Each change applies only to the version of the key that was used, so a key
+that was replaced meanwhile is not blamed for its predecessor.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ log = structlog.get_logger(__name__)
 
 Status = LLMCredential.Status
 Verdict: TypeAlias = tuple[LLMCredential.Status | None, str]
-"""The status, or None for "as it was"; the words beside it."""
+"""The status, or None to leave it unchanged; and the detail text."""
 
 
 def key_of(row: Row) -> tuple[type[LLMCredential], UUID] | None:
-    """Whose counters move when this key is used; None for one that has none."""
+    """The key whose usage counters are updated; None for a key without counters."""
     return (type(row), row.pk) if isinstance(row, UserCredential | SystemCredential) else None
 
 
 def verdict(row: Row, error: LLMError | None, *, answered: bool) -> Verdict | None:
-    """What an attempt says about its key that is not known yet. ``answered``: the provider accepted it."""
+    """What an attempt newly reveals about its key. ``answered``: the provider accepted the key."""
     if not isinstance(row, UserCredential | SystemCredential):
         return None
     if isinstance(error, CredentialUnreadable) and row.is_lost:
-        # Its encryption key is not on the ring of this process: lists say so by themselves. Perhaps it is on another's,
-        # because a new key is just being rolled out; then a mark would put a good key out of use everywhere.
+        # This process lacks the key's encryption key; lists show that without a status. Another process may have it,
+        # for instance during a rollout of a new encryption key, so a status would disable a good key everywhere.
         return None
     found = (Status.VALID, "") if answered else _verdict(error)
     return None if found is None or (row.status, row.status_detail) == found else found
 
 
 def note(row: Row, found: Verdict) -> None:
-    """Write it down. Synchronous; one UPDATE, or two."""
+    """Store the verdict. Synchronous; one or two UPDATEs."""
     assert isinstance(row, UserCredential | SystemCredential)
     status, detail = found
     same_key = type(row)._default_manager.filter(pk=row.pk, version=row.version)
@@ -63,12 +63,12 @@ def note(row: Row, found: Verdict) -> None:
             alerts.key_changed(row, status)
     else:
         same_key.update(status_detail=detail)
-    # The row may be used for further calls before it is read again.
+    # The row may serve further calls before it is read again.
     row.status, row.status_detail = status or row.status, detail
 
 
 def _verdict(error: LLMError | None) -> Verdict | None:
-    """None when it says nothing about the key."""
+    """None if the error says nothing about the key."""
     match error:
         case AuthenticationFailed():
             return Status.INVALID, f"{error.user_message}{_code(error)}"

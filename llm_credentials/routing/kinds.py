@@ -12,7 +12,7 @@ NEEDS = frozenset({"tools", "vision", "json", "embeddings"})
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
-    """``weight`` says how capable a model the task deserves when the user's strategy is to spend little."""
+    """``weight`` says how capable a model the task deserves under the user's cheapest-first strategy."""
 
     slug: str
     label: str
@@ -30,13 +30,13 @@ _kinds: dict[str, TaskKind] = {}
 
 
 def check_needs(needs: Collection[str]) -> None:
-    """Raises ValueError for a need that nobody knows, lest it be left unmet in silence."""
+    """Raises ValueError for an unknown need, which would otherwise be ignored silently."""
     if isinstance(needs, str) or not NEEDS.issuperset(needs):
         raise ValueError(f"A task may need {', '.join(sorted(NEEDS))}; nothing else, and given as a collection.")
 
 
 def register(kind: TaskKind) -> None:
-    """Make a kind known; the same one twice is fine. Raises ValueError when two differ under one slug."""
+    """Register a kind; the same kind twice is fine. Raises ValueError if two kinds share a slug."""
     if _kinds.setdefault(kind.slug, kind) != kind:
         raise ValueError(f"two kinds of task call themselves {kind.slug!r}")
 
@@ -46,5 +46,5 @@ def get(slug: str) -> TaskKind | None:
 
 
 def all() -> tuple[TaskKind, ...]:
-    """Every kind, in the order of their labels."""
+    """Every kind, ordered by label."""
     return tuple(sorted(_kinds.values(), key=lambda kind: kind.label.lower()))

@@ -1,8 +1,8 @@
 """What staff allow a user. Pure: ``routing.snapshot`` and ``llm_credentials.policies`` read the rows.
 
-Several policies may hold for one user: what everybody's allows and those of their groups. One rule combines them: a
-thing is allowed when each of them allows it, and of limits every one holds. So a further group, or a further policy,
-never opens anything.
+Several policies may apply to one user: those for everybody and those of the user's groups. They combine by one rule: a
+thing is allowed only if every policy allows it, and every limit applies. So joining a group or adding a policy never
+grants anything.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ class Policy:
     """One policy, or several combined; by default everything is allowed."""
 
     providers: tuple[frozenset[str], ...] = ()
-    """Slugs; a provider must stand in each set."""
+    """Slugs; a provider must be in every set."""
     models: tuple[tuple[str, ...], ...] = ()
-    """Patterns ``provider/model`` with ``*`` and ``?``; a model must fit one of each group."""
+    """Patterns ``provider/model`` with ``*`` and ``?``; a model must match one pattern of each group."""
     own_keys: bool = True
     custom_addresses: bool = True
-    """Whether a user's own key may name an address of its own."""
+    """Whether a user's own key may have a custom address."""
     system_keys: bool = True
     system_daily_usd: Decimal | None = None
-    """What a user may spend a day on the site's keys; ``None``: no limit."""
+    """What a user may spend per day on the site's keys; ``None``: no limit."""
     rates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Kind of call (see ``llm_credentials.limits``) → rates such as ``10/m``, each of which holds beside the site's."""
+    """Kind of call (see ``llm_credentials.limits``) → rates such as ``10/m``, which apply in addition to the site's."""
 
     @property
     def words(self) -> list[str]:
-        """What is not as it would be without a policy, a line each."""
+        """The restrictions in words, one line each."""
         lines = [f"providers: {', '.join(sorted(allowed))}" for allowed in self.providers]
         lines += [f"models: {', '.join(patterns)}" for patterns in self.models]
         forbidden = {
@@ -63,7 +63,7 @@ class Policy:
     def allows_model(self, provider: str, model: str) -> bool:
         return all(_fits(patterns, provider, model) for patterns in self.models)
 
-    # The refusals, in words that help; empty when it is allowed.
+    # Refusal messages that say what to do; empty if allowed.
 
     def refusal_of_provider(self, spec: ProviderSpec) -> str:
         if self.allows_provider(spec.slug):
@@ -102,7 +102,7 @@ EVERYTHING = Policy()
 
 
 def combined(policies: Iterable[Policy]) -> Policy:
-    """All of them at once; everything is allowed where there is none."""
+    """The combination of all policies; everything is allowed if there are none."""
     several = tuple(policies)
     if len(several) == 1:
         return several[0]
@@ -125,7 +125,7 @@ def combined(policies: Iterable[Policy]) -> Policy:
 @lru_cache(maxsize=8192)
 def _fits(patterns: tuple[str, ...], provider: str, model: str) -> bool:
     for pattern in patterns:
-        # Part by part: a model whose name has a slash must not pass for another provider's.
+        # Matched part by part: a model name with a slash must not pass for another provider's.
         of_provider, _, of_model = pattern.partition("/")
         if fnmatchcase(provider, of_provider) and fnmatchcase(model, of_model):
             return True
@@ -133,7 +133,7 @@ def _fits(patterns: tuple[str, ...], provider: str, model: str) -> bool:
 
 
 def _patterns_for(groups: Iterable[tuple[str, ...]], provider: str) -> list[str]:
-    """The model parts of the first group that could let a model of this provider pass."""
+    """The model patterns of the first group that apply to this provider."""
     for patterns in groups:
         return [pattern.partition("/")[2] for pattern in patterns if fnmatchcase(provider, pattern.partition("/")[0])]
     return []

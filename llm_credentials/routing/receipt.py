@@ -21,10 +21,10 @@ class Attempt:
     provider: str
     model: str
     credential_id: UUID | None
-    """``None``: a key of the site that stands in its environment."""
+    """``None``: a key of the site from the environment."""
     key_owner: KeyOwner
     outcome: str
-    """``ok``, ``cancelled`` or the name of the error's class."""
+    """``ok``, ``cancelled`` or the error's class name."""
     latency_ms: int
 
     def as_json(self) -> dict[str, Any]:
@@ -41,18 +41,18 @@ class Attempt:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
     attempts: list[Attempt] = field(default_factory=list)
-    """In the order in which they were made; keys that could not be opened stand among them."""
+    """In the order in which they were made; includes keys that could not be decrypted."""
     cost_usd: Decimal | None = None
     """Of all attempts together; ``None``: unknown."""
     price_source: str | None = None
     reason: str = ""
-    """Why this candidate, in words."""
+    """Why this candidate was chosen, in words."""
     estimated: bool = False
-    """Whether a provider gave no numbers, so that tokens and cost are an estimate."""
+    """Whether tokens and cost are an estimate because a provider did not report usage."""
 
     @property
     def answered_by(self) -> Attempt | None:
-        """The attempt that gave the answer, or its beginning."""
+        """The attempt that answered, at least in part."""
         return self.attempts[-1] if self.attempts else None
 
     def as_json(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class RoutedEmbeddings(Embeddings):
 
 
 left_behind: ContextVar[list[RoutedResponse] | None] = ContextVar("left_behind", default=None)
-"""A list of the caller's, into which go answers whose reader left before their end: what had come, and the receipt.
+"""A caller's list that collects answers whose reader left early: the partial answer and the receipt.
 
-Nobody is there any more whom they could be handed to.
+There is nobody left to return them to.
 """

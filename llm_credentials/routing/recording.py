@@ -1,6 +1,7 @@
-"""Records the outcome of an attempt: ledger, status of the key, health of the destination.
+"""Records the outcome of an attempt: ledger, key status, destination health.
 
-A recording that has begun is completed even when the caller is cancelled meanwhile."""
+A recording that has started is completed even if the caller is cancelled.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ _writing: set[asyncio.Task[None]] = set()
 
 
 async def to_the_end(work: Awaitable[None]) -> None:
-    """Await it; it is completed even if this task is cancelled meanwhile."""
+    """Await it; it completes even if this task is cancelled."""
 
     async def whole() -> None:
         await work
@@ -47,7 +48,7 @@ async def settled(settlement: Settlement) -> None:
 
 
 def take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: Trial) -> None:
-    """Run each step, also when another one fails."""
+    """Run every step, even if another one fails."""
     for name, step in steps:
         try:
             with acting_for(trial.entry.user_id):
@@ -57,7 +58,7 @@ def take(steps: Sequence[tuple[str, Callable[[], Any]]], trial: Trial) -> None:
 
 
 def tell(trial: Trial, error: LLMError, ended: Outcome) -> None:
-    """One line of the log for an attempt that failed; the line has the request's id, wherever the request began."""
+    """Log a failed attempt, with the request id wherever the request began."""
     log.info(
         "llm_attempt_failed",
         attempt=str(trial.entry.id),
@@ -71,7 +72,7 @@ def tell(trial: Trial, error: LLMError, ended: Outcome) -> None:
 
 
 def health_news(trial: Trial, error: LLMError | None, ended: Outcome) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """The steps that update the breaker of the destination and the cooldown of the key."""
+    """The steps that update the destination's breaker and the key's cooldown."""
     key = trial.candidate.key
     lives = ended.outcome == OK or (error is not None and error.status_code is not None and error.status_code < 500)
     if lives and health.has_failed(key.destination):

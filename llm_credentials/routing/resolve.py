@@ -1,9 +1,9 @@
 """Chooses which keys and models a call may use, and in which order. Pure: a snapshot and a request in, a route out.
 
 The order is: what the call names, the user's override for the task, their default provider, their other keys. Then, if
-both user and staff allow it, the site's keys: those of the same provider, the one that staff chose, the others, and the
-default provider's last. A candidate is a key with a model; a model's name is passed to another key only where it means
-the same model.
+both user and staff allow it, the site's keys: first those of the same provider, then the one that staff chose, the
+others, and last those of the default provider. A candidate is a key with a model; a model name is passed on to another
+key only if it means the same model there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STRATEGIES: Mapping[str, str] = {
     "fastest": gettext_noop("the fastest key left"),
 }
 _UNMEASURED_MS: Mapping[Speed, float] = {"very_fast": 500.0, "fast": 1500.0, "medium": 4000.0}
-"""The latency assumed of a provider that this user has not called yet, by its class of speed."""
+"""The latency assumed for a provider that this user has not called yet, by its speed class."""
 _REASONS: Mapping[Step, str] = {
     "named": gettext_noop("named by the call"),
     "override": gettext_noop("chosen for this task"),
@@ -56,7 +56,7 @@ _REASONS: Mapping[Step, str] = {
 
 
 def resolve(snapshot: Snapshot, request: Request, cooling: Mapping[str, float] | None = None) -> Route:
-    """The route of this request. ``cooling``: ``Key.ref`` or ``Key.destination`` → seconds until it may be tried."""
+    """The route for this request. ``cooling``: ``Key.ref`` or ``Key.destination`` → seconds until it may be tried."""
     cooling = cooling or {}
     plan = _Plan(snapshot, request)
     problem = _("This account is deactivated.") if not snapshot.user_active else plan.problem()
@@ -80,12 +80,12 @@ def resolve(snapshot: Snapshot, request: Request, cooling: Mapping[str, float] |
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Wish:
-    """A model that somebody named, and for which keys the name holds."""
+    """A requested model, and the keys for which its name is valid."""
 
     model: str
     provider: str
     base_url: str | None
-    """``None``: at every address of the provider."""
+    """``None``: any address of the provider."""
 
     def fits(self, key: Key) -> bool:
         return key.provider == self.provider and self.base_url in (None, key.base_url)
@@ -108,7 +108,7 @@ class _Plan:
     # The order
 
     def _by_strategy(self, keys: list[Key]) -> list[Key]:
-        """The user's keys as their strategy has it; those that it cannot tell apart as they were."""
+        """The user's keys in the order of their strategy; ties keep their order."""
         match self.strategy:
             case "cheapest":
                 return sorted(keys, key=self._price)
@@ -129,7 +129,7 @@ class _Plan:
         return self.snapshot.latency_ms.get(key.ref, _UNMEASURED_MS[spec.speed if spec else "medium"])
 
     def _in_turns(self, keys: list[Key]) -> list[Key]:
-        """The providers in their order, each time another key of each that has several."""
+        """Keeps the order of providers, and rotates the keys of each provider that has several."""
         turning: dict[str, list[Key]] = {}
         for key in keys:
             if key.is_active and key.readable:
@@ -162,7 +162,7 @@ class _Plan:
     def _system_steps(self) -> Iterator[tuple[Key, Step]]:
         keys = sorted(self.snapshot.system_keys, key=lambda key: key.order)
         chosen = any(self.choice.names(key) for key in keys)
-        # Whoever chose nothing gets the site's choice, and without one the site's default provider.
+        # Without a provider at the head, the site's choice comes first, or without one the site's default provider.
         same = self.head_provider or ("" if chosen else self.snapshot.default_provider)
         for key in keys:
             if key.provider == same:
@@ -178,7 +178,7 @@ class _Plan:
 
     @property
     def head_step(self) -> Step:
-        """Where the chain begins: without fallback nothing past it is tried."""
+        """The first step of the chain; without fallback, the only one."""
         if self.request.credential or self.request.provider or self.named:
             return "named"
         if self.override.credential or self.override.provider:
@@ -187,7 +187,7 @@ class _Plan:
 
     @property
     def head_provider(self) -> str:
-        """The provider that the chain begins with; empty when nobody chose one."""
+        """The first provider of the chain; empty if nobody chose one."""
         if self.request.provider:
             return self.request.provider
         for keys in (self.named, self.overridden):
@@ -227,7 +227,7 @@ class _Plan:
         return self._knowing(request.model) if request.model else []
 
     def _knowing(self, model: str) -> list[Key]:
-        """The keys whose provider is known to have the model. None: it is left to the head of the chain."""
+        """The keys whose provider is known to offer the model. If there are none, the head of the chain gets it."""
         chain = [
             *self._targets(self.override.credential, self.override.provider),
             *self._targets(None, self.snapshot.preferences.default_provider),
@@ -247,7 +247,7 @@ class _Plan:
             yield from self._wish(override.model, self.default or self.own[:1], self.head_provider)
 
     def _unsaid_provider(self, model: str) -> str:
-        """Whose model this is when only its name was given: the head's unless another's catalogue alone knows it."""
+        """The provider of a model given only by name: the head's, unless only another provider's catalogue lists it."""
         head = self.head_provider
         if head and self._facts(head, model):
             return head
@@ -255,7 +255,9 @@ class _Plan:
         return next((slug for slug in system if self._facts(slug, model)), head or self.snapshot.default_provider)
 
     def _wish(self, model: str, keys: list[Key], provider: str) -> Iterator[_Wish]:
-        """The name holds at every key of the provider, but only at one address where keys have their own addresses."""
+        """The name is valid for all keys of the provider, or only at one address if its keys have addresses of their
+        own.
+        """
         places: dict[tuple[str, str | None], None] = {}
         for key in keys[:1] if self.request.provider or self.request.credential else keys:
             places[key.provider, key.base_url if self._addresses_differ(key.provider) else None] = None
@@ -269,7 +271,7 @@ class _Plan:
         return spec is None or spec.needs_base_url or spec.self_hosted
 
     def model(self, key: Key) -> str:
-        """The model for this key; empty when there is none."""
+        """The model for this key; empty if there is none."""
         for wish in self.wishes:
             if wish.fits(key) and self._plausible(key, wish.model):
                 return wish.model
@@ -278,7 +280,7 @@ class _Plan:
         return self._usual_model(key)
 
     def _usual_model(self, key: Key) -> str:
-        """What the key uses when nobody names a model; the thrifty get one that fits the weight of the task."""
+        """The key's model when none is requested; under the cheapest strategy, one that fits the weight of the task."""
         spec = self.snapshot.specs.get(key.provider)
         if spec is None:
             return key.model
@@ -296,7 +298,9 @@ class _Plan:
         return usual
 
     def _fitting(self, spec: ProviderSpec, usual: str) -> str:
-        """The provider's cheapest model for a light task; for a heavy one its capable one, where the usual is less."""
+        """The provider's cheapest model for a light task; for a heavy one its capable model, if the usual one is
+        weaker.
+        """
         match self.request.weight:
             case "light":
                 return spec.cheapest_model
@@ -307,7 +311,7 @@ class _Plan:
                 return ""
 
     def _plausible(self, key: Key, model: str) -> bool:
-        """A chat model that an override names is no answer where embeddings are asked for."""
+        """An override's chat model does not apply to an embeddings request."""
         if not self.embeds or model == self.request.model:
             return True
         facts = self._facts(key.provider, model)
@@ -316,7 +320,7 @@ class _Plan:
     def _facts(self, provider: str, model: str) -> ModelFacts | None:
         return facts_of(self.snapshot, provider, model)
 
-    # Who may not
+    # Exclusions
 
     def faults(self) -> Faults:
         consent = self.override.fallback_to_system
@@ -328,7 +332,7 @@ class _Plan:
             head_provider=self.head_provider,
         )
 
-    # What it gets
+    # Candidates
 
     def candidate(self, key: Key, model: str, step: Step, position: int) -> Candidate:
         preferences, choice = self.snapshot.preferences, self.choice
@@ -348,7 +352,7 @@ class _Plan:
 
 
 def _class(facts: ModelFacts) -> int:
-    """How dear a model is, by the catalogue's words."""
+    """A model's price class in the catalogue."""
     return get_args(Cost).index(facts.cost)
 
 
@@ -357,6 +361,6 @@ def first(values: Iterable[T | None]) -> T | None:
 
 
 def targets(snapshot: Snapshot) -> frozenset[str]:
-    """Everything in it that may be cooling down."""
+    """Everything in the snapshot that may be cooling down."""
     keys = (*snapshot.keys, *snapshot.system_keys)
     return frozenset(place for key in keys for place in (key.ref, key.destination))

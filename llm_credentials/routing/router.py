@@ -1,7 +1,7 @@
-"""Executes a route: tries one candidate after the other, by the table in ``rules``, within one deadline.
+"""Executes a route: tries one candidate after another, by the table in ``rules``, within one deadline.
 
-A failure before the first content of an answer is invisible to the caller. After it no other candidate is tried: the
-answer is marked incomplete, and the caller gets its beginning.
+The caller does not notice a failure before the first content of an answer. After first content no other candidate is
+tried: the caller gets the partial answer, marked incomplete.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ P = TypeVar("P", bound="Piece")
 Opener: TypeAlias = Callable[[Row, str], Awaitable[LLMClient]]
 
 FIRST_SHARE = 0.5
-"""The share of the remaining time that a candidate gets while others could be tried after it."""
+"""The share of the remaining time for a candidate that is not the last."""
 FIRST_CONTENT_S = 30.0
-"""The longest time that a stream may take to its first content while others could be tried."""
+"""The longest time to first content of a stream if other candidates are left."""
 LOOK_AGAIN_S = 0.25
-"""An attempt later than this after the last check first checks that the snapshot is still current."""
+"""An attempt later than this after the last check first verifies that the snapshot is current."""
 
 
 class Chain:
-    """The attempts of one call. A call without a ``size`` costs nothing and is not in the ledger."""
+    """The attempts of one call. A call without a ``size`` is free and not in the ledger."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Chain:
         limits: Limits | None = None,
         run_budget: RunBudget | None = None,
     ) -> None:
-        """``limits``: instead of the user's own, such as those of an access token."""
+        """``limits``: replace the user's own, for example those of an access token."""
         self.loaded = loaded
         self.route = route
         self.opener = opener
@@ -77,20 +77,20 @@ class Chain:
         self.queue = list(route.candidates)
         self.again: Candidate | None = None
         self.first: tuple[Candidate, LLMError] | None = None
-        """The first candidate tried, and its last error: raised when no candidate answers."""
+        """The first candidate tried, and its last error: raised if no candidate answers."""
         self.call = Call(loaded.right(None, token_id()), self._ended)
         self.renewed: dict[str, Row] = {}
         """Keys that were replaced since the snapshot was read."""
         self.looked_at = self.loop.time()
         """Loop time at which the snapshot was last known to be current."""
         self.flowing: tuple[Trial, AsyncGenerator[Any, None]] | None = None
-        """The stream whose pieces are being handed on."""
+        """The stream whose pieces are being passed on."""
         self.closing: asyncio.Task[None] | None = None
 
-    # What callers use
+    # Entry points
 
     async def ask(self, call: Callable[[LLMClient, Candidate, float], Awaitable[T]]) -> tuple[T, Receipt]:
-        """What ``call(client, candidate, limit_s)`` gives, of the first candidate that answers. Raises LLMError."""
+        """The result of ``call(client, candidate, limit_s)`` with the first candidate that answers. Raises LLMError."""
         with under_way(self.call):
             while (trial := await self._next()) is not None:
                 try:
@@ -111,10 +111,12 @@ class Chain:
     async def stream(
         self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]]
     ) -> AsyncGenerator[P, None]:
-        """The pieces of the first candidate that begins to answer. Raises LLMError; StreamInterrupted after content."""
+        """The pieces of the first candidate that starts to answer. Raises LLMError; StreamInterrupted after first
+        content.
+        """
         with under_way(self.call):
             trial, upstream, held = await self._begun(call)
-            # From here on it is this candidate's answer or none.
+            # No fallback from here on.
             self.flowing = (trial, upstream)
             try:
                 for chunk in held:
@@ -136,7 +138,7 @@ class Chain:
     async def _begun(
         self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]]
     ) -> tuple[Trial, AsyncGenerator[P, None], list[P]]:
-        """The first candidate that begins to answer, the rest of its answer, and what has come of it."""
+        """The first candidate that starts to answer, the rest of its stream, and the pieces so far."""
         while (trial := await self._next()) is not None:
             upstream: AsyncGenerator[P, None] | None = None
             try:
@@ -154,7 +156,7 @@ class Chain:
         raise self._nobody()
 
     async def _gate(self, upstream: AsyncGenerator[P, None], trial: Trial) -> list[P]:
-        """Everything up to the first real content, or the whole of an answer without any."""
+        """Everything up to the first content, or the whole of an answer without any."""
         held: list[P] = []
         limit_s = min(trial.limit_s, FIRST_CONTENT_S) if self.queue else trial.limit_s
         with until(self.loop.time() + limit_s):
@@ -194,7 +196,7 @@ class Chain:
         return replace(chunk, response=routed(chunk.response, self.account.receipt(trial.candidate)))
 
     async def _broken(self, trial: Trial, error: LLMError) -> StreamInterrupted:
-        """The error of a stream that broke after its first content, with what had come."""
+        """The error for a stream that broke after first content, with the partial answer."""
         partial = error.partial if isinstance(error, StreamInterrupted) else None
         kind, words = (type(error), str(error)) if isinstance(error, AccessWithdrawn) else (StreamInterrupted, "")
         interrupted = kind(
@@ -209,10 +211,10 @@ class Chain:
         self.account.failed(interrupted, trial.candidate)
         return interrupted
 
-    # Turns
+    # Attempts
 
     async def _next(self) -> Trial | None:
-        """The next attempt, reserved; None when there is no candidate or no time left.
+        """The next attempt, already reserved; None if no candidate or no time is left.
 
         Raises BudgetExceeded, AccessWithdrawn.
         """
@@ -237,7 +239,7 @@ class Chain:
         return trial
 
     async def _row(self, candidate: Candidate) -> Row | None:
-        """The candidate's key, on which the call depends from now on; None if it went out of use meanwhile."""
+        """The candidate's key, which the call depends on from now on; None if it was disabled meanwhile."""
         key = candidate.key
         row = self.renewed.get(key.ref) or self.loaded.rows[key.ref]
         right = self.call.right = self.loaded.right(key, self.call.right.token_id)
@@ -259,7 +261,7 @@ class Chain:
         return client
 
     async def _lost(self, trial: Trial, error: LLMError) -> None:
-        """Record a failure and prepare the next attempt. Raises when the failover table allows none."""
+        """Record a failure and prepare the next attempt. Raises if the failover table allows none."""
         await self.account.settle(trial, error, type(error).__name__, None)
         candidate = trial.candidate
         if self.first is None or self.first[0] is candidate:
@@ -280,7 +282,7 @@ class Chain:
             raise self.account.failed(error, candidate)
 
     async def _was_replaced(self, trial: Trial) -> bool:
-        """Whether the refused key was replaced since the snapshot was read."""
+        """Whether the rejected key was replaced since the snapshot was read."""
         now = await sync_to_async(snapshot_cache.row_now)(trial.row)
         if now is None or now.version == trial.row.version or now.fingerprint == trial.row.fingerprint:
             return False

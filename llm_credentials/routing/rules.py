@@ -30,10 +30,10 @@ from llm_credentials.routing.values import Candidate
 Again: TypeAlias = Literal["never", "once", "if soon"]
 
 RETRY_AFTER_S = (0.05, 0.15)
-"""The pause before the same candidate is asked again, drawn between the two."""
+"""The pause before retrying the same candidate, drawn uniformly from this range."""
 SOON_S = 2.0
 BLAMED_FROM_S = 10.0
-"""A destination is blamed for a missed deadline only if it had at least this long."""
+"""A missed deadline counts against a destination only if it had at least this long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ RULES: Mapping[type[LLMError], Rule] = {
 }
 NEVER_SENT = (CredentialUnreadable, EgressBlocked)
 PERHAPS_CHARGED = (DeadlineExceeded, BadProviderResponse, StreamInterrupted)
-"""The provider may have worked, and may bill it, though no proper answer came."""
+"""The provider may have done the work, and may charge for it, without a proper answer."""
 
 
 def perhaps_charged(error: LLMError) -> bool:
-    """An answer that was cut before it said anything counts, too: the model may have been thinking."""
+    """Includes an answer that was cut off before any content: the model may have been thinking."""
     return isinstance(error, PERHAPS_CHARGED) or (isinstance(error, ConnectionFailed) and error.answered)
 
 
@@ -74,7 +74,7 @@ def rule(error: LLMError) -> Rule:
 
 
 def pause_after(verdict: Rule, error: LLMError) -> float | None:
-    """How long to wait before asking the same candidate again; None: do not."""
+    """How long to wait before retrying the same candidate; None: do not retry."""
     match verdict.again:
         case "once":
             return random.uniform(*RETRY_AFTER_S)  # noqa: S311 (spreads retries; no secret)
@@ -85,11 +85,11 @@ def pause_after(verdict: Rule, error: LLMError) -> float | None:
 
 
 def can(other: Candidate, failed: Candidate, error: LLMError) -> bool:
-    """Whether another candidate may do better at what this one could not do at all."""
+    """Whether another candidate may succeed where this one could not."""
     if not isinstance(error, ModelNotFound | UnsupportedContent | ContextLengthExceeded):
         return True
     if (other.key.destination, other.model) == (failed.key.destination, failed.model):
-        # Another key may be let to a model that this one does not see; no key makes a model read more.
+        # Another key may have access to a model that this one lacks; no key enlarges a model's context.
         return isinstance(error, ModelNotFound) and other.key.ref != failed.key.ref
     if not isinstance(error, ContextLengthExceeded):
         return True
@@ -99,5 +99,5 @@ def can(other: Candidate, failed: Candidate, error: LLMError) -> bool:
 
 
 def stayed_here(error: LLMError | None) -> bool:
-    """Whether the request was refused before it left."""
+    """Whether the request was rejected before it was sent."""
     return isinstance(error, NEVER_SENT) or (isinstance(error, RequestRejected) and error.status_code is None)

@@ -1,4 +1,4 @@
-"""A cost limit for one piece of work, such as an agent run, over all of its calls."""
+"""A cost limit for one piece of work, such as an agent run, across all of its calls."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from uuid import UUID
 from llm_credentials.providers import BudgetExceeded
 
 RUN_BUDGET = "run_budget"
-"""The ``code`` of the refusal, by which the work knows that it is its own limit and not the user's month."""
+"""The ``code`` of the refusal, which tells the work's own limit from the user's monthly budget."""
 
 
 class RunBudget:
-    """Shared by all clients of one piece of work; in memory, since the work lives in one process at a time."""
+    """Shared by all clients of one piece of work; in memory, since the work runs in one process at a time."""
 
     def __init__(self, limit_usd: Decimal) -> None:
         self.limit_usd = limit_usd
@@ -22,14 +22,14 @@ class RunBudget:
         self._lock = threading.Lock()
 
     def begin(self, spent_usd: Decimal) -> None:
-        """What earlier parts of the same work have cost."""
+        """Set what earlier parts of the same work have cost."""
         with self._lock:
             self.spent_usd = max(self.spent_usd, spent_usd)
 
     def hold(self, attempt_id: UUID, worst_usd: Decimal | None) -> None:
-        """Set the worst case of an attempt aside. Raises BudgetExceeded when it does not fit.
+        """Reserve the worst-case cost of an attempt. Raises BudgetExceeded if it does not fit.
 
-        One whose price is unknown (``None``) fits as long as something is left.
+        A cost that is unknown (``None``) fits as long as something is left.
         """
         with self._lock:
             used = self.spent_usd + sum(self._held.values(), Decimal(0))
@@ -42,7 +42,7 @@ class RunBudget:
             self._held[attempt_id] = worst_usd or Decimal(0)
 
     def settle(self, attempt_id: UUID, cost_usd: Decimal | None) -> None:
-        """What the attempt came to, once; ``None`` where it cost nothing or nobody knows."""
+        """Record an attempt's cost once; ``None`` if it was free or is unknown."""
         with self._lock:
             if self._held.pop(attempt_id, None) is not None:
                 self.spent_usd += cost_usd or Decimal(0)

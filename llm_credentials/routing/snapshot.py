@@ -1,4 +1,4 @@
-"""Loads from the database everything that a route depends on."""
+"""Loads everything that a route depends on from the database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from llm_credentials.wall import acting_for
 
 Person: TypeAlias = AbstractBaseUser | AnonymousUser
 ROUTES_MAX = 200
-"""Of one snapshot."""
+"""Cached per snapshot."""
 EVERYBODY = 0
 """No group has this id."""
 MEASURED_FOR = timedelta(days=3)
@@ -50,23 +50,23 @@ Row: TypeAlias = UserCredential | SystemCredential | EnvironmentCredential
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A snapshot, and the rows that it speaks of by their ``Key.ref``: what is opened when a candidate is tried."""
+    """A snapshot, and its rows by ``Key.ref``, to be decrypted when a candidate is tried."""
 
     user_id: Any
     snapshot: Snapshot
     rows: Mapping[str, Row]
     limits: Limits
     targets: frozenset[str]
-    """Everything in it that may be cooling down."""
+    """Everything in the snapshot that may be cooling down."""
     search_keys: Sequence[SearchCredential] = ()
-    """No part of any route; looked for in what leaves."""
+    """Not part of any route; used to scan outgoing content."""
     routes: dict[Request, Route] = field(default_factory=dict, repr=False, compare=False)
-    """Those that were asked for while nothing was cooling down."""
+    """Routes resolved while nothing was cooling down."""
     within_token: dict[Any, Limits] = field(default_factory=dict, repr=False, compare=False)
-    """The limits of calls that came with a token, by the token and its budget."""
+    """The limits of calls with a token, by token and budget."""
 
     rights: dict[Any, Right] = field(default_factory=dict, repr=False, compare=False)
-    """On what its calls rest, by the key and the token."""
+    """What the calls' permission depends on, by key and token."""
 
     def right(self, key: Key | None, token_id: UUID | None) -> Right:
         rests_on = None if key is None or key.id is None else (key.owner, key.id)
@@ -79,7 +79,7 @@ class Loaded:
 
     @cached_property
     def tripwire(self) -> Tripwire:
-        """Finds these keys in what is about to leave."""
+        """Finds these keys in outgoing content."""
         return Tripwire([*self.rows.values(), *self.search_keys])
 
     @property
@@ -88,7 +88,7 @@ class Loaded:
         return self.snapshot.preferences.strategy == LLMSettings.Strategy.BALANCED
 
     def route(self, request: Request, cooling: Mapping[str, float]) -> Route:
-        """As ``resolve`` has it; worked out once for as long as this snapshot lives, where nothing else counts."""
+        """As ``resolve``; cached for the life of this snapshot if nothing is cooling down."""
         if cooling or self.takes_turns:
             return resolve(self.snapshot, request, cooling)
         route = self.routes.get(request)
@@ -106,9 +106,9 @@ class Site:
     rows: Sequence[SystemCredential | EnvironmentCredential]
     config: Mapping[str, Any]
     policies: Mapping[int, Sequence[Policy]]
-    """By the id of the group; those for everybody under ``EVERYBODY``."""
+    """By group id; policies for everybody are under ``EVERYBODY``."""
     allowances_set_at: datetime | None = None
-    """When staff last changed what may be spent on the site's keys: the system config or a policy."""
+    """When staff last changed the spending limits on the site's keys, in the system config or a policy."""
 
     @cached_property
     def tripwire(self) -> Tripwire:
@@ -120,7 +120,7 @@ class Site:
 
 
 def load_site() -> Site:
-    """Synchronous: three queries, and one for where calls may go, which every opening of a key asks next."""
+    """Synchronous: three queries, and one for the allowed addresses, which are needed to open any key."""
     egress.policy()
     policies: dict[int, list[Policy]] = {}
     changes: list[datetime] = []
@@ -138,7 +138,7 @@ def load_site() -> Site:
 
 
 def load(user: Person, site: Site) -> Loaded:
-    """Synchronous: three queries, each by an index; one more for those whose strategy measures or who search."""
+    """Synchronous: three indexed queries; one more each for users with the fastest strategy or with search keys."""
     with acting_for(user.pk):
         return _load(user, site)
 
@@ -186,9 +186,9 @@ def _load(user: Person, site: Site) -> Loaded:
 
 
 def _active(user_id: Any) -> tuple[AbstractBaseUser | None, set[int]]:
-    """The user with their settings and the ids of their groups; None for one who is deactivated, gone or not logged in.
+    """The user with settings and group ids; None for one who is deactivated, deleted or not signed in.
 
-    One query, with a row for each group; ``searches`` on the user: whether there are keys of search services.
+    One query, with a row for each group; adds ``searches``: whether the user has keys of search services.
     """
     users = get_user_model()._default_manager.select_related("llm_settings", "llm_allowance")
     searches = Exists(SearchCredential.objects.filter(user=OuterRef("pk")))
@@ -201,7 +201,7 @@ def _price_today(spec: ProviderSpec, model: str) -> Decimal | None:
 
 
 def _latencies(user_id: Any) -> dict[str, float]:
-    """How long this user waited for their own keys lately: until the first content of streams, else until the end."""
+    """This user's recent latency per own key: time to first content of streams, otherwise to the end."""
     rows = (
         UsageRecord.objects.filter(user_id=user_id, at__gte=timezone.now() - MEASURED_FOR, outcome="ok")
         .filter(key_owner=UsageRecord.KeyOwner.USER)
@@ -264,7 +264,7 @@ def _override(row: TaskOverride) -> Override:
 
 
 def system_choice(value: object) -> SystemChoice:
-    """Staff may write anything into a JSON field: what does not fit counts as not set."""
+    """Staff can put anything into a JSON field: an invalid value counts as not set."""
     if not isinstance(value, Mapping):
         return SystemChoice()
     temperature, max_tokens = value.get("temperature"), value.get("max_tokens")

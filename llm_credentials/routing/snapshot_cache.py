@@ -1,7 +1,7 @@
-"""Caches the routing snapshots of users who are calling, so that their next call needs no database query.
+"""Caches the routing snapshots of active users, so that their next call needs no database query.
 
-A snapshot is used for as long as the process is sure that nothing it speaks of has changed (``llm_credentials.live``).
-Within a transaction nothing is kept and nothing kept is used: what it wrote so far is nobody else's to see.
+A snapshot is used as long as the process is sure that nothing in it has changed (``llm_credentials.live``). Inside a
+transaction the cache is neither read nor filled, because nobody else may see uncommitted writes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llm_credentials.wall import acting_for
 from llm_credentials.wall.standing import known_user
 
 KEPT_S = 45.0
-"""At most; what is measured and not changed (latencies) is that old at times."""
+"""At most. Measured values that trigger no change, such as latencies, can be this old."""
 USERS_MAX = 5000
 
 
@@ -37,11 +37,11 @@ class _Kept:
 
 _kept: OrderedDict[Any, _Kept] = OrderedDict()
 _site: tuple[Site, float, float] | None = None
-"""With when it was read and until when it may be used."""
+"""The site's data, when it was read, and its expiry."""
 
 
 def find(user: Person) -> Loaded | None:
-    """What was read lately and still holds, without asking anybody; None when there is nothing."""
+    """The cached snapshot if it is still valid, without I/O; else None."""
     if isinstance(user, LazyObject) and user._wrapped is empty:
         return None
     kept = _kept.get(user.pk)
@@ -51,15 +51,15 @@ def find(user: Person) -> Loaded | None:
 
 
 def is_current(loaded: Loaded) -> bool:
-    """Whether this very snapshot still holds, as far as may be known without asking."""
+    """Whether this very snapshot is still valid, as far as is known without I/O."""
     kept = _kept.get(loaded.user_id)
     return kept is not None and kept.loaded is loaded and listener.is_sure(kept.read_at)
 
 
 def redacted(text: str) -> str:
-    """The text without the keys of whoever it is written for, and of the site, as far as they are known here just now.
+    """The text without the cached keys of the current user and of the site.
 
-    For lines of the log: asks nobody and opens nothing.
+    For log lines: no I/O, no decryption.
     """
     user_id = known_user()
     kept = _kept.get(subject_of(user_id)) if user_id else None
@@ -69,7 +69,7 @@ def redacted(text: str) -> str:
 
 
 def load(user: Person) -> Loaded:
-    """What was read lately and still holds, else what the database says. Synchronous."""
+    """The cached snapshot if valid, else read from the database. Synchronous."""
     if connection.in_atomic_block:
         return snapshot.load(user, snapshot.load_site())
     if (found := find(user)) is not None:
@@ -89,7 +89,7 @@ def load(user: Person) -> Loaded:
 
 
 def row_now(row: Row) -> Row | None:
-    """A row of a snapshot as it is by now; None when it is out of use or meant for another address. Synchronous."""
+    """The current state of a snapshot's row; None if it was disabled or its address changed. Synchronous."""
     if isinstance(row, EnvironmentCredential):
         return row
     rows: models.QuerySet[Any] = type(row)._default_manager.filter(pk=row.pk, is_active=True)
@@ -101,7 +101,7 @@ def row_now(row: Row) -> Row | None:
 
 
 def _load_site() -> tuple[Site, float]:
-    """With the moment as of which it is known to hold."""
+    """With the time at which it is known to be valid."""
     global _site
     now = time.monotonic()
     if (kept := _site) is not None and now < kept[2] and listener.is_sure(kept[1]):
@@ -115,7 +115,7 @@ def _load_site() -> tuple[Site, float]:
 
 
 def forget(user_id: Any = None) -> None:
-    """One user's, or everybody's."""
+    """Drop one user's snapshot, or everything."""
     global _site
     with changes.lock:
         if user_id is None:
@@ -126,7 +126,7 @@ def forget(user_id: Any = None) -> None:
 
 
 def _is_holding() -> bool:
-    """Lets go of what nobody asked for in time."""
+    """Also drops expired snapshots."""
     now = time.monotonic()
     with changes.lock:
         for user_id in [user_id for user_id, kept in _kept.items() if now >= kept.until]:

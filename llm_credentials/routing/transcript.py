@@ -1,4 +1,4 @@
-"""What a stream has said so far: needed when it breaks, or when the provider does not count its tokens."""
+"""The text of a stream so far: needed if it breaks, or if the provider does not report usage."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Final, Protocol
 from llm_credentials.ledger.estimate import BYTES_A_TOKEN
 
 MANY: Final = 500
-"""How many pieces are kept unread: reading their text costs more than passing them on."""
+"""How many pieces are kept unparsed: extracting their text costs more than passing them on."""
 FEW: Final = 16
 SLOW_AFTER_S: Final = 10.0
-"""After this time only ``FEW`` pieces are kept unread: the stream is slow, and there may be hundreds of them."""
+"""After this time only ``FEW`` pieces are kept unparsed: the stream is slow, and there may be hundreds of streams."""
 
 
 class Said(Protocol):
@@ -20,13 +20,13 @@ class Said(Protocol):
     def text(self) -> str: ...
     @property
     def is_only_counted(self) -> bool:
-        """Whether nobody will ask for its words, but for how many there were."""
+        """Whether only the length of its text is needed."""
 
 
 class Transcript:
-    """Keeps the pieces of a stream, and once they are many only their text, in a thirtieth of the memory.
+    """Keeps the pieces of a stream; beyond a limit only their text, in a thirtieth of the memory.
 
-    Of pieces that are only counted it keeps the number of bytes: memory does not grow with the length of the stream.
+    For pieces that are only counted it keeps the number of bytes, so memory does not grow with the stream.
     """
 
     __slots__ = ("_began", "_bytes", "_pieces", "_words")
@@ -54,12 +54,12 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """Of pieces that are only counted, nothing."""
+        """Empty for pieces that are only counted."""
         self._read()
         return "".join(self._words)
 
     @property
     def tokens(self) -> int:
-        """As ``estimate.text_tokens`` counts them."""
+        """Counted as in ``estimate.text_tokens``."""
         self._read()
         return ceil(self._bytes / BYTES_A_TOKEN)

@@ -1,4 +1,4 @@
-"""One attempt of a call: its state while it runs, its token usage, and the errors it can end with."""
+"""One attempt of a call: its running state, its token usage, and the errors it can end with."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Piece(Protocol):
 
 @dataclass(slots=True)
 class Trial:
-    """One attempt while it is under way, on the event loop of its call."""
+    """One running attempt, on the event loop of its call."""
 
     candidate: Candidate
     row: Row
@@ -78,17 +78,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a call may come to, in tokens; asked only when needed."""
+    """The expected size of a call in tokens; computed only when needed."""
 
     prompt_tokens: Callable[[], int]
     answer_tokens: Callable[[Candidate], int]
-    """At most, with this candidate."""
+    """The most that this candidate may produce."""
 
 
 def counted_of(
     trial: Trial, error: LLMError | None, answer: object, size: Size | None
 ) -> tuple[UsageRecord.State, Usage]:
-    """The usage, made up for where the provider did not say, and how far it can be trusted."""
+    """The usage, estimated where the provider reported none, and how reliable it is."""
     match answer:
         case LLMResponse():
             usage = answer.usage
@@ -132,7 +132,7 @@ def partial_of(trial: Trial) -> LLMResponse:
 
 
 def unopened(route: Route) -> list[Attempt]:
-    """The user's keys that would have been tried first, had they been readable."""
+    """The user's keys that would have been tried first if they could be decrypted."""
     first = route.chosen.position if route.chosen else len(route.dropped)
     return [
         Attempt(
@@ -163,7 +163,7 @@ def no_candidate(route: Route) -> LLMError:
 
 
 def settings_url() -> str:
-    """The page on which users mend their keys."""
+    """The page on which users fix their keys."""
     try:
         return reverse("llm_credentials:provider-list")
     except NoReverseMatch:

@@ -40,7 +40,7 @@ SITE: Final = "system"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Key:
-    """What routing knows about a credential; no secret, encrypted or not."""
+    """What routing knows about a credential; contains no secret, not even encrypted."""
 
     ref: str
     """Unique: ``user:<uuid>``, ``system:<uuid>`` or ``environment:<provider>``."""
@@ -117,30 +117,30 @@ def _no_price(spec: ProviderSpec, model: str) -> Decimal | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Everything that a route depends on, except for cooldowns and breakers."""
+    """Everything that a route depends on, except cooldowns and breakers."""
 
     specs: Mapping[str, ProviderSpec]
     user_active: bool = True
     preferences: Preferences = Preferences()
     keys: tuple[Key, ...] = ()
-    """The user's own, inactive ones included."""
+    """The user's own, including inactive ones."""
     system_keys: tuple[Key, ...] = ()
     overrides: Mapping[str, Override] = field(default_factory=dict)
     completions: SystemChoice = SystemChoice()
     embeddings: SystemChoice = SystemChoice()
     default_provider: str = ""
-    """The site's (``LLM_DEFAULT_PROVIDER``): its system key comes last of all."""
+    """The site's (``LLM_DEFAULT_PROVIDER``): its system key comes last."""
     policy: Policy = EVERYTHING
     """What staff allow this user."""
     system_unpriced: bool = True
-    """Whether staff let the site's keys call models whose price is unknown."""
+    """Whether staff allow calls on the site's keys to models with an unknown price."""
     price: Callable[[ProviderSpec, str], Decimal | None] = _no_price
-    """USD for a million tokens of a model; ``None``: unknown."""
+    """A model's price in USD per million tokens; ``None``: unknown."""
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     """``Key.ref`` → this user's recent latency."""
 
     def refs(self, named: str) -> frozenset[str]:
-        """Of the keys that are meant by a ``Key.ref``, ``system``, a provider, or ``provider:name`` of a user's key."""
+        """The refs that match a ``Key.ref``, ``system``, a provider, or ``provider:name`` of a user's key."""
         provider, _, name = named.partition(":")
         own = {key.ref for key in self.keys if key.provider == provider and name in ("", key.name)}
         site = {key.ref for key in self.system_keys if named == SITE}
@@ -155,14 +155,14 @@ class Request:
     credential: UUID | None = None
     needs: frozenset[str] = frozenset()
     fallback: bool = True
-    """Whether keys may be tried that neither the call names nor, without a name, the override or default provider."""
+    """Whether to try keys beyond those that the call names or, if it names none, the override or default provider."""
     weight: Weight = "normal"
     providers: frozenset[str] | None = None
-    """Slugs that the caller's access token may reach; ``None``: all."""
+    """Slugs that the caller's access token allows; ``None``: all."""
     turn: int = 0
-    """A counter of the calls of this process, for keys that share the load in turns."""
+    """A per-process counter of calls, for rotating among a provider's keys."""
     without: frozenset[str] = frozenset()
-    """``Key.ref`` of keys to treat as failed, to explain what would happen then."""
+    """``Key.ref`` of keys to treat as failed, to explain what would happen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,12 +173,12 @@ class Candidate:
     reason: str = ""
     """Why it is in the chain, in words."""
     temperature: float | None = None
-    """From override, user or staff; ``None``: the caller's default."""
+    """From the override, the user or staff; ``None``: the caller's default."""
     max_tokens: int | None = None
     facts: ModelFacts | None = None
-    """What the catalogue knows of the model."""
+    """The catalogue's facts about the model."""
     position: int = 0
-    """Its place in the order, counted together with what was dropped."""
+    """Its place in the order, counting what was dropped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -189,7 +189,7 @@ class Dropped:
     why: Why
     words: str
     retry_after_s: float | None = None
-    """For what is only cooling down."""
+    """For a candidate that is only cooling down."""
     position: int = 0
 
 
