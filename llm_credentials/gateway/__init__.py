@@ -1,4 +1,5 @@
-"""``/v1``: the door for tools that speak OpenAI's or Anthropic's wire, on a user's own keys, order, budget and ledger.
+"""``/v1``: the gateway for tools that speak OpenAI's or Anthropic's API, on a user's own keys, order, budget and
+ledger.
 
-``wires/`` turns requests of a wire into our vocabulary and answers back; ``app`` serves them.
+``wires/`` translates requests and answers between an API's wire format and our types; ``app`` serves them.
 """

@@ -1,11 +1,11 @@
-"""What an address under ``/v1`` means, written as clients write it."""
+"""Paths under ``/v1``, in the variants that clients send."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 ONE_MODEL = "/v1/models/"
-"""Before a model's name, which may hold slashes itself."""
+"""Precedes a model's name, which may contain slashes."""
 _NOT_SPOKEN = {
     "/v1/responses": "The Responses API is not spoken here. Use POST /v1/chat/completions: with OpenAI's SDK "
     "client.chat.completions.",
@@ -31,7 +31,7 @@ _NOT_SPOKEN = {
 
 
 def mended(path: str) -> str:
-    """Without slashes that are too many, and without the ``/v1`` that a client adds to a base address that has one."""
+    """Without extra slashes, and without the ``/v1`` that a client appends to a base URL that already has one."""
     pieces = [piece for piece in path.split("/") if piece]
     while pieces[1:2] == ["v1"]:
         del pieces[1]
@@ -39,7 +39,7 @@ def mended(path: str) -> str:
 
 
 def unknown(path: str, known: Collection[str]) -> str:
-    """What to tell whoever asks for an address that there is not."""
+    """The error message for an unknown path."""
     for begin, words in _NOT_SPOKEN.items():
         if path == begin or path.startswith(f"{begin}/"):
             return words

@@ -1,4 +1,4 @@
-"""The ASGI application behind ``/v1``, beside Django's: no middleware, no sessions, tokens only."""
+"""The ASGI application for ``/v1``, beside Django's: no middleware, no sessions, tokens only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROUTES: Mapping[str, Mapping[str, Handler]] = {
     "/v1/models": {"GET": calls.models},
     "/v1/models/*": {"GET": calls.model},
 }
-"""Every address of the gateway, by method; the test of who may do what reads it too."""
+"""Every path of the gateway, by method; the test of access rules reads it too."""
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,7 +42,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         scope["path"] = addresses.mended(scope["path"])
     speaks_messages = scope["path"].startswith("/v1/messages") or b"anthropic-version" in request.headers
     wire: Wire = messages if speaks_messages else chat
-    # Each SDK looks for the id under the name that its maker gave it.
+    # Each vendor's SDK looks for the request id under its own header name.
     written = request_id.encode()
     headers = [(b"x-request-id", written), (b"request-id", written), (b"x-content-type-options", b"nosniff")]
     try:
@@ -56,14 +56,14 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _counted(request: Request) -> list[tuple[bytes, bytes]]:
-    """How far the limit is used, where this request was counted."""
+    """The rate-limit headers, if this request was counted."""
     if request.usage is None:
         return []
     return [(name.lower().encode(), b"%d" % value) for name, value in request.usage.values]
 
 
 async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
-    """What is to be done, with the caller known and the body read. Raises Refused, Left."""
+    """The handler to await, after the caller is authenticated and the body is read. Raises Refused, Left."""
     path, method = request.scope["path"], request.scope["method"]
     methods = ROUTES.get(path) or (ROUTES["/v1/models/*"] if path.startswith(addresses.ONE_MODEL) else None)
     if methods is None:
@@ -83,7 +83,7 @@ async def _prepared(request: Request, request_id: str) -> Awaitable[Answer]:
 
 
 async def _allowed(methods: Collection[str], method: str) -> Answer:
-    """What this address takes: asked for, or to somebody who used another method."""
+    """The methods of this path: for OPTIONS, or as an error for another method."""
     allow = {"allow": ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])}
     if method == "OPTIONS":
         return Answer(b"", 204, headers=allow)

@@ -1,4 +1,4 @@
-"""Who calls: a personal access token of scope "gateway", as ``Authorization: Bearer`` or ``x-api-key``."""
+"""Authenticates callers by personal access tokens of scope "gateway", in ``Authorization: Bearer`` or ``x-api-key``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llm_credentials.models import PersonalAccessToken
 
 CLIENTS_MAX = 2000
 VIEW = "gateway"
-"""How the audit trail names it."""
+"""The gateway's name in the audit trail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ async def authenticate(request: Request) -> Caller:
 
 
 def client_of(caller: Caller, named: Named) -> RoutedClient:
-    """What calls with the user's keys, within what the token allows. Does no I/O. Raises Refused."""
+    """A client on the user's keys, within what the token allows. No I/O. Raises Refused."""
     token, place = caller.token, (caller.token.id, named.task, named.provider, named.model)
     made = _made.get(place)
     if made is not None and made[0] is token and made[1] is caller.user:
@@ -62,11 +62,11 @@ def client_of(caller: Caller, named: Named) -> RoutedClient:
 
 
 _made: dict[tuple[Any, ...], tuple[PersonalAccessToken, AbstractBaseUser, RoutedClient]] = {}
-"""For these very objects, which are others as soon as something of them changes. Such a client holds no keys."""
+"""Valid for these very objects, which are replaced as soon as anything about them changes. The clients hold no keys."""
 
 
 def _ip(request: Request) -> str:
-    """As the pages see it: behind trusted proxies, what the outermost of them saw."""
+    """The client's address as Django's views see it: behind trusted proxies, what the outermost one saw."""
     proxies = settings.ALLAUTH_TRUSTED_PROXY_COUNT
     if not proxies:
         return str((request.scope.get("client") or ("",))[0])
@@ -75,7 +75,7 @@ def _ip(request: Request) -> str:
 
 
 def _secret(request: Request) -> str:
-    """Empty when there is none, or when two headers name two."""
+    """Empty if there is none, or if two headers disagree."""
     scheme, _, bearer = request.header(b"authorization").partition(" ")
     bearer = bearer.strip() if scheme.lower() == "bearer" else ""
     key = request.header(b"x-api-key").strip()

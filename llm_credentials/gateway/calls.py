@@ -1,4 +1,4 @@
-"""What each address of the gateway does."""
+"""The handler of each path of the gateway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def anthropic_messages(caller: Caller, request: Request) -> Answer:
 
 
 async def count_tokens(caller: Caller, request: Request) -> Answer:
-    """An estimate that errs upwards; nobody is asked and nothing is spent."""
+    """An estimate on the high side; calls no provider and costs nothing."""
     tokens = counted(lambda: messages.read_request({"max_tokens": 1, **request.data}), request.data)
     return Answer(orjson.dumps({"input_tokens": tokens}))
 
@@ -60,11 +60,11 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
     found = await client.embed(texts, dimensions=dimensions)
     vectors: Sequence[Any] = found.vectors if encoding != "base64" else [_packed(vector) for vector in found.vectors]
     rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-    # Clients insist on a number here, and some providers give none: then it is the one that is in the ledger.
+    # Clients require a number, and some providers report none: then it is the estimate that the ledger has.
     used = found.usage.input_tokens
     used = estimate.embedded_tokens(texts) if used is None else used
     usage = {"prompt_tokens": used, "total_tokens": used}
-    # OpenAI's own has no id, but clients of others who speak its wire insist on one.
+    # OpenAI's own response has no id, but clients of compatible servers require one.
     answer = {"id": f"embd-{new_id().hex}", "object": "list", "data": rows, "model": found.model, "usage": usage}
     paid_by = found.receipt.answered_by
     headers = told(
@@ -77,7 +77,7 @@ async def embeddings(caller: Caller, request: Request) -> Answer:
 
 
 def _texts(given: object) -> Embedded:
-    """As the wire has it: one text or several, or the tokens of one or of several."""
+    """One text or several, or the tokens of one or of several."""
     is_one = isinstance(given, str) or (isinstance(given, list) and given and all(type(each) is int for each in given))
     texts = [given] if is_one else given
     if not isinstance(texts, list) or not texts or any(not isinstance(text, str | list) or not text for text in texts):
@@ -88,7 +88,7 @@ def _texts(given: object) -> Embedded:
 
 
 def _packed(vector: Iterable[float]) -> str:
-    """Little-endian 32-bit floats in base64, as clients of this wire ask for them by default."""
+    """Base64 of little-endian 32-bit floats, which clients request by default."""
     numbers = array.array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()
@@ -96,9 +96,9 @@ def _packed(vector: Iterable[float]) -> str:
 
 
 async def models(caller: Caller, request: Request) -> Answer:
-    """What may be said as ``model``: the user's own order, tasks, and the models of every key that would be tried.
+    """What may be sent as ``model``: the user's own order, tasks, and the models of every key that would be tried.
 
-    Each row has the fields of both wires.
+    Each row has the fields of both APIs.
     """
     rows = await _rows(caller)
     listed = {"object": "list", "data": rows, "has_more": False, "first_id": rows[0]["id"], "last_id": rows[-1]["id"]}
@@ -106,7 +106,7 @@ async def models(caller: Caller, request: Request) -> Answer:
 
 
 async def model(caller: Caller, request: Request) -> Answer:
-    """One of them, by its name behind the address; also one that is listed under its provider's name."""
+    """A single model by name, with or without its provider's prefix."""
     name = request.scope["path"].removeprefix(ONE_MODEL)
     found = next((row for row in await _rows(caller) if row["id"] == name or _bare(row["id"]) == name), None)
     if found is None:

@@ -1,4 +1,4 @@
-"""What a program is told when a call did not work: a status that its client understands, a code, a sentence."""
+"""Maps a failed call to a status that the client understands, a code and a message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from llm_credentials.providers import (
 )
 
 KEY_AT_FAULT = 424
-"""The stored key is at fault and not the program's token, which a 401 would blame; clients do not repeat it."""
+"""The stored key is at fault, not the caller's token, as a 401 would suggest; clients do not retry this status."""
 
 _KINDS: Mapping[type[LLMError], tuple[int, str]] = {
     NotConfigured: (400, "not_configured"),
@@ -56,7 +56,7 @@ _KINDS: Mapping[type[LLMError], tuple[int, str]] = {
     ConnectionFailed: (502, "connection_failed"),
     ProviderUnavailable: (503, "provider_unavailable"),
     BadProviderResponse: (502, "bad_provider_response"),
-    # Not to be tried again, as clients do with a 502.
+    # Must not be retried, as clients do with a 502.
     AccessWithdrawn: (403, "access_withdrawn"),
     StreamInterrupted: (502, "stream_interrupted"),
     LLMError: (502, "provider_error"),
@@ -64,7 +64,7 @@ _KINDS: Mapping[type[LLMError], tuple[int, str]] = {
 
 
 class Refused(Exception):
-    """The gateway's own answer, before any call was made."""
+    """The gateway's own response, before any call was made."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Problem:
 
 
 def problem(error: Exception) -> Problem:
-    """Nothing that anybody sent is echoed: every message is our own sentence."""
+    """Echoes no input: every message is our own text."""
     match error:
         case Refused():
             return error.problem

@@ -1,4 +1,4 @@
-"""The little of HTTP that the gateway needs: a request read whole within limits, an answer, a caller who may leave."""
+"""The minimum of HTTP for the gateway: bounded request bodies, responses, and client disconnects."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Images come in the body."""
+"""Images are sent in the body."""
 BOM = b"\xef\xbb\xbf"
-"""Some editors and shells put it before what they send."""
+"""Byte order mark: some editors and shells prepend it."""
 WATCHED_FROM_S = 0.05
 JSON = "application/json"
 EVENTS = "text/event-stream; charset=utf-8"
@@ -29,7 +29,7 @@ EVENTS = "text/event-stream; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``body`` whole, or piece by piece as it comes."""
+    """``body`` is complete or an iterator of pieces."""
 
     body: bytes | AsyncGenerator[bytes, None]
     status: int = 200
@@ -40,7 +40,7 @@ class Answer:
 def told(
     *, provider: str, attempts: int, model: str | None = None, key_owner: str | None = None, cost_usd: Decimal | None
 ) -> dict[str, str]:
-    """The headers that say who answered and who pays; what is unknown is left out."""
+    """Headers that say who answered and who pays; unknown values are left out."""
     said = {
         "provider": provider,
         "model": model,
@@ -52,7 +52,7 @@ def told(
 
 
 class Left(Exception):
-    """The caller has gone."""
+    """The client has disconnected."""
 
 
 @dataclass(slots=True)
@@ -61,10 +61,10 @@ class Request:
     receive: Receive
     headers: dict[bytes, bytes]
     data: dict[str, Any] = field(default_factory=dict)
-    """The body, once it was read."""
+    """The body, once read."""
     size_bytes: int = 0
     usage: Usage | None = None
-    """How far the limit of calls is used, once it was counted."""
+    """How much of the rate limit is used, once counted."""
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive) -> Request:
@@ -74,7 +74,7 @@ class Request:
         return self.headers.get(name, b"").decode("latin-1")
 
     async def read(self) -> None:
-        """The body into ``data``. Raises Refused, Left."""
+        """Reads the body into ``data``. Raises Refused, Left."""
         body = await self._body()
         try:
             data = orjson.loads(body.removeprefix(BOM))
@@ -114,9 +114,10 @@ def _too_large() -> Refused:
 
 
 async def until_left(receive: Receive, work: Awaitable[None]) -> None:
-    """Do the work; when the caller leaves first, it is cancelled and has ended when this returns.
+    """Do the work; if the client disconnects first, cancel it and wait for it to end.
 
-    The door is watched from ``WATCHED_FROM_S`` on: most work is done by then, and a watcher costs as much as a call.
+    Watches for a disconnect only from ``WATCHED_FROM_S`` on: most work is done by then, and a watcher costs as much as
+    a call.
     """
     me = asyncio.current_task()
     assert me is not None
@@ -134,7 +135,7 @@ async def until_left(receive: Receive, work: Awaitable[None]) -> None:
 
 
 class _Door:
-    """Through which the caller of a task may leave."""
+    """Cancels a task when its client disconnects."""
 
     __slots__ = ("_receive", "_task", "_watcher", "was_left")
 
@@ -165,7 +166,7 @@ async def _gone(receive: Receive) -> None:
 
 
 async def send_answer(send: Send, answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises nothing of its own; a body that comes piece by piece is closed however this ends."""
+    """Raises nothing of its own; a streamed body is always closed."""
     whole = answer.body if isinstance(answer.body, bytes) else None
     named = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
     head = [(b"content-type", answer.content_type.encode()), (b"cache-control", b"no-store"), *headers, *named]

@@ -1,7 +1,7 @@
-"""What a program may say as ``model``.
+"""What a caller may send as ``model``.
 
-``auto``: the user's own order for the task "gateway" · ``task:<slug>``: as for that task · ``provider/model`` ·
-``provider/auto``: the provider's own choice · a model's bare name, which goes to a key whose provider has it.
+``auto``: the user's own order for the task "gateway" · ``task:<slug>``: the order for that task · ``provider/model`` ·
+``provider/auto``: the provider's default · a bare model name, which goes to a key whose provider offers it.
 """
 
 from __future__ import annotations

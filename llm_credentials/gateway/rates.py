@@ -1,8 +1,8 @@
-"""How often a program may call: the limits of ``llm_credentials.limits``, counted without a question at each call.
+"""Rate limits for the gateway (see ``llm_credentials.limits``), without a round trip for each call.
 
-Each process counts what it lets in and tells the shared counters a moment later, all at once, hearing there what the
-others let in. So a limit is held exactly within a process, and between processes but for what each lets in during
-``SHARED_EVERY_S``. While Valkey is away each process counts for itself.
+Each process counts the calls that it admits and soon afterwards adds them to the shared counters in one batch, which
+returns the totals of all processes. A limit is therefore exact within a process; across processes it can be exceeded by
+what each admits during ``SHARED_EVERY_S``. While Valkey is down each process counts alone.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ WINDOWS_MAX = 50_000
 
 @dataclass(slots=True)
 class _Window:
-    """One counter of one period."""
+    """One counter for one period."""
 
     ends: float
     """Seconds since the epoch."""
     limit: int
     known: int = 0
-    """Let in by everybody, as of the last time that the shared counter was asked."""
+    """Admitted by all processes, as of the last exchange with the shared counter."""
     fresh: int = 0
-    """Let in here since."""
+    """Admitted here since then."""
 
     @property
     def used(self) -> int:
@@ -48,7 +48,7 @@ class _Window:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """The windows in which one caller's calls count, until the first of them ends."""
+    """The windows that count one caller's calls, valid until the first of them ends."""
 
     windows: tuple[tuple[str, _Window], ...]
     until: float
@@ -66,7 +66,7 @@ _counters = _Counters()
 
 
 def admit(user_id: Any, token_id: Any, policy_rates: Iterable[str]) -> Usage | None:
-    """Count one call. Raises Refused past a limit; otherwise says how far the tightest is used."""
+    """Count one call. Raises Refused above a limit; otherwise returns the usage of the tightest one."""
     now = time.time()
     windows = _windows(user_id, token_id, tuple(policy_rates), now)
     if not windows:
@@ -111,7 +111,7 @@ def _windows(user_id: Any, token_id: Any, policy_rates: tuple[str, ...], now: fl
 def _keys(
     user_id: Any, token_id: Any, policy_rates: Iterable[str], site: Mapping[str, str], now: float
 ) -> Iterator[tuple[str, int, float]]:
-    """(shared key, limit, when its period ends)."""
+    """(shared key, limit, end of its period)."""
     scopes = [("user", user_id, rate) for rate in dict.fromkeys([site.get("user"), *policy_rates]) if rate]
     if rate := site.get("token"):
         scopes.append(("token", token_id, rate))
@@ -144,7 +144,9 @@ async def _tell_soon() -> None:
 
 
 def _share(counts: dict[str, int]) -> dict[str, int]:
-    """The sums over all processes. A cache that is away answers with nothing: then this process counts alone."""
+    """Adds to the shared counters and returns the totals. If the cache is down the result is empty: this process counts
+    alone.
+    """
     totals: dict[str, int] = {}
     for key, count in counts.items():
         ends = int(key.rpartition(":")[2])
@@ -157,6 +159,6 @@ def _share(counts: dict[str, int]) -> dict[str, int]:
 
 
 def forget() -> None:
-    """For tests, between which the shared counters are emptied."""
+    """For tests, which clear the shared counters in between."""
     global _counters
     _counters = _Counters()

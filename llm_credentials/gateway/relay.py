@@ -1,7 +1,7 @@
-"""One call of a program: along the user's chain, in the program's wire.
+"""One call to the gateway: runs the user's fallback chain and answers in the caller's wire format.
 
-To a provider that speaks this wire the request goes as it is, but for the model's name and the limits, and the answer
-comes back byte by byte. For every other the request is read into our vocabulary and the answer written out of it.
+A provider with the same wire format gets the request unchanged except for the model name and the limits, and its answer
+is passed through byte by byte. For any other provider the request is translated into our types and the answer back.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from llm_credentials.routing.trials import Size
 from llm_credentials.routing.values import Candidate
 
 MAX_TOKENS_UNKNOWN = 8192
-"""What an answer is reserved for when neither the program, the user nor the catalogue sets a limit."""
+"""The answer size to reserve for when the caller, the user and the catalogue set no limit."""
 TIMEOUT_S = 600.0
-"""For a whole call, as long as the clients of these wires wait."""
+"""For a whole call; as long as clients of these APIs wait."""
 _NOTHING: frozenset[str] = frozenset()
 _TOOLS, _JSON = frozenset({"tools"}), frozenset({"json"})
 TOO_DEEP = "The body is nested too deep."
 IMAGES_FROM_BYTES = 100_000
-"""A body as large as this is read to see how much of it is images, which cost less than their bytes as text would."""
+"""Bodies of at least this size are parsed to find images, which cost fewer tokens than their bytes would as text."""
 
 
 class Wire(Protocol):
-    """What the modules of ``wires`` have in common."""
+    """The interface of the modules in ``wires``."""
 
     NAME: str
     PATH: str
     SIGNS: bool
-    """Whether thoughts go along in it that their maker has signed."""
+    """Whether reasoning in this format carries its provider's signature."""
     MOST_ANSWERS: int
-    """That one request may ask for, as ``n``."""
+    """The most answers that one request may ask for, as ``n``."""
 
     def read_request(self, data: object) -> Asked: ...
     def write_answer(self, response: LLMResponse) -> bytes: ...
@@ -63,10 +63,10 @@ class Wire(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A piece of a translated answer: chunks, and the bytes that they became. See ``routing.trials.Piece``."""
+    """A piece of a translated answer: chunks, and their encoding. See ``routing.trials.Piece``."""
 
     chunks: Sequence[LLMStreamChunk]
-    """What came at once. ``done`` comes alone."""
+    """Chunks that arrived together. ``done`` comes alone."""
     data: bytes
     response: LLMResponse | None = None
 
@@ -92,19 +92,19 @@ class Relay:
     request: Request
     named: Named = field(init=False)
     candidate: Candidate | None = field(default=None, init=False)
-    """The one that was tried last."""
+    """The last one tried."""
     tries: int = field(default=0, init=False)
     makers: Mapping[str, Maker] = field(default_factory=dict, init=False)
-    """Who had the thoughts in the conversation, where that is known."""
+    """The authors of the reasoning in the conversation, as far as they are known."""
     first: Maker | None = field(default=None, init=False)
-    """Who was tried first."""
+    """The first one tried."""
     passing: Streamed = field(default_factory=thoughts.Unsigned, init=False)
-    """Sees the thoughts in a stream that passes."""
+    """Collects the reasoning in a passed-through stream."""
 
     data: Mapping[str, Any] = field(init=False)
     """The request."""
     marks: tuple[str, ...] = field(init=False)
-    """Of the thoughts in the conversation."""
+    """Marks of the reasoning in the conversation."""
 
     def __post_init__(self) -> None:
         """Raises Refused."""
@@ -121,7 +121,7 @@ class Relay:
             raise Refused(400, "invalid_request", f"n: {words}", param="n")
 
     async def answer(self) -> Answer:
-        """Raises LLMError before anything is sent."""
+        """Raises LLMError before anything is sent to the client."""
         self.marks = tuple(marks_in(self.data["messages"]))
         if self.marks:
             self.makers = await thoughts.makers(self.marks)
@@ -181,7 +181,7 @@ class Relay:
     async def _events(
         self, first: Passed | Written, pieces: AsyncGenerator[Passed | Written, None]
     ) -> AsyncGenerator[bytes, None]:
-        """What the program gets; an error after the first content is the last event."""
+        """The client's events; an error after first content becomes the last event."""
         held = b""
         async with aclosing(pieces):
             piece: Passed | Written | None = first
@@ -212,11 +212,11 @@ class Relay:
         self.first = self.first or self._maker
         self.passing = thoughts.Signed() if self.wire.SIGNS else thoughts.Unsigned()
 
-    # Thoughts
+    # Reasoning
 
     @property
     def _maker(self) -> Maker:
-        """Who is asked now."""
+        """The candidate being tried."""
         assert self.candidate is not None
         return self.candidate.key.provider, self.candidate.model
 
@@ -224,7 +224,7 @@ class Relay:
         return self.makers.get(mark, self.first) == self._maker
 
     async def _remember(self, response: LLMResponse) -> None:
-        """Whose the answer's thoughts are."""
+        """Store who wrote the answer's reasoning."""
         found = self.passing.fingerprints or thoughts.fingerprints_of(response, signed=self.wire.SIGNS)
         if found:
             await thoughts.remember(found, self._maker)
@@ -264,7 +264,7 @@ class Relay:
         return self._limit() or candidate.max_tokens or most or MAX_TOKENS_UNKNOWN
 
     def _body(self, candidate: Candidate) -> dict[str, Any]:
-        """What the program sent, with what the user settled where it says nothing."""
+        """The caller's request, completed by the user's settings."""
         body = only_own(self.data, self._is_own) if self.marks else dict(self.data)
         if body.get("temperature") is None and candidate.temperature is not None:
             body["temperature"] = candidate.temperature
@@ -284,12 +284,12 @@ class Relay:
         if arguments["max_tokens"] is None:
             arguments["max_tokens"] = self._answer_tokens(candidate)
         elif (most := candidate.facts.max_output_tokens if candidate.facts else None) is not None:
-            # Programs made for one model ask for as much as that one gives.
+            # Programs written for one model request as many tokens as that model allows.
             arguments["max_tokens"] = min(arguments["max_tokens"], most)
         return {**arguments, "model": candidate.model}
 
     def _headers(self, receipt: Receipt | None) -> dict[str, str]:
-        """Who answered and who pays; of a stream, what is known when it begins."""
+        """Who answered and who pays; for a stream, what is known at its start."""
         if self.candidate is None:
             return {}
         return told(
@@ -302,7 +302,8 @@ class Relay:
 
 
 def counted(read: Callable[[], Asked], data: Mapping[str, Any]) -> int:
-    """The tokens of a prompt, estimated; also of one that only its own wire can carry, or that is newer than we are.
+    """Estimated prompt tokens; also for requests that only their own wire format can express, or that we cannot parse
+    yet.
 
     Raises InvalidRequest.
     """
@@ -319,7 +320,7 @@ def counted(read: Callable[[], Asked], data: Mapping[str, Any]) -> int:
 
 
 def _whole_events(data: bytes) -> tuple[bytes, bytes]:
-    """The events that are complete, and the beginning of the next."""
+    """The complete events, and the beginning of the next one."""
     end = data.rfind(b"\n\n")
     if b"\r" in data:
         end = max(end, data.rfind(b"\r\n\r\n"))
@@ -330,7 +331,7 @@ def _whole_events(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _joined(chunks: Sequence[LLMStreamChunk]) -> Iterator[LLMStreamChunk]:
-    """Pieces of text that came together are one piece: nobody could see them one by one."""
+    """Joins text that arrived together: nobody could see the pieces one by one."""
     for kind, alike in groupby(chunks, key=lambda chunk: chunk.type):
         if kind in ("delta", "reasoning"):
             yield LLMStreamChunk(type=kind, text="".join(chunk.text for chunk in alike))
@@ -339,5 +340,5 @@ def _joined(chunks: Sequence[LLMStreamChunk]) -> Iterator[LLMStreamChunk]:
 
 
 def _comment(receipt: Receipt) -> bytes:
-    """The receipt behind the last event, as a comment, which clients of event streams pass over."""
+    """The receipt as a comment after the last event; clients of event streams ignore comments."""
     return b": keyswitch %b\n\n" % orjson.dumps(receipt.as_json())

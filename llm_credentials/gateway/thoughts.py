@@ -1,8 +1,8 @@
-"""Whose thought is whose: what one model has signed, another refuses.
+"""Tracks which model wrote which reasoning, because a model rejects reasoning that another one signed.
 
-A program sends the whole conversation with each call, thoughts included, and says of none who had it. So who answered
-with which is remembered by the fingerprints of signatures, or of thoughts where nobody signs, for as long as a loop of
-tools takes; of one that nobody remembers it is taken that the model had it that is asked first.
+A client sends the whole conversation with each call, reasoning included, without saying who wrote it. So the author is
+stored by the fingerprint of each signature, or of the text where providers do not sign, for as long as a tool loop
+takes. Reasoning of unknown origin is attributed to the first candidate tried.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ async def remember(fingerprints: Iterable[str], maker: Maker) -> None:
 
 
 async def makers(marks: Iterable[str]) -> dict[str, Maker]:
-    """Of those that are remembered. ``marks``: as ``wires.thoughts.marks_in`` gives them."""
+    """The authors of those that are stored. ``marks``: from ``wires.thoughts.marks_in``."""
     keys = {_key(_fingerprint(mark)): mark for mark in marks if mark}
     found = await sync_to_async(cache.get_many, thread_sensitive=False)(list(keys)) if keys else {}
     return {keys[key]: (maker[0], maker[1]) for key, maker in found.items()}
 
 
 def fingerprints_of(response: LLMResponse, *, signed: bool) -> list[str]:
-    """Of the thoughts in a whole answer: of their signatures, or of their texts as a program is given them."""
+    """The fingerprints of an answer's reasoning: of the signatures, or of the texts as sent to the client."""
     own = [
         (part.text, part.details.get(response.provider))
         for part in response.message.parts
@@ -64,17 +64,17 @@ def fingerprints_of(response: LLMResponse, *, signed: bool) -> list[str]:
 
 
 class Streamed(Protocol):
-    """Collects the fingerprints of an answer's thoughts as its events pass."""
+    """Collects the fingerprints of an answer's reasoning while its events pass through."""
 
     @property
     def fingerprints(self) -> Sequence[str]: ...
 
     def see(self, events: bytes) -> None:
-        """Whole events."""
+        """``events``: complete events only."""
 
 
 def _values(events: bytes, marks: Iterable[bytes]) -> Iterator[Any]:
-    """Of the events in which one of these stands."""
+    """The data of events that contain one of the marks."""
     for line in events.splitlines():
         if line[:5] == b"data:" and any(mark in line for mark in marks):
             try:
@@ -84,7 +84,7 @@ def _values(events: bytes, marks: Iterable[bytes]) -> Iterator[Any]:
 
 
 class Signed:
-    """In Anthropic's wire, where each thought ends with its signature."""
+    """For Anthropic's format, where each reasoning block ends with its signature."""
 
     def __init__(self) -> None:
         self._signatures: dict[Any, str] = {}
@@ -108,11 +108,11 @@ class Signed:
 
 
 class Unsigned:
-    """In OpenAI's wire: of the text alone, of which nothing is kept."""
+    """For OpenAI's format: hashes the text without keeping it."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[Any, str], Any] = {}
-        """By the number of the choice and where it says its thoughts."""
+        """By the choice's index and the field of its reasoning."""
 
     @property
     def fingerprints(self) -> list[str]:

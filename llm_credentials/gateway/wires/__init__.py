@@ -1,1 +1,1 @@
-"""The wires that programs speak to us, one file each: a request into our vocabulary, an answer back out of it."""
+"""The wire formats that the gateway accepts, one module each: parses requests into our types and encodes answers."""

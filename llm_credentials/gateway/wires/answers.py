@@ -1,4 +1,4 @@
-"""What the server-sent events of an answer have in common, whatever the wire."""
+"""What the server-sent events of an answer have in common in every wire format."""
 
 from __future__ import annotations
 

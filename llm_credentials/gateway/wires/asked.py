@@ -1,4 +1,4 @@
-"""What a program asks for, whatever wire it speaks; and how a request that makes no sense is refused."""
+"""A request in our types, whatever its wire format, and the errors for malformed requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Shape = TypeVar("Shape", bound="WireShape")
 
 
 class InvalidRequest(RequestRejected):
-    """The program's request is malformed. ``param`` is the path of what is wrong in it, such as ``messages.0.role``."""
+    """The request is malformed. ``param`` is the path to the fault, such as ``messages.0.role``."""
 
     def __init__(self, message: str = "", *, param: str | None = None, **context: Any) -> None:
         super().__init__(message, **context)
@@ -29,7 +29,7 @@ class InvalidRequest(RequestRejected):
 
 
 class Unspoken(UnsupportedContent):
-    """The program asks for what its wire has, and the provider's has not. ``param``: what that is."""
+    """The request uses a feature of its wire format that the provider's format lacks. ``param``: the feature."""
 
     def __init__(self, message: str = "", *, param: str | None = None, **context: Any) -> None:
         super().__init__(message, **context)
@@ -46,8 +46,8 @@ OTHER: Final = "other"
 
 
 def by_type(*known: str) -> Discriminator:
-    """Which of several shapes is meant, by the ``type`` of what is there; ``OTHER`` for one that is not among these:
-    it may be newer than we are, and whoever speaks the wire may know it.
+    """Chooses among shapes by ``type``; ``OTHER`` for an unknown type, which may be newer than this code and still be
+    known to a provider of this format.
     """
 
     def kind(value: object) -> str | None:
@@ -58,24 +58,24 @@ def by_type(*known: str) -> Discriminator:
 
 
 def read(shape: type[Shape], data: object) -> Shape:
-    """Raises InvalidRequest, naming what is wrong and echoing nothing."""
+    """Raises InvalidRequest, which names the fault and echoes no input."""
     try:
         return shape.model_validate(data)
     except ValidationError as error:
-        # Where a value may be one of several things, the one is meant that it is most of.
+        # For a union, report the error of the alternative that matched most deeply.
         worst = max(error.errors(include_input=False, include_url=False), key=lambda each: len(each["loc"]))
         path = _path(worst["loc"], data)
         raise InvalidRequest(f"{path or 'The body'}: {worst['msg']}.", param=path or None) from None
 
 
 def _path(location: Sequence[int | str], data: object) -> str:
-    """The pieces of it that are the program's: ours, too, stand in it, of the shapes that were tried."""
+    """The parts of the location that exist in the request; pydantic's location also names the shapes it tried."""
     pieces = []
     for place, piece in enumerate(location):
         try:
             data = data[piece]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
-            # What is missing is named last.
+            # A missing field is the last part.
             if not isinstance(data, Mapping) or place < len(location) - 1:
                 continue
         pieces.append(str(piece))
@@ -84,7 +84,7 @@ def _path(location: Sequence[int | str], data: object) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """One call of a model. ``None``: not said."""
+    """One request to a model. ``None``: not specified."""
 
     messages: Sequence[LLMMessage]
     tools: Sequence[ToolDefinition] | None = None
@@ -97,7 +97,7 @@ class Asked:
     seed: int | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """As ``complete()`` and ``stream()`` take them, the messages apart."""
+        """The arguments of ``complete()`` and ``stream()``, except the messages."""
         return {name: getattr(self, name) for name in _ARGUMENTS}
 
 
@@ -106,11 +106,11 @@ _ARGUMENTS = tuple(name for name in Asked.__slots__ if name != "messages")
 
 @dataclass(slots=True)
 class Conversation:
-    """Collects a wire's messages; results that follow each other become one message, as in our vocabulary."""
+    """Collects messages; consecutive tool results become one message, as in our types."""
 
     messages: list[LLMMessage] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)
-    """Of the tools that were called, by the ids of the calls."""
+    """Tool names by call id."""
 
     def add(self, message: LLMMessage) -> None:
         self._names |= {call.id: call.name for call in message.tool_calls}

@@ -1,4 +1,4 @@
-"""Chat completions, as OpenAI's SDK and everything made for it speak them."""
+"""Chat completions, for OpenAI's SDK and compatible clients."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from llm_credentials.providers.wire import parse_arguments
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 CHANGES_THE_ANSWER = ("audio", "functions", "function_call", "logit_bias", "logprobs", "modalities", "prediction")
-"""What only this wire has, and what a program would miss if it went unheard."""
+"""Fields that only this format has, and whose loss would change the answer."""
 SEARCH = "web_search_options"
-"""Asked for by being there, however empty."""
+"""Requested by its presence, even if empty."""
 
 
 class _Text(WireShape):
@@ -160,7 +160,7 @@ class _Body(WireShape):
 
 
 def read_request(data: object) -> Asked:
-    """Raises InvalidRequest for what is malformed, UnsupportedContent for what only this wire can carry."""
+    """Raises InvalidRequest for a malformed request, UnsupportedContent for what only this format can express."""
     _refuse_untold(data)
     body = read(_Body, data)
     tools, choice = _tools(body)
@@ -244,7 +244,7 @@ def _call(call: _Call) -> ToolCall:
 
 
 def _tools(body: _Body) -> tuple[list[ToolDefinition] | None, str | None]:
-    """The tools, and which of them are to be called; without tools there is nothing to choose."""
+    """The tools and the tool choice; without tools there is no choice."""
     if not body.tools:
         return None, None
     functions = [tool.function for tool in body.tools if isinstance(tool, _Tool)]
@@ -288,7 +288,7 @@ def write_error(status: int, code: str, message: str, param: str | None) -> byte
 
 
 def write_error_event(status: int, code: str, message: str) -> bytes:
-    """Behind the first content of a stream; no ``[DONE]`` follows, so that nobody takes the answer for whole."""
+    """An error after first content; no ``[DONE]`` follows, so that the client does not take the answer for complete."""
     return b"data: %b\n\n" % write_error(status, code, message, None)
 
 
@@ -308,13 +308,13 @@ def wants_usage(data: Mapping[str, Any]) -> bool:
 
 
 COUNT_WITHIN_BYTES = 4096
-"""The count of tokens stands so near to a stream's end."""
+"""The usage is within this distance of a stream's end."""
 
 
 def passed_events(events: bytes, data: Mapping[str, Any]) -> bytes:
-    """Whole events of a provider's stream as the program gets them.
+    """Complete events of a provider's stream, as sent to the client.
 
-    The count of tokens is asked for in any case. Programs that did not ask would trip over its empty choices.
+    The provider is always asked for usage. Clients that did not ask for it would fail on its empty choices.
     """
     from_end = max(0, len(events) - COUNT_WITHIN_BYTES)
     tail = events[from_end:]

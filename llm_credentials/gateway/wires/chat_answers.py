@@ -1,4 +1,4 @@
-"""Answers in the chat wire, whole and as events."""
+"""Answers in the chat format, complete and as events."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_answer(response: LLMResponse) -> bytes:
 
 
 def write_usage(usage: Usage) -> dict[str, Any] | None:
-    """None where the provider did not count: nothing is made up."""
+    """None if the provider did not report usage: nothing is invented."""
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
     return {

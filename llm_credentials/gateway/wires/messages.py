@@ -1,4 +1,4 @@
-"""Anthropic's messages, as its SDK and everything made for it speak them."""
+"""Anthropic's messages, for its SDK and compatible clients."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class _Body(WireShape):
 
 
 def read_request(data: object) -> Asked:
-    """Raises InvalidRequest for what is malformed, UnsupportedContent for what only this wire can carry."""
+    """Raises InvalidRequest for a malformed request, UnsupportedContent for what only this format can express."""
     body = read(_Body, data)
     return Asked(
         messages=_messages(body),
@@ -171,7 +171,7 @@ def _messages(body: _Body) -> list[LLMMessage]:
 
 
 def _sorted(blocks: Sequence[_Block], conversation: Conversation, where: str) -> tuple[list[Any], tuple[Part, ...]]:
-    """Results of tools, which this wire puts into the user's message, and the other parts."""
+    """Tool results, which this format puts into the user's message, and the other parts."""
     results, others = [], []
     for position, block in enumerate(blocks):
         if isinstance(block, _ToolResult):
@@ -183,7 +183,7 @@ def _sorted(blocks: Sequence[_Block], conversation: Conversation, where: str) ->
 
 
 def _shown(content: str | list[_Shown] | None, where: str) -> tuple[str, list[ImagePart]]:
-    """The words of a tool's result, and its images."""
+    """The text and images of a tool result."""
     if isinstance(content, str):
         return content, []
     blocks = list(enumerate(content or ()))
@@ -261,7 +261,9 @@ def write_error(status: int, code: str, message: str, param: str | None) -> byte
 
 
 def write_error_event(status: int, code: str, message: str) -> bytes:
-    """Behind the first content of a stream; no ``message_stop`` follows, so that nobody takes the answer for whole."""
+    """An error after first content; no ``message_stop`` follows, so that the client does not take the answer for
+    complete.
+    """
     return b"event: error\ndata: %b\n\n" % orjson.dumps(_error(status, code, message, None))
 
 

@@ -1,4 +1,4 @@
-"""Answers in the messages wire, whole and as events."""
+"""Answers in the messages format, complete and as events."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_answer(response: LLMResponse) -> bytes:
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
-    """This wire counts cached tokens beside the others, and has no word for an unknown number: that is 0 here."""
+    """This format counts cached tokens separately and cannot express an unknown number: that becomes 0."""
     read_tokens, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
     return {
         "input_tokens": max((usage.input_tokens or 0) - read_tokens - written, 0),
@@ -65,12 +65,12 @@ def _written(part: Part) -> dict[str, Any] | None:
 
 
 class MessagesEvents(AnswerEvents):
-    """Blocks are opened and closed as their kind changes."""
+    """Opens and closes blocks as their type changes."""
 
     def __init__(self) -> None:
         super().__init__()
         self._open: str | None = None
-        """The type of the block that is open."""
+        """The type of the open block."""
         self._index = -1
         self._begun = False
 

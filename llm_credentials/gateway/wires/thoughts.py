@@ -1,4 +1,4 @@
-"""What a conversation in either wire holds of thoughts, and the same conversation without those of others."""
+"""Finds reasoning in a conversation of either format, and removes what other models wrote."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 TEXTS: Final = ("reasoning_content", "reasoning")
-"""Of a turn in the chat wire, where providers put their thoughts beside the text."""
+"""Fields of a turn in the chat format in which providers put reasoning beside the text."""
 FIELDS: Final = (*TEXTS, "reasoning_details")
 IsOwn = Callable[[str], bool]
 
 
 def marks_in(messages: Sequence[Any]) -> Iterator[str]:
-    """The signature of each thought, or the thought itself where only its maker can read it or nobody signs; empty
-    where there is neither."""
+    """The signature of each reasoning block, or its content if that is encrypted or unsigned; empty if there is
+    neither.
+    """
     for message in _turns(messages):
         content = message.get("content")
         for block in content if isinstance(content, list) else ():
@@ -24,13 +25,13 @@ def marks_in(messages: Sequence[Any]) -> Iterator[str]:
 
 
 def only_own(data: Mapping[str, Any], is_own: IsOwn) -> dict[str, Any]:
-    """The request with the thoughts for whose marks ``is_own`` says so; everything else of their turns stays."""
+    """The request with only the reasoning for whose marks ``is_own`` holds; the rest of each turn is kept."""
     messages = data["messages"]
     kept = [without for message in messages if (without := _only_own(message, is_own)) is not None]
     body = {**data, "messages": kept}
     thinking = data.get("thinking")
     if isinstance(thinking, Mapping) and thinking.get("type") == "enabled" and _begins_otherwise(kept):
-        # A turn of calls that are under way has to begin with a thought, unless none is asked for.
+        # With thinking enabled, a turn with pending tool calls must begin with a thinking block.
         del body["thinking"]
     return body
 
@@ -53,12 +54,12 @@ def _mark(block: Any) -> str | None:
 
 
 def _beside(message: Mapping[str, Any]) -> str:
-    """The thought beside a turn's text."""
+    """The reasoning beside a turn's text."""
     return spoken(message) or detailed(message.get("reasoning_details"))
 
 
 def spoken(turn: Mapping[str, Any]) -> str:
-    """The text of its thoughts, of a turn or of a piece of one; some send it in both fields."""
+    """The reasoning text of a turn or delta; some providers send it in both fields."""
     for name in TEXTS:
         text = turn.get(name)
         if text and isinstance(text, str):
@@ -67,7 +68,7 @@ def spoken(turn: Mapping[str, Any]) -> str:
 
 
 def detailed(items: Any) -> str:
-    """What these details of thoughts say, or a part of them: texts, summaries, or what only their maker can read."""
+    """The content of these reasoning details: texts, summaries, or encrypted data."""
     pieces = [
         next((piece for name in ("text", "summary", "data") if isinstance(piece := item.get(name), str)), "")
         for item in (items if isinstance(items, list) else ())
@@ -77,7 +78,7 @@ def detailed(items: Any) -> str:
 
 
 def _only_own(message: Any, is_own: IsOwn) -> Any:
-    """None for a turn that was nothing but thoughts of others."""
+    """None for a turn that only had others' reasoning."""
     if not isinstance(message, Mapping) or message.get("role") != "assistant":
         return message
     content = message.get("content")
@@ -92,7 +93,7 @@ def _only_own(message: Any, is_own: IsOwn) -> Any:
 
 
 def _begins_otherwise(messages: Sequence[Any]) -> bool:
-    """Whether the last turn called tools, has their results, and does not begin with a thought."""
+    """Whether the last turn called tools, has their results, and does not begin with reasoning."""
     last = next(_turns(messages[::-1]), None)
     content = last.get("content") if last else None
     if not isinstance(content, list) or not content or messages[-1] is last:
