@@ -1,4 +1,4 @@
-"""Who may go on: asked of the database, for everything that is under way at once."""
+"""Decides which running work may continue, with a few queries for all of it at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS: Mapping[Reason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """On what something that is under way rests. Empty: not on that."""
+    """What running work depends on. An empty field: no such dependency."""
 
     user_id: Any
     key: tuple[Literal["user", "system"], UUID] | None = None
@@ -37,7 +37,7 @@ class Right:
 
 @open_for("what may go on of all that is under way")
 def lost(rights: Collection[Right]) -> dict[Right, Reason]:
-    """Those that hold no longer, and why. A key that was replaced is still one; synchronous, some queries in all."""
+    """The rights that no longer hold, and why. Replacing a key does not revoke it. Synchronous; a few queries."""
     users = get_user_model()._default_manager.filter(is_active=True).in_bulk({right.user_id for right in rights})
     token_ids = {right.token_id for right in rights if right.token_id is not None}
     usable = PersonalAccessToken.objects.usable().filter(pk__in=token_ids)
@@ -59,7 +59,7 @@ def lost(rights: Collection[Right]) -> dict[Right, Reason]:
 
 
 def may_see(user_id: Any, session_key: str | None) -> bool:
-    """Whether this user is active and, where there is a session, still signed in with it."""
+    """Whether this user is active and, if there is a session, still signed in with it."""
     return not lost([Right(user_id, session_key=session_key)])
 
 
@@ -77,7 +77,7 @@ def _active_keys(keys: Collection[tuple[str, UUID]]) -> set[tuple[str, UUID]]:
 
 
 def _sessions(session_keys: Collection[str]) -> dict[str, Mapping[str, Any]]:
-    """What stands in them: all at once where they lie in the database, else one after the other."""
+    """The session data: in one query if sessions are stored in the database, else one by one."""
     if not session_keys:
         return {}
     store: Any = import_module(settings.SESSION_ENGINE).SessionStore

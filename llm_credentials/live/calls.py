@@ -1,8 +1,8 @@
-"""What is under way in this process, and its end when what it rests on is gone.
+"""Running work in this process, which ends when what it depends on is revoked.
 
-Each piece of work says on what it rests (a user, their session, a token, a key). The listening thread asks the database
-as soon as something of that user's changed, and every two seconds in any case, for all of them at once; what has lost
-its right is told on its own event loop.
+Each piece of work declares its dependencies (a user, their session, a token, a key). The listener thread checks the
+database when something of that user's changes, and every two seconds in any case, for all work at once. Work that has
+lost its right is notified on its own event loop.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _asked_at = 0.0
 
 
 class Call:
-    """One piece of work. ``right`` may change while it runs, as a chain goes from one key to the next.
+    """One piece of work. ``right`` may change while it runs, as a fallback chain moves from one key to the next.
 
-    What it waits for it awaits in ``with call:``.
+    It awaits I/O inside ``with call:``.
     """
 
     __slots__ = ("_cancelled", "_cancelling", "_on_end", "_task", "loop", "reason", "right")
 
     def __init__(self, right: Right, on_end: Callable[[Reason], None] | None = None) -> None:
-        """``on_end``: called once, on the event loop that this is made on."""
+        """``on_end``: called once, on the event loop on which this object was created."""
         self.right = right
         self.reason: Reason | None = None
         self.loop = asyncio.get_running_loop()
@@ -43,7 +43,7 @@ class Call:
         self._cancelling = 0
 
     def __enter__(self) -> Call:
-        """What is awaited inside ends when the right does. Raises Ended, also if it was gone before."""
+        """Cancels what is awaited inside when the right is lost. Raises Ended, also if it was lost before."""
         if self.reason is not None:
             raise Ended(self.reason)
         self._task = asyncio.current_task()
@@ -60,11 +60,11 @@ class Call:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody is inside just now."""
+        """Whether a task is inside the context now."""
         return self._task is not None
 
     def end(self, reason: Reason) -> None:
-        """On its own loop."""
+        """Call on its own loop."""
         if self.reason is not None:
             return
         self.reason = reason
@@ -76,7 +76,7 @@ class Call:
 
 
 class Ended(Exception):
-    """What this rested on is gone."""
+    """A dependency was revoked."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -84,7 +84,7 @@ class Ended(Exception):
 
 
 class under_way:  # noqa: N801 (used like a function; contextlib's own way costs several times as much)
-    """Context manager: the call is one of those that end when their right does."""
+    """Context manager: registers the call while it runs."""
 
     __slots__ = ("call",)
 
@@ -100,7 +100,7 @@ class under_way:  # noqa: N801 (used like a function; contextlib's own way costs
     def __exit__(self, *_: object) -> None:
         with changes.lock:
             _calls.discard(self.call)
-        self.call._on_end = None  # whoever is told holds the call: without the collector neither of them would go
+        self.call._on_end = None  # breaks a reference cycle between the call and its callback
 
 
 def _question(user_id: Any) -> None:
@@ -124,12 +124,12 @@ def _look() -> None:
     gone = lost(set(asked.values()))
     for call, right in asked.items():
         if right in gone:
-            with suppress(RuntimeError):  # a loop that has ended does nothing any more
+            with suppress(RuntimeError):  # a closed loop runs nothing any more
                 call.loop.call_soon_threadsafe(_end_if_still, call, right, gone[right])
 
 
 def _end_if_still(call: Call, right: Right, reason: Reason) -> None:
-    """A chain that has gone on to its next key meanwhile does not miss the last one."""
+    """A chain that has moved on to its next key does not need the previous one."""
     if call.right == right or reason != "key":
         call.end(reason)
 

@@ -1,7 +1,7 @@
-"""Telling that something changed, and letting go of what was remembered of it.
+"""Announces changes, and invalidates what was cached.
 
-Whoever remembers something registers with ``remember``. It stores only under ``lock`` and only what ``unchanged_since``
-the mark that it took before it read; so nothing that was read before a change is kept after it.
+Every cache registers with ``remember``. It stores an entry only under ``lock``, and only if ``unchanged_since`` holds
+for a mark taken before reading; so nothing that was read before a change is cached after it.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "keyswitch:live:changes"
 KEPT_FOR = timedelta(minutes=15)
-"""How long a noted change stays in the table: longer than any process goes without a look and still trusts it."""
+"""How long a logged change stays in the table: longer than a process trusts its log position without reading."""
 REMEMBERED_MAX = 20_000
-"""Users whose last change is remembered one by one."""
+"""Users whose last change is tracked individually."""
 
 lock = threading.RLock()
 _count = 0
 _last: dict[Any, int] = {}
 _forgotten = 0
-"""Changes up to this one are no longer remembered one by one: anybody may have been meant."""
+"""Changes up to this one are no longer tracked individually: they may concern any user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
     forget: Callable[[Any], None]
-    """Drop what is a user's (their primary key), or everything (None). Called under ``lock``: quick, no I/O."""
+    """Drop one user's entries (by primary key), or everything (None). Called under ``lock``: quick, no I/O."""
     is_holding: Callable[[], bool]
     look: Callable[[], None] | None = None
-    """Called by the listening thread after each round; may ask the database."""
+    """Called by the listener thread after each round; may query the database."""
 
 
 holders: list[Holder] = []
@@ -56,29 +56,29 @@ def remember(holder: Holder) -> None:
 
 
 def mark() -> int:
-    """To be taken before reading what is to be remembered."""
+    """Take it before reading what is to be cached."""
     with lock:
         return _count
 
 
 def unchanged_since(mark: int, user_id: Any = None) -> bool:
-    """Whether neither this user nor the site changed since; without a user: the site."""
+    """Whether neither this user nor the site has changed since; without a user: the site."""
     return max(_forgotten, _last.get(None, 0), _last.get(user_id, 0)) <= mark
 
 
-# Telling
+# Announcing
 
 
 def user_changed(user_id: Any, *, noted: bool = False) -> None:
-    """Something that belongs to this user is another than before. Call it inside the change's transaction, or after.
+    """Announce a change to this user's data. Call it inside the change's transaction, or after.
 
-    ``noted``: the database's own triggers have it already, so other processes need the message only to be quicker.
+    ``noted``: triggers have logged it already, so the message to other processes only saves time.
     """
     _tell([user_id], noted=noted)
 
 
 def site_changed(*, noted: bool = False) -> None:
-    """The same for what concerns every user: keys, policies, allowed addresses of the site."""
+    """The same for what concerns every user: the site's keys, policies, allowed addresses."""
     _tell([None], noted=noted)
 
 
@@ -86,7 +86,7 @@ def _tell(subjects: list[Any], *, noted: bool) -> None:
     if not noted:
         Change.objects.bulk_create([Change(subject=text_of(subject)) for subject in subjects])
     apply(subjects)
-    # Once more when others can see it: what was read in between was still the old.
+    # Again after the commit: reads in between still saw the old state.
     transaction.on_commit(partial(_committed, subjects), robust=True)
 
 
@@ -101,7 +101,7 @@ def _committed(subjects: list[Any]) -> None:
 
 
 def apply(subjects: Iterable[Any]) -> None:
-    """Let go of what this process remembers of these users; None: of everybody."""
+    """Invalidate what this process caches for these users; None: for everybody."""
     global _count, _forgotten
     with lock:
         for subject in subjects:
@@ -115,7 +115,7 @@ def apply(subjects: Iterable[Any]) -> None:
 
 
 def prune() -> int:
-    """Remove what everybody has seen; how many rows."""
+    """Delete changes that every process has seen; returns how many."""
     return Change.objects.filter(at__lt=timezone.now() - KEPT_FOR).delete()[0]
 
 
@@ -124,7 +124,7 @@ def text_of(subject: Any) -> str:
 
 
 def subject_of(text: str) -> Any:
-    """What ``text_of`` made a text of; everybody for what is none."""
+    """The inverse of ``text_of``; invalid text means everybody."""
     if not text:
         return None
     try:

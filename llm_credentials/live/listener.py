@@ -1,9 +1,9 @@
-"""One thread a process, which hears of changes and makes sure that none was missed.
+"""One thread per process that receives changes and ensures that none is missed.
 
-It runs while somebody in this process remembers something, starts at the first need (so after a fork) and lives through
-a Valkey or a database that goes and comes back. ``is_sure`` is the promise it keeps: what was read, or confirmed by a
-look at ``llm_changes``, less than ``SURE_S`` ago. A change is in that table from the moment of its commit, so nothing
-is used later than ``SURE_S`` after it, whatever became of messages; where the looks do not come, callers read again.
+It runs while anything in this process is cached, starts on first use (and so after a fork), and survives outages of
+Valkey and the database. It guarantees ``is_sure``: the data was read, or confirmed by a read of ``llm_changes``, less
+than ``SURE_S`` ago. A change is in that table from its commit on, so nothing outdated is used later than ``SURE_S``
+after it, even if every message is lost. If the table cannot be read, callers read their data again.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ log = structlog.get_logger(__name__)
 POLL_S = 0.4
 SURE_S = 0.7
 FIRST_LOOK_S = 0.5
-"""How long callers wait for the first look. They do without it afterwards, and what they read is not remembered."""
+"""How long callers wait for the first read. After that they continue, and do not cache what they read."""
 RECONNECT_S = 1.0
 LINGER_S = 2.0
-"""How long it stays awake for somebody who is about to remember something."""
+"""How long the thread stays awake for a caller about to cache something."""
 CLOSE_S = 5.0
 GAP_MAX_S = 300.0
-"""After so long without a look it begins anew: rows of ``llm_changes`` are kept a little longer than this."""
+"""After this long without a read it starts over: rows of ``llm_changes`` are kept longer than this."""
 TRIGGERS_CHECKED_EVERY_S = 60.0
 
 _sure_at = float("-inf")
-"""When the last look began whose findings have been applied, on the monotonic clock."""
+"""When the last applied read began, on the monotonic clock."""
 
 
 def is_sure(read_at: float) -> bool:
-    """Whether what was read then, and not let go since, still holds."""
+    """Whether data that was read then, and not invalidated since, is still current."""
     return time.monotonic() - max(read_at, _sure_at) < SURE_S
 
 
 def sure_at(read_at: float) -> float:
-    """As of when what was read then is known to hold."""
+    """The time at which data that was read then is known to be current."""
     return max(read_at, _sure_at)
 
 
 class _Log:
-    """Reads what was committed to ``llm_changes`` since the last time."""
+    """Reads what was committed to ``llm_changes`` since the last read."""
 
     def __init__(self) -> None:
         self.since: Any = None
         self.seen: Collection[int] = ()
 
     def read(self) -> list[str] | None:
-        """The subjects of new rows; None the first time: what happened before is anybody's guess."""
+        """The subjects of new rows; None the first time: earlier changes are unknown."""
         return self._read_postgres() if connection.vendor == "postgresql" else self._read_sqlite()
 
     def _read_sqlite(self) -> list[str] | None:
-        """Writers come one after the other there, so numbers are in the order of commits."""
+        """SQLite serialises writers, so ids are in commit order."""
         rows = Change.objects.order_by("id").values_list("id", "subject")
         if self.since is None:
             self.since = Change.objects.order_by("-id").values_list("id", flat=True).first() or 0
@@ -76,7 +76,7 @@ class _Log:
         return [subject for _, subject in found]
 
     def _read_postgres(self) -> list[str] | None:
-        """Whatever was not yet visible last time was written by a transaction no older than the oldest one then."""
+        """Rows not visible at the last read belong to transactions no older than the oldest one running then."""
         began = self.since is None
         with connection.cursor() as cursor:
             cursor.execute(
@@ -127,7 +127,7 @@ class _Listener:
         self.log = _Log()
         self._hang_up()
         connection.close()
-        if not self._is_needed():  # whoever came before ``ready`` was cleared did not ring
+        if not self._is_needed():  # a caller before ``ready`` was cleared did not set ``wake``
             self.wake.wait()
         self.wake.clear()
 
@@ -143,7 +143,7 @@ class _Listener:
                 except Exception as error:
                     self._failed(error)
         if connection.settings_dict["OPTIONS"].get("pool"):
-            connection.close()  # back to the pool: this thread needs one for a moment only
+            connection.close()  # returns it to the pool: this thread needs a connection only briefly
 
     # The database
 
@@ -174,7 +174,7 @@ class _Listener:
             raise RuntimeError("Triggers that note changes are missing: run manage.py migrate.")
 
     def _failed(self, error: Exception) -> None:
-        """Said once; until it goes again nobody is told that what they remember still holds."""
+        """Logged once; until reads succeed again, cached data is not trusted."""
         if not self.is_failing:
             log.warning("changes_cannot_be_read", error=type(error).__name__, problem=str(error)[:200])
         self.is_failing = True
@@ -184,7 +184,7 @@ class _Listener:
     # Valkey
 
     def _heard(self, wait_s: float) -> set[Any]:
-        """What is told within this time; returns early as soon as something is."""
+        """The messages received within this time; returns as soon as there is one."""
         found: set[Any] = set()
         try:
             pubsub = self._connected()
@@ -226,7 +226,7 @@ def _vouch(when: float) -> None:
 
 
 def standing() -> Literal["listening", "asleep", "behind"]:
-    """Whether this process hears of changes; ``behind``: it should, and its looks at the database do not come."""
+    """Whether this process receives changes; ``behind``: it should, but its reads of the database fail."""
     here = _listener
     if here is None or not here.thread.is_alive() or not here.ready.is_set():
         return "asleep"
@@ -234,13 +234,13 @@ def standing() -> Literal["listening", "asleep", "behind"]:
 
 
 def ensure(*, wait_s: float | None = None) -> None:
-    """Let there be one that listens, before anything is read that is to be remembered; wait for its first look."""
+    """Start the thread if needed, before reading data to cache, and wait for its first read."""
     if wait_s is None:
         wait_s = FIRST_LOOK_S
     global _listener
     listener = _listener
     if listener is not None and listener.ready.is_set() and time.monotonic() < listener.needed_until - LINGER_S / 2:
-        return  # somebody has just looked
+        return  # another caller has just checked
     if listener is None or not listener.thread.is_alive():
         with _starting:
             listener = _listener
@@ -267,7 +267,7 @@ def close() -> None:
 
 
 def _forget_after_fork() -> None:
-    """The child has no such thread, and perhaps locks that nobody is left to release."""
+    """The child has no such thread, and perhaps locks that nobody will release."""
     global _listener, _starting
     _listener = None
     _starting = threading.Lock()

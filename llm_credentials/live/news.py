@@ -1,4 +1,4 @@
-"""Waking whoever waits for something of a user's to change: the pages that show it while it happens."""
+"""Wakes pages that wait for a user's data to change, to show it live."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_credentials.live.changes import Holder
 
 
 class Reader:
-    """Waits on the event loop that it is made on."""
+    """Waits on the event loop on which it was created."""
 
     __slots__ = ("_loop", "_news", "user_id")
 
@@ -22,7 +22,7 @@ class Reader:
         self._news = asyncio.Event()
 
     async def wait(self, limit_s: float) -> bool:
-        """Until something of the user's has changed since the last time; False: the time is over."""
+        """Until something of the user's has changed since the last call; False on timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):  # wait_for would lose a cancellation that comes with the news
                 await self._news.wait()
@@ -31,8 +31,8 @@ class Reader:
         return has_news
 
     def tell(self) -> None:
-        """From any thread."""
-        with suppress(RuntimeError):  # a loop that has ended waits for nothing
+        """Thread-safe."""
+        with suppress(RuntimeError):  # a closed loop waits for nothing
             self._loop.call_soon_threadsafe(self._news.set)
 
 

@@ -1,4 +1,4 @@
-"""The tables of this app that are watched, and when their triggers and what is remembered come and go."""
+"""The watched tables of this app, and the signals that manage their triggers and caches."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def _after_migrations(using: str, **kwargs: Any) -> None:
 
 
 def _groups_changed(**kwargs: Any) -> None:
-    """Either side may have made the change; it is rare enough to let go of everything."""
+    """Either side may have made the change; it is rare enough to invalidate everything."""
     changes.site_changed(noted=True)
 
 
 def _logged_in(user: Any, **kwargs: Any) -> None:
-    """Read now what the first call of this session will need."""
+    """Preload what the first call of this session will need."""
     if snapshot_cache.KEPT_S <= 0:
         return
     try:
@@ -76,6 +76,6 @@ def _logged_in(user: Any, **kwargs: Any) -> None:
 
 
 def _logged_out(user: Any, **kwargs: Any) -> None:
-    """Nothing of the user's need stay in memory, and what was read along by this session ends."""
+    """Drops the user's cached data, and ends streams opened with this session."""
     if user is not None:
         changes.user_changed(user.pk, noted=True)

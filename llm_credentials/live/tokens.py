@@ -1,7 +1,7 @@
-"""Access tokens known here: whose a token is, without asking the database at each call.
+"""A cache of access tokens, so that a call does not query the database for its token.
 
-``find`` does no I/O and is for event loops; ``authenticate`` also asks. Both refuse a token within a second after it
-was revoked or its user deactivated, in any process, and from the moment it expires.
+``find`` does no I/O and suits event loops; ``authenticate`` may query. Both refuse a token within a second after it was
+revoked or its user was deactivated, in any process, and from the moment it expires.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llm_credentials.wall import open_for
 KEPT_S = 60.0
 TOKENS_MAX = 10_000
 MARKED_EVERY_S = 60.0
-"""A busy token does not write at every call."""
+"""How often a token's use is recorded, so that a busy token does not write at every call."""
 PREFIX_LENGTH = 8
 _TOKEN = re.compile(TOKEN_PREFIX + r"[A-Za-z0-9_-]{43}")
 
@@ -40,7 +40,9 @@ Row = TypeVar("Row", bound=models.Model)
 @dataclass(frozen=True, slots=True)
 class _Kept:
     token: PersonalAccessToken
-    """With its user. Handed out itself to readers alone: what a request hangs on its user is nobody else's."""
+    """With its user. Readers get this object, other callers a copy: what a request attaches to its user is private to
+    it.
+    """
     read_at: float
     until: float
     expires_at: float
@@ -48,14 +50,14 @@ class _Kept:
 
 
 _kept: OrderedDict[str, _Kept] = OrderedDict()
-"""By the token's hash."""
+"""By token hash."""
 _hashes: dict[Any, set[str]] = {}
 """By the user's primary key."""
 
 
 @sensitive_variables()
 def find(secret: str) -> PersonalAccessToken | None:
-    """The token with its user, if it is known here to be usable; None also when only the database can tell."""
+    """The token with its user if the cache has a usable one; None also if only the database can tell."""
     known = look(secret)
     if known is None:
         return None
@@ -66,7 +68,7 @@ def find(secret: str) -> PersonalAccessToken | None:
 
 @sensitive_variables()
 def look(secret: str) -> PersonalAccessToken | None:
-    """The same for those who only read: the object that every caller with this token gets. Hang nothing on it."""
+    """The same object for every caller, for reading only: attach nothing to it."""
     if not _TOKEN.fullmatch(secret):
         return None
     kept = _kept.get(token_hash(secret.removeprefix(TOKEN_PREFIX)))
@@ -77,7 +79,7 @@ def look(secret: str) -> PersonalAccessToken | None:
 
 @sensitive_variables()
 def authenticate(secret: str) -> PersonalAccessToken | None:
-    """The usable token that this is, with its user; None for anything else. Notes its use once a minute."""
+    """The usable token with its user, or None. Records its use once a minute."""
     if not _TOKEN.fullmatch(secret):
         return None
     if connection.in_atomic_block:
@@ -102,7 +104,7 @@ def _keep(token: PersonalAccessToken, now: float) -> None:
     expires_at = token.expires_at.timestamp() if token.expires_at else float("inf")
     last_used_at = token.last_used_at
     used_ago_s = (timezone.now() - last_used_at).total_seconds() if last_used_at else MARKED_EVERY_S
-    # Found again only by asking when its next use is to be noted.
+    # Expires when the next use is due to be recorded.
     until = now + min(KEPT_S, MARKED_EVERY_S - used_ago_s)
     _kept[token.hash] = _Kept(token, now, until, expires_at)
     _kept.move_to_end(token.hash)
@@ -152,7 +154,7 @@ def token_hash(random_part: str) -> str:
 
 
 def _copy(row: Row) -> Row:
-    """The same row as another object, as it was read: without its relations."""
+    """The same row as a separate object, as it was read: without its relations."""
     fresh = row.__class__.__new__(row.__class__)
     fresh.__dict__.update(row.__dict__)
     fresh._state = ModelState()
@@ -161,7 +163,7 @@ def _copy(row: Row) -> Row:
 
 
 def forget(user_id: Any = None) -> None:
-    """One user's, or everybody's."""
+    """Drop one user's tokens, or everything."""
     with changes.lock:
         if user_id is None:
             _kept.clear()

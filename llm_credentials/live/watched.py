@@ -1,7 +1,7 @@
-"""Which tables are watched, and the triggers that note their changes, on both engines.
+"""The watched tables, and the triggers that log their changes, on both engines.
 
-The triggers stand while the tables are at rest: they are taken down before every ``migrate`` (a column that a trigger
-names cannot be dropped, and SQLite loses the triggers of a table that it rebuilds) and put up after it.
+Triggers are dropped before every ``migrate`` and created after it: a column that a trigger names cannot be dropped, and
+SQLite loses the triggers of a table that it rebuilds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LOG = Change._meta.db_table
 class Watched:
     model: type[models.Model]
     user: str | None
-    """The column that names the user; None: a change concerns everybody."""
+    """The column with the user's id; None: a change concerns everybody."""
     ignored: frozenset[str]
 
     @property
@@ -36,7 +36,7 @@ class Watched:
         return PREFIX + self.table
 
     def columns(self, existing: Collection[str]) -> list[str]:
-        """What counts as a change, when it is another value than before."""
+        """The columns whose new value counts as a change."""
         ours = [field for field in self.model._meta.concrete_fields if field.name not in self.ignored]
         return [field.column for field in ours if field.column and field.column in existing]
 
@@ -45,10 +45,10 @@ _watched: dict[type[models.Model], Watched] = {}
 
 
 def watch(model: type[models.Model], *, user: str | None = None, ignored: Iterable[str] = ()) -> None:
-    """Let every change of this table be known in every process within a second.
+    """Make every change of this table known to all processes within a second.
 
-    ``user``: the column that says whose row it is; without it a change is the site's and lets go of everything.
-    ``ignored``: fields that change often and mean nothing to those who remember, such as counters.
+    ``user``: the column with the owner's id; without it a change is the site's and invalidates everything. ``ignored``:
+    fields that change often and matter to no cache, such as counters.
     """
     _watched[model] = Watched(model=model, user=user, ignored=frozenset(ignored))
     post_save.connect(_saved, sender=model, dispatch_uid="live")
@@ -72,7 +72,7 @@ def _deleted(sender: type[models.Model], instance: Any, **kwargs: Any) -> None:
 
 
 def install(using: Any = connection) -> None:
-    """Put up what is missing; tables that are not there yet wait for their own migration."""
+    """Create missing triggers; a table that does not exist yet waits for its own migration."""
     remove(using)
     with using.cursor() as cursor:
         tables = set(using.introspection.table_names(cursor))
@@ -85,7 +85,7 @@ def install(using: Any = connection) -> None:
                 existing = {column.name for column in using.introspection.get_table_description(cursor, each.table)}
                 for statement in _statements(each, each.columns(existing), using.vendor):
                     cursor.execute(statement)
-        # What changed while they were down was noted by nobody.
+        # Changes made while the triggers were down were not logged.
         cursor.execute(f"INSERT INTO {_LOG} (subject) VALUES ('')")  # noqa: S608  (a name of our own)
 
 
@@ -102,7 +102,7 @@ def table_exists(using: Any = connection) -> bool:
 
 
 def is_installed(using: Any = connection) -> bool:
-    """Whether the changes of every watched table are noted."""
+    """Whether every watched table has its triggers."""
     with using.cursor() as cursor:
         found = {name for name, _ in _found(cursor, using.vendor)}
     wanted = {name for each in _watched.values() for name in (f"{each.trigger}_1", f"{each.trigger}_2")}
@@ -135,7 +135,7 @@ def _statements(each: Watched, columns: list[str], vendor: str) -> list[str]:
     name, table = each.trigger, f'"{each.table}"'
     if vendor == "postgresql":
         differs = " OR ".join(f'OLD."{column}" IS DISTINCT FROM NEW."{column}"' for column in columns)
-        # Of these alone: where a statement names none of them, as those of the ledger, nothing is to be compared.
+        # Only for these columns: a statement that sets none of them, like the ledger's, needs no comparison.
         named = ", ".join(f'"{column}"' for column in columns)
         call = f"EXECUTE FUNCTION {PREFIX}note_change('{each.user or ''}')"
         return [
