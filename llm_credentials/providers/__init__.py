@@ -1,4 +1,4 @@
-"""How to talk to a provider. Knows nothing of Django, users or the database."""
+"""Talks to LLM providers. Knows nothing of Django, users or the database."""
 
 from llm_credentials.providers.build import build_client
 from llm_credentials.providers.client import LLMClient

@@ -1,4 +1,4 @@
-"""The bodies of answers: decompressed in steps, counted, read whole, by event or as they come."""
+"""Response bodies: decompressed in steps, bounded, and read whole, by event or as they arrive."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from llm_credentials.providers.failures import failure_of, raise_for_httpx2
 from llm_credentials.providers.sse import Event, EventParser
 
 WHOLE_BODY = "whole body"
-"""The name of the event that stands for a JSON body where events were asked for."""
+"""The name of the event that stands for a JSON body received in place of events."""
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Decompressed, of a JSON answer and of a whole stream: 2,000 packed embeddings of 3,072 numbers just fit."""
+"""Decompressed size of a JSON answer or a whole stream: just enough for 2,000 packed embeddings of 3,072 numbers."""
 MAX_ERROR_BODY_BYTES = 256 * 1024
-"""What is read of an error's body; the rest is left."""
+"""How much of an error's body is read; the rest is ignored."""
 _INFLATE_STEP = 256 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
 class Body(httpx2.AsyncByteStream):
-    """The body of one answer: decompressed, counted, and closed with its connection unless it was read to its end."""
+    """The body of one response: decompressed, bounded, and closed with its connection unless it was read to its end."""
 
     def __init__(self, raw: aiohttp.ClientResponse) -> None:
         self._raw = raw
@@ -39,7 +39,7 @@ class Body(httpx2.AsyncByteStream):
         return self._inflate is not None
 
     async def next(self) -> bytes:
-        """The next piece as it arrives, nothing at the end. Raises what aiohttp raises."""
+        """The next piece as it arrives, empty at the end. Raises aiohttp's errors."""
         if self._inflate is None:
             return await self._raw.content.readany()
         if self._pieces is None:
@@ -47,7 +47,7 @@ class Body(httpx2.AsyncByteStream):
         return await anext(self._pieces, b"")
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Pieces as they arrive. Raises what aiohttp raises."""
+        """Pieces as they arrive. Raises aiohttp's errors."""
         content, inflate = self._raw.content, self._inflate
         while data := await content.readany():
             if inflate is None:
@@ -59,7 +59,7 @@ class Body(httpx2.AsyncByteStream):
             raise ConnectionFailed("The provider's answer broke off.")
 
     def at_hand(self) -> bytes | None:
-        """All of it, if it has come by now and nothing was read yet, as most answers do."""
+        """The whole body if it has already arrived and nothing was read yet, as with most answers."""
         content = self._raw.content
         if self._inflate is not None or not content.is_eof() or content.exception() is not None:
             return None
@@ -72,7 +72,7 @@ class Body(httpx2.AsyncByteStream):
         return content.at_eof() and content.exception() is None and (self._inflate is None or self._inflate.complete)
 
     async def read(self, limit: int | None = None) -> bytes:
-        """All of it. Raises LLMError; BadProviderResponse beyond ``limit``, which is MAX_BODY_BYTES unless given."""
+        """The whole body. Raises LLMError; BadProviderResponse beyond ``limit``, which defaults to MAX_BODY_BYTES."""
         limit = MAX_BODY_BYTES if limit is None else limit
         content = self._raw.content
         try:
@@ -81,7 +81,7 @@ class Body(httpx2.AsyncByteStream):
             if self._inflate is None:
                 data = await content.readany()
                 if content.at_eof() and len(data) <= limit:
-                    return data  # as most answers come
+                    return data  # the usual case
                 pieces, size = [data], len(data)
             async for piece in self.chunks():
                 pieces.append(piece)
@@ -101,7 +101,7 @@ class Body(httpx2.AsyncByteStream):
     def close(self) -> None:
         self._raw.close()
 
-    # What httpx2 asks of a stream; SDKs read errors through it
+    # The interface that httpx2 needs of a stream; SDKs read errors through it
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = MAX_ERROR_BODY_BYTES if self._raw.status >= 400 else MAX_BODY_BYTES
@@ -115,7 +115,7 @@ class Body(httpx2.AsyncByteStream):
                     raise BadProviderResponse("The provider's answer is too large.")
         except Exception as error:
             if self._raw.status >= 400:
-                return  # the status says more than a body that broke off
+                return  # the status says more than a truncated body
             raise_for_httpx2(error, None)
         finally:
             self.close()
@@ -133,7 +133,7 @@ async def events_of(body: Body) -> AsyncIterator[list[Event]]:
         if not begun and (first := data.lstrip()[:1]):
             begun = True
             if first in b"{[<":
-                # No event stream begins so: an error or a whole answer as JSON, or a web page.
+                # No event stream starts like this: it is an error or an answer as JSON, or a web page.
                 yield [(WHOLE_BODY, await _whole(data, pieces))]
                 return
         size += len(data)
@@ -143,7 +143,7 @@ async def events_of(body: Body) -> AsyncIterator[list[Event]]:
             events += len(batch)
             yield batch
     for name, last in parser.finish():
-        # Without its blank line it may be cut anywhere: only what is whole counts.
+        # Without its blank line the event may be truncated: use it only if it is complete.
         if last.strip() == b"[DONE]" or _is_json(last):
             events += 1
             yield [(name, last)]
@@ -197,10 +197,10 @@ async def passed_on(body: Body, deadline: float) -> AsyncGenerator[bytes, None]:
 
 
 class _Inflate:
-    """gzip and deflate, in steps, so that a small piece cannot become a large one at once."""
+    """Decompresses gzip and deflate in steps, so that a small piece cannot expand to a huge one at once."""
 
     def __init__(self, *, raw_deflate_too: bool) -> None:
-        self._decompressor = zlib.decompressobj(wbits=47)  # gzip or zlib, told apart by their header
+        self._decompressor = zlib.decompressobj(wbits=47)  # detects gzip or zlib by the header
         self._raw_deflate_too = raw_deflate_too
 
     @property
@@ -250,10 +250,9 @@ def _mended(value: Any) -> Any:
 
 
 def load_json(data: bytes) -> Any:
-    """Raises BadProviderResponse for what is no JSON.
+    """Raises BadProviderResponse for invalid JSON.
 
-    Servers written in Python may send NaN or half of a surrogate pair, which strict JSON has not: the one becomes null,
-    the other U+FFFD.
+    Servers written in Python may send NaN or lone surrogates, which strict JSON forbids: they become null and U+FFFD.
     """
     try:
         return orjson.loads(data)

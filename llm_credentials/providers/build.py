@@ -1,4 +1,4 @@
-"""From a key, a model and an address to a client; what cannot be sent is refused before anything is."""
+"""Builds a client from a key, a model and an address; what cannot be sent is rejected before anything is."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def build_client(
 ) -> LLMClient:
     """A client for this key at this address. Does no I/O and reads no environment.
 
-    Raises UnknownProvider for an unknown slug, RequestRejected for a missing or impossible key, address or option,
-    EgressBlocked for an address that the policy refuses by its form (names are resolved and checked when dialled).
+    Raises UnknownProvider for an unknown slug, RequestRejected for a missing or invalid key, address or option,
+    EgressBlocked for an address whose form the policy refuses (names are resolved and checked when connecting).
     """
     spec = registry.get_spec(provider, address=base_url)
     key = (api_key or "").strip()
     if not key and spec.key_required:
         raise RequestRejected(f"{spec.label} needs a key.", provider=provider)
     if len(key) > MAX_KEY_LENGTH or any(not "!" <= character <= "~" for character in key):
-        # Refused here, because HTTP libraries put a header that they cannot send into their error's text.
+        # Rejected here, because HTTP libraries quote a header that they cannot send in their error message.
         raise RequestRejected("The key has characters that no key has, or is too long.", provider=provider)
     address = base_url or registry.site_address(spec) or spec.base_url
     if not address:
@@ -53,7 +53,7 @@ def build_client(
 
 
 def _checked_options(spec: ProviderSpec, options: Mapping[str, Any]) -> dict[str, str]:
-    """A value for each field that the spec declares, "" where there is none."""
+    """A value for each field that the spec declares, "" if not given."""
     declared = {field.name: field for field in spec.options}
     if unknown := sorted(set(options) - set(declared)):
         raise RequestRejected(f"{spec.label} has no option {unknown[0][:40]!r}.", provider=spec.slug)

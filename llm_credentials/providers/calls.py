@@ -1,4 +1,4 @@
-"""What is asked of a model, checked as a whole before anything is sent. No I/O."""
+"""Validates a request to a model as a whole before anything is sent. No I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llm_credentials.providers.client import LLMClient
 
 DEFAULT_TIMEOUT_S = 120.0
-"""Whole-call deadline when the caller names none; for a stream, until its end."""
+"""Deadline for the whole call if the caller gives none; for a stream, until its end."""
 
 
 def seconds(timeout_s: float | None) -> float:
@@ -56,7 +56,7 @@ def make_call(
     stop: Sequence[str] | None,
     seed: int | None,
 ) -> Call:
-    """The request as a checked value. Raises RequestRejected, naming the argument, before anything is sent."""
+    """The validated request. Raises RequestRejected, naming the argument, before anything is sent."""
     name = model or client.model
     for text in _faults(name, messages, tools or (), tool_choice, max_tokens, temperature, top_p, stop or ()):
         raise RequestRejected(text, provider=client.provider)
@@ -113,7 +113,7 @@ _MODEL_ID_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 
 
 def model_id_fault(model: str) -> str | None:
-    """Why this cannot be a model id; None if it can. Ids become parts of addresses, so their alphabet is closed."""
+    """Why this cannot be a model id; None if it can. Ids become part of URLs, so only a fixed alphabet is allowed."""
     if not model:
         return "Name a model."
     if len(model) > MODEL_ID_MAX:
@@ -131,7 +131,7 @@ def _fault_of_short_id(model: str) -> str | None:
 
 
 def restored(response: LLMResponse, call: Call) -> LLMResponse:
-    """Without the nulls that stand for absent properties where a wire's strict mode requires every property."""
+    """Without the nulls that stand for absent properties where a strict mode requires every property."""
     if call.response_schema is None or response.finish_reason != "stop":
         return response
     given = response.text

@@ -1,8 +1,8 @@
 """LLMClient: one async client per (key, model), safe to share between tasks.
 
-The official SDK of a provider knows its authentication, addresses and errors: it builds the requests. The bytes of the
-answer are read here, once, straight into our vocabulary, by the mapping of the wire (a subclass in ``adapters/``).
-``complete`` and ``stream`` share that mapping.
+A provider's official SDK knows its authentication, URLs and errors, so it builds the requests. The response bytes are
+parsed here, once, directly into our types, by the wire format's decoder (a subclass in ``adapters/``), which
+``complete`` and ``stream`` share.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LIST_TIMEOUT_S = 30.0
 FORWARDING_MAX = 16
 SHAPE_ERRORS = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
-"""What reading an answer raises when it trips over a shape that nobody foresaw: the answer is at fault."""
+"""What decoding raises on an answer of an unexpected shape: the answer is at fault."""
 WRONG_SHAPE = "The provider's answer has the wrong shape."
 CUT_SHORT = "The provider's answer ended before its end."
 
@@ -55,13 +55,13 @@ _PLAIN_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._, -]{0,999}")
 class LLMClient(ABC):
     error_statuses: ClassVar[Mapping[int, type[LLMError]]] = {}
     wire: ClassVar[str] = ""
-    """``chat`` or ``messages``, for those whose answers programs can read as they come; see ``passing``."""
+    """``chat`` or ``messages`` if answers can be passed through to clients of that API; see ``passing``."""
     telling: ClassVar[tuple[bytes, ...]] = ()
-    """What stands in an event of this wire that tells how the answer ends or what it used, and in no other."""
+    """Byte sequences that occur exactly in those events that tell the finish reason or usage."""
     takes_headers: ClassVar[frozenset[str]] = frozenset()
-    """Which headers of a program's own request go along with bytes that are forwarded."""
+    """The headers of a client's own request that are forwarded."""
     last: ClassVar[bytes] = b""
-    """What stands in its last event of all."""
+    """A byte sequence in the last event."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class LLMClient(ABC):
         self._api_key = api_key
         self._closed = False
         self._forwarding: dict[tuple[str, tuple[tuple[str, str], ...]], Pattern] = {}
-        """What ``forward`` sends, by its path and the headers that it took."""
+        """Prepared requests for ``forward``, by path and forwarded headers."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.provider}/{self.model}>"
@@ -90,11 +90,11 @@ class LLMClient(ABC):
     def __reduce__(self) -> Any:
         raise TypeError("a client holds a key and is not pickled")
 
-    # What a wire gives
+    # Implemented by each wire format
 
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
-        """The address as this wire's SDK wants it: slashes mended, a doubled ``/v1`` and a pasted endpoint cut off."""
+        """The address as the SDK needs it: with slashes normalised, without a doubled ``/v1`` or a pasted endpoint."""
         return address
 
     @abstractmethod
@@ -103,21 +103,21 @@ class LLMClient(ABC):
 
     @abstractmethod
     def decode(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
-        """The answer in ``data``, the JSON of status 200. Raises LLMError when its shape is wrong or it is an error."""
+        """The answer in ``data``, the JSON of a 200 response. Raises LLMError if it is malformed or an error."""
 
     @abstractmethod
     def decoder(self, call: Call, headers: Mapping[str, str]) -> StreamDecoder: ...
 
     @abstractmethod
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse | Answer:
-        """Post as the SDK does, over our transport; the response's body is not yet read.
+        """Post as the SDK would, over our transport; the response's body is not yet read.
 
-        Raises LLMError, or what the SDK raises.
+        Raises LLMError, or the SDK's errors.
         """
 
     @abstractmethod
     def sdk_error(self, error: Exception) -> LLMError | None:
-        """The SDK's exception as ours, by type, status and the provider's error code; None if it is no SDK error."""
+        """The SDK's exception as ours, by type, status and the provider's error code; None if it is not the SDK's."""
 
     @abstractmethod
     async def fetch_models(self) -> list[ModelInfo]: ...
@@ -125,7 +125,7 @@ class LLMClient(ABC):
     async def fetch_embeddings(self, texts: Sequence[Any], *, model: str, dimensions: int | None) -> Embeddings:
         raise UnsupportedContent(f"{self.spec.label} has no embeddings.", provider=self.provider)
 
-    # What callers use
+    # Public methods
 
     async def complete(
         self,
@@ -142,7 +142,7 @@ class LLMClient(ABC):
         seed: int | None = None,
         timeout_s: float | None = None,
     ) -> LLMResponse:
-        """One answer, whole. Raises LLMError (see errors.py)."""
+        """The complete answer. Raises LLMError (see errors.py)."""
         call = make_call(
             self,
             messages,
@@ -179,7 +179,7 @@ class LLMClient(ABC):
         seed: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[LLMStreamChunk, None]:
-        """The answer as it comes; ``aclose()`` closes the upstream connection.
+        """The answer as it arrives; ``aclose()`` closes the upstream connection.
 
         Raises LLMError before the first content, StreamInterrupted (with the partial answer) after it.
         """
@@ -204,9 +204,9 @@ class LLMClient(ABC):
     async def stream_by_reads(
         self, call: Call, timeout_s: float | None = None, *, joined: bool = False
     ) -> AsyncGenerator[Sequence[LLMStreamChunk], None]:
-        """The same for a call that ``make_call`` has checked: together what one read from the network completed.
+        """Streams a call that ``make_call`` has validated; yields the chunks of each network read together.
 
-        ``joined``: pieces of text that came together may be one.
+        ``joined``: consecutive text chunks may be merged.
         """
         with self.translated():
             path, body = self.encode(call, stream=True)
@@ -239,11 +239,11 @@ class LLMClient(ABC):
 
     @property
     def embeds_tokens(self) -> bool:
-        """Whether texts to embed may come as the tokens that they are for the model."""
+        """Whether texts to embed may be given as tokens."""
         return False
 
     async def embed(self, texts: Embedded, *, model: str | None = None, dimensions: int | None = None) -> Embeddings:
-        """Vectors in the order of the texts. Raises LLMError; UnsupportedContent where the provider has none."""
+        """Vectors in the order of the texts. Raises LLMError; UnsupportedContent if the provider has no embeddings."""
         name = model or self.spec.default_embedding_model or self.model
         for fault in embedding_faults(name, texts, dimensions):
             raise RequestRejected(fault, provider=self.provider)
@@ -254,7 +254,7 @@ class LLMClient(ABC):
                 return await self.fetch_embeddings(list(texts), model=name, dimensions=dimensions)
 
     async def list_models(self) -> list[ModelInfo]:
-        """What this key may use, as the provider lists it, with the catalogue's facts where the provider gives none."""
+        """The models available to this key, as the provider lists them, with missing facts from the catalogue."""
         with self.translated():
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 return await self.fetch_models()
@@ -262,9 +262,9 @@ class LLMClient(ABC):
     async def forward(
         self, body: bytes, *, path: str, stream: bool, headers: Mapping[str, str] | None = None
     ) -> Forwarded:
-        """Send bytes of this wire as they are and give the answer as it comes; errors of the provider included.
+        """Send a request body of this wire format unchanged and return the response as it arrives, errors included.
 
-        ``headers``: those of the program's request; what this wire takes of them goes along.
+        ``headers``: those of the client's request; only ``takes_headers`` are forwarded.
         """
         with self.translated():
             taken: tuple[tuple[str, str], ...] = ()
@@ -284,18 +284,18 @@ class LLMClient(ABC):
         return pattern
 
     def adapt(self, body: Mapping[str, Any], *, model: str, stream: bool) -> dict[str, Any]:
-        """A request body of this wire as this provider and model want it: nothing but names and limits differ."""
+        """A request body of this wire format adapted to this provider and model: only names and limits change."""
         return {**body, "model": model}
 
     def decode_safely(self, call: Call, data: Any, headers: Mapping[str, str]) -> LLMResponse:
-        """As ``decode``, whatever the shape. Raises LLMError."""
+        """``decode`` for any shape of data. Raises LLMError."""
         try:
             return self.decode(call, data, headers)
         except SHAPE_ERRORS:
             raise BadProviderResponse(WRONG_SHAPE) from None
 
     def passed_error(self, status: int, headers: Mapping[str, str], body: bytes) -> LLMError:
-        """The error that a forwarded answer of this status stands for."""
+        """The error for a forwarded response with this status."""
         raise NotImplementedError
 
     @abstractmethod
@@ -306,7 +306,7 @@ class LLMClient(ABC):
         """Authentication and content type for ``forward``."""
 
     async def aclose(self) -> None:
-        """Drop what this client holds; the shared transport stays open. Later calls raise ProviderUnavailable."""
+        """Release what this client holds; the shared transport stays open. Later calls raise ProviderUnavailable."""
         self._api_key = None
         self._closed = True
         self._forwarding = {}
@@ -314,15 +314,15 @@ class LLMClient(ABC):
     # Errors
 
     def translated(self, decoder: StreamDecoder | None = None, *, answered: bool = False) -> _Translated:
-        """``answered``: that the provider has taken the request is known, as it is where there is a decoder."""
+        """``answered``: the provider is known to have accepted the request, as it is if there is a decoder."""
         answered = answered or decoder is not None
         if self._closed and not answered:
-            # Never on without the key: the provider would call that a bad key.
+            # Never go on without the key: the provider would report a bad key.
             raise ProviderUnavailable("This client was closed.", provider=self.provider)
         return _Translated(self, decoder, answered)
 
     def translate(self, error: Exception, decoder: StreamDecoder | None = None) -> LLMError | None:
-        """Ours for whatever a call raised; None for what is no failure of the call."""
+        """The LLMError for an exception of a call; None if it is not a failure of the call."""
         ours = transport.refusal(error) or self.sdk_error(error) or transport.network_error(error)
         if ours is None and decoder is not None and isinstance(error, SHAPE_ERRORS):
             ours = BadProviderResponse(WRONG_SHAPE)
@@ -341,7 +341,7 @@ class LLMClient(ABC):
 
 
 class _Translated:
-    """Context manager: whatever the call raises leaves as an LLMError without cause, context or request objects."""
+    """Context manager: turns any failure into an LLMError without cause, context or request objects."""
 
     __slots__ = ("answered", "client", "decoder")
 
@@ -360,9 +360,9 @@ class _Translated:
             return
         if self.answered and isinstance(ours, ConnectionFailed):
             ours.answered = True
-        error = None  # an error tracker shows what this frame holds, and the SDK's error quotes the provider
+        error = None  # an error tracker shows local variables, and the SDK's error quotes the provider
         try:
-            # Its own traceback would show the SDK's frames, and in them the headers with the key.
+            # The original traceback would show the SDK's frames, whose headers contain the key.
             raise ours.with_traceback(None) from None
         finally:
             ours.__context__ = None

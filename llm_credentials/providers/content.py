@@ -1,7 +1,7 @@
-"""An answer's body as aiohttp keeps it, taken out in one go.
+"""Takes a response body out of aiohttp's buffer in one go.
 
-aiohttp's own reader takes a stream's chunks out one by one, asks for more after each of them, and remembers where each
-one ended, which nobody here wants to know: for a stream that is most of what it costs to read it.
+aiohttp's reader removes a stream's chunks one by one, resumes reading after each, and records where each ended, which
+nothing here needs: that is most of the cost of reading a stream.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Content(aiohttp.StreamReader):
         buffer.clear()
         self._size = 0
         self._cursor += len(data)
-        # At the end reading goes on by itself, and the connection may be somebody else's by now.
+        # At the end of a body reading resumes anyway, and the connection may already serve another request.
         if self._protocol._reading_paused and not self._eof:
             self._protocol.resume_reading()
         return data
@@ -37,7 +37,7 @@ class _Content(aiohttp.StreamReader):
 class Response(aiohttp.ClientResponse):
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         await super().start(connection)
-        # Of a body without bytes there is one reader for all. Every other is this answer's own, made by the parser.
+        # aiohttp shares one reader among all empty bodies. Any other reader belongs to this response alone.
         if type(self.content) is aiohttp.StreamReader:
             self.content.__class__ = _Content
             self.content._http_chunk_splits = None

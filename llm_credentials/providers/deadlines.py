@@ -1,4 +1,4 @@
-"""``asyncio.timeout`` for what is awaited at every call: the same, without two coroutines and an object around it."""
+"""A cheaper ``asyncio.timeout`` for every call: the same, without two coroutines and an object."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import TracebackType
 
 
 class until:  # noqa: N801 (used like a function)
-    """Context manager: ends what is awaited inside at this moment of the loop's time. Raises TimeoutError then."""
+    """Context manager: ends what is awaited inside at this loop time. Raises TimeoutError then."""
 
     __slots__ = ("_cancelling", "_expired", "_task", "_timer", "_when")
 
@@ -24,7 +24,7 @@ class until:  # noqa: N801 (used like a function)
         self._timer.cancel()
         if not self._expired:
             return
-        # Somebody else may have cancelled the task as well: then that is what happened.
+        # If the task was cancelled by somebody else as well, the cancellation wins.
         if self._task.uncancel() <= self._cancelling and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError from error
 

@@ -1,4 +1,4 @@
-"""What turns the events of a streamed answer into chunks, whatever its wire. No I/O."""
+"""Turns the events of a streamed answer into chunks, for any wire format. No I/O."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from llm_credentials.providers.sse import Event
 
 
 class StreamDecoder(Protocol):
-    """Turns the server-sent events of one answer into chunks. No I/O."""
+    """Decodes the server-sent events of one answer. No I/O."""
 
     ended: bool
-    """Whether the wire's proper end was seen."""
+    """Whether the stream ended properly."""
     has_content: bool
-    """Whether text, reasoning or a tool call has come: from here on a break is a StreamInterrupted."""
+    """Whether text, reasoning or a tool call has arrived: from then on a broken stream is a StreamInterrupted."""
 
     def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
         """``event`` is the SSE event's name ("" if none). Raises LLMError for an error event or a malformed one."""
 
     def finish(self) -> Iterable[LLMStreamChunk]:
-        """What is due after the last event: whole tool calls not yet given. Not the ``done`` chunk."""
+        """Chunks due after the last event: complete tool calls not yet emitted. Not the ``done`` chunk."""
 
     def response(self) -> LLMResponse:
-        """What has come so far, as a response."""
+        """The partial answer."""
 
 
 Run: TypeAlias = Callable[[Sequence[Event], int], tuple[LLMStreamChunk | None, int]]
-"""A decoder may have it as ``run(events, start)``: the text of the events from there on that say nothing else, in one
-chunk, and how many they are; None and 0 where they are to be read one by one."""
+"""An optional method ``run(events, start)`` of a decoder: joins the text of consecutive text-only events into one
+chunk, and returns it with the number of events; (None, 0) if the events must be decoded one by one.
+"""
 
 
 def decoded(
     decoder: StreamDecoder, events: Sequence[Event], *, joined: bool
 ) -> tuple[list[LLMStreamChunk], Exception | None]:
-    """What these events say, up to the first that is at fault, and its fault."""
+    """The chunks of these events up to the first faulty one, and its error."""
     chunks: list[LLMStreamChunk] = []
     run: Run | None = getattr(decoder, "run", None) if joined else None
     at = 0

@@ -1,8 +1,8 @@
-"""The one outbound door: one aiohttp session per egress policy and event loop.
+"""The single outbound HTTP layer: one aiohttp session per egress policy and event loop.
 
-What is checked is what is dialled: the URL object that aiohttp gets is the one whose host was checked, a resolver
-refuses a name if any of its addresses is refused, and a socket factory checks each address at the moment of dialling.
-Nothing here follows a redirect, keeps a cookie or reads the environment.
+What is checked is what is connected to: aiohttp gets the very URL object whose host was checked, the resolver refuses a
+name if any of its addresses is refused, and a socket factory checks each address when connecting. Nothing here follows
+a redirect, keeps a cookie or reads the environment.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from aiohttp.abc import ResolveResult
 
 CONNECT_TIMEOUT_S = 10.0
-"""For name, connection and TLS together."""
+"""For DNS, TCP and TLS together."""
 IDLE_TIMEOUT_S = 300.0
-"""Between two reads, beside the whole call's deadline: a model may think this long before its first byte."""
+"""Between two reads, in addition to the call's deadline: a model may think this long before its first byte."""
 KEEP_ALIVE_S = 15.0
 DNS_CACHE_S = 10
 BODY: Final = "keyswitch.body"
-"""Under which an answer for an SDK carries what its body is read from."""
+"""The response extension that holds the body, for responses returned to an SDK."""
 
 _REQUEST_HEADERS_NOT_SENT = frozenset(
     {b"host", b"content-length", b"connection", b"transfer-encoding", b"accept-encoding"}
 )
-"""aiohttp writes its own; ``x-stainless-…``, with which SDKs tell about the machine, is left out too."""
+"""aiohttp writes its own; the SDKs' ``x-stainless-…`` headers, which describe the machine, are dropped too."""
 
 _doors: dict[asyncio.AbstractEventLoop, dict[EgressPolicy, Door]] = {}
 _left_to_parent: list[object] = []
@@ -62,7 +62,7 @@ def door_of(policy: EgressPolicy) -> Door:
 
 
 async def close_connections() -> None:
-    """Close what the running event loop holds, for an orderly end of a process or a test."""
+    """Close the running event loop's sessions, for an orderly shutdown of a process or a test."""
     for door in _doors.pop(asyncio.get_running_loop(), {}).values():
         await door.session.close()
 
@@ -70,7 +70,7 @@ async def close_connections() -> None:
 def _drop_dead_loops() -> None:
     for loop in [loop for loop in _doors if loop.is_closed()]:
         for door in _doors.pop(loop, {}).values():
-            # Closing on a closed loop awaits nothing: one step runs it to its end.
+            # Closing on a closed loop never suspends: one step runs it to its end.
             closing = door.session.close()
             with contextlib.suppress(StopIteration, RuntimeError):
                 closing.send(None)
@@ -78,8 +78,9 @@ def _drop_dead_loops() -> None:
 
 
 def _forget_after_fork() -> None:
-    """The child makes its own sessions. Those of the parent are kept untouched: closing one here would unregister its
-    socket from the event queue that both processes share."""
+    """The child makes its own sessions. The parent's are kept untouched: closing one here would unregister its socket
+    from the event queue that both processes share.
+    """
     global _doors
     _left_to_parent.append(_doors)
     _doors = {}
@@ -89,13 +90,13 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 class Door:
-    """One session under one policy."""
+    """The session for one policy."""
 
     def __init__(self, policy: EgressPolicy) -> None:
         self.policy = policy
         self.rules = rules_of(policy)
         self.granted: set[tuple[str, int]] = set()
-        """Addresses that a name allowed by the policy resolved to."""
+        """Addresses of names that the policy allows."""
         self._checked: set[tuple[str, str, int]] = set()
         self._ways: dict[tuple[str, str, int], Way] = {}
         connector = aiohttp.TCPConnector(
@@ -153,7 +154,7 @@ class Door:
         return way
 
     def _check(self, url: URL) -> tuple[str, str, int]:
-        """The origin. Raises EgressBlocked."""
+        """Returns the origin. Raises EgressBlocked."""
         scheme, host, port = url.scheme, url.raw_host or "", url.port or 0
         origin = (scheme, host, port)
         if origin in self._checked:
@@ -167,7 +168,7 @@ class Door:
         return origin
 
     def _socket(self, addr_info: tuple[Any, ...]) -> socket.socket:
-        """Called by aiohttp with the very address that it is about to dial."""
+        """Called by aiohttp with the exact address to connect to."""
         family, kind, protocol, _, (host, port, *_) = addr_info
         if fault := address_fault(ipaddress.ip_address(host), port, self.rules, self.granted):
             raise Refused(EgressBlocked(fault))
@@ -175,11 +176,11 @@ class Door:
 
 
 class _SpoiltConnection(Exception):
-    """A connection from the pool on which bytes have come that nobody asked for."""
+    """A pooled connection that has received unsolicited bytes."""
 
 
 def _is_spoilt(connection: aiohttp.connector.Connection) -> bool:
-    """What lies there before a request is sent would be read as its answer: somebody else's, or a forged one."""
+    """Bytes received before a request is sent would be read as its response: another request's, or a forged one."""
     return connection.protocol is not None and connection.protocol.should_close
 
 
@@ -218,7 +219,7 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 
 
 class Client(httpx2.AsyncClient):
-    """Sends straight through the door: no redirects, cookies, proxies or authentication of httpx2's own."""
+    """Sends through the door's session, without httpx2's redirects, cookies, proxies or authentication."""
 
     def __init__(self, door: Door, headers: Mapping[str, str] | None = None) -> None:
         self._transport_of_door = _Transport(door)
@@ -233,7 +234,7 @@ class Client(httpx2.AsyncClient):
         return response
 
     async def aclose(self) -> None:
-        """The client is shared: an SDK that closes it closes nothing."""
+        """Does nothing: SDKs may close this client, but it is shared."""
 
 
 class _Transport(httpx2.AsyncBaseTransport):

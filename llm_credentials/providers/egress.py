@@ -1,8 +1,8 @@
-"""Where a key may travel: the form of an address, and the address that is about to be dialled. No I/O.
+"""Checks where a key may be sent: the form of a URL, and the address to connect to. No I/O.
 
-``check_url`` has the one parser: it takes a URL apart by a closed grammar and gives back one that is rebuilt from the
-pieces it checked, so that nothing downstream can read it differently. Networks are listed here by hand, because the
-standard library's ``is_private`` and ``is_global`` miss several that matter: 168.63.129.16, 100.64.0.0/10, NAT64.
+``check_url`` is the only parser: it parses a URL by a closed grammar and returns one rebuilt from the checked parts, so
+that nothing downstream can read it differently. Networks are listed here by hand, because the standard library's
+``is_private`` and ``is_global`` miss several that matter: 168.63.129.16, 100.64.0.0/10, NAT64.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ def _networks(*texts: str) -> tuple[IPNetwork, ...]:
 
 
 NEVER = _networks(
-    "0.0.0.0/8",  # "this host": dials the loopback
+    "0.0.0.0/8",  # "this host": connects to loopback
     "169.254.0.0/16",  # link-local: metadata of AWS, GCP, Azure, DigitalOcean, Oracle, Tencent
     "100.100.100.200/32",  # metadata of Alibaba Cloud
     "168.63.129.16/32",  # Azure's wire server
     "192.0.0.192/32",  # metadata of Oracle Cloud
     "224.0.0.0/4",
     "240.0.0.0/4",
-    "::/96",  # unspecified and IPv4-compatible; the loopback ::1 is taken out below
-    "64:ff9b::/96",  # NAT64 and the tunnels carry an IPv4 address that nobody has checked
+    "::/96",  # unspecified and IPv4-compatible; the loopback ::1 is excluded below
+    "64:ff9b::/96",  # NAT64 and tunnels carry an IPv4 address that was not checked
     "64:ff9b:1::/48",
     "2001::/32",
     "2002::/16",
@@ -43,7 +43,7 @@ NEVER = _networks(
     "fe80::/10",
     "ff00::/8",
 )
-"""Not dialled, whatever a policy allows."""
+"""Never connected to, whatever a policy allows."""
 
 PRIVATE = _networks(
     "10.0.0.0/8",
@@ -62,7 +62,7 @@ PRIVATE = _networks(
     "2001:db8::/32",
     "3fff::/20",
 )
-"""Dialled only where a policy allows it; so is every IPv6 address outside 2000::/3."""
+"""Connected to only if a policy allows it; so is every IPv6 address outside 2000::/3."""
 
 _PUBLIC_IPV6 = ipaddress.IPv6Network("2000::/3")
 _LOOPBACK_IPV6 = ipaddress.IPv6Address("::1")
@@ -95,7 +95,7 @@ _SERVICE_PORTS = frozenset(
     | {5985, 6000, 6379, 6443, 6667, 7001, 7077, 8020, 8500, 9042, 9092, 9200, 9300, 10250, 10255, 11211, 15672}
     | {25672, 27017, 27018, 28015, 50000, 50070, 61616}
 )
-"""Ports above 1023 on which other services listen; of those below, 80 and 443 alone are open."""
+"""Ports above 1023 used by other services; below 1024 only 80 and 443 are open."""
 
 _DIGITS = frozenset("0123456789")
 _HEX_DIGITS = _DIGITS | frozenset("abcdef")
@@ -107,10 +107,10 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 @dataclass(frozen=True, slots=True)
 class EgressPolicy:
-    """Where a key may travel beyond the public internet.
+    """Where a key may be sent besides the public internet.
 
-    ``allow``: ``"host:port"`` or ``"CIDR:port"`` entries that may be private and may be plain http; cloud metadata
-    addresses never. A malformed entry raises ValueError.
+    ``allow``: ``"host:port"`` or ``"CIDR:port"`` entries, which may be private and may use plain http; never cloud
+    metadata addresses. A malformed entry raises ValueError.
     """
 
     allow: Collection[str] = ()
@@ -151,7 +151,7 @@ def rules_of(policy: EgressPolicy) -> Rules:
 
 
 def _allowance(entry: str) -> tuple[str | IPNetwork, int]:
-    """(a host or a network, port) of ``host:port`` or ``CIDR:port``. Raises ValueError."""
+    """Parses ``host:port`` or ``CIDR:port`` into (host or network, port). Raises ValueError."""
     host, colon, port_text = entry.strip().lower().rpartition(":")
     port = _port(port_text) if colon and host else None
     if port is None:
@@ -165,9 +165,9 @@ def _allowance(entry: str) -> tuple[str | IPNetwork, int]:
 
 
 def allowance(host: str, port: int) -> str:
-    """The entry of a policy for this host, address or network, in its one spelling. Raises EgressBlocked.
+    """The canonical policy entry for this host, address or network. Raises EgressBlocked.
 
-    Stricter than a policy itself: what no policy opens, and networks wider than anybody's own, are refused in words.
+    Stricter than a policy itself: refuses, with a reason, what no policy can open and networks that are too wide.
     """
     bare = host.strip().removeprefix("[").removesuffix("]")
     try:
@@ -213,20 +213,20 @@ class Destination:
 
 
 def check_url(url: str, policy: EgressPolicy) -> str:
-    """The URL, rebuilt from its checked pieces, without a slash at its end. Raises EgressBlocked."""
+    """The URL rebuilt from its checked parts, without a trailing slash. Raises EgressBlocked."""
     destination, path = _take_apart(url)
     check_destination(destination, policy)
     return destination.origin + path.rstrip("/")
 
 
 def check_page(url: str, policy: EgressPolicy) -> str:
-    """As ``check_url``, for a page without a key: its query stays, what follows a # goes. Raises EgressBlocked."""
+    """As ``check_url``, for a page without a key: keeps the query, drops the fragment. Raises EgressBlocked."""
     if not isinstance(url, str) or "\\" in url:
         raise EgressBlocked("An address holds no user name, password or backslash.")
     address, mark, query = url.partition("#")[0].partition("?")
     scheme, colon, rest = address.partition("://")
     authority, slash, path = rest.partition("/")
-    # What the host is, the one parser says; a page's path may hold more signs than a provider's.
+    # The one parser decides what the host is; a page's path may contain more characters than a provider's.
     destination, _ = _take_apart(scheme + colon + authority)
     if len(url) > MAX_URL_LENGTH or not _PAGE.issuperset(path) or not _PAGE.issuperset(query):
         raise EgressBlocked("This address has characters that do not belong there, or is too long.")
@@ -235,13 +235,13 @@ def check_page(url: str, policy: EgressPolicy) -> str:
 
 
 def check_destination(destination: Destination, policy: EgressPolicy) -> None:
-    """Raises EgressBlocked unless this host and port may be dialled, as far as their form tells."""
+    """Raises EgressBlocked unless this host and port may be connected to, as far as their form tells."""
     if fault := _destination_fault(destination, rules_of(policy)):
         raise EgressBlocked(fault)
 
 
 def address_fault(address: IPAddress, port: int, rules: Rules, granted: Collection[tuple[str, int]] = ()) -> str | None:
-    """Why this address may not be dialled; None if it may. ``granted``: addresses of names that the policy allows."""
+    """Why this address must not be connected to, or None. ``granted``: addresses of names that the policy allows."""
     plain = _unmapped(address)
     if plain != _LOOPBACK_IPV6 and _within(plain, NEVER):
         return "This address is reserved, or gives out a machine's own secrets. It is never called."
@@ -308,7 +308,7 @@ def _name_fault(host: str) -> str | None:
 
 
 def _is_number(label: str) -> bool:
-    """Whether resolvers may take a host that ends so for an IPv4 address: decimal, octal, hexadecimal or shortened."""
+    """Whether a resolver may take a host with this last label for an IPv4 address, in decimal, octal or hexadecimal."""
     return _DIGITS.issuperset(label) or (label.startswith("0x") and _HEX_DIGITS.issuperset(label[2:]))
 
 

@@ -1,14 +1,14 @@
-"""Everything that can go wrong between a call and its answer.
+"""The errors of a call to a provider.
 
     LLMError
     ├── NotConfigured            no usable candidate
     ├── SiteUnavailable          503: our own database does not answer; nothing was sent
-    ├── CredentialUnreadable     sealed under a lost key, or moved
+    ├── CredentialUnreadable     encrypted with a lost key, or moved
     ├── EgressBlocked            destination not allowed
     ├── BudgetExceeded
     ├── RequestRejected          400 404 413 422
     │   ├── ModelNotFound  ContextLengthExceeded  ContentFiltered  UnsupportedContent
-    │   └── SecretInRequest      a stored key stands in it; never sent
+    │   └── SecretInRequest      contains a stored key; never sent
     ├── AuthenticationFailed     bad or revoked key
     ├── PermissionDenied         403: says nothing about the key
     ├── QuotaExhausted           402, spent credit
@@ -18,9 +18,9 @@
     │   └── DeadlineExceeded     (also 408)
     ├── BadProviderResponse      not JSON, HTML, empty, 204, 3xx, wrong shape
     └── StreamInterrupted        cut after the first content; carries the partial answer
-        └── AccessWithdrawn      cut by us, at any time: the key, token or account behind it is out of use
+        └── AccessWithdrawn      cut by us, at any time: its key, token or account is disabled
 
-No message quotes what a provider sent, and none carries a key: a message is our own sentence, the rest are numbers.
+No message quotes a provider's text or contains a key: messages are our own text, other fields are numbers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 class LLMError(Exception):
     retryable: ClassVar[bool] = False
-    """Whether the very same request may succeed a moment later."""
+    """Whether the same request may succeed a moment later."""
     user_message: ClassVar[str] = "The request could not be completed."
 
     def __init__(
@@ -54,7 +54,7 @@ class LLMError(Exception):
         self.code = code
         """The provider's own error code, only if it looks like one: ``[a-zA-Z0-9_.-]{1,64}``."""
         self.receipt: Any = None
-        """After routing: what was tried and who would have paid."""
+        """Set by routing: the attempts and who would have paid."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.args, self.__dict__ | {"__cause__": None}))
@@ -96,7 +96,7 @@ class RequestRejected(LLMError):
     user_message = "The provider rejected the request."
 
     param: str | None = None
-    """What is wrong in the request, as a path in it, where that is known."""
+    """The path of the fault in the request, if known."""
 
 
 class ModelNotFound(RequestRejected):
@@ -145,7 +145,7 @@ class ConnectionFailed(ProviderUnavailable):
     user_message = "No connection to the provider."
 
     answered = False
-    """Whether the provider had taken the request and begun to answer: then it may bill what it did."""
+    """Whether the provider had accepted the request and begun to answer, and so may charge for it."""
 
 
 class DeadlineExceeded(ProviderUnavailable):
@@ -173,4 +173,4 @@ class AccessWithdrawn(StreamInterrupted):
     def __init__(self, message: str = "", *, what: str = "", **context: Any) -> None:
         super().__init__(message, **context)
         self.what = what
-        """``user``, ``session``, ``token`` or ``key``: what is gone."""
+        """``user``, ``session``, ``token`` or ``key``: what was withdrawn."""

@@ -1,4 +1,4 @@
-"""What went wrong on the way to a provider and back, in our own errors; and how long one asks us to wait."""
+"""Translates network errors into ours, and reads retry-after headers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_RETRY_AFTER_S = 24 * 3600.0
 
 
 class Refused(OSError):
-    """An address that may not be dialled, in the one form that aiohttp passes on from its hooks."""
+    """An address that may not be connected to, in the one form that aiohttp passes on from its hooks."""
 
     def __init__(self, ours: EgressBlocked) -> None:
         super().__init__("refused by the egress policy")
@@ -31,7 +31,7 @@ class Refused(OSError):
 
 
 def refusal(error: BaseException) -> EgressBlocked | None:
-    """Our own refusal to dial, looked for in the cause chain of what an SDK raised."""
+    """Our own refusal to connect, if it is in the cause chain of an SDK's error."""
     ours = _ours(error)
     return ours if isinstance(ours, EgressBlocked) else None
 
@@ -69,7 +69,7 @@ def _ours(error: BaseException) -> LLMError | None:
 
 
 def failure_of(error: Exception) -> LLMError | None:
-    """What aiohttp or a socket raised, as ours; None for anything else."""
+    """An error of aiohttp or a socket, as ours; None for anything else."""
     if ours := _ours(error):
         return ours
     match error:
@@ -95,7 +95,7 @@ def failure_of(error: Exception) -> LLMError | None:
 
 
 def raise_for_httpx2(error: Exception, request: httpx2.Request | None) -> NoReturn:
-    """Raise it in the form that SDKs expect of an httpx2 transport, ours as the cause."""
+    """Raise it in the form that SDKs expect of an httpx2 transport, with our error as the cause."""
     ours = failure_of(error)
     if ours is None:
         raise error
@@ -104,9 +104,9 @@ def raise_for_httpx2(error: Exception, request: httpx2.Request | None) -> NoRetu
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None if neither is sensible.
+    """Seconds to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or a date); None if neither is valid.
 
-    A moment that has passed is 0; more than a day counts as a day.
+    A time in the past is 0; more than a day counts as a day.
     """
     text = headers.get("retry-after-ms", "")
     seconds = _number(text)

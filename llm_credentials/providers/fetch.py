@@ -1,8 +1,8 @@
-"""Reading a page for an agent: one GET through the outbound door, without credentials of any kind.
+"""Reads a page for an agent: one GET through the outbound session, without any credentials.
 
-Where a model is sent comes from what it has read, thus from strangers. So each hop of a redirect is checked as the
-first address was, nothing identifies the site or its user, and neither a large nor a compressed answer fills memory.
-``ask`` is for services that their owner chose, such as a search: it may carry a key, so it follows no redirect.
+A model picks addresses from what it has read, so they come from strangers. Therefore each redirect is checked like the
+first address, nothing identifies the site or its user, and neither a large nor a compressed response fills memory.
+``ask`` is for services chosen by their owner, such as a search: it may send a key, so it follows no redirect.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ _HEADERS: Final = {"user-agent": "Keyswitch", "accept": "*/*"}
 
 
 class FetchFailed(Exception):
-    """No page came. The text is ours, for people and models; nothing of the address or the answer is in it."""
+    """The page could not be fetched. The message is ours, for people and models; it quotes neither address nor
+    response.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
     url: str
-    """Where the page was found, after redirects."""
+    """The final address, after redirects."""
     status: int
     content_type: str
-    """Lower case, without parameters; empty when the server did not say."""
+    """Lower case, without parameters; empty if the server sent none."""
     charset: str
     body: bytes
-    """Decompressed, at most what was asked for."""
+    """Decompressed, up to the requested size."""
     truncated: bool
-    """Whether there was more."""
+    """Whether the body was longer."""
 
     @property
     def text(self) -> str:
@@ -61,11 +63,11 @@ async def fetch(
     accept: Collection[str] = TEXT,
     first: Callable[[str], Awaitable[None]] | None = None,
 ) -> Fetched:
-    """The page at ``url``, over at most ``MAX_HOPS`` redirects, all within ``timeout_s``.
+    """The page at ``url``, following at most ``MAX_HOPS`` redirects, all within ``timeout_s``.
 
-    ``accept``: beginnings of the content types that may be read; a page of another type, or of none, is left unread.
-    ``first`` is asked before each hop, with its address, and may raise FetchFailed.
-    Raises EgressBlocked for an address, the first or a later one, that may not be called; FetchFailed.
+    ``accept``: prefixes of allowed content types; a page of another type, or of none, is not read. ``first`` is called
+    with the address before each hop and may raise FetchFailed. Raises EgressBlocked if the first or a later address is
+    not allowed; FetchFailed.
     """
     with _in_words("page"):
         async with asyncio.timeout(timeout_s):
@@ -81,9 +83,9 @@ async def ask(
     max_bytes: int = MAX_BYTES,
     timeout_s: float = TIMEOUT_S,
 ) -> Fetched:
-    """What the service at ``url`` answers to a GET, or to a POST of ``body``; of whatever type and status it is.
+    """The response of the service at ``url`` to a GET, or to a POST of ``body``; of any content type and status.
 
-    A redirect is no answer: ``headers`` may hold a key, which goes to its own address alone. Raises EgressBlocked,
+    A redirect is an error: ``headers`` may hold a key, which is sent to this address only. Raises EgressBlocked,
     FetchFailed.
     """
     with _in_words("service"):
@@ -164,7 +166,7 @@ async def _read(url: str, answer: Forwarded, max_bytes: int, accept: tuple[str, 
 
 
 def _kind(header: str) -> tuple[str, str]:
-    """(content type, charset) of the header's value."""
+    """Splits the header's value into (content type, charset)."""
     content_type, _, rest = header.partition(";")
     charset = next((part.partition("=")[2] for part in rest.split(";") if part.strip().lower()[:8] == "charset="), "")
     return content_type.strip().lower(), charset.strip(" \"'").lower()[:40]

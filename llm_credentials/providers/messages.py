@@ -1,7 +1,7 @@
-"""The one vocabulary in which every provider is spoken to.
+"""The types in which every provider is spoken to.
 
 Pure values: two messages with the same content are equal; identity is a storage concern. ``details`` maps a provider
-slug to JSON that only this provider understands (signatures, reasoning items); it is sent back to that provider only.
+slug to JSON that only this provider understands (signatures, reasoning items); it is sent back only to that provider.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 ToolChoice: TypeAlias = str
 """``"auto"``, ``"none"``, ``"required"`` or the name of one tool."""
 Embedded: TypeAlias = Sequence[str] | Sequence[Sequence[int]]
-"""Texts; or the tokens that each is to the model, for providers that take them so."""
+"""Texts; or the tokens of each, for providers that accept tokens."""
 Details: TypeAlias = Mapping[str, Any]
 Response = TypeVar("Response", bound="LLMResponse")
 
@@ -30,12 +30,12 @@ class TextPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImagePart:
-    """An image going to the model: ``data``, the file's bytes, or ``url``, fetched by the provider and not by us."""
+    """An image for the model: ``data``, the file's bytes, or ``url``, which the provider fetches, not we."""
 
     data: bytes | None = None
     url: str | None = None
     media_type: str | None = None
-    """Such as ``image/png``; compulsory with ``data``."""
+    """Such as ``image/png``; required with ``data``."""
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.url is None):
@@ -46,7 +46,7 @@ class ImagePart:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReasoningPart:
-    """What the model thought, where its provider shows it; the signature that proves it lies in ``details``."""
+    """The model's reasoning, if the provider shows it; its signature is in ``details``."""
 
     text: str
     details: Details = field(default_factory=dict)
@@ -58,7 +58,7 @@ class ToolCall:
     name: str
     arguments: dict[str, Any]
     invalid_arguments: str | None = None
-    """The text that the model gave as arguments when it was no JSON object; ``arguments`` is ``{}`` then."""
+    """The model's arguments as text if they were not a JSON object; ``arguments`` is ``{}`` then."""
     details: Details = field(default_factory=dict)
 
 
@@ -69,7 +69,7 @@ class ToolResult:
     content: str
     is_error: bool = False
     images: tuple[ImagePart, ...] = ()
-    """What the tool shows beside its words."""
+    """Images that the tool returned beside its text."""
 
 
 Part: TypeAlias = TextPart | ImagePart | ReasoningPart | ToolCall | ToolResult
@@ -102,7 +102,7 @@ class LLMMessage:
 
     @property
     def text(self) -> str:
-        """The text parts, joined; reasoning and tool traffic left out."""
+        """The text parts, joined; without reasoning, tool calls and results."""
         return "".join(part.text for part in self.parts if isinstance(part, TextPart))
 
     @property
@@ -133,7 +133,7 @@ class LLMResponse:
     usage: Usage
     provider: str
     model: str
-    """The model that answered, as the provider named it; the one asked for when it did not say."""
+    """The model that answered, as named by the provider; the requested one if it did not say."""
     request_id: str | None = None
     details: Details = field(default_factory=dict)
 
@@ -151,7 +151,7 @@ class LLMResponse:
 
 
 def widened(response: LLMResponse, kind: type[Response], **more: Any) -> Response:
-    """The same response as one that says more, ``kind`` being made of these fields and no others."""
+    """The response converted to a subclass ``kind`` that has these additional fields."""
     made = object.__new__(kind)
     vars(made).update(vars(response), **more)
     return made
@@ -161,18 +161,18 @@ def widened(response: LLMResponse, kind: type[Response], **more: Any) -> Respons
 class LLMStreamChunk:
     type: Literal["delta", "reasoning", "tool_call", "done"]
     text: str = ""
-    """The new piece of text, for ``delta`` and ``reasoning``."""
+    """The new text, for ``delta`` and ``reasoning``."""
     tool_call: ToolCall | None = None
-    """One whole, parsed call, for ``tool_call``."""
+    """A complete, parsed call, for ``tool_call``."""
     response: LLMResponse | None = None
     """The complete answer, for ``done``, the last chunk."""
 
     is_only_counted: ClassVar[bool] = False
-    """Its words are kept for whoever wants what had come of an answer that broke off."""
+    """False: its text is kept, for the partial answer of a broken stream."""
 
     @property
     def has_content(self) -> bool:
-        """Whether there is something in it for a reader: what comes before may still come from somebody else."""
+        """Whether it contains something for the reader; before that, another candidate may still answer."""
         return bool(self.text or self.tool_call)
 
 
@@ -189,13 +189,13 @@ class ModelInfo:
     id: str
     label: str
     context_window: int | None = None
-    """Tokens; ``None`` where neither the provider nor the catalogue says."""
+    """Tokens; ``None`` if neither the provider nor the catalogue says."""
     capabilities: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One request in our vocabulary, checked, before an adapter turns it into its wire's shape."""
+    """A validated request in our types, before an adapter encodes it."""
 
     model: str
     messages: tuple[LLMMessage, ...]
@@ -210,5 +210,5 @@ class Call:
 
 
 def system_text(messages: Sequence[LLMMessage]) -> str:
-    """All system messages as one text, for wires that take it apart from the conversation."""
+    """All system messages as one text, for wire formats that keep it apart from the conversation."""
     return "\n\n".join(message.text for message in messages if message.role == "system")

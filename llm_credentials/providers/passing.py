@@ -1,7 +1,7 @@
-"""Answers passed on as they came, for programs that speak the provider's own wire.
+"""Passes answers through unchanged to clients that speak the provider's own wire format.
 
-Of the bytes only what decides is read: whether the answer is one, where a stream begins to say something, how it ends
-and what it used. The rest goes through untouched.
+Only the decisive bytes are parsed: whether the response is an answer, where a stream's content begins, how it ends and
+its usage. The rest is passed through untouched.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
 CUT_SHORT = "The provider's answer ended before its end."
 NO_EVENTS = "The provider's answer is no stream of events."
 RECENT_BYTES = 4 * 1024
-"""So much of a stream is kept to find in it how it ended: more than its last events take."""
+"""The tail of a stream that is kept to find its finish reason and usage: larger than the last events."""
 END_NEAR_BYTES = 1024
-"""Here the end is told nearly always; where it is not, more is looked at."""
+"""The end is nearly always within this distance; if not, more is searched."""
 ENOUGH = 3
-"""Marks of the last event, of the reason and of the count."""
+"""Marks of the last event, the finish reason and the usage."""
 END_WITHIN_BYTES = 4 * 1024
 LAST_WITHIN_BYTES = 256
 _SAID: Final = ("content", "reasoning_content", "reasoning", "text", "thinking", "partial_json", "arguments")
-"""Where the wires put what a model says."""
+"""The fields in which the wire formats put generated text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PassedAnswer(LLMResponse):
     data: bytes
-    """The body as it came."""
+    """The body as received."""
 
     @property
     def said(self) -> str:
-        """The words of all its answers: of several, ``message`` has the first."""
+        """The text of all its choices; ``message`` has only the first."""
         return "".join(_said_in(load_json(self.data)))
 
 
 @dataclass(eq=False)
 class Passed:
-    """A piece of a stream, with what a router looks at in an LLMStreamChunk. The last is ``done``. Not to be changed:
-    that it is not frozen is because making one that is takes three times as long.
+    """A piece of a stream, with what a router reads of an LLMStreamChunk. The last is ``done``. Treat it as immutable:
+    it is not frozen because creating a frozen instance takes three times as long.
     """
 
     data: bytes = b""
@@ -62,7 +62,7 @@ class Passed:
 
     @property
     def has_content(self) -> bool:
-        """Nothing is passed on before there is some."""
+        """Nothing is passed on before the first content."""
         return self.response is None
 
     @property
@@ -71,14 +71,14 @@ class Passed:
 
     @cached_property
     def text(self) -> str:
-        """What it says, as far as one piece can be read alone; read only when somebody wants to know."""
+        """Its text, as far as a single piece can be parsed; computed only on demand."""
         return "".join(_said(self.data))
 
 
 async def passed_answer(
     client: LLMClient, body: Mapping[str, Any], *, path: str, model: str, headers: Mapping[str, str] | None = None
 ) -> PassedAnswer:
-    """Send the body of a request of this client's own wire. Raises LLMError."""
+    """Send a request body of this client's own wire format. Raises LLMError."""
     data = encode_json(client.adapt(body, model=model, stream=False))
     forwarded = await client.forward(data, path=path, stream=False, headers=headers)
     with client.translated(answered=True):
@@ -90,7 +90,7 @@ async def passed_answer(
 async def passed_stream(
     client: LLMClient, body: Mapping[str, Any], *, path: str, model: str, headers: Mapping[str, str] | None = None
 ) -> AsyncGenerator[Passed, None]:
-    """The same, streamed: pieces from the first that says something on.
+    """The same, streamed; yields nothing before the first content.
 
     Raises LLMError before it, StreamInterrupted after it. ``aclose()`` closes the upstream connection.
     """
@@ -127,7 +127,7 @@ async def passed_stream(
             if not _has_ended(decoder, several):
                 senseless = senseless or getattr(decoder, "empty", False)
                 raise BadProviderResponse(NO_EVENTS) if senseless else ConnectionFailed(CUT_SHORT)
-            # The end goes with ``done``: whoever hears of it finds everything written down.
+            # The end is sent with ``done``: when the client sees it, everything is recorded.
             done = Passed(b"".join(held), response=decoder.response())
         yield done
     finally:
@@ -135,26 +135,26 @@ async def passed_stream(
 
 
 async def _drained(forwarded: Forwarded) -> None:
-    """Behind the last event the body's end is awaited for a moment only, to keep the connection."""
+    """After the last event, wait only briefly for the end of the body, so that the connection can be reused."""
     if not forwarded.at_end():
         async with asyncio.timeout(END_GRACE_S):
             await anext(forwarded.body, None)
 
 
 def _is_complete(decoder: StreamDecoder) -> bool:
-    """Whether the last event of all has come."""
+    """Whether the last event has arrived."""
     return getattr(decoder, "complete", False)
 
 
 def _has_ended(decoder: StreamDecoder, several: bool) -> bool:
-    """``several``: answers side by side, of which the end of one says nothing of the others."""
+    """``several``: parallel choices, of which the end of one says nothing about the others."""
     return _is_complete(decoder) if several else decoder.ended
 
 
 class _Reader:
-    """Gives the decoder every event up to the first content, and from there on those only that tell of the end.
+    """Feeds the decoder every event up to the first content, and after that only the events that tell how it ended.
 
-    These stand at the end: what lies between is not read, so that a long answer costs what a short one does.
+    Those are at the end; the rest is not parsed, so that a long answer costs no more than a short one.
     """
 
     def __init__(self, decoder: StreamDecoder, client: LLMClient) -> None:
@@ -180,7 +180,7 @@ class _Reader:
             self.finish()
 
     def _begin(self, data: bytes) -> bytes:
-        """Reads up to the first content; what lies behind it."""
+        """Decodes up to the first content; returns the bytes after it."""
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n")
         if self._unread:
@@ -200,7 +200,7 @@ class _Reader:
         return b""
 
     def finish(self) -> None:
-        """Reads what tells of the end in what came lately. Raises LLMError."""
+        """Decodes the events in the stream's tail that tell how it ended. Raises LLMError."""
         data = self._joined() if self._passing else self._unread
         self._recent.clear()
         self._recent_bytes, self._unread = 0, b""
@@ -210,12 +210,12 @@ class _Reader:
                     pass
 
     def _telling_lines(self, data: bytes) -> list[bytes]:
-        """The last line with each of the marks, in the order in which they stand."""
+        """The last line with each mark, in order of position."""
         places: dict[bytes, int] = {}
         for within in (END_NEAR_BYTES, END_WITHIN_BYTES, len(data)):
             tail = data[-within:]
             for mark in self._telling:
-                # Looking from the front for what is not there is the quickest.
+                # ``in`` searches forward, the quickest way to find that a mark is absent.
                 if mark not in places and mark in tail:
                     places[mark] = len(data) - len(tail) + tail.rfind(mark)
             if len(places) >= ENOUGH or (within >= END_WITHIN_BYTES and places):
@@ -228,14 +228,14 @@ class _Reader:
 
 
 async def _whole(client: LLMClient, forwarded: Forwarded) -> bytes:
-    """The body of an answer of status 200. Raises LLMError for any other."""
+    """The body of a 200 response. Raises LLMError for any other status."""
     try:
         here = forwarded.at_hand()
         data = b"".join([piece async for piece in forwarded.body]) if here is None else here
     except LLMError:
         if forwarded.status < 400:
             raise
-        data = b""  # the status says more than a body that broke off
+        data = b""  # the status says more than a truncated body
     finally:
         await forwarded.aclose()
     if forwarded.status >= 400:

@@ -1,8 +1,8 @@
-"""Small requests on a connection of aiohttp's pool, past its session.
+"""Sends small requests on a connection of aiohttp's pool, bypassing its session.
 
-A session is made for every kind of request, and asks each of them anew for cookies, redirects, proxies, traces and the
-headers that go along; then a task of its own writes the body. Ours are alike but for their bodies, and what is small
-leaves with its head in one piece. Connecting, pooling, TLS and reading stay aiohttp's.
+The session handles every kind of request, so for each it processes cookies, redirects, proxies, traces and headers, and
+starts a task to write the body. Our requests differ only in their bodies, and a small one is sent together with its
+head in one write. Connecting, pooling, TLS and reading are still aiohttp's.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 SMALL_BYTES: Final = 64 * 1024
-"""What a connection takes at once. The session waits for whoever reads slowly; this here does not."""
+"""What a connection accepts at once. The session waits for a slow receiver; this module does not."""
 MAX_HEADERS: Final = 256
 MAX_HEADER_BYTES: Final = 32 * 1024
-"""Of an answer's head, a line of it."""
+"""Limit for one line of a response's head."""
 _NO_TIMER: Final = TimerNoop()
 
 
 class Pattern:
-    """A request that is sent again and again with other bodies; it holds the key."""
+    """A request to be sent repeatedly with different bodies; it contains the key."""
 
     __slots__ = ("_head", "headers", "method", "url")
 
@@ -44,7 +44,7 @@ class Pattern:
         self._head: bytes | None = None
 
     def message(self, body: bytes) -> bytes:
-        """Head and body as the session would write them. Raises ValueError for what is no header."""
+        """Head and body as the session would write them. Raises ValueError for an invalid header."""
         head = self._head
         if head is None:
             head = self._head = self._written()
@@ -59,7 +59,7 @@ class Pattern:
 
 
 class Way:
-    """To one origin: what aiohttp asks of a request in order to connect, without headers and the key in them."""
+    """The connection to one origin: what aiohttp needs to connect, without headers and so without the key."""
 
     __slots__ = ("connector", "info", "loop", "request", "session", "timeout")
 
@@ -80,7 +80,7 @@ class Way:
             raise aiohttp.ConnectionTimeoutError from error
 
     async def send(self, connection: Connection, message: bytes) -> aiohttp.ClientResponse:
-        """The answer's head. Raises aiohttp's errors; the connection is closed then."""
+        """Returns the response's head. Raises aiohttp's errors; the connection is closed then."""
         try:
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None
@@ -120,7 +120,7 @@ class Way:
 
 
 class _Written:
-    """In place of a writer: everything is with the connection already."""
+    """Stands in for a writer: everything has already been written."""
 
     output_size = 0
 

@@ -1,4 +1,4 @@
-"""Finds every provider: each module of ``adapters`` may hold a tuple ``SPECS``; nothing else lists providers."""
+"""Finds all providers: each module of ``adapters`` may define a tuple ``SPECS``; nothing else lists providers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class UnknownProvider(ValueError):
-    """The slug names no provider of this site."""
+    """No provider of this site has this slug."""
 
 
 def _no_site_address(setting: str) -> str:
@@ -27,7 +27,7 @@ _site_address: Callable[[str], str] = _no_site_address
 
 
 def use_site_addresses(lookup: Callable[[str], str]) -> None:
-    """Tell the registry how to read the site's setting of a provider whose address the site decides."""
+    """Set how the registry reads the setting for a provider whose address the site defines."""
     global _site_address
     _site_address = lookup
 
@@ -37,7 +37,7 @@ def site_address(spec: ProviderSpec) -> str:
 
 
 def collect(modules: Iterable[ModuleType]) -> MappingProxyType[str, ProviderSpec]:
-    """The specs of these modules by slug. Raises ValueError when two claim one slug."""
+    """The specs of these modules by slug. Raises ValueError if two share a slug."""
     found: dict[str, ProviderSpec] = {}
     for module in modules:
         for spec in cast("tuple[ProviderSpec, ...]", getattr(module, "SPECS", ())):
@@ -56,7 +56,7 @@ def _all() -> MappingProxyType[str, ProviderSpec]:
 
 
 def all_specs() -> tuple[ProviderSpec, ...]:
-    """Every provider that the code knows, those without an address of the site included, in order of their labels."""
+    """Every provider in the code, including those whose address this site has not set, ordered by label."""
     return tuple(sorted(_all().values(), key=lambda spec: spec.label.lower()))
 
 
@@ -66,7 +66,7 @@ def specs() -> tuple[ProviderSpec, ...]:
 
 
 def get_spec(slug: str, *, address: str | None = None) -> ProviderSpec:
-    """Raises UnknownProvider, also for one whose address the site has not set, unless the caller has an ``address``."""
+    """Raises UnknownProvider; also for a provider whose address the site has not set, unless ``address`` is given."""
     spec = _all().get(slug)
     if spec is None or (spec.site_address_setting and not (address or site_address(spec))):
         raise UnknownProvider(f"There is no provider called {str(slug)[:40]!r}.")
@@ -74,7 +74,7 @@ def get_spec(slug: str, *, address: str | None = None) -> ProviderSpec:
 
 
 def spec_or_none(slug: str) -> ProviderSpec | None:
-    """As ``get_spec``; None for a provider that this site does not have, or has no longer."""
+    """As ``get_spec``; None for a provider that this site does not have, or no longer has."""
     try:
         return get_spec(slug)
     except UnknownProvider:
@@ -82,13 +82,13 @@ def spec_or_none(slug: str) -> ProviderSpec | None:
 
 
 def label_of(slug: str) -> str:
-    """The provider's name; the slug itself for one that this site does not have."""
+    """The provider's name; the slug for one that this site does not have."""
     spec = spec_or_none(slug)
     return spec.label if spec else slug
 
 
 def recognise(api_key: str) -> tuple[ProviderSpec, ...]:
-    """The providers of this site whose keys begin as this one does; several where they share a beginning."""
+    """The providers of this site whose key prefixes match; several if they share a prefix."""
     fits = [(len(shape), spec) for spec in specs() for shape in spec.key_shapes if api_key.startswith(shape)]
     longest = max((length for length, _ in fits), default=0)
     return tuple(spec for length, spec in fits if length == longest)

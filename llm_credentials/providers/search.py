@@ -1,5 +1,5 @@
-"""Searching the web: what each service is asked, and what its answer says. A row here is a service; no other file
-names one.
+"""Web search services: how to query each one and how to read its results. Each service is one row here and appears in
+no other file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llm_credentials.providers.fetch import Fetched, FetchFailed, ask
 MAX_BYTES: Final = 1024 * 1024
 MAX_HITS: Final = 20
 QUERY_MAX: Final = 400
-"""Characters: the least that any of the services takes."""
+"""Characters: the lowest limit of all services."""
 TITLE_MAX: Final = 300
 SNIPPET_MAX: Final = 1000
 URL_MAX: Final = 2048
@@ -32,17 +32,17 @@ _BLANKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class SearchFailed(Exception):
-    """A search brought nothing. The text is ours, for people and models; nothing of key or answer is in it."""
+    """A search failed. The message is ours, for people and models; it quotes neither key nor response."""
 
     def __init__(self, text: str, *, is_refusal: bool = False) -> None:
         super().__init__(text)
         self.is_refusal = is_refusal
-        """It is the key that was refused."""
+        """Whether the key was rejected."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hit:
-    """A result, in plain text. What stands in it was written by strangers."""
+    """A result, in plain text written by strangers."""
 
     url: str
     title: str
@@ -51,7 +51,7 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """A request to a service, below its address."""
+    """A request to a service, relative to its address."""
 
     path: str
     query: Mapping[str, str | int] = field(default_factory=dict)
@@ -65,14 +65,14 @@ class SearchSpec:
     label: str
     docs_url: str
     default_url: str
-    """Empty: everybody has an address of their own."""
+    """Empty: every user has their own address."""
     key_required: bool
     key_hint: str
     key_prefixes: tuple[str, ...] = ()
     call: Callable[[str, str, int], Call]
-    """Of (key, query, count)."""
+    """Takes (key, query, count)."""
     hits: Callable[[Any], list[Mapping[str, Any]]]
-    """The results in an answer's JSON; raises KeyError, TypeError or AttributeError for another shape."""
+    """The results in a response's JSON; raises KeyError, TypeError or AttributeError for an unexpected shape."""
     snippet_key: str
 
 
@@ -138,7 +138,7 @@ SEARCH_SPECS: Final[Mapping[str, SearchSpec]] = {spec.slug: spec for spec in _SP
 
 
 class WebSearch:
-    """One service with the key for it; safe to share between tasks."""
+    """One service with its key; safe to share between tasks."""
 
     def __init__(self, spec: SearchSpec, *, key: str, base_url: str, egress: EgressPolicy) -> None:
         self.slug = spec.slug
@@ -152,7 +152,7 @@ class WebSearch:
         return f"<WebSearch {self.slug}>"
 
     async def search(self, query: str, *, count: int = 10) -> list[Hit]:
-        """At most ``count`` results, the best first. Raises SearchFailed, EgressBlocked."""
+        """At most ``count`` results, best first. Raises SearchFailed, EgressBlocked."""
         call = self._spec.call(self._key, query[:QUERY_MAX], min(count, MAX_HITS))
         url = self._address + call.path + (f"?{urlencode(call.query)}" if call.query else "")
         headers = {"accept": "application/json", **call.headers}
@@ -212,7 +212,7 @@ class WebSearch:
 
 
 def site_search(address: str) -> WebSearch:
-    """What an operator offers to everybody, by its address alone, which needs no further word to be called."""
+    """The operator's search service for everybody; its address needs no egress entry."""
     parts = urlsplit(address)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -220,7 +220,7 @@ def site_search(address: str) -> WebSearch:
 
 
 def plain(text: object, most: int) -> str:
-    """What services send as title or snippet, without markup, on one line."""
+    """A service's title or snippet without markup, on one line."""
     if not isinstance(text, str):
         return ""
     text = html.unescape(_MARKUP.sub("", text[: most * 4]))

@@ -1,4 +1,4 @@
-"""What is known about a provider before it is called: data, not code."""
+"""Describes providers as data, not code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EMBEDS: frozenset[str] = frozenset({"embeddings"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What the catalogue knows about one model; ``source`` and ``as_of`` say where from and when."""
+    """What the catalogue knows about a model; ``source`` and ``as_of`` say from where and when."""
 
     id: str
     label: str
@@ -31,9 +31,9 @@ class ModelFacts:
     speed: Speed = "fast"
     retired: bool = False
     successor: str | None = None
-    """The model to use instead, of the same provider, when this one is retired."""
+    """The same provider's replacement for a retired model."""
     fixed_sampling: bool = False
-    """The model refuses ``temperature`` and ``top_p``: they are left out."""
+    """The model rejects ``temperature`` and ``top_p``: they are left out."""
     embedding_dimensions: int | None = None
     source: str = ""
     as_of: date | None = None
@@ -41,7 +41,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptionField:
-    """A further field of a provider's settings form, such as an API version."""
+    """An additional field of a provider's settings form, such as an API version."""
 
     name: str
     label: str
@@ -57,11 +57,11 @@ class ProviderSpec:
     slug: str
     label: str
     client: str
-    """``module:Class`` of the LLMClient, imported at first use only."""
+    """``module:Class`` of the LLMClient, imported on first use."""
     base_url: str | None
-    """The address when the user gives none; ``None``: each key names its own, or the site does (see below)."""
+    """The address if the user gives none; ``None``: each key has its own, or the site sets it (see below)."""
     site_address_setting: str = ""
-    """Name of the site's setting that holds the address; without a value there the provider does not exist."""
+    """Name of the site's setting with the address; if it is empty, the provider does not exist."""
     base_url_editable: bool = True
     base_url_help: str = ""
     description: str = ""
@@ -71,14 +71,14 @@ class ProviderSpec:
     free_tier: bool = False
     docs_url: str = ""
     key_url: str = ""
-    """The page on which a user makes a key."""
+    """The page on which a user creates a key."""
     key_hint: str = ""
-    """How a key looks, such as ``sk-…``."""
+    """What a key looks like, such as ``sk-…``."""
     key_prefixes: tuple[str, ...] = ()
-    """What a key begins with, longest first, to recognise the provider of a pasted key."""
+    """Prefixes of its keys, longest first, to recognise the provider of a pasted key."""
     key_required: bool = True
     self_hosted: bool = False
-    """Runs at a private address as a rule: reachable only where the egress policy lists it."""
+    """Usually runs at a private address: reachable only if the egress policy lists it."""
     options: tuple[OptionField, ...] = ()
     models: tuple[ModelFacts, ...] = ()
     default_model: str = ""
@@ -87,18 +87,18 @@ class ProviderSpec:
     default_embedding_model: str = ""
     capabilities: frozenset[str] = CHAT
     hue: int = 265
-    """0 to 359, of its monogram tile."""
+    """Colour of its monogram tile, 0 to 359."""
     env_key_names: tuple[str, ...] = ()
-    """Environment variables of the system's key, the first one set wins."""
+    """Environment variables for the system's key; the first one set wins."""
     env_prefix: str = ""
-    """Before ``_MODEL`` and ``_BASE_URL`` in the environment."""
+    """Prefix of ``_MODEL`` and ``_BASE_URL`` in the environment."""
     price_provider: str = ""
     """The provider's id in genai-prices; empty: prices unknown."""
     dialect: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from the wire's plain form; the wire's client documents the names."""
+    """Deviations from the plain wire format; the format's client documents the names."""
 
     def model_facts(self, model: str) -> ModelFacts | None:
-        """The catalogue's facts about a model; a fine-tune takes those of its base model."""
+        """The catalogue's facts about a model; a fine-tune has those of its base model."""
         for facts in self.models:
             if facts.id == model:
                 return facts
@@ -107,7 +107,7 @@ class ProviderSpec:
 
     @property
     def key_shapes(self) -> tuple[str, ...]:
-        """What a key may begin with, even if other providers' begin so, too."""
+        """Possible prefixes of a key, including those shared with other providers."""
         hint = self.key_hint.removesuffix("…")
         return self.key_prefixes or ((hint,) if hint != self.key_hint and " " not in hint else ())
 

@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes that may be cut anywhere. No I/O."""
+"""Parses server-sent events from arbitrarily split bytes. No I/O."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventParser:
-    """Feed it bytes; it gives the events that these completed.
+    """Takes bytes and returns the events that they complete.
 
-    Lines may end in LF, CRLF or CR. Only the last, unfinished line is kept as bytes, in pieces that are joined once,
-    so that a long line sent byte by byte costs no more than its length.
+    Lines may end in LF, CRLF or CR. Only the last, incomplete line is kept, in pieces that are joined once, so that a
+    long line received byte by byte takes linear time.
     """
 
     __slots__ = ("_begun", "_data", "_data_bytes", "_name", "_piece_bytes", "_pieces", "_swallow_lf", "saw_field")
@@ -31,7 +31,7 @@ class EventParser:
         self._swallow_lf = False
         self._begun = False
         self.saw_field = False
-        """Whether anything has come that only an event stream has."""
+        """Whether anything has arrived that only an event stream has."""
 
     def feed(self, data: bytes) -> list[Event]:
         """Raises BadProviderResponse for an event larger than ``MAX_EVENT_BYTES``."""
@@ -43,7 +43,7 @@ class EventParser:
             self._hold(data)
             return []
         while b"\n\n\n\n" in data:
-            data = data.replace(b"\n\n\n\n", b"\n\n")  # more blank lines than one say nothing, and may be millions
+            data = data.replace(b"\n\n\n\n", b"\n\n")  # extra blank lines mean nothing, and there may be millions
         if self._pieces:
             self._pieces.append(data)
             data = b"".join(self._pieces)
@@ -53,7 +53,7 @@ class EventParser:
         blocks = data.split(b"\n\n")
         rest = blocks.pop()
         for block in blocks:
-            # The two forms that nearly every event has; b"\n" in block would be a further field.
+            # The two most common forms of an event; b"\n" in the block would be another field.
             if not self._data and block[:6] == b"data: " and b"\n" not in block and not self._name:
                 events.append(("", block[6:]))
                 self.saw_field = True
@@ -69,7 +69,7 @@ class EventParser:
         return events
 
     def finish(self) -> list[Event]:
-        """The event that no blank line closed, if there is one."""
+        """The last event if no blank line ended it."""
         events: list[Event] = []
         if not self._begun:
             self._begun = True
@@ -96,7 +96,7 @@ class EventParser:
                 data = data[1:]
         if b"\r" not in data:
             return data
-        # A CR ends its line at once; should the LF of a CRLF come with the next bytes, it is dropped then.
+        # A CR ends its line at once; if the LF of a CRLF arrives with the next bytes, it is dropped then.
         self._swallow_lf = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 

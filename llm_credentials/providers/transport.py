@@ -1,8 +1,7 @@
-"""Asking a provider through the one outbound door, and reading what comes back, within limits and deadlines.
+"""Sends requests to providers through ``door.py`` and reads responses within limits and deadlines.
 
-An SDK is given ``http_client(policy)``, an httpx2 client whose requests go through the session of ``door.py``. Its
-responses carry the aiohttp response, so that ``read_json`` and ``read_events`` take the bytes from the socket without a
-layer between.
+An SDK gets ``http_client(policy)``, an httpx2 client whose requests use the session of ``door.py``. Its responses carry
+the aiohttp response, so that ``read_json`` and ``read_events`` read from the socket without a layer in between.
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ __all__ = [
 ]
 
 HttpClient: TypeAlias = httpx2.AsyncClient
-"""What SDKs are given to send with."""
+"""The HTTP client that SDKs get."""
 RawResponse: TypeAlias = httpx2.Response
-"""What SDKs give back: the head of an answer, whose body is read here."""
+"""What SDKs return: a response's head, whose body is read here."""
 
 FORWARD_TIMEOUT_S = 900.0
 END_GRACE_S = 0.5
-"""How long a stream whose last event has come may take to end, before its connection is closed instead of kept."""
+"""How long to wait for the end of a stream after its last event before closing the connection instead of reusing it."""
 
 _RESPONSE_HEADERS_NOT_PASSED = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-encoding", "content-length", "set-cookie", "te"}
@@ -70,18 +69,19 @@ _RESPONSE_HEADERS_NOT_PASSED = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forwarded:
-    """A provider's answer passed on as it came. Iterate ``body`` to its end or call ``aclose``."""
+    """A provider's response, passed through. Iterate ``body`` to its end or call ``aclose``."""
 
     status: int
     headers: Mapping[str, str]
     body: AsyncGenerator[bytes, None]
     close: Callable[[], None] = lambda: None
-    """Closes the connection, also when ``body`` was never begun."""
+    """Closes the connection, even if ``body`` was never started."""
     at_hand: Callable[[], bytes | None] = lambda: None
-    """The whole body, where all of it has come with the head; None otherwise, or once ``body`` was begun. Raises
-    BadProviderResponse."""
+    """The whole body if all of it arrived with the head; None otherwise, or once ``body`` was started. Raises
+    BadProviderResponse.
+    """
     at_end: Callable[[], bool] = lambda: False
-    """Whether all of it has come and was read, so that nothing is left to wait for."""
+    """Whether the whole body has arrived and was read."""
 
     async def aclose(self) -> None:
         await self.body.aclose()
@@ -89,7 +89,7 @@ class Forwarded:
 
 
 class Answer:
-    """The head of an answer to ``send_like``, whose body is read here."""
+    """The head of a response to ``send_like``, whose body is read here."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -99,28 +99,28 @@ class Answer:
         self.body = body
 
 
-# What callers use
+# Public functions
 
 
 def pattern_of(sent: httpx2.Request) -> Pattern:
     """A request that an SDK has built and sent, to be sent again with other bodies.
 
-    Building one costs an SDK more than all the rest of a call, and nothing but the body differs from call to call.
+    Building it costs an SDK more than the rest of a call, and only the body differs between calls.
     """
     return Pattern(sent.method, str(sent.url), headers_sent(sent))
 
 
 def http_client(policy: EgressPolicy, headers: Mapping[str, str] | None = None) -> httpx2.AsyncClient:
-    """What an SDK is given as its HTTP client: our session under the running event loop, shared, never to be closed.
+    """The HTTP client for an SDK: our session on the running event loop, shared, never to be closed.
 
-    With ``headers`` a client of its own over the same session, which sends them with every request.
+    With ``headers``, a separate client over the same session, which sends them with every request.
     """
     door = door_of(policy)
     return door.client if headers is None else Client(door, headers)
 
 
 async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> Answer:
-    """The pattern's request with this body; whatever the status of its answer. Raises LLMError."""
+    """Send the pattern's request with this body; returns a response of any status. Raises LLMError."""
     try:
         raw = await door_of(policy).send(pattern, content)
     except Exception as error:
@@ -137,7 +137,7 @@ async def send_like(policy: EgressPolicy, pattern: Pattern, content: bytes) -> A
 
 
 async def read_error(answer: Answer) -> bytes:
-    """As much of an error's body as is of interest, or came."""
+    """An error's body, as far as it is useful or arrived."""
     return b"".join([piece async for piece in answer.body])
 
 
@@ -152,12 +152,12 @@ async def read_events(
     complete: Callable[[], bool] = lambda: False,
     ended: Callable[[], bool] = lambda: False,
 ) -> AsyncGenerator[list[Event], None]:
-    """Server-sent events as they come, in batches of (event name, data). ``deadline`` is loop time.
+    """Server-sent events as they arrive, in batches of (event name, data). ``deadline`` is loop time.
 
-    A body that is one JSON value instead of events is given as one event called ``WHOLE_BODY``. Once ``complete()``
-    says that the last event has come, the end of the body is awaited for a moment only, to keep the connection. Once
-    ``ended()`` says that the answer is whole, although more events may follow, a cut is no error. Closing the generator
-    closes the connection unless all was read.
+    A body that is one JSON value instead of events becomes one event called ``WHOLE_BODY``. Once ``complete()`` says
+    that the last event has arrived, the end of the body is awaited only briefly, to reuse the connection. Once
+    ``ended()`` says that the answer is complete, although more events may follow, a cut is no error. Closing the
+    generator closes the connection unless all was read.
 
     Raises BadProviderResponse (HTML, empty, too large), ConnectionFailed (cut), DeadlineExceeded.
     """
@@ -170,7 +170,7 @@ async def read_events(
         expired = True
         body.close()
 
-    # One timer for the whole stream: it closes the connection, which ends whichever read is waiting.
+    # One timer for the whole stream: it closes the connection, which ends any pending read.
     timer = loop.call_at(deadline, expire)
     try:
         async for batch in events_of(body):
@@ -198,9 +198,9 @@ async def get(policy: EgressPolicy, url: str, headers: Mapping[str, str]) -> For
 async def ask(
     policy: EgressPolicy, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
 ) -> Forwarded:
-    """One request, whatever its answer, redirects too; the body decompressed as it is read, whole or in part.
+    """One request, whatever its response, redirects included; the body is decompressed as it is read, whole or in part.
 
-    Raises EgressBlocked, ConnectionFailed, BadProviderResponse (compressed in an unknown way).
+    Raises EgressBlocked, ConnectionFailed, BadProviderResponse (unknown compression).
     """
     try:
         raw = await door_of(policy).request(method, url, {**headers, "accept-encoding": "gzip, deflate"}, body)
@@ -226,12 +226,12 @@ async def _guarded(body: Body) -> AsyncGenerator[bytes, None]:
 
 
 def forwarding(url: str, headers: Mapping[str, str]) -> Pattern:
-    """Of what is posted as ``forward`` does it."""
+    """The pattern of a request for ``forward``."""
     return Pattern("POST", url, {**headers, "accept-encoding": "identity"})
 
 
 async def forward(policy: EgressPolicy, pattern: Pattern, body: bytes) -> Forwarded:
-    """Post bytes and pass the answer on, whatever its status.
+    """Post bytes and pass the response on, whatever its status.
 
     Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
     """
@@ -264,9 +264,9 @@ async def forward(policy: EgressPolicy, pattern: Pattern, body: bytes) -> Forwar
 
 
 async def post(policy: EgressPolicy, url: str, headers: Mapping[str, str], body: bytes) -> int:
-    """Post bytes where nothing but the status of the answer is of interest; its body is not read.
+    """Post bytes and return the status; the response's body is not read.
 
-    The caller sets the limit of time. Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
+    The caller sets the timeout. Raises EgressBlocked, ConnectionFailed, BadProviderResponse.
     """
     door = door_of(policy)
     try:

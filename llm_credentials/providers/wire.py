@@ -1,4 +1,4 @@
-"""What every wire does the same way: tool ids and arguments, images, addresses, error codes."""
+"""What all wire formats share: tool ids and arguments, images, addresses, error codes."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ _CODE = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
 
 async def import_aside(module: str) -> None:
-    """Import an SDK in a thread: it takes up to a second, in which the event loop would answer nobody."""
+    """Import an SDK in a thread: it takes up to a second, which would block the event loop."""
     if module not in sys.modules:
         await asyncio.to_thread(importlib.import_module, module)
 
 
 def status_error(status: int) -> type[LLMError]:
-    """The class that a status alone stands for, where the provider's own code says nothing finer."""
+    """The error class for a status, unless the provider's own code is more specific."""
     if status in _STATUS_ERRORS:
         return _STATUS_ERRORS[status]
     if status >= 500:
@@ -69,7 +69,7 @@ def status_error(status: int) -> type[LLMError]:
 
 
 def strip_suffixes(address: str, suffixes: tuple[str, ...]) -> str:
-    """A pasted address without what the wire itself puts behind it, however often it is there."""
+    """A pasted address without the suffixes that the wire format appends, however often they occur."""
     address = address.strip().rstrip("/")
     while suffix := next((suffix for suffix in suffixes if address.lower().endswith(suffix)), None):
         address = address[: -len(suffix)].rstrip("/")
@@ -77,7 +77,7 @@ def strip_suffixes(address: str, suffixes: tuple[str, ...]) -> str:
 
 
 def json_or_none(data: bytes) -> Any:
-    """An error's body, which may be anything."""
+    """For an error's body, which may be anything."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
@@ -85,7 +85,7 @@ def json_or_none(data: bytes) -> Any:
 
 
 def own_details(details: Details, slug: str, model: str) -> Mapping[str, Any] | None:
-    """What this provider said beside a part, if this very model said it: what one signed, another refuses."""
+    """This provider's details of a part if the same model wrote it: a model rejects what another one signed."""
     own = details.get(slug)
     return own if isinstance(own, Mapping) and own.get("model", model) == model else None
 
@@ -96,7 +96,7 @@ def safe_code(value: object) -> str | None:
 
 
 def parse_arguments(text: str) -> tuple[dict[str, Any], str | None]:
-    """A tool call's arguments, and the text itself when it was no JSON object. No text at all means no arguments."""
+    """A tool call's arguments, and the text itself if it is not a JSON object. Empty text means no arguments."""
     if not text or text.isspace():
         return {}, None
     try:
@@ -116,13 +116,13 @@ _PLACES: Mapping[type, tuple[Role, ...]] = {
 
 
 def check_place(part: Part, role: Role) -> None:
-    """Raises UnsupportedContent for a part in a message of a role that cannot have it."""
+    """Raises UnsupportedContent if a message of this role cannot contain the part."""
     if role not in _PLACES[type(part)]:
         raise UnsupportedContent(f"A message of the {role} cannot hold a {type(part).__name__}.")
 
 
 def after_results(messages: Iterable[LLMMessage]) -> Iterator[LLMMessage]:
-    """For wires whose results of tools are texts: the user says behind all results of a turn what its tools showed."""
+    """For formats with text-only tool results: a tool's images follow in a user message after all results of a turn."""
     results: list[ToolResult] = []
     for message in messages:
         if message.role != "tool" and (shown := _shown_by(results)):
@@ -134,7 +134,7 @@ def after_results(messages: Iterable[LLMMessage]) -> Iterator[LLMMessage]:
 
 
 def _shown_by(results: Sequence[ToolResult]) -> list[Part]:
-    """The words name no tool: a model that reads its name in a message may call it again."""
+    """The text names no tool: a model that reads a tool's name in a message may call it again."""
     shown: list[Part] = []
     for number, result in enumerate(results, start=1):
         if result.images:
@@ -144,12 +144,12 @@ def _shown_by(results: Sequence[ToolResult]) -> list[Part]:
 
 
 def said_by(result: ToolResult) -> str:
-    """The words of a result, which are not to be missing where only images came."""
+    """The text of a result; a result that has only images needs some text too."""
     return result.content or ("What it showed follows." if result.images else "")
 
 
 def answer_tool_name(call: Call) -> str:
-    """The tool whose arguments are the answer, where a schema is wanted from a model that has no other way."""
+    """The tool whose arguments are the answer, for models that support a schema in no other way."""
     name = "answer"
     while any(tool.name == name for tool in call.tools):
         name += "_"
@@ -157,7 +157,7 @@ def answer_tool_name(call: Call) -> str:
 
 
 def data_url(part: ImagePart) -> ImagePart:
-    """An image whose address is a ``data:`` URL, with its bytes; any other as it is. Raises UnsupportedContent."""
+    """The image with the bytes of its ``data:`` URL; unchanged for any other address. Raises UnsupportedContent."""
     if part.url is None or not part.url.startswith("data:"):
         return part
     header, comma, payload = part.url[len("data:") :].partition(",")
@@ -172,12 +172,12 @@ def data_url(part: ImagePart) -> ImagePart:
 
 
 def encode_json(body: Mapping[str, Any]) -> bytes:
-    """The request body. Raises RequestRejected for what has no place in JSON, such as half a surrogate pair."""
+    """The request body. Raises RequestRejected for what JSON cannot express, such as a lone surrogate."""
     try:
         return orjson.dumps(body, default=_plain)
     except TypeError:
         pass
-    try:  # Whole numbers past 64 bits are JSON, but not orjson's.
+    try:  # Integers beyond 64 bits are valid JSON, but orjson rejects them.
         return json.dumps(body, default=_plain, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError):
         raise RequestRejected("The request holds something that is no valid text or JSON.") from None
@@ -191,26 +191,26 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdRule:
-    """Which tool ids a wire takes."""
+    """The tool ids that a wire format accepts."""
 
     pattern: re.Pattern[str]
-    """What a whole id must match; ids made by us have lower-case hexadecimal digits after ``prefix``."""
+    """What an id must match; ids generated here are ``prefix`` and lower-case hexadecimal digits."""
     length: int = 40
-    """Of an id made by us, its prefix included."""
+    """The length of a generated id, including its prefix."""
     prefix: str = "call_"
 
 
 @dataclass(slots=True)
 class WireIds:
-    """Canonical tool ids as one wire wants them, for one conversation in its order.
+    """Maps canonical tool ids to those of a wire format, for one conversation in its order.
 
-    An id that the wire takes stays as it is. Any other, and one that an earlier turn used already (some providers
-    number each answer's calls from 0), becomes a digest of itself: the same conversation always gives the same ids.
+    An acceptable id stays as it is. Any other, and one that an earlier turn already used (some providers number each
+    answer's calls from 0), is replaced by its digest: the same conversation always gets the same ids.
     """
 
     rule: IdRule
     _given: dict[str, str] = field(default_factory=dict)
-    """The newest wire id of each canonical one."""
+    """The latest wire id of each canonical one."""
     _used: set[str] = field(default_factory=set)
 
     def call(self, canonical: str) -> str:
@@ -225,7 +225,7 @@ class WireIds:
         return wire
 
     def result(self, canonical: str) -> str:
-        """The id under which the result of that call is sent."""
+        """The id with which the result of that call is sent."""
         return self._given.get(canonical) or self.call(canonical)
 
     def _made(self, seed: str) -> str:
@@ -235,10 +235,10 @@ class WireIds:
 
 @dataclass(slots=True)
 class AnswerIds:
-    """Canonical ids for one answer's calls: the provider's own where it gave one, once; else made from ``seed``."""
+    """Canonical ids for one answer's calls: the provider's own if given and unique; else made from ``seed``."""
 
     seed: str
-    """What sets this answer apart from others, such as its id."""
+    """Distinguishes this answer from others, such as its id."""
     _used: set[str] = field(default_factory=set)
 
     def take(self, given: object) -> str:
