@@ -1,4 +1,4 @@
-"""Anthropic's own row."""
+"""Anthropic's spec."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AS_OF = date(2026, 11, 21)
 def _model(
     id_: str, label: str, window: int, most: int, cost: Cost, speed: Speed, *, fixed: bool, successor: str | None = None
 ) -> ModelFacts:
-    """``successor``: of a model whose retirement is announced."""
+    """``successor``: for a model whose retirement is announced."""
     return ModelFacts(
         id=id_,
         label=label,

@@ -1,4 +1,4 @@
-"""Azure OpenAI: the chat-completions wire with the deployment in the path, an API version and an ``api-key`` header."""
+"""Azure OpenAI: chat completions with the deployment in the path, an API version and an ``api-key`` header."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEPLOYED = frozenset({"/chat/completions", "/embeddings"})
 
 
 class AzureOpenAIClient(ChatCompletionsClient):
-    """``base_url`` is the resource's root; without a deployment of its own, a key's model names the deployment."""
+    """``base_url`` is the resource's root; without a deployment option, the key's model is the deployment."""
 
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
@@ -28,7 +28,7 @@ class AzureOpenAIClient(ChatCompletionsClient):
         return wire.strip_suffixes(address, ("/openai/v1", "/openai"))
 
     def path_of(self, path: str, model: str) -> str:
-        # The option names the deployment of the key's own model, not that of another which one call asks for.
+        # The option names the deployment of the key's own model, not of another model that a call requests.
         deployment: str = (self.options["deployment"] if model == self.model else "") or model
         if path not in _DEPLOYED:
             return path

@@ -1,4 +1,4 @@
-"""Who else speaks the chat-completions wire: one row each."""
+"""Other providers of the chat-completions wire format: one spec each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Google Gemini's own row."""
+"""Google Gemini's spec."""
 
 from __future__ import annotations
 

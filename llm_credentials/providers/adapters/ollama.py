@@ -1,4 +1,4 @@
-"""Ollama: models on one's own machine, over the chat-completions wire and without a key."""
+"""Ollama: models on the user's own machine, over the chat-completions wire format and without a key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AS_OF = date(2026, 11, 21)
 class OllamaClient(ChatCompletionsClient):
     @classmethod
     def normalise_base_url(cls, address: str) -> str:
-        """People paste the root, as ``ollama serve`` prints it; the wire lies under ``/v1``."""
+        """Users paste the root that ``ollama serve`` prints; the API is under ``/v1``."""
         address = super().normalise_base_url(address)
         address = address.removesuffix("/api")
         return address if "/" in address.partition("://")[2] else f"{address}/v1"

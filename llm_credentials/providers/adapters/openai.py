@@ -1,4 +1,4 @@
-"""OpenAI's own row."""
+"""OpenAI's spec."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _current(id_: str, label: str, cost: Cost, speed: Speed) -> ModelFacts:
 def _leaving(
     id_: str, label: str, window: int, most: int, successor: str, *, cost: Cost = "low", retired: bool = False
 ) -> ModelFacts:
-    """Models that chat without thinking first, and what OpenAI names in their place."""
+    """Models that chat without reasoning first, and their successors named by OpenAI."""
     return ModelFacts(
         id=id_,
         label=label,

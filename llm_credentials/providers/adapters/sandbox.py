@@ -1,4 +1,4 @@
-"""The local sandbox: a provider of this site only where the site says where it listens."""
+"""The local sandbox: available as a provider only if the site sets its address."""
 
 from __future__ import annotations
 

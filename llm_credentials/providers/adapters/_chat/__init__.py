@@ -1,1 +1,1 @@
-"""The chat-completions wire, which OpenAI made and most others speak."""
+"""The chat-completions wire format, which OpenAI created and most others use."""

@@ -1,4 +1,4 @@
-"""LLMClient for the chat-completions wire, on the official openai SDK."""
+"""LLMClient for the chat-completions wire format, on the official openai SDK."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _PASTED_ENDINGS = ("/chat/completions", "/embeddings", "/models")
 PATTERNS_MAX = 16
-"""A client has few paths, unless its models stand in them."""
+"""A client uses few paths, unless they contain model names."""
 _WINDOW_NAMES = ("context_window", "context_length", "max_context_length", "max_model_len")
 _LABEL_NAMES = ("display_name", "name")
 
@@ -40,7 +40,7 @@ class ChatCompletionsClient(LLMClient):
     last = b"[DONE]"
     _built: tuple[HttpClient, AsyncOpenAI] | None = None
     _patterns: Mapping[str, Pattern] = {}
-    """By the path, the request as the SDK in ``_built`` has sent it."""
+    """By path: the request as the SDK in ``_built`` has sent it."""
 
     @property
     def dialect(self) -> Dialect:
@@ -65,7 +65,7 @@ class ChatCompletionsClient(LLMClient):
         return self.path_of("/chat/completions", call.model), encode_call(call, self.spec, self.dialect, stream=stream)
 
     def path_of(self, path: str, model: str) -> str:
-        """An endpoint's path for this model, behind the SDK's base address."""
+        """An endpoint's path for this model, relative to the SDK's base URL."""
         return path
 
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse | RawAnswer:
@@ -79,12 +79,12 @@ class ChatCompletionsClient(LLMClient):
         raise self.passed_error(answer.status, answer.headers, await transport.read_error(answer))
 
     async def _send_first(self, sdk: AsyncOpenAI, path: str, content: bytes) -> RawResponse:
-        """Through the SDK. Those after it are like it but for their bodies."""
-        # Always a stream to the SDK: the bytes are read by us, not by it.
+        """Sends through the SDK. Later requests reuse this one with other bodies."""
+        # Always a stream to the SDK: we read the bytes, not the SDK.
         response: RawResponse = await sdk.post(
             path, content=content, cast_to=RawResponse, stream=True, options=self._options()
         )
-        if self._built is not None and self._built[1] is sdk:  # neither closed nor on another loop meanwhile
+        if self._built is not None and self._built[1] is sdk:  # neither closed nor moved to another loop meanwhile
             others = self._patterns if len(self._patterns) < PATTERNS_MAX else {}
             self._patterns = {**others, path: transport.pattern_of(response.request)}
         return response
@@ -104,20 +104,20 @@ class ChatCompletionsClient(LLMClient):
     # The SDK
 
     async def _sdk(self) -> AsyncOpenAI:
-        """The SDK's client over the running event loop's connections; built once for each."""
+        """The SDK's client over the running event loop's session; built once per loop."""
         await wire.import_aside("openai")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
             sdk = self.build_sdk(http)
-            # The constructor has merged OPENAI_CUSTOM_HEADERS in; there is no argument to leave them out.
+            # The constructor has merged OPENAI_CUSTOM_HEADERS; no argument prevents that.
             sdk._custom_headers = {}
-            # Else the first request of each client asks the operating system for its name, in a thread.
+            # Otherwise the first request of each client queries the platform's name in a thread.
             sdk._platform = "Unknown"
             self._built, self._patterns = (http, sdk), {}
         return self._built[1]
 
     def build_sdk(self, http: HttpClient) -> AsyncOpenAI:
-        """Every argument that the constructor would else read from the environment is given."""
+        """Passes every argument that the constructor would otherwise read from the environment."""
         from openai import AsyncOpenAI
 
         return AsyncOpenAI(
@@ -139,7 +139,7 @@ class ChatCompletionsClient(LLMClient):
 
         if not isinstance(error, openai.APIStatusError):
             return None
-        # The SDK's own ``body`` is the same for an error that is a text and for a body that is no JSON.
+        # The SDK's ``body`` does not distinguish an error given as text from a body that is not JSON.
         return self.passed_error(error.status_code, error.response.headers, error.response.content)
 
     # Answers
@@ -213,7 +213,7 @@ class ChatCompletionsClient(LLMClient):
         return self.base_url + self.path_of(self._endpoint(path), self.model)
 
     def _endpoint(self, path: str) -> str:
-        """``/chat/completions`` or the like, which callers may begin with ``/v1``."""
+        """``/chat/completions`` or similar; callers may prefix ``/v1``."""
         path = "/" + path.strip("/").removeprefix("v1/")
         if not path.replace("/", "").isalpha() or not path.isascii():
             raise RequestRejected("There is no such path.", provider=self.provider)
@@ -229,7 +229,7 @@ class ChatCompletionsClient(LLMClient):
 
 
 def _vectors(rows: object, expected: int) -> list[list[float]]:
-    """In the order of the texts; given as numbers or as base64 of little-endian 32-bit floats."""
+    """In the order of the texts; the input is numbers or base64 of little-endian 32-bit floats."""
     if not isinstance(rows, list) or len(rows) != expected:
         raise BadProviderResponse("The number of embeddings is not the number of texts.")
     found: list[list[float] | None] = [None] * expected

@@ -1,4 +1,4 @@
-"""The wire → our vocabulary: one mapping for whole answers and for streams."""
+"""Decodes the wire format into our types: one mapping for complete answers and for streams."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "sensitive": "content_filter",
     "refusal": "content_filter",
 }
-"""By what stands before a colon, behind which some say more."""
+"""By the part before a colon; some providers append details."""
 _NOTHING = Usage()
 BROKEN_OFF = frozenset({"error", "insufficient_system_resource", "network_error"})
-"""Finish reasons that mean that the provider failed in the middle."""
+"""Finish reasons that mean that the provider failed midway."""
 
 
 def decode_usage(usage: object) -> Usage | None:
-    """None if there is no usage, or none that says anything."""
+    """None if there is no usage, or only empty usage."""
     if not isinstance(usage, dict):
         return None
     prompt = _mapping(usage.get("prompt_tokens_details"))
@@ -57,7 +57,7 @@ def decode_usage(usage: object) -> Usage | None:
     reasoning = count(completion.get("reasoning_tokens"))
     given = _first_count(usage.get("prompt_tokens"), usage.get("input_tokens"))
     if reasoning and None not in (given, output) and count(usage.get("total_tokens")) == add(given, output, reasoning):
-        output = add(output, reasoning)  # xAI counts its reasoning beside the completion, not in it
+        output = add(output, reasoning)  # xAI does not include reasoning in the completion tokens
     found = Usage(
         input_tokens=given,
         output_tokens=output,
@@ -87,7 +87,7 @@ def _usage_in(data: Mapping[str, Any]) -> Usage | None:
 
 @dataclass(slots=True)
 class _Call:
-    """A tool call, as far as it has come."""
+    """A tool call, possibly incomplete."""
 
     id: str = ""
     name: str = ""
@@ -114,7 +114,7 @@ class _Call:
 
 
 def _function_in(piece: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Name and arguments of a call; a tool that takes plain text has ``input`` for them."""
+    """Name and arguments of a call; a custom tool has plain text in ``input`` instead."""
     custom = piece.get("custom")
     if isinstance(custom, Mapping):
         return {"name": custom.get("name"), "arguments": custom.get("input")}
@@ -122,10 +122,10 @@ def _function_in(piece: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _Calls:
-    """Puts pieces of tool calls together, whatever the sender leaves out.
+    """Assembles tool calls from deltas, whatever the sender leaves out.
 
-    A piece belongs to the newest call at its index, without an index to the newest of all; unless it has an id or a
-    name that this call cannot have, or names a call that is whole already: then it begins one.
+    A delta belongs to the latest call at its index, or without an index to the latest call. It starts a new call if its
+    id or name does not match that call, or if it repeats the name of a call that is already complete.
     """
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class _Calls:
 
 
 class Answer:
-    """An answer as it grows, from one whole body or from pieces."""
+    """An answer under construction, from one body or from deltas."""
 
     def __init__(self, *, slug: str, model: str, request_id: str | None, answer_tool: str | None) -> None:
         self.slug = slug
@@ -166,7 +166,7 @@ class Answer:
         self.finish: str | None = None
         self.refused = False
         self.parts: list[tuple[str, list[str]]] = []
-        """Runs of ("text" | "refusal" | the field that reasoning came in, its pieces)."""
+        """Runs of ("text" | "refusal" | the field of the reasoning, its pieces)."""
         self.reasoning_details: list[Any] = []
         self.calls = _Calls()
         self.finished_calls: tuple[ToolCall, ...] = ()
@@ -183,12 +183,12 @@ class Answer:
                 self.request_id = safe_code(_mapping(data.get("x_groq")).get("id"))
 
     def take(self, message: Mapping[str, Any]) -> list[LLMStreamChunk]:
-        """A message or a delta of one; what it adds, as chunks. Tool calls are only collected."""
+        """Adds a message or a delta and returns the new content as chunks. Tool calls are only collected."""
         chunks: list[LLMStreamChunk] = []
         for name in ("reasoning_content", "reasoning"):
             if (thought := message.get(name)) and isinstance(thought, str):
                 chunks.append(self._add(name, thought))
-                break  # some send the same text in both
+                break  # some providers send the same text in both
         if details := message.get("reasoning_details"):
             self._add_reasoning_details(details)
         content = message.get("content")
@@ -210,7 +210,7 @@ class Answer:
         return chunks
 
     def _take_list(self, content: object) -> Iterable[LLMStreamChunk]:
-        """Mistral's form: parts of text and of thinking."""
+        """Mistral's format: parts of text and of thinking."""
         if not isinstance(content, list):
             raise BadProviderResponse("The content of the provider's answer is malformed.")
         for part in content:
@@ -246,7 +246,7 @@ class Answer:
                     last[name] = value
 
     def finish_calls(self) -> tuple[ToolCall, ...]:
-        """The calls, whole; from here on they are part of the answer."""
+        """The complete calls, which become part of the answer."""
         if len(self.finished_calls) != len(self.calls.calls):
             ids = AnswerIds(seed=self.id or self.model)
             self.finished_calls = tuple(self._finished(call, ids) for call in self.calls.calls)
@@ -283,7 +283,7 @@ class Answer:
         )
 
     def answers(self, calls: Iterable[ToolCall]) -> list[str]:
-        """What was given through the answer's own tool, as text."""
+        """What was returned through the answer tool, as text."""
         return [
             call.invalid_arguments or orjson.dumps(call.arguments).decode()
             for call in calls
@@ -328,7 +328,7 @@ def choice_of(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def decode_answer(answer: Answer, data: Any) -> LLMResponse:
-    """A whole answer of status 200. Raises BadProviderResponse, or what the error in it stands for."""
+    """A complete answer of status 200. Raises BadProviderResponse, or the error that it contains."""
     if not isinstance(data, Mapping):
         raise BadProviderResponse("The provider's answer has the wrong shape.")
     if data.get("error"):

@@ -1,4 +1,4 @@
-"""What differs between those who speak the chat-completions wire, as data."""
+"""The differences between providers of the chat-completions wire format, as data."""
 
 from __future__ import annotations
 
@@ -11,64 +11,68 @@ from llm_credentials.providers.spec import ModelFacts, ProviderSpec
 from llm_credentials.providers.wire import IdRule
 
 REASONING = ("reasoning_content", "reasoning", "reasoning_details")
-"""Where a turn of the assistant says what was thought; no part of the wire as its maker has it."""
+"""Fields for reasoning in an assistant message; they are not part of OpenAI's format."""
 PLAIN_IDS = IdRule(pattern=re.compile(r"[a-zA-Z0-9_-]{1,40}"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """The names that a row's ``dialect`` may set."""
+    """The names that a spec's ``dialect`` may set."""
 
     max_tokens: str = "max_tokens"
     """The parameter's name."""
     fixed_sampling_models: tuple[str, ...] = ()
-    """What ids begin with of models that refuse ``temperature`` and ``top_p``, beside those whose facts say so. They
-    take their limit as ``max_completion_tokens`` alone."""
+    """Id prefixes of models that reject ``temperature`` and ``top_p``, in addition to those whose facts say so. They
+    accept their limit only as ``max_completion_tokens``.
+    """
     max_temperature: float = 2.0
     seed: str = "seed"
     required_tool: str = "required"
-    """How ``tool_choice`` says that some tool must be called."""
+    """The ``tool_choice`` that requires a tool call."""
     stream_usage: bool = True
-    """Whether ``stream_options`` is known; those who do not know it send the usage anyway, or never."""
+    """Whether ``stream_options`` is supported; providers without it send usage always, or never."""
     schema: Literal["json_schema", "json_object", "tool"] = "json_schema"
-    """The way to an answer in a given shape: its schema, JSON with the schema in words, or a tool to be called."""
+    """How to get an answer with a given schema: the schema itself, JSON with the schema in the prompt, or a required
+    tool.
+    """
     strict_schema: str = "strict"
-    """The dialect of JSON Schema (see ``schema.DIALECTS``) that strict mode takes."""
+    """The dialect of JSON Schema (see ``schema.DIALECTS``) for strict mode."""
     strict_models: tuple[str, ...] = ("",)
-    """What ids begin with of models that have a strict mode."""
+    """Id prefixes of models with a strict mode."""
     loose_schema: str = "chat"
     """The dialect of JSON Schema outside strict mode."""
     loose_schema_models: tuple[str, ...] = ()
-    """What ids begin with of models that take ``json_object`` only, although others there take ``json_schema``."""
+    """Id prefixes of models that accept only ``json_object``, although the provider's others accept ``json_schema``."""
     ids: IdRule = PLAIN_IDS
     results_answered: bool = False
-    """Whether the assistant has to speak between the results of tools and the user."""
+    """Whether an assistant message is required between tool results and the user."""
     named_results: bool = False
-    """Whether the result of a tool carries the tool's name."""
+    """Whether a tool result has the tool's name."""
     image_urls: bool = True
     """Whether the provider fetches images itself."""
     reasoning_field: str = ""
-    """The field in which an assistant's turn that called tools carries its reasoning back, compulsory there; empty: it
-    goes back in the field in which it came."""
+    """The field in which an assistant message with tool calls must return its reasoning; empty: the field in which it
+    arrived.
+    """
     reasoning_taken: tuple[str, ...] = REASONING
-    """The fields for reasoning that a program's turns of the assistant may have; others are refused there."""
+    """The reasoning fields that are accepted in a client's assistant messages; others are rejected."""
     developer: bool = False
-    """Whether the role of that name is known; else it is the system's."""
+    """Whether the ``developer`` role is supported; else it becomes ``system``."""
     several_answers: bool = True
-    """Whether ``n`` is known."""
+    """Whether ``n`` is supported."""
     drops: tuple[str, ...] = ()
-    """Parameters of the wire that are refused here, and that no answer hangs on."""
+    """Parameters that this provider rejects and that do not affect the answer."""
     raw_arguments: bool = False
-    """Whether arguments that are no JSON may be sent back as they were."""
+    """Whether arguments that are not JSON may be sent back unchanged."""
     embeds_tokens: bool = False
-    """Whether texts to embed may come as the tokens that they are for the model."""
+    """Whether texts to embed may be given as tokens."""
     embedding_format: str = "float"
     dimensions: str = "dimensions"
-    """The parameter's name; empty: vectors have the length they have."""
+    """The parameter's name; empty: the length of vectors is fixed."""
     other_models: tuple[str, ...] = ()
-    """What ids begin with of listed models that are for speech, images or moderation."""
+    """Id prefixes of listed models for speech, images or moderation."""
     embedding_models: tuple[str, ...] = ()
-    """What ids begin with of listed models that make embeddings."""
+    """Id prefixes of listed embedding models."""
 
     def samples_fixed(self, model: str, facts: ModelFacts | None) -> bool:
         return bool(facts and facts.fixed_sampling) or _begins(model, self.fixed_sampling_models)
@@ -77,20 +81,20 @@ class Dialect:
         return "json_object" if _begins(model, self.loose_schema_models) else self.schema
 
     def strict_dialect(self, model: str) -> str | None:
-        """The dialect of JSON Schema of this model's strict mode; fine-tunes take less of it than their bases."""
+        """The dialect of JSON Schema for this model's strict mode; fine-tunes support less than their bases."""
         if not _begins(model, self.strict_models):
             return None
         return "strict" if model.startswith("ft:") else self.strict_schema
 
     def capabilities(self, model: str, default: frozenset[str]) -> frozenset[str]:
-        """Of a listed model that the catalogue does not know."""
+        """Of a listed model that is not in the catalogue."""
         if _begins(model, self.embedding_models):
             return frozenset({"embeddings"})
         return frozenset() if _begins(model, self.other_models) else default - {"embeddings"}
 
 
 def _begins(model: str, beginnings: tuple[str, ...]) -> bool:
-    """Whether the id begins so, also behind ``vendor/``, a fine-tune's ``ft:``, or both."""
+    """Whether the id has one of these prefixes, possibly after ``vendor/``, a fine-tune's ``ft:``, or both."""
     name = model.rpartition("/")[2].removeprefix("ft:")
     return bool(beginnings) and (name.startswith(beginnings) or model.startswith(beginnings))
 
@@ -99,7 +103,7 @@ _known: dict[str, tuple[Mapping[str, Any], Dialect]] = {}
 
 
 def dialect_of(spec: ProviderSpec) -> Dialect:
-    """Raises TypeError for a name that the wire does not know."""
+    """Raises TypeError for an unknown name."""
     known = _known.get(spec.slug)
     if known is None or known[0] is not spec.dialect:
         known = _known[spec.slug] = (spec.dialect, Dialect(**spec.dialect))

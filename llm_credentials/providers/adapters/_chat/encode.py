@@ -1,4 +1,4 @@
-"""Our vocabulary → the wire."""
+"""Encodes our types into the wire format."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def encode_call(call: Call, spec: ProviderSpec, dialect: Dialect, *, stream: boo
 
 
 def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
-    """A whole request of this wire that somebody else wrote, with the names of this provider; changed in place.
+    """Adapts a client's request of this wire format to this provider's names; in place.
 
     Raises UnsupportedContent.
     """
@@ -84,7 +84,7 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
         body.pop(name, None)
     if dialect.seed != "seed" and "seed" in body:
         body[dialect.seed] = body.pop("seed")
-    if body.get("tool_choice") in ("required", "any"):  # «any» is what some clients say
+    if body.get("tool_choice") in ("required", "any"):  # some clients say «any»
         body["tool_choice"] = dialect.required_tool
     if isinstance(messages := body.get("messages"), list):
         ids = WireIds(dialect.ids) if dialect.ids is not PLAIN_IDS else None
@@ -94,7 +94,9 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
 
 
 def _of_no_tools(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """What providers refuse beside no tools, though it asks for none; one that is demanded is theirs to refuse."""
+    """Parameters that providers reject without tools although they have no effect; a required tool is left for the
+    provider to reject.
+    """
     if body.get("tools"):
         return ()
     is_idle = body.get("tool_choice") in (None, "auto", "none")
@@ -102,7 +104,7 @@ def _of_no_tools(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _adapt_message(message: Any, dialect: Dialect, ids: WireIds | None) -> Any:
-    """``ids``: of a provider that does not take everybody's; the turns before may be another's."""
+    """``ids``: for a provider that restricts tool ids; earlier turns may be another provider's."""
     match message:
         case {"role": "developer"} if not dialect.developer:
             return {**message, "role": "system"}
@@ -150,7 +152,7 @@ def encode_messages(call: Call, spec: ProviderSpec, dialect: Dialect) -> list[di
 
 
 def answered(messages: Sequence[Any]) -> list[Any]:
-    """With a word of the assistant wherever the user speaks right behind the results of tools."""
+    """Inserts an assistant message wherever the user follows tool results directly."""
     kept: list[Any] = []
     for message in messages:
         match message, kept[-1:]:
@@ -201,8 +203,9 @@ def _image_url(part: ImagePart, dialect: Dialect) -> str:
 
 
 def _assistant(message: LLMMessage, model: str, slug: str, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
-    """An assistant's turn. Reasoning goes back to whoever gave it: with the tool calls that it led to, or as parts of
-    the content where it came so."""
+    """Encodes an assistant message. Reasoning is returned to the model that wrote it: beside the tool calls that it led
+    to, or as content parts if it arrived so.
+    """
     encoded: dict[str, Any] = {"role": "assistant", "content": message.text or None}
     calls = message.tool_calls
     thoughts: list[dict[str, Any]] = []
@@ -259,7 +262,7 @@ def _result(part: Part, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
     encoded = {
         "role": "tool",
         "tool_call_id": ids.result(part.call_id),
-        # The wire has no mark for failure: the words have to say it.
+        # The format has no error flag: the text must say it.
         "content": f"Error: {said_by(part)}" if part.is_error else said_by(part),
     }
     if dialect.named_results:
@@ -293,7 +296,7 @@ def encode_tool_choice(choice: str, dialect: Dialect) -> str | dict[str, Any]:
 
 
 def answer_tool(call: Call, dialect: Dialect) -> str | None:
-    """The name of the tool through which the answer comes, if it does."""
+    """The name of the tool that returns the answer, if one is used."""
     if call.response_schema is None or dialect.takes_schema(call.model) != "tool":
         return None
     taken = {tool.name for tool in call.tools}
@@ -324,7 +327,7 @@ def _add_schema(body: dict[str, Any], call: Call, dialect: Dialect) -> None:
 
 
 def _json_schema(schema: Mapping[str, Any], model: str, dialect: Dialect) -> dict[str, Any]:
-    """In strict mode where that changes nothing about what is accepted."""
+    """In strict mode if that does not change what is accepted."""
     if strict := dialect.strict_dialect(model):
         with contextlib.suppress(UnsupportedContent):
             return {"name": "answer", "schema": compile_schema(schema, strict), "strict": True}

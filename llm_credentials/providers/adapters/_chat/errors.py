@@ -1,4 +1,4 @@
-"""What a provider's status and error code mean, as data. Texts are never read: they may quote the request."""
+"""Maps a provider's status and error code to our errors, as data. Never reads messages: they may quote the request."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ CODES: Mapping[str, type[LLMError]] = {
 """By ``code``, else by ``type``."""
 
 _STATUSES: Mapping[int, type[LLMError]] = {
-    498: ProviderUnavailable,  # Groq: its flexible tier is full
+    498: ProviderUnavailable,  # Groq: its flex tier is full
 }
 _PARAM = re.compile(r"[a-z_]{1,40}([.\[][a-z0-9_]{1,40}\]?){0,12}")
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "mistral-correlation-id", "cf-ray")
@@ -117,9 +117,9 @@ def request_id(headers: Mapping[str, str]) -> str | None:
 
 
 def body_error(body: object, status: int | None = None) -> LLMError:
-    """The error that an error body stands for: an object with or without ``error`` around it, or no JSON at all.
+    """The error for an error body: an object with or without ``error`` around it, or not JSON at all.
 
-    ``status`` is None for an error inside an answer of status 200; some bodies name one themselves.
+    ``status`` is None for an error inside a 200 response; some bodies contain a status themselves.
     """
     outer = body if isinstance(body, Mapping) else {}
     said = outer.get("error", outer)
@@ -128,7 +128,7 @@ def body_error(body: object, status: int | None = None) -> LLMError:
     status = status or _status_in(error) or _status_in(outer)
     kind = _kind(names, status, well_formed=bool(said if status else error))
     if kind is PermissionDenied and "flagged_input" in _mapping(error.get("metadata")):
-        kind = ContentFiltered  # OpenRouter: what was said was refused, not who said it
+        kind = ContentFiltered  # OpenRouter: the content was rejected, not the caller
     made = kind(status_code=status, code=next((code for name in names if (code := safe_code(name))), None))
     where = error.get("param")
     if isinstance(made, RequestRejected) and isinstance(where, str) and _PARAM.fullmatch(where):
@@ -145,10 +145,10 @@ def _kind(names: list[Any], status: int | None, *, well_formed: bool) -> type[LL
         return _STATUSES[status]
     kind = next((CODES[name] for name in names if isinstance(name, str) and name in CODES), None)
     if kind is not None:
-        # Groq calls a request that no waiting can make small enough a rate limit, with status 413.
+        # Groq reports a request too large to ever fit its limit as a rate limit, with status 413.
         return ContextLengthExceeded if kind is RateLimited and status == 413 else kind
     if status == 404 and well_formed:
-        return ModelNotFound  # someone who speaks this wire answered: the path was right
+        return ModelNotFound  # a server of this wire format answered, so the path was right
     if status is None:
         return BadProviderResponse if not well_formed else ProviderUnavailable
     return status_error(status)

@@ -1,4 +1,4 @@
-"""The events of one streamed answer → chunks."""
+"""Decodes the events of one streamed answer into chunks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _CONTENT = b'"content":'
 
 
 def _only_text(chunk: Any) -> str | None:
-    """The text of a piece that says nothing else: nearly every one, and the whole way of reading them costs thrice as
-    much. None for any other.
+    """The text of an event with nothing else, or None. Nearly every event is like that, and full decoding costs three
+    times as much.
     """
     if type(chunk) is not dict or chunk.get("usage") or chunk.get("error") or "x_groq" in chunk:
         return None
@@ -35,9 +35,9 @@ def _only_text(chunk: Any) -> str | None:
 
 
 class _Likeness:
-    """What stands before and behind the text in an event that says nothing else.
+    """The bytes before and after the text in a text-only event.
 
-    Those of one answer differ in their text alone, with most providers: then nothing else of them has to be read.
+    With most providers such events of one answer differ only in their text, so nothing else has to be parsed.
     """
 
     __slots__ = ("_after", "_before", "_least")
@@ -49,7 +49,7 @@ class _Likeness:
 
     @classmethod
     def of(cls, data: bytes, text: str) -> _Likeness | None:
-        """Of an event with this text; None where it cannot be told which bytes are the text's."""
+        """From an event with this text; None if the text's bytes cannot be located."""
         before, found, rest = data.partition(_CONTENT)
         said = orjson.dumps(text)
         plain = rest.lstrip(b" ")
@@ -58,14 +58,14 @@ class _Likeness:
         return cls(before + found + rest[: len(rest) - len(plain)], plain[len(said) :])
 
     def text_in(self, data: bytes) -> bytes | None:
-        """The JSON of its text, which nobody has checked; None for an event that is not alike."""
+        """The JSON string of its text, unvalidated; None for an event that does not match."""
         if len(data) < self._least or not data.startswith(self._before) or not data.endswith(self._after):
             return None
         return data[len(self._before) : len(data) - len(self._after)]
 
 
 class ChatDecoder:
-    """The events of one streamed answer → chunks."""
+    """Decodes the events of one streamed answer into chunks."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -73,13 +73,13 @@ class ChatDecoder:
         self._chosen = False
         self.ended = False
         self.complete = False
-        """Whether ``[DONE]`` has come, after which there is nothing to wait for."""
+        """Whether ``[DONE]`` has arrived, after which nothing follows."""
         self.has_content = False
         self._likeness: _Likeness | None = None
 
     @property
     def empty(self) -> bool:
-        """Whether no choice has come at all: not even a cut makes sense of such a stream."""
+        """Whether no choice has arrived at all: then the stream was not an answer, rather than cut off."""
         return not self._chosen
 
     def feed(self, event: str, data: bytes) -> Iterable[LLMStreamChunk]:
@@ -104,11 +104,11 @@ class ChatDecoder:
         answer.take_head(chunk)
         choice = choice_of(chunk)
         if choice is None:
-            return ()  # Azure's first words are about its filter, the last chunk of all counts tokens
+            return ()  # Azure's first event has filter results, the last one of all has the usage
         self._chosen = True
         delta = choice.get("delta")
         if delta is None:
-            delta = choice.get("message")  # a whole answer, although a stream was asked for
+            delta = choice.get("message")  # a complete answer although a stream was requested
             self.ended = isinstance(delta, Mapping)
         chunks: list[LLMStreamChunk] = []
         if delta:
@@ -141,7 +141,7 @@ class ChatDecoder:
         return self._answer.add_text(text), len(texts)
 
     def _text_in(self, data: bytes) -> str | None:
-        """The text of an event that is like the others of this answer; None where it is to be read whole."""
+        """The text of an event that matches the earlier ones; None if it must be decoded fully."""
         given = None if self._likeness is None else self._likeness.text_in(data)
         try:
             text = None if given is None else orjson.loads(given)

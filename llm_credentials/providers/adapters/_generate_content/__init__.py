@@ -1,1 +1,1 @@
-"""The generateContent wire, which Google made."""
+"""The generateContent wire format, which Google created."""

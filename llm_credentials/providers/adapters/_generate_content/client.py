@@ -1,4 +1,4 @@
-"""LLMClient for the generateContent wire, on the official google-genai SDK."""
+"""LLMClient for the generateContent wire format, on the official google-genai SDK."""
 
 from __future__ import annotations
 
@@ -32,15 +32,14 @@ API_VERSION = "v1beta"
 MODELS_PAGE_SIZE = 1000
 MAX_MODEL_PAGES = 20
 EMBEDDING_BATCH = 100
-"""Texts in one batchEmbedContents request, the provider's limit."""
+"""Texts per batchEmbedContents request, the provider's limit."""
 
 
 class GenerateContentClient(LLMClient):
-    """``dialect`` of the spec names, by the beginnings of model ids:
+    """The spec's ``dialect`` has these names, each with prefixes of model ids:
 
-    ``unsigned``: models that do not insist on a signature with every turn of calls.
-    ``schema_without_tools``: models that take a schema of the answer or tools, not both; with tools, the schema becomes
-    a tool that must be called.
+    ``unsigned``: models that do not require a signature with every turn of tool calls. ``schema_without_tools``: models
+    that accept a response schema or tools, not both; with tools, the schema becomes a required tool.
     """
 
     _built: tuple[HttpClient, Client] | None = None
@@ -78,7 +77,7 @@ class GenerateContentClient(LLMClient):
         }
         facts = self.spec.model_facts(call.model.removeprefix("models/"))
         if facts and "reasoning" in facts.capabilities:
-            # It thinks either way; this lets it be seen.
+            # The model thinks in any case; this makes it visible.
             config["thinkingConfig"] = {"includeThoughts": True}
         return {name: value for name, value in config.items() if value is not None}
 
@@ -87,7 +86,7 @@ class GenerateContentClient(LLMClient):
         if name is None:
             config["responseMimeType"] = "application/json"
             if not is_any_object(schema):
-                # Of an object without properties this provider's models make one that has none.
+                # Given an object schema without properties, this provider's models return an empty object.
                 config["responseJsonSchema"] = compile_schema(schema, "contents")
             return
         tool = {
@@ -126,7 +125,7 @@ class GenerateContentClient(LLMClient):
     # The SDK
 
     async def _sdk(self) -> Client:
-        """The SDK's client over the running event loop's connections; built once for each."""
+        """The SDK's client over the running event loop's session; built once per loop."""
         await wire.import_aside("google.genai")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
@@ -138,8 +137,8 @@ class GenerateContentClient(LLMClient):
         from google.genai.client import DebugConfig
         from google.genai.types import HttpOptions
 
-        # Everything that the constructors would else read from the environment, or make anew, is given. Both HTTP
-        # clients are ours; the synchronous one is never used, so that the asynchronous one may stand in its place.
+        # Passes everything that the constructors would otherwise read from the environment or create. Both HTTP clients
+        # are ours; the synchronous one is never used, so the asynchronous one can take its place.
         options = HttpOptions.model_construct(
             base_url=self.base_url + "/",
             api_version=API_VERSION,
@@ -158,7 +157,7 @@ class GenerateContentClient(LLMClient):
         return await self._request("post", path, wire.encode_json(body))
 
     async def _request(self, method: str, path: str, content: bytes) -> RawResponse:
-        # The SDK has no public call that leaves the answer's bytes alone.
+        # The SDK has no public method that leaves the response's bytes alone.
         api = (await self._sdk())._api_client
         request = api._build_request(method, path, {})
         request.data = content
@@ -249,12 +248,12 @@ class GenerateContentClient(LLMClient):
 
 @cache
 def _unused_ssl_context() -> ssl.SSLContext:
-    """Given to the SDK, which else makes one for web sockets, in 20 ms; nothing is ever dialled with it."""
+    """For the SDK, which otherwise creates one for web sockets, in 20 ms; it is never used."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def model_path(model: str) -> str:
-    """``models/…`` for a plain id; ``tunedModels/…`` and the like stay."""
+    """``models/…`` for a plain id; ``tunedModels/…`` and similar are unchanged."""
     return quote(model if "/" in model else f"models/{model}", safe="/")
 
 

@@ -1,4 +1,4 @@
-"""Answers, whole or streamed, to our values. Pure: no I/O, no SDK."""
+"""Decodes answers, complete or streamed, into our types. Pure: no I/O, no SDK."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 class Answer:
-    """One answer as it is put together part by part; the same for complete and streamed ones."""
+    """One answer, assembled part by part; the same for complete and streamed answers."""
 
     __slots__ = ("_open", "answer_tool", "chosen", "data", "finish_reason", "ids", "model", "parts", "slug", "usage")
 
@@ -50,18 +50,18 @@ class Answer:
         self.ids: AnswerIds | None = None
         self.parts: list[Part] = []
         self.data: dict[str, Any] = {}
-        """What the provider says beside parts and usage, the latest of each name."""
+        """The fields beside parts and usage, the latest value of each."""
         self.usage: dict[str, Any] = {}
         self.finish_reason: str | None = None
         self.chosen = False
-        """Whether a candidate has come."""
+        """Whether a candidate has arrived."""
         self._open: list[str] | None = None
-        """Pieces of the last part of ``parts``, while more of its kind may come."""
+        """Text pieces of the last part in ``parts``, while more of its kind may follow."""
 
     def feed(self, data: Any) -> Iterator[LLMStreamChunk]:
-        """One answer object, the whole or a piece of it, or a list of pieces, which some gateways make of a stream.
+        """Adds a response object, complete or partial, or a list of partial ones, as some gateways send for a stream.
 
-        Raises ContentFiltered, BadProviderResponse, or the error in it.
+        Raises ContentFiltered, BadProviderResponse, or the error that it contains.
         """
         pieces = data if isinstance(data, list) and data else [data]
         for piece in pieces:
@@ -123,7 +123,7 @@ class Answer:
         if "functionCall" in part:
             yield from self._call(part)
         else:
-            # A tool that ran on the provider's side, or a signature alone: kept in its place, for this provider only.
+            # A tool that ran at the provider, or a signature alone: kept in its place, for this provider only.
             self.parts.append(TextPart(text="", details={self.slug: {"part": dict(part), "model": self.model}}))
 
     def _text(self, text: str, *, thought: bool, signature: Any) -> Iterator[LLMStreamChunk]:
@@ -133,7 +133,7 @@ class Answer:
             if not text and not signature:
                 return
             self._close()
-            # What is signed goes back exactly as it came, so it is joined with nothing. A thought is marked as this
+            # A signed part must be sent back unchanged, so it is not joined with others. A thought is marked as this
             # provider's even without a signature.
             self.parts.append(
                 kind(text=text, details={self.slug: {**own, "model": self.model}} if own or thought else {})
@@ -195,7 +195,7 @@ class Answer:
 
 
 def decode_usage(usage: Mapping[str, Any]) -> Usage:
-    """Here the candidates' count leaves out the thoughts, and the prompt's what tools on the provider's side put in."""
+    """This format counts thoughts outside the candidates, and provider-side tools' input outside the prompt."""
     prompt = count(usage.get("promptTokenCount"))
     thoughts = count(usage.get("thoughtsTokenCount"))
     return Usage(
@@ -207,7 +207,7 @@ def decode_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 class GenerateContentDecoder:
-    """Server-sent events of one answer to chunks; see client.StreamDecoder."""
+    """Decodes the server-sent events of one answer; see StreamDecoder."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
@@ -216,7 +216,7 @@ class GenerateContentDecoder:
 
     @property
     def empty(self) -> bool:
-        """Whether no candidate has come at all: not even a cut makes sense of such a stream."""
+        """Whether no candidate has arrived at all: then the stream was not an answer, rather than cut off."""
         return not self.answer.chosen
 
     def feed(self, event: str, data: bytes) -> Iterator[LLMStreamChunk]:

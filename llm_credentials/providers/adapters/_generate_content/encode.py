@@ -1,4 +1,4 @@
-"""Calls to the body of a request. Pure: no I/O, no SDK."""
+"""Encodes calls as request bodies. Pure: no I/O, no SDK."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ TOOL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}")
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/heic", "image/heif"})
 
 UNSIGNED = "skip_thought_signature_validator"
-"""What the provider's documentation gives to put where a call that another model made has no signature of this one."""
+"""Documented by the provider as the signature for another model's tool call."""
 
 
 def encode_contents(call: Call, slug: str, *, signed: bool) -> list[dict[str, Any]]:
-    """The conversation without its system messages. ``signed``: the model wants every turn of calls signed.
+    """The conversation without system messages. ``signed``: the model requires a signature for every turn of tool
+    calls.
 
-    Raises UnsupportedContent, and RequestRejected when nothing is left to send.
+    Raises UnsupportedContent, and RequestRejected if nothing is left to send.
     """
     ids = WireIds(IDS)
     names = {part.id: part.name for message in call.messages for part in message.tool_calls}
@@ -62,7 +63,7 @@ def encode_contents(call: Call, slug: str, *, signed: bool) -> list[dict[str, An
             continue
         if signed and message.role == "assistant":
             _sign(parts)
-        # Results of one turn's calls have to come together, with nothing else between.
+        # The results of one turn's calls must be consecutive.
         if last == message.role:
             contents[-1]["parts"].extend(parts)
         else:
@@ -82,7 +83,7 @@ def _sign(parts: Sequence[dict[str, Any]]) -> None:
 def _encode_part(
     part: Part, role: Role, model: str, slug: str, ids: WireIds, names: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """The part in the wire's form; None for what has nothing to say here (no text, another model's reasoning)."""
+    """The encoded part; None for a part to leave out (empty text, another model's reasoning)."""
     check_place(part, role)
     match part:
         case TextPart():

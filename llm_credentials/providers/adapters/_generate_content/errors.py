@@ -1,4 +1,4 @@
-"""What this wire says when it refuses, in our words."""
+"""Maps this wire format's errors to ours."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ ERROR_REASONS: Mapping[str, type[LLMError]] = {
 ERROR_STATUSES: Mapping[str, type[LLMError]] = {
     "UNAUTHENTICATED": AuthenticationFailed,
     "PERMISSION_DENIED": PermissionDenied,
-    "FAILED_PRECONDITION": PermissionDenied,  # the region is closed, or closed to keys without billing
+    "FAILED_PRECONDITION": PermissionDenied,  # the region is not supported, or only with billing
     "NOT_FOUND": ModelNotFound,
     "RESOURCE_EXHAUSTED": RateLimited,
     "CANCELLED": ProviderUnavailable,
 }
 PLAIN_STATUSES = frozenset({402, 408})
-"""HTTP statuses that leave nothing to say."""
-# Where neither reason nor status tells, these fixed openings of the message are all there is.
+"""HTTP statuses that say everything."""
+# For errors with neither a telling reason nor a telling status, only these fixed prefixes of the message exist.
 ERROR_OPENINGS: tuple[tuple[str, str, type[LLMError]], ...] = (
     ("INVALID_ARGUMENT", "The input token count", ContextLengthExceeded),
     ("RESOURCE_EXHAUSTED", "Your prepayment credits are depleted", QuotaExhausted),
@@ -61,7 +61,7 @@ ERROR_OPENINGS: tuple[tuple[str, str, type[LLMError]], ...] = (
 
 
 def body_error(body: object, status: int | None) -> LLMError:
-    """The error in this body: by its reason, else its status word, else the HTTP status."""
+    """The error in this body: by its reason, else by its status word, else by the HTTP status."""
     if isinstance(body, list) and body:
         body = body[0]
     error = body.get("error") if isinstance(body, dict) else None
@@ -89,7 +89,7 @@ def _by_opening(word: object, message: object) -> type[LLMError] | None:
 
 
 def _is_daily(details: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a quota that lasts for the day (or for good) is spent, not one of the minute."""
+    """Whether a daily or permanent quota is exhausted, rather than one per minute."""
     violations = [entry for detail in details for entry in detail.get("violations") or () if isinstance(entry, dict)]
     return any("PerDay" in str(entry.get("quotaId")) or str(entry.get("quotaValue")) == "0" for entry in violations)
 

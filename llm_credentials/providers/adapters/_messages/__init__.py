@@ -1,1 +1,1 @@
-"""The messages wire, which Anthropic made."""
+"""The messages wire format, which Anthropic created."""

@@ -1,4 +1,4 @@
-"""LLMClient for the messages wire, on the official anthropic SDK."""
+"""LLMClient for the messages wire format, on the official anthropic SDK."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ ANY_ANSWER = "Gives the final answer: the JSON object that was asked for, with e
 
 
 class MessagesClient(LLMClient):
-    """``dialect`` of the spec names:
+    """The spec's ``dialect`` has these names, each with a list of models:
 
-    ``schema_by_tool``: models whose only way to a schema is a tool that they must call.
-    ``shown_thinking``: models that think unasked and show it only when asked.
-    ``unforced_tools``: models that refuse to be made to call a tool; they are asked to in words.
+    ``schema_by_tool``: models that support a schema only through a required tool. ``shown_thinking``: models that think
+    by default and show it only on request. ``unforced_tools``: models that reject a required tool; they are asked in
+    words.
 
-    There is no ``seed`` on this wire: it is left out. ``temperature`` ends at 1 here, and goes before ``top_p``, as
-    current models take only one of them.
+    The format has no ``seed``: it is left out. ``temperature`` is at most 1, and takes precedence over ``top_p``,
+    because current models accept only one of them.
     """
 
     wire = "messages"
@@ -84,7 +84,7 @@ class MessagesClient(LLMClient):
             body["stop_sequences"] = list(call.stop)
         body |= self._sampling(call, facts)
         if self._marked(call.model, "shown_thinking") and body.get("tool_choice", {}).get("type") not in _FORCED:
-            # It thinks either way, unless it must call a tool; this lets it be seen.
+            # The model thinks in any case, unless a tool is required; this makes it visible.
             body["thinking"] = {"type": "adaptive", "display": "summarized"}
         if stream:
             body["stream"] = True
@@ -98,7 +98,7 @@ class MessagesClient(LLMClient):
         return self._choose(body, call.model, choice, wish, system)
 
     def _choose(self, body: dict[str, Any], model: str, choice: dict[str, Any], wish: str, system: str) -> str:
-        """Set the choice of a tool; a model that cannot be made to call one is asked to. The system text, then."""
+        """Sets the tool choice, or asks in words if the model rejects a required tool. Returns the system text."""
         if choice["type"] not in _FORCED or not self._marked(model, "unforced_tools"):
             body["tool_choice"] = choice
             return system
@@ -122,7 +122,7 @@ class MessagesClient(LLMClient):
         return self._choose(body, call.model, choice, wish, system)
 
     def _answer_tool(self, call: Call) -> str | None:
-        """The tool that stands for the schema, where the model or the schema leaves no other way."""
+        """The tool that stands for the schema, if the model or the schema leaves no other way."""
         if call.response_schema is None:
             return None
         if not self._marked(call.model, "schema_by_tool"):
@@ -139,7 +139,7 @@ class MessagesClient(LLMClient):
         return {} if call.top_p is None else {"top_p": call.top_p}
 
     def facts(self, model: str) -> ModelFacts | None:
-        """The catalogue's facts; a dated id (``…-20250929``) takes those of its family."""
+        """The catalogue's facts; a dated id (``…-20250929``) has those of its family."""
         found = self.spec.model_facts(model)
         family, _, tail = model.rpartition("-")
         if found is None and (tail == "latest" or (len(tail) == 8 and tail.isdigit())):
@@ -171,7 +171,7 @@ class MessagesClient(LLMClient):
     # The SDK
 
     async def _sdk(self) -> AsyncAnthropic:
-        """The SDK's client over the running event loop's connections; built once for each."""
+        """The SDK's client over the running event loop's session; built once per loop."""
         await wire.import_aside("anthropic")
         http = transport.http_client(self.egress)
         if self._built is None or self._built[0] is not http:
@@ -181,7 +181,7 @@ class MessagesClient(LLMClient):
     def _build(self, http: HttpClient) -> AsyncAnthropic:
         import anthropic
 
-        # Every argument that the constructor would else read from the environment is given.
+        # Passes every argument that the constructor would otherwise read from the environment.
         sdk = anthropic.AsyncAnthropic(
             api_key=self._api_key,
             webhook_key="",
@@ -191,20 +191,20 @@ class MessagesClient(LLMClient):
             open_telemetry=False,
             http_client=http,
         )
-        # The constructor has merged ANTHROPIC_CUSTOM_HEADERS in; there is no argument to leave them out.
+        # The constructor has merged ANTHROPIC_CUSTOM_HEADERS; no argument prevents that.
         sdk._custom_headers = self._extra_headers()
-        # Else the first request of each client asks the operating system for its name, in a thread.
+        # Otherwise the first request of each client queries the platform's name in a thread.
         sdk._platform = "Unknown"
         return sdk
 
     def _extra_headers(self) -> dict[str, str]:
-        """Gateways in front of the provider, and older copies of the wire, look for the key here."""
+        """Gateways in front of the provider, and older implementations of the format, expect the key here."""
         if urlsplit(self.base_url).hostname == OFFICIAL_HOST:
             return {}
         return {"x-api-key": self._api_key or ""}
 
     async def send(self, path: str, body: dict[str, Any], *, stream: bool) -> RawResponse:
-        # The SDK builds a request once: doing so for every call costs twice what the rest of it does.
+        # The SDK builds a request once: building one for every call costs twice as much as the rest of the SDK's work.
         sdk = await self._sdk()
         pattern = self._pattern = self._pattern or _request_pattern(sdk, path)
         content = wire.encode_json(body)
@@ -290,12 +290,12 @@ class MessagesClient(LLMClient):
 
 
 def _samples_fixed(model: str, facts: ModelFacts | None) -> bool:
-    """Every model since 4.7 refuses temperature and top_p; so will one that the catalogue does not know yet."""
+    """Every model since 4.7 rejects temperature and top_p; models not yet in the catalogue will too."""
     return facts.fixed_sampling if facts else model.startswith("claude-")
 
 
 def _request_pattern(sdk: AsyncAnthropic, path: str) -> Any:
-    """A request as the SDK builds it, but for its body: method, address and headers are the same in every call."""
+    """A request as the SDK builds it, without its body: method, URL and headers are the same in every call."""
     from anthropic._models import FinalRequestOptions
 
     pattern = sdk._build_request(FinalRequestOptions.construct(method="post", url=path, json_data={}))

@@ -1,4 +1,4 @@
-"""This wire's answers, whole or event by event, in our vocabulary."""
+"""Decodes this wire format's answers, complete or event by event, into our types."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 class Answer:
-    """One answer as it is put together from whole blocks; the same for complete and streamed ones."""
+    """One answer, assembled from complete blocks; the same for complete and streamed answers."""
 
     __slots__ = ("answer_tool", "data", "ids", "model", "parts", "slug", "usage")
 
@@ -54,7 +54,7 @@ class Answer:
         self.add_usage(message.get("usage"))
 
     def read(self, message: Mapping[str, Any]) -> Iterator[Part]:
-        """A whole message. Raises BadProviderResponse."""
+        """A complete message. Raises BadProviderResponse."""
         content = message.get("content")
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise BadProviderResponse("The answer has no content.")
@@ -63,12 +63,12 @@ class Answer:
             yield self.add(block)
 
     def add_usage(self, usage: object) -> None:
-        """Counts are cumulative: a later one replaces an earlier one; one that is absent or null does not."""
+        """Counts are cumulative: a later one replaces an earlier one, unless it is absent or null."""
         if isinstance(usage, dict):
             self.usage.update({name: value for name, value in usage.items() if value is not None})
 
     def add(self, block: Mapping[str, Any]) -> Part:
-        """The part that a whole block stands for. Raises BadProviderResponse."""
+        """Adds a complete block and returns its part. Raises BadProviderResponse."""
         part = self._part(block)
         self.parts.append(part)
         return part
@@ -87,7 +87,7 @@ class Answer:
             case "tool_use" if isinstance(name := block.get("name"), str):
                 return self._tool_call(block, name)
             case str() as kind if kind not in ("text", "thinking", "tool_use"):
-                # A tool that ran on the provider's side, or something newer: kept in its place, for this provider only.
+                # A tool that ran at the provider, or something newer: kept in its place, for this provider only.
                 return TextPart(text="", details={self.slug: {"block": dict(block)}})
         raise BadProviderResponse("A block of the answer is malformed.")
 
@@ -125,7 +125,7 @@ class Answer:
 
 
 def decode_usage(usage: Mapping[str, Any]) -> Usage:
-    """Here ``input_tokens`` leaves out what came from or went to the cache; ours has it."""
+    """This format's ``input_tokens`` exclude tokens read from or written to the cache; ours include them."""
     fresh = count(usage.get("input_tokens"))
     read = count(usage.get("cache_read_input_tokens"))
     written = count(usage.get("cache_creation_input_tokens"))
@@ -140,7 +140,7 @@ def decode_usage(usage: Mapping[str, Any]) -> Usage:
 
 
 class MessagesDecoder:
-    """Server-sent events of one answer to chunks; see client.StreamDecoder."""
+    """Decodes the server-sent events of one answer; see StreamDecoder."""
 
     def __init__(self, answer: Answer, request_id: str | None) -> None:
         self.answer = answer
@@ -148,17 +148,17 @@ class MessagesDecoder:
         self.ended = False
         self.has_content = False
         self._blocks: dict[int, dict[str, Any]] = {}
-        """Blocks under way, by their index; text and the like as lists of pieces."""
+        """Open blocks by index; text and the like as lists of pieces."""
         self._counted = False
 
     @property
     def complete(self) -> bool:
-        """Nothing follows ``message_stop``: the connection may stay open behind it."""
+        """Nothing follows ``message_stop``, although the connection may stay open."""
         return self.ended
 
     def feed(self, event: str, data: bytes) -> Iterator[LLMStreamChunk]:
         if data[:6] == b"[DONE]":
-            return  # no part of this wire, but some gateways end every stream so
+            return  # not part of this format, but some gateways end every stream with it
         value = load_json(data)
         if not isinstance(value, dict):
             raise BadProviderResponse("An event of the stream is no object.")
@@ -184,10 +184,10 @@ class MessagesDecoder:
             case "message":
                 yield from self._whole(value)
             case _:
-                pass  # ping, and whatever is added later
+                pass  # ping, and future events
 
     def _whole(self, value: Mapping[str, Any]) -> Iterator[LLMStreamChunk]:
-        """An answer in one piece, from a gateway that does not stream."""
+        """A complete answer, from a gateway that does not stream."""
         for part in self.answer.read(value):
             self.has_content = True
             match part:
@@ -207,7 +207,7 @@ class MessagesDecoder:
         if kind == "tool_use":
             self.has_content = True
         self._blocks[value.get("index", 0)] = {**block, "_pieces": []}
-        # Nearly always empty here; some gateways send a whole block at once.
+        # Usually empty here; some gateways send a complete block at once.
         if kind in ("text", "thinking") and isinstance(text := block.get(kind), str) and text:
             self.has_content = True
             yield LLMStreamChunk(type="delta" if kind == "text" else "reasoning", text=text)
@@ -263,7 +263,7 @@ class MessagesDecoder:
             yield from self._stop(index)
 
     def response(self) -> LLMResponse:
-        """Of a stream that broke off: text and reasoning as far as they came, no call that is not whole."""
+        """The partial answer of a broken stream: text and reasoning so far, and no incomplete tool call."""
         parts = list(self.answer.parts)
         for index in sorted(self._blocks):
             block = self._blocks[index]
@@ -274,7 +274,7 @@ class MessagesDecoder:
             elif self._is_answer(block):
                 parts.append(TextPart(text="".join(block["_pieces"])))
         if not self._counted and not self.ended:
-            # The first event counts the output tokens of the first piece only.
+            # The first event's output tokens only cover the first piece.
             self.answer.usage.pop("output_tokens", None)
         return self.answer.response(self.request_id, parts)
 
@@ -293,6 +293,6 @@ def _joined_block(block: dict[str, Any]) -> dict[str, Any]:
         case "tool_use" if pieces:
             block["input"] = "".join(pieces)
         case _ if pieces:
-            # Tools on the provider's side take their input in pieces, too.
+            # Provider-side tools also receive their input in pieces.
             block["input"] = parse_arguments("".join(pieces))[0]
     return block

@@ -1,4 +1,4 @@
-"""A call as this wire's JSON."""
+"""Encodes a call as this wire format's JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llm_credentials.providers.schema import compile_schema
 from llm_credentials.providers.wire import IdRule, WireIds, check_place, data_url, own_details
 
 DEFAULT_MAX_TOKENS = 4096
-"""``max_tokens`` is compulsory here; this is what a model unknown to the catalogue gets."""
+"""``max_tokens`` is required here; this is the value for a model not in the catalogue."""
 
 IDS = IdRule(pattern=re.compile(r"[a-zA-Z0-9_-]{1,128}"), prefix="toolu_")
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -32,9 +32,9 @@ IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
 def encode_messages(call: Call, slug: str) -> list[dict[str, Any]]:
-    """The conversation without its system messages; neighbours of one role become one message.
+    """The conversation without system messages; consecutive messages of one role become one.
 
-    Raises UnsupportedContent, and RequestRejected when nothing is left to send.
+    Raises UnsupportedContent, and RequestRejected if nothing is left to send.
     """
     ids = WireIds(IDS)
     encoded: list[dict[str, Any]] = []
@@ -61,7 +61,7 @@ def encode_messages(call: Call, slug: str) -> list[dict[str, Any]]:
 
 
 def _encode_part(part: Part, role: Role, model: str, slug: str, ids: WireIds) -> dict[str, Any] | None:
-    """The block for this part; None for what has nothing to say here (blank text, another provider's reasoning)."""
+    """The encoded block; None for a part to leave out (blank text, another provider's reasoning)."""
     check_place(part, role)
     match part:
         case TextPart():
@@ -143,6 +143,8 @@ def encode_tool_choice(choice: str | None) -> dict[str, Any] | None:
 
 
 def mentioned_tools(messages: Iterable[LLMMessage]) -> list[dict[str, Any]]:
-    """Definitions for the calls in the history, which the wire takes with ``tools`` only, wanted again or not."""
+    """Definitions for tools called in the history, which the format accepts only with ``tools``, even if they are no
+    longer offered.
+    """
     names = dict.fromkeys(part.name for message in messages for part in message.parts if isinstance(part, ToolCall))
     return [{"name": name, "input_schema": {"type": "object"}} for name in names]

@@ -1,4 +1,4 @@
-"""What this wire says when it refuses, in our words."""
+"""Maps this wire format's errors to ours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm_credentials.providers.errors import (
 )
 from llm_credentials.providers.wire import safe_code, status_error
 
-# Finer than the type: `error.details.error_code`.
+# More specific than the type: `error.details.error_code`.
 ERROR_CODES: Mapping[str, type[LLMError]] = {
     "contract_spend_limit_reached": QuotaExhausted,
     "enforced_spend_limit_reached": QuotaExhausted,
@@ -32,7 +32,7 @@ ERROR_CODES: Mapping[str, type[LLMError]] = {
     "file_expired": RequestRejected,
     "thread_not_found": RequestRejected,
 }
-# `error.type`. The general ones (invalid_request_error, api_error, timeout_error) leave the word to the status.
+# `error.type`. For the general ones (invalid_request_error, api_error, timeout_error) the status decides.
 ERROR_TYPES: Mapping[str, type[LLMError]] = {
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
@@ -43,7 +43,7 @@ ERROR_TYPES: Mapping[str, type[LLMError]] = {
     "overloaded_error": ProviderUnavailable,
     "conflict_error": ProviderUnavailable,
 }
-# What a 400 of type invalid_request_error is about has no code on this wire; these fixed openings are all there is.
+# A 400 of type invalid_request_error has no code in this format; only these fixed prefixes of the message exist.
 ERROR_OPENINGS: tuple[tuple[str, type[LLMError]], ...] = (
     ("Your credit balance is too low", QuotaExhausted),
     ("You have reached your specified API usage limits", QuotaExhausted),
@@ -54,7 +54,7 @@ ERROR_OPENINGS: tuple[tuple[str, type[LLMError]], ...] = (
 
 
 def body_error(body: object, status: int | None, *, request_id: str | None = None) -> LLMError:
-    """The error in this body: by its code, else its type, else the status."""
+    """The error in this body: by its code, else by its type, else by the status."""
     error = body.get("error") if isinstance(body, dict) else None
     error = error if isinstance(error, dict) else {}
     kind, details = error.get("type"), error.get("details")
