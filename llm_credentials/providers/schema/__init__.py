@@ -1,13 +1,13 @@
-"""JSON Schema as each wire takes it.
+"""Converts JSON Schema to what each wire format accepts.
 
-``compile_schema`` rewrites a schema of any draft since 6 into the part of JSON Schema that a wire takes (rules.py).
-What the result accepts is what the original accepts, or more: references are put in place, ``allOf`` is joined,
-``oneOf`` becomes ``anyOf``, lists of types become unions, and what then has no place is dropped and said in the
-description. It is never less, but for silent objects on a wire that has closed ones only. Callers validate answers
-against their own schema.
+``compile_schema`` rewrites a schema of any draft since 6 into a wire format's subset of JSON Schema (rules.py). The
+result accepts everything that the original accepts, or more: references are inlined, ``allOf`` is merged, ``oneOf``
+becomes ``anyOf``, lists of types become unions, and what cannot be expressed is moved to the description. It never
+accepts less, except for objects silent about further properties on a format that only has closed objects. Callers
+validate answers against their own schema.
 
-``restore`` undoes the one thing by which an answer may differ from the original: nulls in the place of properties that
-are optional there, where a wire's strict mode requires every property.
+``restore`` undoes the one way in which an answer may differ from the original: nulls for optional properties, where a
+format's strict mode requires every property.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _KEPT = 512
 
 
 def compile_schema(schema: Mapping[str, Any], dialect: str) -> dict[str, Any]:
-    """The schema as this dialect (a name in ``DIALECTS``) takes it. The result is shared: it is not to be changed.
+    """The schema in this dialect (a name in ``DIALECTS``). The result is shared: do not modify it.
 
-    Raises UnsupportedContent, naming the place by its JSON pointer, for what cannot be said there; RequestRejected for
-    what is no JSON.
+    Raises UnsupportedContent, naming the place by its JSON pointer, for what the dialect cannot express;
+    RequestRejected for what is not JSON.
     """
     found = _compiled(encode_json(schema), dialect)
     if isinstance(found, str):
@@ -43,14 +43,16 @@ def compile_schema(schema: Mapping[str, Any], dialect: str) -> dict[str, Any]:
 
 
 def is_any_object(schema: Mapping[str, Any]) -> bool:
-    """Whether an object is wanted of which nothing is said: what it has to hold stands in the conversation."""
+    """Whether the schema asks for an object without saying more: the conversation describes its content."""
     about = schema.keys() - {"$schema", "title", "description", "additionalProperties"}
     return about == {"type"} and schema["type"] == "object" and schema.get("additionalProperties") in (None, True, {})
 
 
 @lru_cache(maxsize=_KEPT)
 def _compiled(schema: bytes, dialect: str) -> dict[str, Any] | str:
-    """By content, so that a schema that is changed in place is compiled anew. The reason, where it cannot be."""
+    """Cached by content, so that a schema modified in place is compiled again. Returns the reason if it cannot be
+    compiled.
+    """
     if len(schema) > MAX_SCHEMA_BYTES:
         return "This JSON Schema is too large."
     try:

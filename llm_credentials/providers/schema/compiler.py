@@ -1,4 +1,4 @@
-"""The compiler: one schema for one wire. ``at`` is a place in the schema as a JSON pointer, to be named in errors."""
+"""Compiles one schema for one wire format. ``at`` is a place in the schema as a JSON pointer, for errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from llm_credentials.providers.schema.values import JSON, kind_of, kinds_of, sam
 
 MAX_NODES = 5_000
 UNROLLED = 3
-"""How often a schema that refers to itself is put in its own place on a wire without references."""
+"""How often a recursive schema is inlined for a format without references."""
 
-# In the order in which they are written: the same request must be the same bytes in every process, or no provider's
-# prompt cache knows it again.
+# In output order: the same request must be the same bytes in every process, or providers' prompt caches miss.
 _KEYWORDS: Mapping[str, tuple[str, ...]] = {
     "object": ("minProperties", "maxProperties"),
     "array": ("minItems", "maxItems", "uniqueItems"),
@@ -33,18 +32,18 @@ _OF_TYPE: Mapping[str, frozenset[str]] = {
     "array": frozenset({*_KEYWORDS["array"], "items", "prefixItems", "additionalItems"}),
 }
 _SPECIAL_PATTERN = re.compile(r"\(\?|\\[pPkKuxcZAzGbB1-9]|\[\[|&&")
-"""What regular expressions mean differently, or nothing, elsewhere."""
+"""Regular-expression syntax that other engines interpret differently or not at all."""
 
 
 class Compiler:
-    """``path`` in its methods: the references followed on the way from the root."""
+    """``path`` in its methods: the references followed from the root."""
 
     def __init__(self, schema: Any, rules: Rules) -> None:
         self.schema = schema
         self.rules = rules
         draft = schema.get("$schema") if isinstance(schema, dict) else None
         self.references_alone = isinstance(draft, str) and "/draft-0" in draft
-        """Whether keywords beside ``$ref`` mean nothing, as until draft 7."""
+        """Whether keywords beside ``$ref`` are ignored, as up to draft 7."""
         self.references = References(schema)
         self.names: dict[str, str] = {}
         self.nodes = self.properties = self.enum_values = self.optional = self.unions = 0
@@ -58,7 +57,7 @@ class Compiler:
         return {**root, "$defs": definitions} if definitions else root
 
     def definitions(self, root: JSON) -> dict[str, JSON]:
-        """What the root's references lead to, and theirs."""
+        """The targets of the root's references, and those of their references."""
         found: dict[str, JSON] = {}
         todo = [root]
         while todo:
@@ -78,7 +77,7 @@ class Compiler:
         return UnsupportedContent(f"This JSON Schema cannot be used with this provider: {place} it {what}.")
 
     def node(self, schema: Any, at: str, depth: int, path: tuple[str, ...], *, follow: bool = False) -> Node:
-        """The compiled form of one schema. ``follow``: put a reference in place even if it is recursive."""
+        """The compiled form of one schema. ``follow``: inline a reference even if it is recursive."""
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise self.fault(at, "is too large once its references are in place")
@@ -100,7 +99,7 @@ class Compiler:
     def again(
         self, recursive: Sequence[str], at: str, head: JSON, path: tuple[str, ...], *, plain: bool
     ) -> JSON | None:
-        """What stands for a reference that leads back to itself; None: it is put in place here."""
+        """What replaces a recursive reference; None: inline it here."""
         rules = self.rules
         if rules.recursion == "refuse":
             raise self.fault(at, "refers to itself")
@@ -132,10 +131,10 @@ class Compiler:
             self.names[where] = name
         return self.names[where]
 
-    # One level: references in place, allOf joined, oneOf and const said by anyOf and enum
+    # One level: references inlined, allOf merged, oneOf and const expressed by anyOf and enum
 
     def head(self, schema: Any, at: str, following: tuple[str, ...], followed: list[str]) -> JSON | Any:
-        """A schema without ``$ref``, ``allOf``, ``oneOf`` and ``const``, or False. Its parts are as they were."""
+        """A schema without ``$ref``, ``allOf``, ``oneOf`` and ``const``, or False. Its subschemas are not compiled."""
         if isinstance(schema, bool):
             return {} if schema else False
         if not isinstance(schema, dict):
@@ -197,7 +196,7 @@ class Compiler:
         return self.any_of([self.typed(kind, head, at, depth, path) for kind in kinds])
 
     def listed(self, values: Sequence[Any], kinds: tuple[str, ...], at: str, depth: int, path: tuple[str, ...]) -> Node:
-        """``enum``, one type at a time."""
+        """Compiles ``enum``, one type at a time."""
         groups: dict[str, list[Any]] = {}
         for value in values:
             kind = kind_of(value)
@@ -258,7 +257,7 @@ class Compiler:
         return {**out, **shape, **({"description": " ".join(said)} if said else {})}
 
     def kept(self, name: str, value: Any, kind: str, dropped: list[str]) -> JSON:
-        """The keyword as this wire takes it; if not at all, or not whole, what it says goes to ``dropped``."""
+        """The keyword as this format accepts it; what it cannot express is added to ``dropped``."""
         rules = self.rules
         if self.takes(name, value):
             return {name: value}
@@ -308,7 +307,7 @@ class Compiler:
         return out | self.others(head, rest, at, depth, path)
 
     def others(self, head: JSON, rest: Any, at: str, depth: int, path: tuple[str, ...]) -> JSON:
-        """What is said of properties without a name of their own."""
+        """The constraints on properties that are not listed by name."""
         rules = self.rules
         if rest is False:
             return {"additionalProperties": False}
@@ -337,7 +336,7 @@ class Compiler:
             out["prefixItems"] = [one if isinstance(one, dict) else {} for one in found]
             return out | {"items": last if isinstance(last, dict) else self.any_of(out["prefixItems"])}
         every = self.any_of([*found, last])
-        if every is False:  # An empty list is all that fits.
+        if every is False:  # Only an empty list fits.
             every = {} if self.rules.untyped != "refuse" else {"type": "null"}
         said = {"description": f"(prefixItems: {orjson.dumps(found).decode()[:1000]})"} if prefix else {}
         return out | {"items": every} | said
@@ -345,7 +344,7 @@ class Compiler:
     # The root
 
     def as_object(self, found: JSON) -> JSON:
-        """The same as one object, for wires that have no union at the root."""
+        """Merges a union into one object, for formats without a union at the root."""
         given = found.get("anyOf", [found])
         options = [one for option in given if (one := object_of(option)) is not None]
         if not options or (self.rules.all_required and options != [found]):
@@ -361,7 +360,7 @@ def _references_in(schema: JSON) -> list[str]:
 
 
 def _noted(found: JSON, head: JSON, rules: Rules) -> JSON:
-    """With title, description and default; what was dropped stands in ``found``'s description."""
+    """Adds title, description and default; dropped constraints are in ``found``'s description."""
     if "$ref" in found:
         return found
     notes = {name: head[name] for name in NOTES if name in head and name in rules.keywords}
@@ -370,7 +369,7 @@ def _noted(found: JSON, head: JSON, rules: Rules) -> JSON:
 
 
 def _inclusive(name: str, value: float, *, whole: bool) -> JSON:
-    """An exclusive bound by an inclusive one: exact for whole numbers, wider by one number otherwise."""
+    """Converts an exclusive bound to an inclusive one: exact for integers, wider by one number otherwise."""
     if name == "exclusiveMinimum":
         return {"minimum": int(value // 1) + 1 if whole else value}
     return {"maximum": -int(-value // 1) - 1 if whole else value}

@@ -1,4 +1,4 @@
-"""Two schemas of one instance as one: what cannot be joined is dropped from the second, which accepts more."""
+"""Merges two schemas for the same instance: what cannot be merged is dropped from the second, which accepts more."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _joined_objects(first: JSON, second: JSON) -> JSON:
 
 
 def rest_of(schema: JSON) -> Any:
-    """The schema of properties without a name of their own. Patterns are not followed: beside them, anything goes."""
+    """The schema of properties that are not listed by name. With patterns, which are not followed, anything goes."""
     return True if schema.get("patternProperties") else schema.get("additionalProperties", True)
 
 

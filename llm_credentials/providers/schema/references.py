@@ -1,4 +1,4 @@
-"""What a ``$ref`` means inside its own document."""
+"""Resolves ``$ref`` within a document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llm_credentials.providers.schema.values import JSON
 
 
 class References:
-    """Finds what a ``$ref`` means inside its own document."""
+    """Resolves the references of one document."""
 
     def __init__(self, root: Any) -> None:
         self.root = root
@@ -18,7 +18,7 @@ class References:
         self._recursive: dict[str, bool] = {}
 
     def find(self, reference: str) -> tuple[Any, str] | None:
-        """The schema and its place, a JSON pointer; None if the document does not hold it."""
+        """The schema and its place, a JSON pointer; None if the document does not contain it."""
         place = self.place(reference)
         if place is None:
             return None
@@ -47,7 +47,7 @@ class References:
         return self.named().get(f"#{fragment}")
 
     def named(self) -> dict[str, str]:
-        """Places by ``$id`` and, behind a #, by ``$anchor``."""
+        """Places by ``$id`` and, after a #, by ``$anchor``."""
         if self._named is None:
             self._named = {}
             for place, node in walk(self.root):
@@ -57,7 +57,7 @@ class References:
         return self._named
 
     def recursive(self, place: str) -> bool:
-        """Whether following it may lead back to it."""
+        """Whether following it can lead back to it."""
         if place not in self._recursive:
             seen: set[str] = set()
             todo = [place]

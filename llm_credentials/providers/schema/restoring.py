@@ -1,4 +1,4 @@
-"""Answers under the caller's own schema."""
+"""Converts answers back to the caller's own schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llm_credentials.providers.wire import encode_json
 
 
 def restore(instance: Any, schema: Mapping[str, Any]) -> Any:
-    """The instance without the nulls that stand for absent properties, if that makes it valid; else as it is."""
+    """The instance without the nulls that stand for absent properties, if that makes it valid; else unchanged."""
     if not _has_null(instance):
         return instance
     found = _Restorer(orjson.loads(encode_json(schema))).restored(instance)
@@ -29,7 +29,7 @@ def _has_null(value: Any) -> bool:
 
 
 def restore_text(text: str, schema: Mapping[str, Any]) -> str:
-    """``restore`` for an answer as text, which is given back as it is unless something is dropped."""
+    """``restore`` for an answer as text, which is returned unchanged unless something is dropped."""
     if "null" not in text:
         return text
     try:
@@ -47,14 +47,14 @@ class _Restorer:
         self.validator = _validator(schema)
 
     def restored(self, instance: Any) -> tuple[Any] | None:
-        """In a tuple of one, as it may be null; None if nothing was to be done, or nothing helped."""
+        """The result in a tuple, as it may be null; None if nothing was to be done, or nothing helped."""
         try:
             if self.validator.is_valid(instance):
                 return None
             found = self.without(instance, self.schema, ())
             return (found,) if self.validator.is_valid(found) else None
         except Exception:
-            # A schema may be malformed in more ways than can be named; then the answer stays as it came.
+            # A schema may be malformed in more ways than can be listed; then the answer is left unchanged.
             return None
 
     def fits(self, instance: Any, schema: Any) -> bool:
@@ -105,5 +105,5 @@ def _validator(schema: Any) -> Any:
     from jsonschema.validators import Draft202012Validator, validator_for  # type: ignore[import-untyped]
     from referencing import Registry
 
-    # A registry of its own: without one, a reference to another document would be fetched from the network.
+    # Its own registry: without one, a reference to another document would be fetched from the network.
     return validator_for(schema, Draft202012Validator)(schema, registry=Registry())

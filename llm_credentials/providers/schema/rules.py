@@ -1,4 +1,4 @@
-"""What each wire takes of JSON Schema, as data for the compiler."""
+"""What each wire format accepts of JSON Schema, as data for the compiler."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ _OPENAI_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
     keywords: frozenset[str]
-    """What may stand in a compiled schema; ``additionalProperties`` only as ``false`` unless it is named here."""
+    """Keywords allowed in a compiled schema; ``additionalProperties`` only as ``false`` unless it is listed here."""
     formats: frozenset[str] | None = frozenset()
-    """Which values of ``format`` are taken; None: any."""
+    """Accepted values of ``format``; None: any."""
     enums: frozenset[str] = _SCALARS
-    """The types whose values may be listed in ``enum``."""
+    """The types whose values ``enum`` may list."""
     object_root: bool = False
-    """Whether the root must be an object and no ``anyOf``."""
+    """Whether the root must be an object without ``anyOf``."""
     untyped: Literal["keep", "spell", "refuse"] = "keep"
-    """A schema without ``type`` that has keywords of some type: stays, becomes a union of all types, or cannot be."""
+    """A schema without ``type`` but with keywords of some type is kept, becomes a union of all types, or is refused."""
     objects: Literal["open", "closed", "close"] = "open"
-    """``closed``: every object must list its properties and say that it has no others. ``close``: the same, and one
-    that lists them and is silent about others is taken at its list, as the wire's own SDK does."""
+    """``closed``: every object must list its properties and forbid others. ``close``: the same, and an object that
+    lists properties and does not mention others is closed, as the provider's own SDK does.
+    """
     all_required: bool = False
-    """Whether every property must be required; one that is optional becomes nullable, see ``restore``."""
+    """Whether every property must be required; an optional one becomes nullable, see ``restore``."""
     recursion: Literal["keep", "unroll", "refuse"] = "keep"
     max_depth: int = 48
     max_properties: int = 5000
@@ -65,7 +66,7 @@ _STRICT = Rules(
     max_properties=100,
     max_enum_values=500,
 )
-"""The part of strict mode that everyone who has one takes."""
+"""The subset that every strict mode accepts."""
 
 _GEMINI = Rules(
     keywords=_SHAPE | _BOUNDS | _COUNTS | {"format", "prefixItems", "additionalProperties"},
@@ -76,7 +77,7 @@ _GEMINI = Rules(
 )
 
 DIALECTS: Mapping[str, Rules] = {
-    # Anyone who speaks chat completions. Tools: not strict, as their optional arguments would all come as null.
+    # For any provider of chat completions. Tools are not strict, because their optional arguments would all be null.
     "chat": _PLAIN,
     "chat_object": _object_root(_PLAIN),
     # https://developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas"
@@ -92,7 +93,7 @@ DIALECTS: Mapping[str, Rules] = {
     ),
     # https://learn.microsoft.com/azure/ai-services/openai/how-to/structured-outputs: no bounds, patterns or formats
     "strict": _STRICT,
-    # google.genai.types.GenerateContentConfig.response_json_schema lists what is read; the rest is refused or ignored
+    # google.genai.types.GenerateContentConfig.response_json_schema lists what is used; the rest is rejected or ignored
     "contents": _GEMINI,
     "contents_object": _object_root(_GEMINI),
     # https://platform.claude.com/docs/en/build-with-claude/structured-outputs, "JSON Schema limitations"

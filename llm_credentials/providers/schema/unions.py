@@ -1,4 +1,4 @@
-"""Several schemas as one: unions, and objects wide enough for all."""
+"""Combines several schemas: unions, and objects wide enough for all."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import orjson
 from llm_credentials.providers.schema.values import JSON
 
 Node: TypeAlias = "JSON | bool"
-"""A compiled schema; False is one that nothing fits."""
+"""A compiled schema; False accepts nothing."""
 
 NOTES = ("title", "description", "default")
 
 
 def any_of(options: Iterable[Node]) -> Node:
-    """The union of compiled schemas, flat and without doubles."""
+    """The union of compiled schemas, flat and without duplicates."""
     flat: list[JSON] = []
     for option in options:
         if not isinstance(option, dict):
@@ -40,7 +40,7 @@ def object_of(option: JSON) -> JSON | None:
 
 
 def widened(options: Sequence[JSON]) -> JSON:
-    """One object that accepts all that any of these objects accepts."""
+    """One object that accepts everything that any of these objects accepts."""
     properties: JSON = {}
     for name in dict.fromkeys(name for option in options for name in option["properties"]):
         properties[name] = any_of(option["properties"].get(name, _others_of(option)) for option in options)

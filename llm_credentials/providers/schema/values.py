@@ -1,4 +1,4 @@
-"""Types and values of JSON, and which keywords are read at all."""
+"""Types and values of JSON, and the keywords that are used."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
 
 def kinds_of(schema: JSON) -> tuple[str, ...]:
-    """The types that the schema names; none: any. ``("none",)``: it fits nothing."""
+    """The types that the schema allows; empty: any. ``("none",)``: it accepts nothing."""
     given = schema.get("type")
     names = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     if names == ["none"]:
         return ("none",)
     known = [name for name in dict.fromkeys(str(name).lower() for name in names) if name in _TYPES]
     if len(known) < len(set(map(str, names))):
-        return ()  # a name that is no type of JSON: better anything than the wrong thing
+        return ()  # not a type of JSON: better to accept anything than the wrong thing
     return tuple(name for name in known if not (name == "integer" and "number" in known))
 
 
@@ -71,7 +71,7 @@ _SOUND: Mapping[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("type", "items", "additionalItems", "additionalProperties"), lambda value: value is not None),
     "default": lambda value: value is not None,
 }
-"""The keywords that are read, each with what its value must be; with any other value it is passed over."""
+"""The keywords that are used, each with a check of its value; with an invalid value a keyword is ignored."""
 
 
 def sound(name: str, value: Any) -> bool:
