@@ -1,1 +1,1 @@
-"""A local provider that speaks three wire formats, for trying Keyswitch, for its tests and for its benchmarks."""
+"""A local provider with three wire formats, for trying out Keyswitch, for its tests and for its benchmarks."""

@@ -1,4 +1,4 @@
-"""Small sums, found in a sentence."""
+"""Finds and solves arithmetic in a sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 _EXPRESSION = re.compile(r"[-(\d][\d\s.+\-*/x\u00d7\u00f7()]{1,80}")
-# A hyphen or a slash without room around it is more often a date, a phone number or "24/7" than a sum.
+# A hyphen or slash without spaces is more often a date, a phone number or "24/7" than arithmetic.
 _IS_SUM = re.compile(r"[\d)]\s*[+*x\u00d7\u00f7]\s*[-(\d]|[\d)]\s+[-/]\s+[-(\d]")
 _ONLY_SUM = re.compile(
     r"^(?:(?:what\s+is|what's|calculate|compute|solve)\s+)?([-(\d][\d\s.+\-*/x\u00d7\u00f7()]{1,80}?)\s*=?\s*\??$", re.I
@@ -30,7 +30,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] =
 
 
 def find_expression(sentence: str) -> str | None:
-    """The first sum in a sentence, as it is written there with words made signs; None if there is none."""
+    """The first expression in a sentence, with words replaced by operators; None if there is none."""
     for pattern, sign in _WORDS:
         sentence = pattern.sub(sign, sentence)
     if (only := _ONLY_SUM.match(sentence.strip())) and re.search(r"\d\s*[-+*/x\u00d7\u00f7]\s*[-(\d]", only[1]):
@@ -43,7 +43,7 @@ def find_expression(sentence: str) -> str | None:
 
 
 def solve(expression: str) -> str | None:
-    """The value as text, exact where it is whole, else to six places; None if it cannot be worked out."""
+    """The value as text, exact for an integer, otherwise to six places; None if it cannot be computed."""
     source = expression.translate(_SYMBOLS)
     if "**" in source.replace(" ", "") or len(source) > 80:
         return None

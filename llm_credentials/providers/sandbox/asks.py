@@ -1,4 +1,4 @@
-"""What a request asks and what is answered, in words that none of the three wire formats owns."""
+"""Requests and answers, in types common to the three wire formats."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ JSON: TypeAlias = dict[str, Any]
 
 
 class Refused(Exception):
-    """A request that gets an error for an answer.
+    """A request that is answered with an error.
 
-    `kind` names the row of the error table (`failures.py`) that each wire format renders in its own shape.
+    `kind` names the row of the error table (`failures.py`), which each wire format renders in its own shape.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Tool:
 class Image:
     media_type: str
     size_bytes: int | None
-    """Of the decoded picture; None for one that is only linked: links are never fetched."""
+    """Size of the decoded image; None for a link: links are never fetched."""
 
 
 @dataclass(slots=True)
@@ -48,21 +48,21 @@ class ToolResult:
 
 @dataclass(slots=True)
 class Ask:
-    """One chat request, read."""
+    """A parsed chat request."""
 
     model: str
     stream: bool = False
     answers: int = 1
-    """Chat completions only: how many choices."""
+    """Chat completions only: the number of choices."""
     include_usage: bool = True
     """Chat completions only: whether a stream ends with a usage chunk."""
     system: str = ""
     turns: list[str] = field(default_factory=list)
-    """What the user said, oldest first; the last one is to be answered unless tool results follow it."""
+    """The user's messages, oldest first; the last one is answered unless tool results follow it."""
     results: list[ToolResult] = field(default_factory=list)
-    """Tool results that nothing but this answer follows."""
+    """Tool results at the end of the conversation."""
     images: list[Image] = field(default_factory=list)
-    """Of the turn to be answered."""
+    """Of the turn to answer."""
     total_images: int = 0
     """Of the whole request."""
     tools: list[Tool] = field(default_factory=list)
@@ -70,24 +70,24 @@ class Ask:
     """auto, none, required, or the name of a tool."""
     parallel: bool = True
     schema: JSON | None = None
-    """The answer must be JSON valid against it; `{}`: any JSON object."""
+    """The answer must be JSON that is valid against it; `{}`: any JSON object."""
     max_tokens: int | None = None
     stop: list[str] = field(default_factory=list)
     thinking: bool = False
     show_thinking: bool = True
-    """Thinking that is not shown is billed all the same."""
+    """Hidden thinking is billed all the same."""
     prompt_tokens: int = 0
-    """All of them, cached ones included."""
+    """All prompt tokens, including cached ones."""
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     prefix: list[tuple[int, int]] = field(default_factory=list)
-    """(hash, tokens) of each message, so that a repeated beginning can be billed as cached."""
+    """(hash, tokens) of each message, so that a repeated prefix can be billed as cached."""
     cache_upto: int | None = None
-    """Messages format: how many items of `prefix` are marked for the cache; None: none of them."""
+    """Messages format: how many items of `prefix` are marked for caching; None: no marks."""
 
     @property
     def said(self) -> str:
-        """The user's last words."""
+        """The user's last message."""
         return self.turns[-1] if self.turns else ""
 
 
@@ -96,16 +96,16 @@ class Call:
     id: str
     name: str
     arguments: str
-    """JSON, or, with a fault, what should have been JSON."""
+    """JSON, or invalid JSON under a fault."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens in the vocabulary of the sandbox: parts are included in their whole."""
+    """Token counts in the sandbox's terms: totals include their parts."""
 
     prompt_tokens: int = 0
     output_tokens: int = 0
-    """Reasoning included."""
+    """Including reasoning."""
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
@@ -113,7 +113,7 @@ class Usage:
 
 @dataclass(slots=True)
 class Reply:
-    """One answer, in the pieces in which it is spoken; a piece is a token."""
+    """One answer, in the pieces of a stream; a piece is a token."""
 
     pieces: list[str] = field(default_factory=list)
     reasoning: list[str] = field(default_factory=list)
@@ -129,12 +129,12 @@ class Reply:
 
 @dataclass(slots=True)
 class Frames:
-    """A stream as server-sent events, each already bytes."""
+    """A stream as encoded server-sent events."""
 
     head: list[bytes]
     """Before the first content."""
     content: list[bytes]
     tail: list[bytes]
-    """The proper end: finish reason, usage, end marker."""
+    """The regular end: finish reason, usage, end marker."""
     usage: list[int] = field(default_factory=list)
-    """Which items of the tail carry the usage."""
+    """The indexes of the tail's items that contain usage."""

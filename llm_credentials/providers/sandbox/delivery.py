@@ -1,4 +1,4 @@
-"""How an answer is sent: whole or as events, paced, and with the faults that strike on the way."""
+"""Sends an answer, whole or as events, paced, with the faults that strike during sending."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ REDIRECTED_PATH = "/_sandbox/redirected"
 
 @dataclass(slots=True)
 class Answer:
-    """What is to be sent: a whole body or events."""
+    """The answer to send: a whole body or events."""
 
     headers: dict[str, str]
     status: int = 200
@@ -43,14 +43,14 @@ class Answer:
 
     @property
     def all_bytes(self) -> bytes:
-        """The body, events joined."""
+        """The body or the joined events."""
         if self.frames is None:
             return self.body
         return b"".join([*self.frames.head, *self.frames.content, *self.frames.tail])
 
 
 class Finished(web.StreamResponse):
-    """Stands for an answer that has been sent, or not sent, by hand; its connection is of no more use."""
+    """Stands for an answer that was sent, or not, by hand; its connection cannot be reused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Finished(web.StreamResponse):
 
 
 class Delivery:
-    """Sends one answer; what goes out is written into the journal's entry as it goes."""
+    """Sends one answer and records in the journal entry what has been sent."""
 
     def __init__(self, request: web.BaseRequest, answer: Answer, entry: Entry, stall_s: float) -> None:
         self.request = request
@@ -73,7 +73,7 @@ class Delivery:
         self.stall_s = stall_s
 
     async def send(self, fault: Fault | None = None) -> web.StreamResponse:
-        """Send the answer, the way the fault wants it."""
+        """Send the answer, subject to the fault."""
         self.entry.status = self.answer.status
         if fault is not None:
             return await self.faulty(fault)
@@ -83,7 +83,7 @@ class Delivery:
         return await self.stream(self.answer.frames)
 
     async def open(self, length: int | None = None) -> web.StreamResponse:
-        """Send the status line and headers; without a length the body goes in chunks."""
+        """Send the status line and headers; without a length the body is chunked."""
         response = web.StreamResponse(status=self.answer.status, headers=self.answer.headers)
         if length is None:
             response.enable_chunked_encoding()
@@ -93,9 +93,9 @@ class Delivery:
         return response
 
     async def stream(self, frames: Frames, *, limit: int | None = None, end: bool = True) -> web.StreamResponse:
-        """Send events at the answer's pace: `limit` says how many of the content, `end` whether the tail follows.
+        """Send events at the answer's pace: `limit` is the number of content events, `end` whether the tail follows.
 
-        Billed is the prompt at the start and each piece as it goes.
+        The prompt is billed at the start, and each piece when it is sent.
         """
         response = await self.open()
         usage, entry = self.answer.usage, self.entry
@@ -115,7 +115,7 @@ class Delivery:
                 await response.write(block)
         if end:
             entry.output_tokens = usage.output_tokens
-            entry.open = False  # from here on the client may leave: it has everything
+            entry.open = False  # the client has everything and may disconnect
             await response.write(b"".join(frames.tail))
             await response.write_eof()
         return response
@@ -143,7 +143,7 @@ class Delivery:
         return self.many_chunks(count)
 
     async def replaced(self, fault: Fault) -> web.StreamResponse:
-        """Something else in the place of the answer."""
+        """Sends something else instead of the answer."""
         answer, name = self.answer, fault.name
         if name in REDIRECTS:
             answer.headers["location"] = fault.params.get("to", REDIRECTED_PATH)
@@ -165,7 +165,7 @@ class Delivery:
         return await self.send()
 
     async def broken_off(self, fault: Fault) -> web.StreamResponse:
-        """Part of the answer, then nothing: no more bytes, no end, or no connection."""
+        """Sends part of the answer, then stalls, ends early or drops the connection."""
         answer, name = self.answer, fault.name
         if name == "reset":
             return self.abort()
@@ -206,7 +206,7 @@ class Delivery:
         return response
 
     async def endless(self, name: str) -> web.StreamResponse:
-        """Content without end, as fast as it is read."""
+        """Sends content without end, as fast as it is read."""
         answer = self.answer
         response = await self.open()
         if answer.frames is None:
@@ -226,14 +226,14 @@ class Delivery:
             await asyncio.sleep(0.002)
 
     def many_chunks(self, count: int) -> web.StreamResponse:
-        """The answer behind `count` HTTP chunks of one byte that mean nothing."""
+        """Sends the answer after `count` meaningless one-byte HTTP chunks."""
         filler = b"1\r\n\n\r\n" if self.answer.frames else b"1\r\n \r\n"
         body = self.answer.all_bytes
         chunks = filler * count + b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
         return self.raw({"transfer-encoding": "chunked"}, chunks, length=-1)
 
     def raw(self, headers: dict[str, str], body: bytes, length: int | None = None) -> web.StreamResponse:
-        """Write an answer past aiohttp, then close; a negative length means none is told."""
+        """Write an answer past aiohttp, then close; a negative length means no Content-Length."""
         self.entry.bill(self.answer.usage)
         lines = [
             f"HTTP/1.1 {self.answer.status} OK",
@@ -250,7 +250,7 @@ class Delivery:
         return Finished()
 
     def abort(self, quietly: bool = False) -> web.StreamResponse:
-        """Drop the connection; unless quietly, with a reset."""
+        """Drop the connection; with a reset unless quietly."""
         transport = self.request.transport
         self.entry.open = False
         if transport is not None:
@@ -265,7 +265,7 @@ class Delivery:
 
 
 def _blocks(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Frames joined to blocks worth a write, each with the number of frames up to its end."""
+    """Joins frames into blocks worth a write, each with the number of frames so far."""
     block: list[bytes] = []
     size = 0
     for number, frame in enumerate(frames, 1):
@@ -279,7 +279,7 @@ def _blocks(frames: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _bomb(body: bytes, megabytes: int) -> bytes:
-    """A gzip of `megabytes` MB of line ends with the answer behind them; its checksum is wrong."""
+    """A gzip of `megabytes` MB of newlines followed by the answer; its checksum is wrong."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     start = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
     end = packer.compress(body) + packer.flush()

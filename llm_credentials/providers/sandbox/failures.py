@@ -1,4 +1,4 @@
-"""The error table: what each refusal is called in the three wire formats."""
+"""The error table: each error's names in the three wire formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llm_credentials.providers.sandbox.asks import Refused
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One row: the HTTP status and the names of the error, format by format."""
+    """One row: the HTTP status, and the error's names by format."""
 
     status: int
     message: str
@@ -21,19 +21,19 @@ class Failure:
     messages_type: str
     generate_status: str
     messages_status: int | None = None
-    """Where the messages format answers with another status."""
+    """The messages format's status, if different."""
     generate_http: int | None = None
     messages_message: str = ""
     generate_message: str = ""
-    """Both formats tell some errors apart by their first words alone."""
+    """In both formats some errors differ only in the start of their message."""
     reason: str = ""
     """generateContent: the reason in the details."""
     quota_id: str = ""
-    """generateContent: which quota is used up."""
+    """generateContent: the exhausted quota."""
     param: str = ""
-    """Which field is meant."""
+    """The field at fault."""
     retry_after: str = ""
-    """Seconds, as the header says them."""
+    """Seconds, as in the header."""
 
 
 _BAD = "invalid_request_error"
@@ -129,7 +129,7 @@ def _http_date(offset_s: int) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=offset_s), usegmt=True)
 
 
-# The faults that are a 429 with an odd retry header: its name and value.
+# Faults that are a 429 with an unusual retry header: its name and value.
 RETRY_HEADERS: dict[str, Callable[[], tuple[str, str]]] = {
     "429-date": lambda: ("retry-after", _http_date(30)),
     "429-past": lambda: ("retry-after", _http_date(-3600)),

@@ -1,7 +1,7 @@
-"""The table of faults, and how often each still holds.
+"""The table of faults, and how often each is still active.
 
-Three kinds, by when they strike: a `refusal` is an error instead of an answer; a `twist` changes what is answered;
-a `delivery` changes how it is sent. `docs/sandbox.md` explains each one; a test holds the two together.
+There are three kinds: a `refusal` is an error instead of an answer; a `twist` changes the answer; a `delivery` changes
+how it is sent. `docs/sandbox.md` explains each fault; a test keeps the two in sync.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ MAX_COUNTED = 100_000
 
 
 class FaultCounter:
-    """Which fault holds for the next request with a key and a model: `@N` parts are used up in their order."""
+    """Picks the fault for the next request with a key and a model: `@N` parts are used up in order."""
 
     def __init__(self) -> None:
         self._used: Counter[tuple[str, str]] = Counter()
@@ -101,7 +101,7 @@ class FaultCounter:
         self._used.clear()
 
     def next(self, key: str, model: str, named: tuple[Named, ...]) -> Fault | None:
-        """The fault for this request, counted as used; `named` are the parts of the key and of the model."""
+        """The fault for this request, which counts as used; `named` are the parsed key and model."""
         faults = [fault for one in named for fault in one.faults]
         if not faults:
             return None

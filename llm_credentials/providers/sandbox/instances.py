@@ -1,4 +1,4 @@
-"""Makes an instance of a JSON schema, the same one each time, with values from a text where it has fitting ones."""
+"""Generates instances of a JSON schema, deterministically, with values from a text where they fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_DEPTH = 12
 MAX_ITEMS = 1_000
 MAX_LENGTH = 100_000
 MAX_WHOLE = 2**53
-"""Greater numbers are written as floats."""
+"""Larger integers are written as floats."""
 _KINDS: dict[str, tuple[type, ...]] = {
     "properties": (dict,),
     **dict.fromkeys(("required", "enum", "allOf", "anyOf", "oneOf", "prefixItems"), (list,)),
@@ -46,7 +46,7 @@ _IN_TEXT = {"uri": _URL, "url": _URL, "date": _DATE, "email": _EMAIL}
 
 
 class Hints:
-    """What a text offers: its numbers and quoted parts, each to be used once and in order, and the whole of it."""
+    """The values that a text offers: its numbers and quoted parts, each used once and in order, and the whole text."""
 
     def __init__(self, text: str = "", rest: str | None = None) -> None:
         self.text = text
@@ -59,7 +59,7 @@ class Hints:
 
 
 def instance(schema: Any, hints: Hints | None = None) -> Any:
-    """An instance of `schema`. A schema that nothing satisfies gets something near it."""
+    """An instance of `schema`, or something close to one if no instance exists."""
     return _Maker(schema if isinstance(schema, dict) else {}, hints or Hints()).make(schema, 0, "")
 
 
@@ -93,7 +93,7 @@ class _Maker:
                 return None
 
     def flat(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """`schema` with references followed, allOf joined, and the first usable branch of anyOf or oneOf taken."""
+        """`schema` with references followed, allOf merged, and the first usable branch of anyOf or oneOf taken."""
         for _ in range(MAX_DEPTH):
             schema = _cleaned(schema)
             if isinstance(reference := schema.get("$ref"), str):
@@ -120,7 +120,7 @@ class _Maker:
         if isinstance(kind, list):
             kind = next((one for one in kind if one != "null"), "null")
         if isinstance(kind, str):
-            return kind.lower()  # generateContent writes types in capitals
+            return kind.lower()  # generateContent has types in upper case
         for key, implied in (("properties", "object"), ("items", "array"), ("pattern", "string"), ("format", "string")):
             if key in schema:
                 return implied
@@ -189,7 +189,7 @@ class _Maker:
 
 
 def _cleaned(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without keywords that hold something else than they may."""
+    """`schema` without keywords whose values are invalid."""
     return {key: value for key, value in schema.items() if key not in _KINDS or _fits(key, value)}
 
 
@@ -225,7 +225,7 @@ def _bounds(schema: dict[str, Any], whole: bool) -> tuple[float, float]:
 
 
 def _apart(made: Any, others: list[Any], schema: Any) -> Any:
-    """`made`, changed until no other item equals it."""
+    """`made`, modified until it differs from every other item."""
     values = schema.get("enum") if isinstance(schema, dict) else None
     if isinstance(values, list):
         return next((value for value in values if value not in others), made)

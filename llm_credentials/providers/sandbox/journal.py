@@ -1,4 +1,4 @@
-"""What the sandbox was asked, what it answered and what it would have billed; keys only as fingerprints."""
+"""Records the sandbox's requests, answers and billing; keys only as fingerprints."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FIELDS = (
 
 
 class Entry:
-    """One request; `prompt_tokens` includes the cached ones, `output_tokens` the reasoning ones."""
+    """One request; `prompt_tokens` includes cached ones, `output_tokens` reasoning."""
 
     __slots__ = _FIELDS
 
@@ -91,7 +91,7 @@ class _Sums:
 
 
 class Journal:
-    """The last `limit` requests one by one, and sums over all since the last reset."""
+    """The last `limit` requests, and totals since the last reset."""
 
     def __init__(self, limit: int) -> None:
         self._number = 0
@@ -112,7 +112,7 @@ class Journal:
         return entry
 
     def end(self, entry: Entry) -> None:
-        """Close an entry; one that a reset has dropped meanwhile counts nothing."""
+        """Close an entry; one that was dropped by a reset is not counted."""
         entry.open = False
         entry.ended = time.time()
         if self._open.pop(entry.id, None) is None:
@@ -125,7 +125,7 @@ class Journal:
                 (sums.get(name) or sums.setdefault(name, _Sums())).add(entry)
 
     def drop(self, entry: Entry) -> None:
-        """Forget a request that is not to be counted, such as one for this journal."""
+        """Drop a request that must not be counted, such as one for this journal."""
         self._open.pop(entry.id, None)
 
     def reset(self) -> None:
@@ -137,7 +137,7 @@ class Journal:
         return sorted([*self._ended, *self._open.values()], key=lambda entry: entry.id)
 
     def counts(self) -> dict[str, Any]:
-        """`requests` and the sums count ended requests; `open` those under way."""
+        """`requests` and the totals cover ended requests; `open` counts running ones."""
         return {
             **self._total.as_dict(),
             "open": len(self._open),

@@ -1,4 +1,4 @@
-"""What a key is good for; every key here is made up and says so in its first letters."""
+"""What each key may do; every key here is fictitious, as its prefix shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_key(text: str) -> Key:
 
 
 def admit(key: Key, slow_s: float) -> None:
-    """Raise Refused unless the key is good; a slow one gets its waiting time.
+    """Raises Refused unless the key is good; a slow key gets its delay.
 
     A number after the word sets the seconds: `sbx-slow-3-…` waits 3 s, `sbx-limited-30-…` says to retry after 30 s.
     """

@@ -1,4 +1,4 @@
-"""What the sandbox says: a helpful little answer, always the same to the same words, that never plays a real model."""
+"""Generates the sandbox's answers: short, helpful, deterministic, and never posing as a real model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from llm_credentials.providers.sandbox.asks import Ask, Call, Reply, Tool, ToolR
 from llm_credentials.providers.sandbox.instances import Hints, instance
 
 Wanted: TypeAlias = tuple[Tool, dict[str, Any] | None]
-"""A tool and, where they are written down, its arguments."""
+"""A tool and its arguments, if the text contains them."""
 
 MAX_WORDS = 20_000
 QUOTE_LIMIT = 400
 RESULT_LIMIT = 4_000
 SEARCH_LIMIT = 20_000
-"""Characters of the last message that are looked at."""
+"""How many characters of the last message are searched."""
 
 _PIECE = re.compile(r"\s*\S+|\s+")
 _GREETING = re.compile(r"^\W*(?:hi|hello|hey|hallo|good (?:morning|afternoon|evening)|ping)\b[\w ,]{0,30}\W*$", re.I)
@@ -65,7 +65,7 @@ _FILLER = _FILLER_TEXT.split()
 
 
 def answer(ask: Ask, call_ids: Callable[[], str]) -> Reply:
-    """Answer a request. Usage counts a piece as a token; the limit and the stop words of the request hold."""
+    """Answer a request. A piece counts as a token; the request's limit and stop words apply."""
     reply = Reply(calls=_calls(ask, call_ids))
     if ask.thinking:
         reply.reasoning = pieces_of(_reasoning(ask))
@@ -80,7 +80,7 @@ def answer(ask: Ask, call_ids: Callable[[], str]) -> Reply:
 
 
 def count(ask: Ask, reply: Reply) -> None:
-    """Set the usage of an answer."""
+    """Set an answer's usage."""
     usage = reply.usage
     usage.prompt_tokens = ask.prompt_tokens
     usage.cached_tokens = ask.cached_tokens
@@ -91,7 +91,7 @@ def count(ask: Ask, reply: Reply) -> None:
 
 
 def pieces_of(text: str) -> list[str]:
-    """`text` in words, each with the space before it; joined again they are `text`."""
+    """`text` split into words, each with its preceding space; joined they are `text`."""
     return _PIECE.findall(text)
 
 
@@ -111,7 +111,7 @@ def _stop(reply: Reply, stop: list[str]) -> None:
 
 
 def _limit(reply: Reply, max_tokens: int | None) -> None:
-    """Cut an answer after `max_tokens`; a call that does not fit is given up whole."""
+    """Truncate an answer after `max_tokens`; a tool call that does not fit is dropped whole."""
     if max_tokens is None:
         return
     needed = len(reply.reasoning) + len(reply.pieces) + sum(5 + len(call.arguments) // 4 for call in reply.calls)
@@ -143,7 +143,7 @@ def _calls(ask: Ask, call_ids: Callable[[], str]) -> list[Call]:
 
 
 def _named(ask: Ask, by_name: dict[str, Tool]) -> list[Wanted]:
-    """The tools that the user's last words ask for, with the arguments that are written there."""
+    """The tools that the user's last message asks for, with the arguments in it."""
     said = ask.said[:SEARCH_LIMIT]
     lines = [(name, given) for name, given in _USE.findall(said) if name in by_name]
     if lines:
@@ -167,7 +167,7 @@ def _object(given: str) -> dict[str, Any] | None:
 
 
 def _arguments(tool: Tool, ask: Ask) -> Any:
-    """Arguments valid by the tool's schema, from the user's words where they fit."""
+    """Arguments that are valid by the tool's schema, from the user's words where they fit."""
     said = ask.said[:SEARCH_LIMIT]
     names = "|".join(re.escape(other.name) for other in ask.tools)
     rest = re.sub(rf"\b(?:please|call|use|run|with|tool|the|for|and|{names})\b", " ", said, flags=re.I)

@@ -1,4 +1,4 @@
-"""The sandbox's models, as its model lists and the catalogue know them."""
+"""The sandbox's models, for its model lists and the catalogue."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MODELS: tuple[ModelFacts, ...] = (
 )
 BY_ID: dict[str, ModelFacts] = {model.id: model for model in MODELS}
 
-# Milliseconds between two pieces of a stream, where a model has its own pace.
+# Milliseconds between two pieces of a stream, for models with a pace of their own.
 PACE_MS: dict[str, float] = {"sandbox-instant": 0.0, "sandbox-fast": 2.0, "sandbox-slow": 150.0}
 CREATED = 1_790_000_000
-"""Unix time that the model lists give for every model."""
+"""Unix time of every model in the model lists."""

@@ -1,11 +1,11 @@
-"""What stands behind a tilde in a model name or a key.
+"""Parses the modifiers after a tilde in a model name or a key.
 
     sandbox-chat~delay=50~fault=429@2,retry-after=1~fault=500@1
     sandbox-chat+delay:50+fault:429@2+retry-after:1+fault:500@1
 
-Each part is `name=value`. `fault=X@N` holds for the first N requests with that key and model, after which the next
-fault's turn comes; without `@N` it holds for ever. What follows a fault after a comma, or as a part that is no setting,
-is a parameter of it. The second line means the same in characters that every model field takes.
+Each part is `name=value`. `fault=X@N` applies to the first N requests with that key and model, followed by the next
+fault; without `@N` it applies for ever. What follows a fault after a comma, or as a part that is not a setting, is a
+parameter of the fault. The second line means the same in characters that every model field accepts.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Fault:
     params: dict[str, str] = field(default_factory=dict, hash=False)
 
     def number(self, name: str, default: float) -> float:
-        """A parameter as a number; the default where it is missing or none."""
+        """A parameter as a number; the default if it is missing or not a number."""
         return _number(self.params.get(name, ""), default)
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A model name or key, taken apart."""
+    """A parsed model name or key."""
 
     base: str
     faults: tuple[Fault, ...] = ()
@@ -41,7 +41,7 @@ class Named:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Named:
-    """Take `text` apart. Parts that make no sense are passed over: a name is never an error."""
+    """Parses `text`. Invalid parts are ignored: a name is never an error."""
     base, *parts = _SEPARATOR.split(text)
     faults: list[Fault] = []
     settings: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What a provider does besides chatting: model lists, embeddings, token counts; format by format."""
+"""A provider's operations besides chat, by format: model lists, embeddings, token counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_DIMENSIONS = 4_096
 
 
 def chat_model(facts: ModelFacts) -> JSON:
-    """The fields of OpenAI, and the context window as Groq and as Together name it."""
+    """OpenAI's fields, and the context window under the names of Groq and Together."""
     return {
         "id": facts.id,
         "object": "model",
@@ -73,7 +73,7 @@ def one_model(wire: str, model: str) -> JSON:
 
 
 def model_list(wire: str, query: Mapping[str, str]) -> JSON:
-    """All models, in pages where the format has pages and the request asks for short ones."""
+    """All models; in pages if the format supports it and the request asks for it."""
     if wire == "messages":
         page, more = _page([model.id for model in MODELS], query.get("limit"), query.get("after_id"), 20)
         data = [messages_model(BY_ID[name]) for name in page]
@@ -118,7 +118,7 @@ def _base64(vector: list[float]) -> str:
 
 
 def _inputs(given: Any) -> list[str]:
-    """One text, several, one list of token numbers, or several of them."""
+    """One text, several texts, one list of tokens, or several."""
     if isinstance(given, str):
         given = [given]
     items = as_list(given, "input")

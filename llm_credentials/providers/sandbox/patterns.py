@@ -1,10 +1,10 @@
-"""Texts that match a regular expression."""
+"""Generates texts that match a regular expression."""
 
 from __future__ import annotations
 
 import re
 
-# The standard library has no public way to look into a pattern.
+# The standard library has no public API for parsed patterns.
 import re._constants as sre  # type: ignore[import-not-found]
 import re._parser as sre_parser  # type: ignore[import-not-found]
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any
 
 @lru_cache(maxsize=64)
 def matching(pattern: str, least: int) -> str:
-    """A text that matches a regular expression: short, but of `least` characters where it can be so long."""
+    """A text that matches a regular expression: short, but of at least `least` characters if possible."""
     try:
         tree = sre_parser.parse(pattern)
     except (re.error, RecursionError, OverflowError):
@@ -48,7 +48,7 @@ def _one(code: Any, argument: Any, longer: int) -> str:
         return _walk(argument[3], longer)
     if code is sre.BRANCH:
         return _walk(argument[1][0], longer)
-    return ""  # anchors and look-arounds take no room
+    return ""  # anchors and look-arounds have no width
 
 
 def _class(items: Any) -> str:

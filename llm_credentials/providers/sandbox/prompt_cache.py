@@ -1,4 +1,4 @@
-"""Remembers the beginnings of prompts, so that a repeated one is billed as cached."""
+"""Remembers prompt prefixes, so that a repeated one is billed as cached."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import OrderedDict
 from llm_credentials.providers.sandbox.asks import Ask
 
 MIN_TOKENS = 1_024
-"""Shorter beginnings are not kept, as with the real ones."""
+"""Shorter prefixes are not cached, as with real providers."""
 STEP_TOKENS = 128
 MAX_ENTRIES = 10_000
 
@@ -20,7 +20,7 @@ class PromptCache:
         self._seen.clear()
 
     def bill(self, ask: Ask, owner: str) -> None:
-        """Set what of this prompt is read from the cache; where a prompt marks its beginning, also what is written."""
+        """Sets how much of this prompt is read from the cache and, if its prefix is marked, how much is written."""
         marked = ask.cache_upto is not None
         if ask.prompt_tokens < MIN_TOKENS and not marked:
             return

@@ -1,4 +1,4 @@
-"""Start and stop a sandbox: inside a running event loop, in a thread, or until a signal comes."""
+"""Runs a sandbox: in an event loop, in a thread, or until a signal."""
 
 import asyncio
 import signal
@@ -17,9 +17,9 @@ START_TIMEOUT_S = 10.0
 
 @asynccontextmanager
 async def running_sandbox(port: int = 0, host: str = HOST, options: SandboxOptions | None = None) -> AsyncIterator[str]:
-    """Serve a sandbox in this event loop and give its root address, `http://host:port`; port 0 takes a free one.
+    """Serve a sandbox in this event loop; yields its root address, `http://host:port`. Port 0 picks a free one.
 
-    Raises OSError if the port is taken. Streams that are still open at the end are cut.
+    Raises OSError if the port is taken. Streams still open at the end are cut.
     """
     sandbox = Sandbox(options or SandboxOptions())
     runner = web.ServerRunner(sandbox.http_server(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
@@ -36,7 +36,7 @@ async def running_sandbox(port: int = 0, host: str = HOST, options: SandboxOptio
 def start_sandbox_thread(
     port: int = 0, host: str = HOST, options: SandboxOptions | None = None
 ) -> tuple[str, Callable[[], None]]:
-    """Serve a sandbox from a thread of its own; give its root address and the function that stops it.
+    """Serve a sandbox from a thread; returns its root address and the function that stops it.
 
     Raises OSError if the port is taken. The stop function may be called twice.
     """
@@ -77,7 +77,7 @@ def start_sandbox_thread(
 
 
 def serve_until_signal(port: int, host: str, options: SandboxOptions, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` gets the address. Raises OSError if the port is taken."""
+    """Serve until SIGTERM or SIGINT; `announce` is called with the address. Raises OSError if the port is taken."""
 
     async def serve() -> None:
         stop = asyncio.Event()
@@ -93,7 +93,7 @@ def serve_until_signal(port: int, host: str, options: SandboxOptions, announce: 
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The quicker event loop where it is installed."""
+    """The faster event loop, if installed."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""The sandbox's HTTP side: which wire format is meant, who asks, which fault holds; then read, answer, send."""
+"""The sandbox's HTTP server: finds the wire format, key and fault of a request, then parses, answers and sends."""
 
 from __future__ import annotations
 
@@ -56,21 +56,21 @@ _HELP = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SandboxOptions:
-    """How a sandbox behaves where a request does not say so itself."""
+    """A sandbox's defaults, which a request may override."""
 
     delay_ms: float = 10.0
-    """Pause between two word pieces of a stream."""
+    """Pause between two pieces of a stream."""
     slow_s: float = 2.0
-    """What `sbx-slow…` keys and `sandbox-slow` wait before they answer."""
+    """The delay of `sbx-slow…` keys and `sandbox-slow`."""
     stall_s: float = 600.0
-    """How long a stalled answer stays silent."""
+    """How long a stalled answer stalls."""
     journal_limit: int = 10_000
-    """How many requests are kept one by one; the sums know them all."""
+    """How many requests are kept; the totals cover all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path means."""
+    """The meaning of a path."""
 
     wire: str
     operation: str
@@ -81,7 +81,7 @@ class Route:
 
 @lru_cache(maxsize=4096)
 def find_route(path: str, azure_key: bool, messages_version: bool, google_key: bool) -> Route | None:
-    """The meaning of a path; addresses that three formats share are told apart by the headers that came with them."""
+    """The meaning of a path; paths shared by several formats are told apart by the request's headers."""
     if match := _GENERATE.match(path):
         operation, stream = _GENERATE_OPERATIONS.get(match[2], ("", False))
         return Route("generate", operation, model=match[1], stream=stream) if operation else None
@@ -104,7 +104,7 @@ def find_route(path: str, azure_key: bool, messages_version: bool, google_key: b
 
 
 class Sandbox:
-    """One sandbox: its options, what it was asked, and its request handler."""
+    """One sandbox: its options, its journal and its request handler."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
@@ -116,7 +116,7 @@ class Sandbox:
         self.call_number = 0
 
     def http_server(self) -> web.Server:
-        """The handler as aiohttp wants it; a client that leaves cancels the handler."""
+        """The handler for aiohttp; a client that disconnects cancels the handler."""
         loop = asyncio.get_running_loop()
 
         def make_request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
@@ -125,7 +125,7 @@ class Sandbox:
         return web.Server(self.handle, request_factory=make_request, handler_cancellation=True, access_log=None)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request and keep the journal."""
+        """Answer one request and record it in the journal."""
         path = request.path
         if path in ("/", "/healthz") or (path.startswith("/_sandbox") and path != REDIRECTED_PATH):
             return self.own_page(request, path)
@@ -133,14 +133,14 @@ class Sandbox:
         try:
             return await Exchange(self, request, entry).answer()
         except (asyncio.CancelledError, ConnectionError):
-            # A client that has the whole answer may go; one that leaves before is what the journal wants to know of.
+            # A client that has the whole answer may disconnect; the journal records those that leave earlier.
             entry.client_gone = entry.open and not self.stopping
             raise
         finally:
             self.journal.end(entry)
 
     def own_page(self, request: web.BaseRequest, path: str) -> web.Response:
-        """What is not part of any wire format: the journal, and a word for those who look in with a browser."""
+        """Pages outside the wire formats: the journal, and a note for browsers."""
         headers = {SANDBOX_HEADER: "1"}
         if path == "/_sandbox/requests" and request.method == "DELETE":
             self.journal.reset()
@@ -167,7 +167,7 @@ def _json(value: JSON, headers: dict[str, str]) -> web.Response:
 
 
 class Exchange:
-    """One request on its way through the sandbox."""
+    """One request being handled."""
 
     def __init__(self, sandbox: Sandbox, request: web.BaseRequest, entry: Entry) -> None:
         self.sandbox = sandbox
@@ -193,7 +193,7 @@ class Exchange:
         return await delivery.send()
 
     async def prepare(self) -> Answer:
-        """Everything up to the sending."""
+        """Everything before sending."""
         route = self.route()
         body = await self.read_body(route)
         model = route.model or str(body.get("model") or "")
@@ -264,7 +264,7 @@ class Exchange:
         return key
 
     def strike(self) -> None:
-        """Raise Refused if the fault is a refusal."""
+        """Raises Refused if the fault is a refusal."""
         fault = self.fault
         if fault is None or fault.name not in faults.REFUSALS or self.prompt_is_answered():
             return
@@ -276,7 +276,7 @@ class Exchange:
         raise Refused(fault.name, retry_after=retry_after)
 
     def prompt_is_answered(self) -> bool:
-        """Whether a refused prompt gets an answer that says so, not an error."""
+        """Whether a refused prompt gets an answer that says so instead of an error."""
         return self.fault is not None and self.fault.name == "prompt-refused" and self.wire.name == "generate"
 
     def perform(self, route: Route, body: JSON, key: Key, named: Named) -> Answer:
@@ -341,7 +341,7 @@ class Exchange:
         return Answer(self.headers, body=sse(value), usage=Usage(prompt_tokens=ask.prompt_tokens))
 
     def check(self, ask: Ask, named: Named) -> None:
-        """Hold the request against what the model can."""
+        """Check the request against the model's capabilities."""
         facts = BY_ID[named.base]
         if ask.total_images and "vision" not in facts.capabilities:
             raise Refused("400", f"The model `{named.base}` takes no images.", param="messages")
@@ -384,7 +384,7 @@ class Exchange:
         return Answer(self.headers, status=status, body=orjson.dumps(value))
 
     def error_200(self, answer: Answer) -> None:
-        """An error that comes with status 200; in a stream as its only event."""
+        """An error with status 200; in a stream it is the only event."""
         failure = failure_of(Refused("500"))
         if answer.frames is not None:
             answer.body = self.wire.failure_frame(failure, self.stamp)

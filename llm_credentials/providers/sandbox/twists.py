@@ -1,4 +1,4 @@
-"""The faults that change what is answered: the reply before it is rendered, or the rendered body or events."""
+"""Faults that change the answer: the reply before it is rendered, or the rendered body or events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FINISHES = {"unknown-finish": "unknown", "filter": "content_filter", "refusal":
 
 
 def twist_ask(fault: Fault, ask: Ask) -> None:
-    """Faults of tool calls need tool calls: where tools are offered they are called, whatever was said."""
+    """Faults in tool calls need tool calls: offered tools are called, whatever the user said."""
     if not fault.name.startswith("tool") or not ask.tools or ask.results:
         return
     if ask.choice == "auto":
@@ -30,7 +30,7 @@ def twist_ask(fault: Fault, ask: Ask) -> None:
 
 
 def twist_reply(fault: Fault, reply: Reply) -> None:
-    """Change the finish or the calls of a reply."""
+    """Changes a reply's finish reason or calls."""
     if fault.name in _FINISHES:
         reply.finish = _FINISHES[fault.name]  # type: ignore[assignment]
         if fault.name == "filter":
@@ -54,7 +54,7 @@ def _twist_call(fault: Fault, call: Call, first: Call) -> None:
 
 
 def twist_body(fault: Fault, body: JSON) -> bytes:
-    """The whole answer, changed."""
+    """The complete answer, changed."""
     match fault.name:
         case "badjson":
             return orjson.dumps(body)[:-7]
@@ -74,7 +74,7 @@ def twist_body(fault: Fault, body: JSON) -> bytes:
 
 
 def without_ids(value: Any) -> Any:
-    """JSON without ids that are empty."""
+    """JSON without empty ids."""
     if isinstance(value, dict):
         return {key: without_ids(one) for key, one in value.items() if not (key == "id" and one == "")}
     return [without_ids(one) for one in value] if isinstance(value, list) else value
@@ -107,14 +107,14 @@ def _twist_usage(name: str, body: JSON) -> bytes:
     elif name == "usage-nan":
         number = next(field for field, value in body[key].items() if isinstance(value, int))
         return orjson.dumps({**body, key: {**body[key], number: "@nan@"}}).replace(b'"@nan@"', b"NaN")
-    else:  # twice: the same key two times in one object
+    else:  # the same key twice in one object
         raw = orjson.dumps(body)
         return raw[:-1] + b',"%s":' % key.encode() + orjson.dumps(body[key]) + b"}"
     return orjson.dumps(body)
 
 
 def twist_frames(fault: Fault, frames: Frames, wire: Wire, reply: Reply, stamp: Stamp) -> None:
-    """Change the events of a stream in place."""
+    """Changes the events of a stream in place."""
     content = frames.content
     middle = min(len(content), max(1, len(content) // 2))
     match fault.name:
@@ -148,7 +148,7 @@ def twist_frames(fault: Fault, frames: Frames, wire: Wire, reply: Reply, stamp: 
 
 
 def split(frame: bytes) -> tuple[bytes, JSON | None]:
-    """What stands before the data of an event, and the data, where it is JSON."""
+    """What precedes the data of an event, and the data if it is JSON."""
     before, _, data = frame.partition(b"data: ")
     try:
         value = orjson.loads(data)
@@ -162,7 +162,7 @@ def joined(before: bytes, value: JSON) -> bytes:
 
 
 def _empty_choices(name: str, frames: Frames) -> None:
-    """Every choice of the stream, emptied; the messages format has none, its deltas are emptied instead."""
+    """Empties every choice of the stream; in the messages format, which has none, the deltas."""
     nothing: Any = [] if name == "choices-empty" else None
     for part in (frames.head, frames.content, frames.tail):
         for place, frame in enumerate(part):
@@ -193,7 +193,7 @@ def _twist_usage_frames(name: str, frames: Frames) -> None:
 
 
 def _calls_in(value: JSON) -> list[JSON]:
-    """The tool calls of one chunk of chat completions."""
+    """The tool calls of a chat-completions chunk."""
     choices = value.get("choices")
     if not choices:
         return []
@@ -202,7 +202,7 @@ def _calls_in(value: JSON) -> list[JSON]:
 
 
 def _twist_tool_frames(name: str, frames: Frames) -> None:
-    """Calls without id or index, all of index 0, in single characters, or with their pieces taking turns."""
+    """Tool calls without id or index, all with index 0, in single characters, or interleaved."""
     if name == "tool-interleaved":
         frames.content = _interleaved(frames.content)
         return
@@ -238,7 +238,7 @@ def _characters(value: JSON) -> list[JSON]:
 
 
 def _interleaved(content: list[bytes]) -> list[bytes]:
-    """The pieces of the first call between those of the others; what belongs to no call stays in front."""
+    """Interleaves the pieces of the first call with those of the others; what belongs to no call stays in front."""
     front: list[bytes] = []
     by_call: dict[Any, list[bytes]] = {}
     for frame in content:

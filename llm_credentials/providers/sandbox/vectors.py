@@ -1,6 +1,6 @@
-"""Embeddings without a model: words and their three-letter pieces are hashed into a unit vector.
+"""Embeddings without a model: words and their trigrams are hashed into a unit vector.
 
-Equal texts get equal vectors, texts that share words get similar ones.
+Equal texts have equal vectors; texts that share words have similar ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _WORD = re.compile(r"\w+", re.UNICODE)
 
 
 def embed(text: str, dimensions: int) -> list[float]:
-    """A vector of length 1; the direction depends on the text and the number of dimensions alone."""
+    """A unit vector that depends only on the text and the number of dimensions."""
     vector = [0.0] * dimensions
     words = _WORD.findall(text.lower()) or [text]
     for word in words:

@@ -1,4 +1,4 @@
-"""What the three wire formats have in common: what they can do, and how they read a field that may hold anything."""
+"""What the three wire formats share: their interface, and the parsing of fields that may contain anything."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MESSAGE_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What makes two equal answers tell apart."""
+    """Distinguishes two otherwise equal answers."""
 
     number: int
     run: str
-    """The same for all answers of one server, another for the next."""
+    """The same for all answers of one server, and different for the next."""
     created: int
     """Unix time."""
 
@@ -32,15 +32,15 @@ class Stamp:
 
 
 class Wire(Protocol):
-    """One wire format. `read…` raise Refused; everything else only renders."""
+    """One wire format. `read…` raise Refused; all other methods only render."""
 
     name: str
 
     def read(self, body: JSON, model: str, stream: bool | None) -> Ask:
-        """A chat request; `model` and `stream` are what the path says, if it says so."""
+        """Parses a chat request; `model` and `stream` come from the path, if it has them."""
 
     def whole(self, ask: Ask, reply: Reply, stamp: Stamp) -> JSON:
-        """The answer to a request that is not streamed."""
+        """The answer to a request without streaming."""
 
     def frames(self, ask: Ask, reply: Reply, stamp: Stamp) -> Frames:
         """The answer as events."""
@@ -52,7 +52,7 @@ class Wire(Protocol):
         """An error in the middle of a stream."""
 
     def request_id(self, stamp: Stamp) -> tuple[str, str] | None:
-        """Name and value of the header with the id of a request."""
+        """Name and value of the request-id header."""
 
 
 def text_tokens(text: str) -> int:
@@ -116,7 +116,7 @@ def base64_image(data: Any, media_type: Any, where: str) -> Image:
 
 
 def data_url_image(url: str, where: str) -> Image:
-    """The picture of a data URL, or the fact that a picture is linked."""
+    """The image of a data URL, or the fact that an image is linked."""
     if not url.startswith("data:"):
         if not url.startswith(("https://", "http://")):
             raise Refused("400", f"{where} must be an http or data URL.", param=where)
@@ -128,7 +128,7 @@ def data_url_image(url: str, where: str) -> Image:
 
 
 def tools_weight(tools: Any) -> tuple[int, int]:
-    """(hash, tokens) of the tools of a request."""
+    """(hash, tokens) of a request's tools."""
     if not tools:
         return 0, 0
     raw = orjson.dumps(tools)
@@ -140,7 +140,7 @@ def sse(value: JSON) -> bytes:
 
 
 def argument_pieces(arguments: str) -> list[str]:
-    """The JSON of a call in the pieces in which a stream gives it, cut without regard to its structure."""
+    """A call's JSON in the pieces of a stream, split without regard to its structure."""
     return [arguments[start : start + 7] for start in range(0, min(len(arguments), 700), 7)] + (
         [arguments[start : start + 16_384] for start in range(700, len(arguments), 16_384)]
     )

@@ -1,4 +1,4 @@
-"""Chat completions, as OpenAI and the many that follow it have them; Azure's addresses and additions too."""
+"""Chat completions, as in OpenAI's and compatible APIs, including Azure's paths and additions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llm_credentials.providers.sandbox.wires.base import (
 
 _TOOL_NAME = re.compile(r"^[a-zA-Z0-9_-]{1,64}$")
 _TOOL_CHOICES = frozenset({"auto", "none", "required", "any"})
-"""``any`` is how some who speak this wire say ``required``."""
+"""``any`` is some providers' word for ``required``."""
 _FINISH = {
     "stop": "stop",
     "stop_sequence": "stop",
@@ -111,7 +111,7 @@ class ChatWire:
             places.append(len(tail))
             tail.append(start + b'[],"usage":' + orjson.dumps(usage(reply)) + b"}\n\n")
         tail.append(DONE)
-        # Choices come side by side, as from those who make them at once.
+        # Choices are interleaved, as from providers that generate them concurrently.
         sides = [_deltas(reply, delta, after, index) for index, delta in enumerate(deltas)]
         return Frames(head, [frame for together in zip(*sides, strict=True) for frame in together], tail, places)
 
@@ -153,7 +153,7 @@ def _azure_prompt_filter() -> JSON:
 
 
 def _calls_of(reply: Reply, index: int) -> list[Call]:
-    """Those of one choice; no two have one id."""
+    """The calls of one choice; all ids are unique."""
     return [replace(call, id=f"{call.id}{index}") for call in reply.calls] if index else reply.calls
 
 
@@ -171,7 +171,7 @@ def _deltas(reply: Reply, delta: bytes, after: bytes, choice: int) -> list[bytes
 
 
 def call_deltas(index: int, call: Call, frame: Callable[[JSON], bytes]) -> list[bytes]:
-    """One call as a stream gives it: its name first, then its arguments in pieces."""
+    """One call as in a stream: its name first, then its arguments in pieces."""
     opening = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
     return [frame(opening)] + [
         frame({"index": index, "function": {"arguments": piece}}) for piece in argument_pieces(call.arguments)
@@ -279,7 +279,7 @@ def _read_calls(message: JSON, names: dict[str, str], where: str) -> set[str]:
 
 
 def _read_content(content: Any, ask: Ask, where: str) -> tuple[str, int]:
-    """The text of a message and how many images it has; the images of the last message that has any are kept."""
+    """A message's text and number of images; keeps the images of the last message that has any."""
     if isinstance(content, str):
         ask.images = []
         return content, 0

@@ -1,4 +1,4 @@
-"""generateContent, as Google has it."""
+"""Google's generateContent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FINISH = {
     "unknown": "SANDBOX_UNKNOWN",
 }
 _MODES = {"AUTO": "auto", "VALIDATED": "auto", "MODE_UNSPECIFIED": "auto", "ANY": "required", "NONE": "none"}
-# Values that Google documents for histories that another model wrote.
+# Values that Google documents for history written by another model.
 _FOREIGN_SIGNATURES = {"skip_thought_signature_validator", "context_engineering_is_the_way_to_go"}
 _QUOTA_METRIC = "generativelanguage.googleapis.com/generate_content_requests"
 _SIGNED = b"sbx-sig:"
@@ -99,7 +99,7 @@ class GenerateWire:
         return Frames([], content, [tail], [0])
 
     def prompt_refused(self, ask: Ask, stamp: Stamp) -> JSON:
-        """A refused prompt is no error in this format: it is an answer without candidates."""
+        """In this format a refused prompt is not an error but an answer without candidates."""
         return {
             "promptFeedback": {"blockReason": "SAFETY"},
             "usageMetadata": {"promptTokenCount": ask.prompt_tokens, "totalTokenCount": ask.prompt_tokens},
@@ -142,12 +142,12 @@ class GenerateWire:
 
 
 def pick(body: JSON, name: str) -> Any:
-    """A field by its name in camel case or in snake case: both are taken."""
+    """A field by its name in camel case or snake case: both are accepted."""
     return body[name] if name in body else body.get(_CAPITAL.sub(r"_\1", name).lower())
 
 
 def signature(name: str, content: Any) -> str:
-    """What proves that a call or a text was the sandbox's own; opaque to everyone else."""
+    """Proves that a call or text is the sandbox's own; opaque to others."""
     raw = name.encode() + orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
     return b64encode(_SIGNED + blake2b(raw, digest_size=25).digest()).decode()
 
@@ -251,14 +251,14 @@ def _texts(content: JSON) -> str:
 
 
 class _Reader:
-    """Reads the contents of a request."""
+    """Parses a request's contents."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
         self.calls: list[JSON] = []
-        """Of the turn just read; the next one must answer them."""
+        """The calls of the turn just read; the next turn must answer them."""
         self.unsigned = False
-        """Whether a call since the user's last words lacks its signature."""
+        """Whether a call since the user's last message lacks its signature."""
 
     def read(self, contents: list[Any]) -> None:
         if not contents:
@@ -319,7 +319,7 @@ class _Reader:
         ask.prefix.append((hash((role, text, *[one.content for one in results])), tokens))
 
     def check_signature(self, part: JSON, call: JSON, first: bool) -> None:
-        """Refuse a signature that is not ours; remember a first call without one."""
+        """Refuses a foreign signature; notes a first call without one."""
         given = pick(part, "thoughtSignature")
         if given is None:
             self.unsigned = self.unsigned or first

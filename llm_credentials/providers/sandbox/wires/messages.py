@@ -1,4 +1,4 @@
-"""Messages, as Anthropic has them."""
+"""Anthropic's messages."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def frame(event: str, values: JSON) -> bytes:
 
 
 def signature(thought: str, model: str) -> str:
-    """What proves that a thought was this model's own."""
+    """Proves that a thinking block is this model's own."""
     signed = f"{model}\n{thought}".encode("utf-8", "surrogatepass")
     return "sbx-sig-" + blake2b(signed, digest_size=24).hexdigest()
 
@@ -129,7 +129,7 @@ def usage(reply: Reply) -> JSON:
 
 
 def _blocks(reply: Reply, model: str) -> list[tuple[JSON, list[JSON]]]:
-    """Each block of an answer: how it opens, and its deltas."""
+    """Each block of an answer: its opening and its deltas."""
     blocks: list[tuple[JSON, list[JSON]]] = []
     if reply.reasoning:
         deltas: list[JSON] = [{"type": "thinking_delta", "thinking": piece} for piece in reply.reasoning]
@@ -161,7 +161,7 @@ def _is_object(arguments: str) -> bool:
 
 
 def read_prompt(body: JSON) -> Ask:
-    """Everything that counts as prompt; what `count_tokens` is asked too."""
+    """Everything that counts as prompt; `count_tokens` requests have the same fields."""
     ask = Ask(model=as_text(body.get("model"), "model"))
     _read_tools(body, ask)
     ask.prefix.append(tools_weight(body.get("tools")))
@@ -197,7 +197,7 @@ def _read_thinking(body: JSON, ask: Ask) -> None:
 
 
 def _check_turn_of_calls(messages: list[JSON]) -> None:
-    """With a budget for thinking, a turn whose calls have just been answered begins with a thought."""
+    """With a thinking budget, a turn whose calls were just answered must begin with a thinking block."""
     turn = messages[-2] if len(messages) > 1 else {}
     content = turn.get("content")
     if turn.get("role") != "assistant" or not isinstance(content, list) or not content:
@@ -236,7 +236,7 @@ def _read_system(system: Any, ask: Ask) -> str:
     for position, block in enumerate(as_list(system, "system")):
         texts.append(as_text(as_object(block, f"system.{position}").get("text"), f"system.{position}.text"))
         if block.get("cache_control"):
-            ask.cache_upto = -1  # set to the place behind the system text by the caller
+            ask.cache_upto = -1  # replaced by the caller with the place after the system text
     return "\n\n".join(texts)
 
 
@@ -268,7 +268,7 @@ def _read_messages(messages: list[Any], ask: Ask) -> None:
 
 
 class _Turn:
-    """Reads the blocks of one message."""
+    """Parses the blocks of one message."""
 
     def __init__(self, ask: Ask, names: dict[str, str], waiting: set[str], where: str) -> None:
         self.ask, self.names, self.waiting, self.where = ask, names, waiting, where
@@ -332,7 +332,7 @@ class _Turn:
 
 
 def _shown(part: JSON, where: str) -> str:
-    """What a result says, and of what it shows that it does."""
+    """The text of a part of a tool result; an image is described."""
     if part.get("type") == "image":
         image = _image(as_object(part.get("source"), f"{where}.source"), where)
         return f"an image ({image.media_type or 'of an unknown type'})"
