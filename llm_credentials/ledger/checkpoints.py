@@ -29,9 +29,9 @@ LONG_FRAMES: Final = 8 * 1024
 NET_FRAMES: Final = 4 * LONG_FRAMES
 """The log length at which the ledger's other connections checkpoint after all."""
 NEARLY_FRAMES: Final = 500
-"""The log is restarted only if fewer frames are left to copy, to keep writers blocked briefly."""
+"""The log is restarted only if fewer frames are left to copy, so that writers are blocked briefly."""
 PATIENT_FRAMES: Final = 1000
-"""How far the log grows before the next restart after a reader prevented one."""
+"""How much further the log grows before the next try after a reader prevented a restart."""
 HOLD_S: Final = 0.05
 """How long a restart may wait for readers while it blocks writers."""
 END_S: Final = 5.0

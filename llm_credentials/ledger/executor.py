@@ -245,7 +245,7 @@ class Executor:
             self._disconnect()
 
     def _has_pile(self, after_s: float) -> bool:
-        """Whether there is something to write that no batch will carry along.
+        """Whether there is something to write that no event loop's batch will take.
 
         Every batch takes all queued settlements, so those in the queue arrived after the last batch.
         """

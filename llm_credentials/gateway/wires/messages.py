@@ -135,7 +135,7 @@ class _Body(WireShape):
     stop_sequences: list[str] | None = None
     output_config: _OutputConfig | None = None
     output_format: _OutputFormat | None = None
-    """As the wire had it before ``output_config``."""
+    """The older form of ``output_config``."""
 
 
 def read_request(data: object) -> Asked:

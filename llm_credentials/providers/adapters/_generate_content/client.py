@@ -38,8 +38,9 @@ EMBEDDING_BATCH = 100
 class GenerateContentClient(LLMClient):
     """The spec's ``dialect`` has these names, each with prefixes of model ids:
 
-    ``unsigned``: models that do not require a signature with every turn of tool calls. ``schema_without_tools``: models
-    that accept a response schema or tools, not both; with tools, the schema becomes a required tool.
+    ``unsigned``: models that do not require a signature with every turn of tool calls.
+    ``schema_without_tools``: models that accept a response schema or tools, not both; with tools, the schema becomes a
+    required tool.
     """
 
     _built: tuple[HttpClient, Client] | None = None

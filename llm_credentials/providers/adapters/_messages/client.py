@@ -38,9 +38,9 @@ ANY_ANSWER = "Gives the final answer: the JSON object that was asked for, with e
 class MessagesClient(LLMClient):
     """The spec's ``dialect`` has these names, each with a list of models:
 
-    ``schema_by_tool``: models that support a schema only through a required tool. ``shown_thinking``: models that think
-    by default and show it only on request. ``unforced_tools``: models that reject a required tool; they are asked in
-    words.
+    ``schema_by_tool``: models that support a schema only through a required tool.
+    ``shown_thinking``: models that think by default and show it only on request.
+    ``unforced_tools``: models that reject a required tool; they are asked in words.
 
     The format has no ``seed``: it is left out. ``temperature`` is at most 1, and takes precedence over ``top_p``,
     because current models accept only one of them.
