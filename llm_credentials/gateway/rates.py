@@ -144,9 +144,7 @@ async def _tell_soon() -> None:
 
 
 def _share(counts: dict[str, int]) -> dict[str, int]:
-    """Adds to the shared counters and returns the totals. If the cache is down the result is empty: this process counts
-    alone.
-    """
+    """Adds to the shared counters and returns the totals: empty if the cache is down, so this process counts alone."""
     totals: dict[str, int] = {}
     for key, count in counts.items():
         ends = int(key.rpartition(":")[2])

@@ -302,8 +302,7 @@ class Relay:
 
 
 def counted(read: Callable[[], Asked], data: Mapping[str, Any]) -> int:
-    """Estimated prompt tokens; also for requests that only their own wire format can express, or that we cannot parse
-    yet.
+    """Estimated prompt tokens; also for requests that only their own format can express, or that we cannot parse.
 
     Raises InvalidRequest.
     """

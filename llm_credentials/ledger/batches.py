@@ -38,8 +38,7 @@ FULL_FOR_S = 5.0
 
 @open_for("the ledger writes for all who wait")
 def write(reservations: Sequence[Reservation], settlements: Sequence[Settlement], *, hopes: bool = True) -> int:
-    """Write the batch durably and return how many rows were settled; ``refusal`` of each reservation says if it was
-    admitted.
+    """Write the batch durably and return how many rows were settled; each reservation's ``refusal`` is set.
 
     Settling a row that is already closed changes nothing. ``hopes``: assume that all rows are open and everything fits,
     which takes a single step. Raises DatabaseError; nothing is written then.
@@ -75,9 +74,7 @@ def _write_as_hoped(reservations: Sequence[Reservation], settlements: Sequence[S
 
 
 def hoped(reservations: Sequence[Reservation], settlements: Sequence[Settlement]) -> list[statements.Expected]:
-    """The statements for a batch in which every row is open and every call is admitted. Raises Unlike if that is
-    unlikely.
-    """
+    """The statements for a batch with all rows open and all calls admitted. Raises Unlike if that is unlikely."""
     moves = _moves(settlements)
     wishes = _wishes(reservations)
     rows = [each for each in settlements if each.reservation is not None]

@@ -40,9 +40,7 @@ def settle(reserved: Reservation, outcome: Outcome, key: UsedKey | None = None) 
 
 @open_for("closing what a crash left reserved")
 def sweep(older_than_s: float = LOST_AFTER_S) -> int:
-    """Close rows that a crash left reserved, at their worst-case cost; returns how many. Also maintains the budget
-    counters.
-    """
+    """Close rows that a crash left reserved, at their worst case; returns how many. Also maintains the counters."""
     lost = UsageRecord.objects.reserved().filter(at__lt=timezone.now() - timedelta(seconds=older_than_s))
     closed = lost.update(state=State.ESTIMATED, outcome=LOST, cost_usd=F("reserved_usd"))
     budgets.recount()

@@ -169,8 +169,7 @@ def limits_from(
     own_set_at: datetime | None = None,
     system_set_at: datetime | None = None,
 ) -> Limits:
-    """Limits from the user's settings and ``llm/system_allowance``, which staff edit; an invalid value there counts as
-    zero.
+    """Limits from the user's settings and the staff's ``llm/system_allowance``; an invalid value there is zero.
 
     The daily allowance on the site's keys is the exception made for the user, else the smaller of the site's and the
     policies' allowance.

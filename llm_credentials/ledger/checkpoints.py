@@ -105,8 +105,7 @@ class Checkpoints:
         return busy, frames, copied
 
     def _sync(self) -> None:
-        # Not opened through SQLite. SQLite locks other files than this, so closing it drops none of the process's
-        # locks.
+        # Opened past SQLite, which locks other files than this one, so closing it drops none of the process's locks.
         handle = os.open(self._log, os.O_RDONLY)
         try:
             os.fsync(handle)

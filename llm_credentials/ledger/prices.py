@@ -67,9 +67,7 @@ def worst(spec: ProviderSpec, model: str, input_tokens: int, output_tokens: int,
 
 
 def per_million_usd(spec: ProviderSpec, model: str, day: int) -> Decimal | None:
-    """A blend of three parts input and one part output, to compare models. ``day``: its ordinal, since prices are
-    dated.
-    """
+    """Blends three parts input and one part output, to compare models. ``day``: its ordinal, since prices are dated."""
     return _per_million_usd(spec.slug, spec.price_provider, spec.self_hosted, model, day)
 
 

@@ -59,8 +59,9 @@ class _Days:
 
 
 class Report:
-    """The attempts of one user, or of all (``user_id`` None), within a span. Runs one query for each question, after an
-    initial one.
+    """The attempts of one user, or of all (``user_id`` None), within a span.
+
+    Runs an initial query, and then one for each question.
     """
 
     def __init__(self, span: Span, user_id: Any = None) -> None:

@@ -114,9 +114,7 @@ def message(connection: Connection[Any], statement: Statement) -> bytes:
 
 
 def filled(connection: Connection[Any], sql: str, values: Sequence[Any]) -> bytes:
-    """Fills in the values as a cursor would. These statements return nothing to read, and a cursor would double the
-    cost.
-    """
+    """Fills in the values as a cursor would, at half the cost: these statements return nothing to read."""
     from psycopg.pq import Escaping
 
     escaping = Escaping(connection.pgconn)

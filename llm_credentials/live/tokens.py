@@ -40,9 +40,7 @@ Row = TypeVar("Row", bound=models.Model)
 @dataclass(frozen=True, slots=True)
 class _Kept:
     token: PersonalAccessToken
-    """With its user. Readers get this object, other callers a copy: what a request attaches to its user is private to
-    it.
-    """
+    """With its user. Only readers get this object; others get a copy, to whose user they may attach request data."""
     read_at: float
     until: float
     expires_at: float

@@ -28,9 +28,7 @@ _HEADERS: Final = {"user-agent": "Keyswitch", "accept": "*/*"}
 
 
 class FetchFailed(Exception):
-    """The page could not be fetched. The message is ours, for people and models; it quotes neither address nor
-    response.
-    """
+    """No page was fetched. The message is our own, for people and models; it has no part of address or response."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,4 @@
-"""Web search services: how to query each one and how to read its results. Each service is one row here and appears in
-no other file.
-"""
+"""Web search services: how to query each and read its results. A row here is a service; no other file names one."""
 
 from __future__ import annotations
 

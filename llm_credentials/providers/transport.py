@@ -77,8 +77,9 @@ class Forwarded:
     close: Callable[[], None] = lambda: None
     """Closes the connection, even if ``body`` was never started."""
     at_hand: Callable[[], bytes | None] = lambda: None
-    """The whole body if all of it arrived with the head; None otherwise, or once ``body`` was started. Raises
-    BadProviderResponse.
+    """The whole body if it arrived with the head; None if not, or once ``body`` was started.
+
+    Raises BadProviderResponse.
     """
     at_end: Callable[[], bool] = lambda: False
     """Whether the whole body has arrived and was read."""

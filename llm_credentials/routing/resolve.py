@@ -255,9 +255,7 @@ class _Plan:
         return next((slug for slug in system if self._facts(slug, model)), head or self.snapshot.default_provider)
 
     def _wish(self, model: str, keys: list[Key], provider: str) -> Iterator[_Wish]:
-        """The name is valid for all keys of the provider, or only at one address if its keys have addresses of their
-        own.
-        """
+        """The name is valid for all keys of the provider, or for one address if its keys have their own addresses."""
         places: dict[tuple[str, str | None], None] = {}
         for key in keys[:1] if self.request.provider or self.request.credential else keys:
             places[key.provider, key.base_url if self._addresses_differ(key.provider) else None] = None
@@ -298,9 +296,7 @@ class _Plan:
         return usual
 
     def _fitting(self, spec: ProviderSpec, usual: str) -> str:
-        """The provider's cheapest model for a light task; for a heavy one its capable model, if the usual one is
-        weaker.
-        """
+        """The provider's cheapest model for a light task; for a heavy one its capable model, if the usual is weaker."""
         match self.request.weight:
             case "light":
                 return spec.cheapest_model

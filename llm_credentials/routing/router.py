@@ -111,9 +111,7 @@ class Chain:
     async def stream(
         self, call: Callable[[LLMClient, Candidate, float], AsyncGenerator[P, None]]
     ) -> AsyncGenerator[P, None]:
-        """The pieces of the first candidate that starts to answer. Raises LLMError; StreamInterrupted after first
-        content.
-        """
+        """The pieces of the first candidate that starts to answer. Raises LLMError; StreamInterrupted after content."""
         with under_way(self.call):
             trial, upstream, held = await self._begun(call)
             # No fallback from here on.

@@ -46,9 +46,7 @@ OTHER: Final = "other"
 
 
 def by_type(*known: str) -> Discriminator:
-    """Chooses among shapes by ``type``; ``OTHER`` for an unknown type, which may be newer than this code and still be
-    known to a provider of this format.
-    """
+    """Chooses a shape by ``type``; ``OTHER`` for an unknown type, which a provider of this format may know."""
 
     def kind(value: object) -> str | None:
         found = value.get("type") if isinstance(value, Mapping) else None

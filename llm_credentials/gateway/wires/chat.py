@@ -288,7 +288,7 @@ def write_error(status: int, code: str, message: str, param: str | None) -> byte
 
 
 def write_error_event(status: int, code: str, message: str) -> bytes:
-    """An error after first content; no ``[DONE]`` follows, so that the client does not take the answer for complete."""
+    """An error after first content; no ``[DONE]`` follows, so that the client does not take it for a whole answer."""
     return b"data: %b\n\n" % write_error(status, code, message, None)
 
 

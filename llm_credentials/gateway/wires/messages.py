@@ -261,9 +261,7 @@ def write_error(status: int, code: str, message: str, param: str | None) -> byte
 
 
 def write_error_event(status: int, code: str, message: str) -> bytes:
-    """An error after first content; no ``message_stop`` follows, so that the client does not take the answer for
-    complete.
-    """
+    """An error after first content; no ``message_stop`` follows, so that it is not taken for a whole answer."""
     return b"event: error\ndata: %b\n\n" % orjson.dumps(_error(status, code, message, None))
 
 

@@ -12,9 +12,7 @@ IsOwn = Callable[[str], bool]
 
 
 def marks_in(messages: Sequence[Any]) -> Iterator[str]:
-    """The signature of each reasoning block, or its content if that is encrypted or unsigned; empty if there is
-    neither.
-    """
+    """The signature of each reasoning block, or its content if that is encrypted or unsigned; empty without either."""
     for message in _turns(messages):
         content = message.get("content")
         for block in content if isinstance(content, list) else ():

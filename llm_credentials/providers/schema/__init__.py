@@ -50,9 +50,7 @@ def is_any_object(schema: Mapping[str, Any]) -> bool:
 
 @lru_cache(maxsize=_KEPT)
 def _compiled(schema: bytes, dialect: str) -> dict[str, Any] | str:
-    """Cached by content, so that a schema modified in place is compiled again. Returns the reason if it cannot be
-    compiled.
-    """
+    """Cached by content, so that a schema modified in place is compiled again. Returns the reason for a failure."""
     if len(schema) > MAX_SCHEMA_BYTES:
         return "This JSON Schema is too large."
     try:

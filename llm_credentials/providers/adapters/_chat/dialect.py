@@ -32,9 +32,7 @@ class Dialect:
     stream_usage: bool = True
     """Whether ``stream_options`` is supported; providers without it send usage always, or never."""
     schema: Literal["json_schema", "json_object", "tool"] = "json_schema"
-    """How to get an answer with a given schema: the schema itself, JSON with the schema in the prompt, or a required
-    tool.
-    """
+    """How to get an answer with a given schema: the schema itself, JSON and the schema in words, or a required tool."""
     strict_schema: str = "strict"
     """The dialect of JSON Schema (see ``schema.DIALECTS``) for strict mode."""
     strict_models: tuple[str, ...] = ("",)
@@ -51,9 +49,7 @@ class Dialect:
     image_urls: bool = True
     """Whether the provider fetches images itself."""
     reasoning_field: str = ""
-    """The field in which an assistant message with tool calls must return its reasoning; empty: the field in which it
-    arrived.
-    """
+    """The field in which assistant messages with tool calls must return reasoning; empty: the one in which it came."""
     reasoning_taken: tuple[str, ...] = REASONING
     """The reasoning fields that are accepted in a client's assistant messages; others are rejected."""
     developer: bool = False

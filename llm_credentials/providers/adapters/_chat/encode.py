@@ -94,9 +94,7 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
 
 
 def _of_no_tools(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Parameters that providers reject without tools although they have no effect; a required tool is left for the
-    provider to reject.
-    """
+    """Idle parameters that providers reject without tools. A required tool choice is kept, for them to reject."""
     if body.get("tools"):
         return ()
     is_idle = body.get("tool_choice") in (None, "auto", "none")
@@ -203,8 +201,8 @@ def _image_url(part: ImagePart, dialect: Dialect) -> str:
 
 
 def _assistant(message: LLMMessage, model: str, slug: str, dialect: Dialect, ids: WireIds) -> dict[str, Any]:
-    """Encodes an assistant message. Reasoning is returned to the model that wrote it: beside the tool calls that it led
-    to, or as content parts if it arrived so.
+    """Encodes an assistant message. Reasoning is returned only to the model that wrote it: beside the tool calls that
+    it led to, or as content parts if it arrived that way.
     """
     encoded: dict[str, Any] = {"role": "assistant", "content": message.text or None}
     calls = message.tool_calls

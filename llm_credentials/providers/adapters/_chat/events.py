@@ -19,9 +19,7 @@ _CONTENT = b'"content":'
 
 
 def _only_text(chunk: Any) -> str | None:
-    """The text of an event with nothing else, or None. Nearly every event is like that, and full decoding costs three
-    times as much.
-    """
+    """The text of an event that has nothing else, or None. Full decoding of these events costs three times as much."""
     if type(chunk) is not dict or chunk.get("usage") or chunk.get("error") or "x_groq" in chunk:
         return None
     choices = chunk.get("choices")

@@ -40,8 +40,7 @@ UNSIGNED = "skip_thought_signature_validator"
 
 
 def encode_contents(call: Call, slug: str, *, signed: bool) -> list[dict[str, Any]]:
-    """The conversation without system messages. ``signed``: the model requires a signature for every turn of tool
-    calls.
+    """The conversation without system messages. ``signed``: the model requires signatures for turns of tool calls.
 
     Raises UnsupportedContent, and RequestRejected if nothing is left to send.
     """

@@ -143,8 +143,6 @@ def encode_tool_choice(choice: str | None) -> dict[str, Any] | None:
 
 
 def mentioned_tools(messages: Iterable[LLMMessage]) -> list[dict[str, Any]]:
-    """Definitions for tools called in the history, which the format accepts only with ``tools``, even if they are no
-    longer offered.
-    """
+    """Definitions for tools called in the history, which the format requires even if they are no longer offered."""
     names = dict.fromkeys(part.name for message in messages for part in message.parts if isinstance(part, ToolCall))
     return [{"name": name, "input_schema": {"type": "object"}} for name in names]
