@@ -1,4 +1,4 @@
-"""Keeps caches correct: a change takes effect everywhere within a second; work whose access is revoked ends within five.
+"""Keeps caches correct: a change takes effect everywhere within a second; work that lost its access ends within five.
 
 A process caches what it read (routes, tokens, clients) for as long as it is sure that it is current. The modules:
 

@@ -20,7 +20,8 @@
     └── StreamInterrupted        cut after the first content; carries the partial answer
         └── AccessWithdrawn      cut by us, at any time: its key, token or account is disabled
 
-No message quotes a provider's text or contains a key: messages are our own text, other fields are numbers.
+No message quotes a provider's text or contains a key: messages are our own text. Of a provider's codes and ids only
+those that match ``[a-zA-Z0-9_.-]{1,64}`` are kept.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def adapt_body(body: dict[str, Any], spec: ProviderSpec, dialect: Dialect, *, st
 
 
 def _of_no_tools(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Idle parameters that providers reject without tools. A required tool choice is kept, for them to reject."""
+    """Parameters that providers reject without tools; a required tool choice is kept, for them to reject."""
     if body.get("tools"):
         return ()
     is_idle = body.get("tool_choice") in (None, "auto", "none")

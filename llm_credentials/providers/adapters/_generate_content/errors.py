@@ -52,7 +52,7 @@ ERROR_STATUSES: Mapping[str, type[LLMError]] = {
     "CANCELLED": ProviderUnavailable,
 }
 PLAIN_STATUSES = frozenset({402, 408})
-"""HTTP statuses that say everything."""
+"""HTTP statuses that decide the error without the status word."""
 # For errors with neither a telling reason nor a telling status, only these fixed prefixes of the message exist.
 ERROR_OPENINGS: tuple[tuple[str, str, type[LLMError]], ...] = (
     ("INVALID_ARGUMENT", "The input token count", ContextLengthExceeded),
