@@ -1,1 +1,1 @@
-"""What is said to a model, and what is done with its answer. Knows nothing of keys or wire formats."""
+"""Prompts and what happens to a model's answer. Knows nothing of keys or wire formats."""

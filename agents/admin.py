@@ -1,4 +1,4 @@
-"""What staff see of conversations and runs: that they are there, never what was said."""
+"""Admin of conversations and runs: staff see that they exist, never their content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReadOnlyAdmin(ModelAdmin):
 
     @admin.display(description="id", ordering="id")
     def begin_of_id(self, row: Any) -> str:
-        """As much of it as tells rows apart on a line."""
+        """The first part of the id, enough to tell rows apart."""
         return str(row.pk)[:8]
 
 

@@ -1,4 +1,4 @@
-"""Writes one answer of a conversation: claims it, runs the agent, saves what comes, closes it however it ends."""
+"""Writes one answer of a conversation: claims it, runs the agent, saves the output and always closes the row."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_TURNS = 200
-"""How far back a conversation is read at all; what of that goes to the model is the agent's to say."""
+"""Turns of a conversation that are read at all; the agent decides how many of them go to the model."""
 
 
 @dataclass
 class _Ending:
-    """How the answer ends; as it stands here if its reader simply leaves."""
+    """How the answer ends; the defaults apply when the reader disconnects."""
 
     state: MessageState = MessageState.STOPPED
     error: dict[str, Any] | None = None
     llm_error: LLMError | None = None
     receipt: dict[str, Any] | None = None
-    """Of what had been written before, of an answer that is gone on with."""
+    """Receipt of the earlier part of a continued answer."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class _Work:
     token_id: UUID | None
     past: Past
     pause: Pause | None
-    """Where its user was asked."""
+    """Where the answer paused to ask its user."""
     approvals: Mapping[str, bool | None]
 
 
 async def write_answer(message_id: UUID, *, session_key: str | None = None) -> AsyncGenerator[Event, None]:
-    """The agent's events. Nothing if the answer is not waiting to be written: then somebody else has it.
+    """Yield the agent's events; none if the answer is not waiting to be written, because another writer has it.
 
-    Never raises for what goes wrong: the row says it afterwards. Closing the generator ends the provider's stream; what
-    had come is kept and marked as stopped.
+    Never raises for failures; they are stored in the row. Closing the generator ends the provider's stream; the partial
+    answer is kept and marked as stopped.
     """
     claim = await in_database(services.message_claim, message_id)
     if claim is None:
@@ -81,7 +81,7 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
                 yield event
         _end_by_itself(draft, ending)
     except Interrupted as interrupted:
-        if interrupted.withdrawn:  # else stopped by the user
+        if interrupted.withdrawn:  # otherwise stopped by the user
             ending.error = site_error("AccessWithdrawn", interrupted.withdrawn)
             ending.state = MessageState.INCOMPLETE if draft.text.strip() else MessageState.FAILED
     except CannotBegin as refusal:
@@ -101,7 +101,7 @@ async def write_answer(message_id: UUID, *, session_key: str | None = None) -> A
 
 
 async def finish_answer(message_id: UUID, *, session_key: str | None = None) -> None:
-    """Write it without showing it meanwhile."""
+    """Write the answer without streaming it to anyone."""
     async with aclosing(write_answer(message_id, session_key=session_key)) as events:
         async for _ in events:
             pass
@@ -166,7 +166,7 @@ def _work(message_id: UUID) -> _Work:
     seen = any(each.is_image for each in files.values()) and sent_files.sees(agent.user, kind.slug, provider, model)
 
     def read(row: StoredMessage) -> LLMMessage:
-        """As the model reads it; an agent that takes files works them in by itself."""
+        """The message as the model reads it; agents that take files add them themselves."""
         if kind.takes_files:
             return row.message if row.parts else LLMMessage.user(sent_files.SEE_FILES)
         return sent_files.message_with_files(row, files, seen=seen or row is question)
@@ -188,13 +188,13 @@ def _work(message_id: UUID) -> _Work:
         token_id=answer.token_id,
         past=past,
         pause=pausing.load(answer.paused) if answer.paused else None,
-        # Calls are begun once: an answer whose writer dies is asked for anew, never gone on with.
+        # Calls are begun once: if the writer of an answer dies, the answer is asked for anew, never continued.
         approvals=pausing.approvals(answer.pending or [], begun_before=False),
     )
 
 
 def _files(user: User, rows: Iterable[StoredMessage]) -> dict[str, Attachment]:
-    """Those that are still there, by their ids, the oldest first."""
+    """Files that still exist, by id, oldest first."""
     ids = dict.fromkeys(file["id"] for row in rows for file in row.files)
     found = {str(each.pk): each for each in Attachment.objects.for_user(user).filter(pk__in=[*ids])} if ids else {}
     return {each: found[each] for each in ids if each in found}
@@ -210,7 +210,7 @@ def _end_by_itself(draft: Draft, ending: _Ending) -> None:
 
 
 async def _close(message_id: UUID, claim: UUID, draft: Draft, ending: _Ending) -> None:
-    await writer.flushed()  # whoever sees the answer sees what it cost
+    await writer.flushed()  # so that the cost is visible together with the answer
     receipt = merged_receipt(ending.receipt, draft.receipt(ending.llm_error))
     if ending.state == MessageState.ASKING:
         added = (*draft.added_before, *(draft.messages or ()))

@@ -26,7 +26,7 @@ def message_pause(
     text: str,
     receipt: dict[str, Any] | None,
 ) -> bool:
-    """Let go of an answer until its user has said yes or no. False when the claim is lost."""
+    """Release an answer until its user has approved or refused. Returns False when the claim is lost."""
     return bool(
         claimed(message_id, claim).update(
             state=MessageState.ASKING,
@@ -45,9 +45,9 @@ def message_pause(
 def message_answer(
     *, user: User, message_id: UUID, answers: Mapping[str, bool], token_id: UUID | None = None
 ) -> StoredMessage:
-    """The user's yes or no by call id; no answer is a no. The message waits to be gone on with.
+    """Store the user's decisions by call id (a missing one is a no) and queue the message to be continued.
 
-    Raises ConversationBusy while another answer is open, ValidationError when this one waits for nothing (any more).
+    Raises ConversationBusy while another answer is open, ValidationError when this one no longer waits for a decision.
     """
     found = StoredMessage.objects.for_user(user).get(pk=message_id)
     with transaction.atomic():

@@ -1,7 +1,7 @@
 """Files that users give to agents: stored in the database, private, typed by their content.
 
-``store`` takes an upload, ``read`` gives a file with its content. A file that no message, run or schedule came to use
-is removed a week later, when its owner stores another.
+``store`` takes an upload, ``read`` returns a file with its content. A file that no message, run or schedule uses is
+removed after a week, when its owner next stores a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 MAX_FILES: Final = 10
-"""Of one message or run."""
+"""Per message or run."""
 NAME_CHARS: Final = 120
 UNUSED_AFTER: Final = timedelta(days=7)
 MB: Final = 1024 * 1024
@@ -42,7 +42,7 @@ class AttachmentQuerySet(models.QuerySet["Attachment"]):
         return self.filter(user_id=user.pk) if user.is_authenticated else self.none()
 
     def without_content(self) -> Self:
-        """For lists; the content of such a row would be fetched at its first use."""
+        """For lists. Accessing the content of such a row fetches it."""
         return self.defer("content")
 
     def recent_first(self) -> Self:
@@ -57,21 +57,21 @@ class Attachment(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="attachments")
     name = models.CharField(max_length=NAME_CHARS)
     media_type = models.CharField(max_length=100)
-    """Found in the content; see ``agents.file_kinds``."""
+    """Detected from the content; see ``agents.file_kinds``."""
     size_bytes = models.PositiveIntegerField()
     sha256 = models.CharField(max_length=64)
     content = models.BinaryField()
     message = models.ForeignKey(
         "agents.StoredMessage", null=True, blank=True, on_delete=models.CASCADE, related_name="attachments"
     )
-    """The first message that it went along with."""
+    """The first message it was attached to."""
     run = models.ForeignKey(
         "agents.AgentRun", null=True, blank=True, on_delete=models.CASCADE, related_name="attachments"
     )
     schedule = models.ForeignKey(
         "agents.ScheduledRun", null=True, blank=True, on_delete=models.SET_NULL, related_name="attachments"
     )
-    """Whose runs it goes along with."""
+    """The schedule whose runs include it."""
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = AttachmentQuerySet.as_manager()
@@ -87,12 +87,12 @@ class Attachment(models.Model):
 
     @property
     def data(self) -> bytes:
-        """The content as bytes, whatever the database hands out."""
+        """The content as bytes, whatever type the database returns."""
         return bytes(self.content)
 
     @property
     def text(self) -> str:
-        """Of a file that is text; empty for any other."""
+        """The text of a text file; empty for any other."""
         return (file_kinds.decoded(self.data) or "") if self.is_text else ""
 
     @property
@@ -105,7 +105,9 @@ class Attachment(models.Model):
 
 
 def store(user: User, upload: UploadedFile[Any]) -> Attachment:
-    """Raises ValidationError with ``{"files": [text]}`` for what is too large, of no known kind, or holds one's key."""
+    """Raises ValidationError with ``{"files": [text]}`` if the file is too large, of an unknown kind, or contains one
+    of the user's keys.
+    """
     name = clean_name(upload.name or "")
     size = upload.size or 0
     if size > settings.ATTACHMENT_MAX_BYTES:
@@ -117,7 +119,7 @@ def store(user: User, upload: UploadedFile[Any]) -> Attachment:
 
 
 def store_bytes(user: User, name: str, content: bytes) -> Attachment:
-    """The same for what is in memory already, such as a file that an agent has made."""
+    """Like ``store``, for content in memory, such as a file made by an agent."""
     name = clean_name(name)
     if not content:
         raise _refused(_("%(name)s is empty.") % {"name": name})
@@ -127,7 +129,7 @@ def store_bytes(user: User, name: str, content: bytes) -> Attachment:
         raise _refused(f"{name}: {refusal}") from None
     _check_secrets(user, name, content, media_type)
     with transaction.atomic():
-        # Two uploads at once are counted one after the other.
+        # Serialises concurrent uploads, so that each is counted.
         get_user_model().objects.select_for_update().filter(pk=user.pk).first()
         Attachment.objects.for_user(user).unused().filter(created_at__lt=timezone.now() - UNUSED_AFTER).delete()
         held = Attachment.objects.for_user(user).aggregate(held=Sum("size_bytes"))["held"] or 0
@@ -148,12 +150,14 @@ def store_bytes(user: User, name: str, content: bytes) -> Attachment:
 
 
 def read(user: User, attachment_id: UUID) -> Attachment:
-    """With its content. Raises Attachment.DoesNotExist, for other people's alike."""
+    """The file with its content. Raises Attachment.DoesNotExist, also for other users' files."""
     return Attachment.objects.for_user(user).get(pk=attachment_id)
 
 
 def find(user: User, ids: Iterable[UUID | str]) -> list[Attachment]:
-    """In this order, each once, without content. Raises ValidationError if one is not there or they are too many."""
+    """Without content, in the given order, without duplicates. Raises ValidationError if one is missing or there are
+    too many.
+    """
     wanted: dict[UUID, None] = {}
     for each in ids:
         try:
@@ -169,8 +173,8 @@ def find(user: User, ids: Iterable[UUID | str]) -> list[Attachment]:
 
 
 def from_form(user: User, ids: Iterable[str], uploads: Sequence[UploadedFile[Any]]) -> list[Attachment]:
-    """What a form with ``_partials/attachments.html`` brought: files stored before, and those that come with the form
-    because no script sent them ahead.
+    """Files of a form with ``_partials/attachments.html``: those uploaded before by the script, and those sent with the
+    form because no script ran.
 
     ``from_form(user, request.POST.getlist("attachment"), request.FILES.getlist("files"))``. Raises ValidationError.
     """
@@ -181,14 +185,14 @@ def from_form(user: User, ids: Iterable[str], uploads: Sequence[UploadedFile[Any
 
 
 def of_its_own(user: User, file: Attachment) -> Attachment:
-    """The file itself if nothing uses it yet, else a copy that goes with nothing else. Raises ValidationError."""
+    """The file itself if nothing uses it yet, else an unattached copy. Raises ValidationError."""
     if Attachment.objects.for_user(user).unused().filter(pk=file.pk).exists():
         return file
     return store_bytes(user, file.name, file.data)
 
 
 def remove(user: User, attachment_id: UUID) -> None:
-    """A message that it went along with says from then on that it is gone. Raises Attachment.DoesNotExist."""
+    """Messages it was attached to then show it as removed. Raises Attachment.DoesNotExist."""
     Attachment.objects.for_user(user).without_content().get(pk=attachment_id).delete()
 
 
@@ -201,7 +205,7 @@ def size_words(size_bytes: int) -> str:
 
 
 def clean_name(name: str) -> str:
-    """The last part of a path, without what steers a terminal, a header or the direction of writing."""
+    """The last part of a path, without terminal, header or text-direction control characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     plain = "".join(letter for letter in last if unicodedata.category(letter)[0] != "C").strip()
     if len(plain) > NAME_CHARS:
@@ -212,7 +216,7 @@ def clean_name(name: str) -> str:
 
 
 def _check_secrets(user: User, name: str, content: bytes, media_type: str) -> None:
-    from llm_credentials.factory import tripwire_for  # models are loaded before the factory can be
+    from llm_credentials.factory import tripwire_for  # the factory cannot be imported while models load
 
     text = file_kinds.decoded(content) if file_kinds.is_text(media_type) else None
     found = tripwire_for(user).find(content if text is None else text)

@@ -1,7 +1,7 @@
-"""What an agent is: instructions, tools and limits around a client from the factory.
+"""Base class of agents: instructions, tools and limits around a client from the factory.
 
-Use it as ``result = await ConversationAgent(user).run("…")``, or event by event with ``agent.stream("…")``; the next
-turn takes ``history=result.messages``.
+Call ``result = await ConversationAgent(user).run("…")``, or stream events with ``agent.stream("…")``; pass
+``history=result.messages`` to the next turn.
 """
 
 from __future__ import annotations
@@ -51,45 +51,47 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class AgentResult:
     text: str
-    """The answer. With ``stopped`` set, what there was of it."""
+    """The answer; a partial one if ``stopped`` is set."""
     response: LLMResponse | None
-    """The last whole answer of the model; None if a limit was reached before there was one."""
+    """The model's last complete answer; None if a limit was reached before there was one."""
     receipt: Any
     """The router's Receipt of that answer."""
     receipts: tuple[Any, ...]
-    """One for every model call, in order."""
+    """One per model call, in order."""
     messages: tuple[LLMMessage, ...]
-    """The whole conversation without instructions, this turn included: the next turn's ``history``."""
+    """The whole conversation including this turn, without instructions; pass it as ``history`` to the next turn."""
     output: BaseModel | None = None
     """The answer in the agent's own shape (``Agent.output``)."""
     stopped: StopReason | None = None
     pending: tuple[Pending, ...] = ()
-    """With ``stopped == "approval"``: what the user has to say yes or no to; go on with ``Agent.resume``."""
+    """With ``stopped == "approval"``: calls the user has to approve or refuse; continue with ``Agent.resume``."""
     spent: Spent = NOTHING_SPENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFile:
-    """What a result can be taken along as."""
+    """A file in which a result can be downloaded."""
 
     name: str
     media_type: str
     content: bytes
     is_page: bool = False
-    """Whether it may be shown in a frame, where it can do and fetch nothing."""
+    """Whether it may be shown in a frame, where it can run and fetch nothing."""
 
 
 class CannotBegin(Exception):
-    """What was given cannot be worked with: no model was asked. The text says to the user what to do."""
+    """The input cannot be used, and no model was asked. The text tells the user what to do."""
 
 
 class Agent:
-    """Subclass it in ``agents/catalog/``. Its instructions: ``<slug>.md`` beside it, or ``instructions``."""
+    """Subclass in ``agents/catalog/``. Instructions come from ``instructions``, or from ``<slug>.md`` beside the
+    module.
+    """
 
     slug: ClassVar[str]
     title: ClassVar[str]
     description: ClassVar[str]
-    """What one gives and what one gets, in a sentence each."""
+    """Input and output, one sentence each."""
     icon: ClassVar[str] = "agents"
     do_not_call_in_templates: ClassVar[bool] = True
     """Templates show the class; without this they would call it."""
@@ -97,28 +99,28 @@ class Agent:
     instructions: ClassVar[str] = ""
     tools: ClassVar[tuple[Tool, ...]] = ()
     output: ClassVar[type[BaseModel] | None] = None
-    """The shape of the final answer; the model is told its JSON Schema, and what comes is validated."""
+    """Shape of the final answer. The model gets its JSON Schema, and the answer is validated against it."""
     form: ClassVar[type[forms.Form] | None] = None
-    """Fields beside the prompt, such as tone or length; their cleaned values, as JSON, are ``self.options``."""
+    """Fields beside the prompt, such as tone or length; ``self.options`` has their cleaned values as JSON."""
     takes_files: ClassVar[bool] = False
     """Whether its page offers an upload."""
     sees_pictures: ClassVar[bool] = False
-    """Whether pictures among its files go to the model, which must be able to see then."""
+    """Whether images among its files go to the model, which must then support vision."""
     kept_at: ClassVar[tuple[str, str] | None] = None
-    """Name of the URL, and words for it, where what its user kept of its results is listed."""
+    """URL name and label of the page that lists what its user has kept of its results."""
     uses_servers: ClassVar[bool] = False
-    """Whether the approved tools of the user's own tool servers are at hand, too."""
+    """Whether it may also use the approved tools of the user's own tool servers."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What a model must be able to do beyond chat; tools are added by themselves."""
+    """Model capabilities required beyond chat; tools are added automatically."""
     weight: ClassVar[Weight] = "normal"
     temperature: ClassVar[float | None] = None
     max_tokens: ClassVar[int | None] = None
-    """Of one answer. Both yield to what user and staff settled; None leaves them to the router."""
+    """Per answer. User and staff settings override both; None leaves them to the router."""
     limits: ClassVar[Limits] = Limits()
     history_tokens: ClassVar[int] = 48_000
-    """How much of the conversation goes along; the oldest turns stay behind."""
+    """How much of the conversation is sent; the oldest turns are dropped."""
     position: ClassVar[int] = 100
-    """Low numbers stand first on the page."""
+    """Low numbers come first on the page."""
 
     def __init__(
         self,
@@ -133,8 +135,8 @@ class Agent:
         options: Mapping[str, Any] | None = None,
         max_cost_usd: Decimal | None = None,
     ) -> None:
-        """``client`` stands in for the factory's, for tests and for callers that have one already; ``token``: the
-        access token (its row) that the call came with; ``max_cost_usd``: lowers what the agent's limits allow.
+        """``client`` replaces the factory's client, for tests and callers that already have one; ``token``: the access
+        token row the call came with; ``max_cost_usd``: lowers the agent's own cost limit.
         """
         self.user = user
         self.provider = provider
@@ -146,46 +148,46 @@ class Agent:
             (limit for limit in (self.limits.max_cost_usd, max_cost_usd) if limit is not None), default=None
         )
         self._connected: Sequence[Tool] = ()
-        """Of the user's own tool servers, as they are approved when a turn begins."""
+        """Tools of the user's own servers, as approved when a turn begins."""
         self._client = client
         self._token = token
         self._run_budget = None if self.max_cost_usd is None else RunBudget(self.max_cost_usd)
 
-    # What an agent may say for itself
+    # Hooks for subclasses
 
     def begin(self, conversation: Sequence[LLMMessage]) -> None:
         """Called before each turn, and before ``tools_for``."""
 
     def passed_on(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-        """What the loop says, as the user gets it; some agents check it, or put something below."""
+        """The loop's events as the user gets them; override it to check them or append to the answer."""
         return events
 
     def tools_for(self) -> Sequence[Tool]:
         """The tools of this turn; they may close over ``self.user``, ``self.attachments`` and ``self.options``.
 
-        It does no I/O.
+        Does no I/O.
         """
         return self.tools
 
     def instructions_for(self) -> str:
-        """The instructions of this turn, such as with the options worked in."""
+        """The instructions of this turn, for example with options filled in."""
         return self.system_prompt()
 
     async def turn(self, prompt: LLMMessage) -> LLMMessage:
-        """What is asked, from what the user wrote: with files or options worked in. May raise CannotBegin."""
+        """The prompt for the model, made from the user's message by adding files or options. May raise CannotBegin."""
         return prompt
 
     def shown(self, output: BaseModel) -> str:
-        """The output as Markdown, for readers without the agent's own page part (``templates/agents/<slug>/``)."""
+        """The output as Markdown, for readers without the agent's own template (``templates/agents/<slug>/``)."""
         return f"```json\n{output.model_dump_json(indent=2)}\n```"
 
     @classmethod
     def result_files(cls, result: Mapping[str, Any]) -> Sequence[ResultFile]:
-        """What the page of a run offers to take along, made from its result (the output as JSON)."""
+        """Downloads offered on the page of a run, made from its result (the output as JSON)."""
         return ()
 
     def client(self, *, needs: Collection[str] = (), model: str | None = None) -> RoutedClient:
-        """A client for tools that ask a model themselves; what it costs counts against the same limit."""
+        """A client for tools that ask a model themselves; its cost counts against the same limit."""
         from llm_credentials.factory import client_for  # agents are listed before the apps' models are ready
 
         routed = client_for(
@@ -201,32 +203,32 @@ class Agent:
 
     @classmethod
     def has_page_first(cls) -> bool:
-        """Whether one goes to its page to use it, and not into a conversation."""
+        """Whether users start it from its own page instead of a conversation."""
         return bool(cls.output or cls.form or cls.takes_files)
 
     @classmethod
     def all_needs(cls) -> frozenset[str]:
-        """What its model must be able to do in every turn."""
+        """Capabilities its model needs in every turn."""
         tools = {"tools"} if cls.tools or cls.tools_for is not Agent.tools_for else set()
         return cls.needs | tools | ({"json"} if cls.output else set())
 
     @classmethod
     def system_prompt(cls) -> str:
-        """Raises FileNotFoundError where an agent has neither ``instructions`` nor its file."""
+        """Raises FileNotFoundError if the agent has neither ``instructions`` nor a file."""
         if cls.instructions:
             return cls.instructions
         return _text_beside(str(sys.modules[cls.__module__].__file__), f"{cls.slug}.md")
 
-    # Asking it
+    # Running it
 
     async def run(self, prompt: str | LLMMessage, *, history: Sequence[LLMMessage] | None = None) -> AgentResult:
-        """The whole answer. Raises LLMError and CannotBegin."""
+        """The complete answer. Raises LLMError and CannotBegin."""
         before = (*(history or ()), as_message(prompt))
         async with aclosing(self.stream(prompt, history=history)) as events:
             return await self._gathered(events, before)
 
     async def resume(self, paused: AgentResult, approvals: Mapping[str, bool]) -> AgentResult:
-        """Go on after ``stopped == "approval"`` with the user's yes or no by call id; no answer is a no."""
+        """Continue after ``stopped == "approval"`` with the user's decisions by call id; a missing one is a no."""
         async with aclosing(self.stream_on(paused.messages, approvals, spent=paused.spent)) as events:
             return await self._gathered(events, paused.messages)
 
@@ -237,10 +239,10 @@ class Agent:
         history: Sequence[LLMMessage] | None = None,
         spent: Spent = NOTHING_SPENT,
     ) -> AsyncGenerator[Event, None]:
-        """Events as they happen; the last is Done or Stopped. Raises LLMError and CannotBegin.
-        ``spent``: by an earlier attempt.
+        """Yield events as they happen; the last is Done or Stopped. Raises LLMError and CannotBegin. ``spent``: usage
+        of earlier attempts.
 
-        Close it (``aclosing``) to stop: the provider's stream is closed and running tools are cancelled.
+        Close it (``aclosing``) to stop: this closes the provider's stream and cancels running tools.
         """
         async with aclosing(self._stream((as_message(prompt),), history or (), None, spent)) as events:
             async for event in events:
@@ -249,7 +251,7 @@ class Agent:
     async def stream_on(
         self, messages: Sequence[LLMMessage], approvals: Mapping[str, bool | None], *, spent: Spent = NOTHING_SPENT
     ) -> AsyncGenerator[Event, None]:
-        """The events after the user was asked. ``messages``: the whole conversation, the calls in its last message."""
+        """The events after an approval. ``messages``: the whole conversation; its last message has the calls."""
         begin = max((index for index, message in enumerate(messages) if message.role == "user"), default=0)
         async with aclosing(self._stream(messages[begin:], messages[:begin], approvals, spent)) as events:
             async for event in events:
@@ -279,7 +281,8 @@ class Agent:
                         yield event
                 return
             except ContextLengthExceeded:
-                # The window is smaller than our estimate: less history may fit, as long as nothing was said yet.
+                # The context window is smaller than estimated. Retry with less history, unless events were already
+                # yielded.
                 if began or not kept:
                     raise
                 room = context.size(kept) // 2
@@ -343,7 +346,7 @@ class Agent:
 
 @cache
 def _text_beside(source: str, name: str) -> str:
-    """Read once: the file is part of the code."""
+    """Cached: the file is part of the code."""
     return Path(source).with_name(name).read_text(encoding="utf-8").strip()
 
 

@@ -1,7 +1,7 @@
-"""Alternatives in a conversation: answers side by side, an edited question, a continued answer.
+"""Alternatives in a conversation: several answers to a question, an edited question, a continued answer.
 
-Nothing is lost: what does not go on is set aside (``is_aside``) and can be gone back to (``agents.versions``). Only the
-last turn can change; whoever wants to change an earlier one asks its question again, changed, and goes on from there.
+Nothing is deleted: what is not continued is set aside (``is_aside``) and can be restored (``agents.versions``). Only
+the last turn can change; to change an earlier one, users ask its question again, edited, and continue from there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 MAX_ANSWERS: Final = 4
-"""To one question, side by side."""
+"""Answers to one question."""
 GO_ON: Final = (
     "Your answer broke off. Go on exactly where it ended, in the middle of the word or line if need be. Repeat nothing "
     "of it, and say nothing about having been interrupted."
@@ -42,10 +42,10 @@ GO_ON: Final = (
 def answer_beside(
     *, user: User, message_id: UUID, provider: str | None, model: str | None, token_id: UUID | None = None
 ) -> StoredMessage:
-    """One more answer to the last question, which waits to be written and is set aside until it is chosen.
+    """Another answer to the last question: it waits to be written, and is set aside until the user chooses it.
 
-    Without a provider, by whoever would answer otherwise.
-    Raises ConversationBusy while another answer is open, ValidationError where it is too late or they are too many.
+    Without a provider, the usual choice answers. Raises ConversationBusy while another answer is open, ValidationError
+    if it is too late or there are too many answers.
     """
     provider, model = provider or "", model or ""
     found = _own_answer(user, message_id)
@@ -72,7 +72,7 @@ def answer_beside(
 
 
 def answer_choose(*, user: User, message_id: UUID) -> StoredMessage:
-    """Let the conversation go on with this of the answers to its last question."""
+    """Continue the conversation from this answer to its last question."""
     found = _own_answer(user, message_id)
     with transaction.atomic():
         conversation = Conversation.objects.for_user(user).select_for_update().get(pk=found.conversation_id)
@@ -88,9 +88,10 @@ def answer_choose(*, user: User, message_id: UUID) -> StoredMessage:
 def answer_continue(
     *, user: User, message_id: UUID, provider: str | None = None, model: str | None = None, token_id: UUID | None = None
 ) -> StoredMessage:
-    """Let an answer that ended before its end be gone on with, by somebody else with ``provider`` and ``model``.
+    """Queue an incomplete answer to be continued, by another provider and model if ``provider`` and ``model`` are
+    given.
 
-    Raises ConversationBusy while another answer is open, ValidationError where there is nothing to go on with.
+    Raises ConversationBusy while another answer is open, ValidationError if there is nothing to continue.
     """
     found = _own_answer(user, message_id)
     with transaction.atomic():
@@ -114,7 +115,8 @@ def question_edit(
     model: str | None = None,
     token_id: UUID | None = None,
 ) -> Turn:
-    """Ask a question again, changed: it and what followed are set aside, and the conversation goes on from before it.
+    """Ask an edited question: the original and everything after it are set aside, and the conversation continues from
+    before it.
 
     ``message_id``: of the question, or of an answer to it. Raises ConversationBusy and ValidationError, as
     ``message_send`` does.
@@ -130,7 +132,7 @@ def question_edit(
         gone = [one.position for one in asked if not one.is_aside and one.position >= found.position]
         versions.turns_set_aside(conversation, gone)
         if conversation.summary_until is not None and found.position < conversation.summary_until:
-            # It tells of what is set aside.
+            # The summary covers messages that are now set aside.
             Conversation.objects.filter(pk=conversation.pk).update(summary="", summary_until=None)
         return message_send(
             user=user,
@@ -144,7 +146,7 @@ def question_edit(
 
 
 def question_of(message: StoredMessage) -> StoredMessage | None:
-    """What its turn began with."""
+    """The question of this message's turn."""
     return message.conversation.messages.filter(
         position=message.position - message.position % TURN, role="user"
     ).first()
@@ -163,7 +165,7 @@ def _must_be_last(answer: StoredMessage) -> None:
 
 
 def _check_pictures(user: User, conversation: Conversation, answer: StoredMessage, provider: str, model: str) -> None:
-    """Raises ValidationError where the question has a picture that who is to answer cannot see."""
+    """Raises ValidationError if the question has an image that the answering model cannot see."""
     question = question_of(answer)
     choice = (provider, model) if provider else (conversation.provider, conversation.model)
     sent_files.check_seen(user, conversation.agent, choice, question.files if question else ())

@@ -16,9 +16,9 @@ from llm_credentials.providers import ToolCall, ToolResult
 
 MAX_TOOL_RESULT_CHARS = 32_000
 MAX_SAID = 200
-"""Lines of progress in one turn; what is said beyond them is not passed on."""
+"""Progress lines per turn; further ones are dropped."""
 GRACE_S = 2.0
-"""How long a tool that was ended may take to notice."""
+"""How long a cancelled tool may take to end."""
 
 DENIED = "The user said no to this call; it was not made. Do not ask for it again: go on without it."
 UNSURE = (
@@ -27,10 +27,10 @@ UNSURE = (
 
 
 class Guard(Protocol):
-    """Knows secrets that tools must neither be given nor give to a model."""
+    """Knows secrets that must neither be passed to tools nor returned to a model."""
 
     def name_in(self, text: str) -> str | None:
-        """What the first secret in it is called; None when there is none."""
+        """Name of the first secret in the text; None if there is none."""
         ...
 
     def redacted(self, text: str) -> str: ...
@@ -38,13 +38,15 @@ class Guard(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolContext:
-    """What calls are made with."""
+    """What tool calls need to run."""
 
     tools: Mapping[str, Tool]
     deadline: float
     guard: Guard | None = None
     approvals: Mapping[str, bool | None] | None = None
-    """The user's answers by call id; ``None`` for a call that an earlier attempt may have made. No answer is a no."""
+    """The user's decisions by call id; ``None`` for a call that an earlier attempt may have made. A missing one is a
+    no.
+    """
 
     def secret_in(self, call: ToolCall) -> str | None:
         if self.guard is None:
@@ -52,7 +54,7 @@ class ToolContext:
         return self.guard.name_in(json.dumps(call.arguments, default=str, ensure_ascii=False))
 
     def asks(self, call: ToolCall) -> bool:
-        """Whether the user has to say yes first. Not for calls that are refused anyway."""
+        """Whether the user has to approve it first. False for calls that are refused anyway."""
         tool = self.tools.get(call.name)
         if tool is None or not tool.needs_approval or call.invalid_arguments is not None:
             return False
@@ -60,7 +62,7 @@ class ToolContext:
 
 
 def pending(calls: Sequence[ToolCall], context: ToolContext) -> tuple[Pending, ...]:
-    """The calls for which the user is to be asked."""
+    """The calls that need the user's approval."""
     asked = [call for call in calls if context.asks(call)]
     tools = context.tools
     return tuple(
@@ -72,7 +74,7 @@ def pending(calls: Sequence[ToolCall], context: ToolContext) -> tuple[Pending, .
 async def tool_turn(
     calls: Sequence[ToolCall], context: ToolContext, results: dict[int, ToolResult]
 ) -> AsyncGenerator[ToolStart | ToolEnd | Progress, None]:
-    """Make all calls at once; ``results`` receives each answer under the index of its call."""
+    """Run all calls concurrently; ``results`` receives each answer under the index of its call."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     happened: asyncio.Queue[ToolEnd | Progress] = asyncio.Queue()
@@ -87,7 +89,7 @@ async def tool_turn(
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            result = _failed(call, "The tool failed (CancelledError).")  # it cancelled itself
+            result = _failed(call, "The tool failed (CancelledError).")  # the tool cancelled itself
         results[index] = result
         happened.put_nowait(ToolEnd(result=result, latency_ms=round((loop.time() - began) * 1000)))
 
@@ -102,7 +104,7 @@ async def tool_turn(
                 async with asyncio.timeout_at(max(context.deadline, began) + GRACE_S):
                     event = await happened.get()
             except TimeoutError:
-                break  # one that was ended and does not notice
+                break  # cancelled, but still running
             left -= isinstance(event, ToolEnd)
             yield event
         for index, call in enumerate(calls):
@@ -141,7 +143,7 @@ def _listener(
 
 
 async def _run_tool(call: ToolCall, context: ToolContext, *, is_twice: bool) -> ToolResult:
-    """The tool's answer, or what went wrong, in words for the model. Never raises but for cancellation."""
+    """The tool's answer, or an error message for the model. Raises nothing but cancellation."""
     guard = context.guard
     try:
         if secret := context.secret_in(call):
@@ -154,7 +156,7 @@ async def _run_tool(call: ToolCall, context: ToolContext, *, is_twice: bool) -> 
         text = str(error)
     except TimeoutError:
         text = "The tool did not finish in the time that was left."
-    except Exception as error:  # its text may hold secrets; its class does not
+    except Exception as error:  # show its class only: its text may hold secrets
         text = f"The tool failed ({type(error).__name__})."
     return _failed(call, guard.redacted(text) if guard else text)
 
@@ -164,7 +166,7 @@ def _failed(call: ToolCall, text: str) -> ToolResult:
 
 
 def _check_approval(call: ToolCall, context: ToolContext, *, is_twice: bool) -> None:
-    """Raises ToolError unless the user said yes to this very call."""
+    """Raises ToolError unless the user approved this very call."""
     answers: Mapping[str, Any] = context.approvals or {}
     answer = answers.get(call.id, False)
     if is_twice:

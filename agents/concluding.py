@@ -14,14 +14,14 @@ from agents.loop import joined_text
 
 
 class ConcludingAgent(Agent):
-    """Subclasses say what comes of an answer; their outputs have it as ``answer``."""
+    """Subclasses compute the output from an answer; their outputs keep the text as ``answer``."""
 
     async def concluded(self, answer: str) -> Any:
         """The output of a turn, a ``BaseModel``."""
         raise NotImplementedError
 
     def below(self, output: Any) -> str:
-        """What is put below the answer, as Markdown, for readers without the agent's own page part."""
+        """Markdown appended to the answer, for readers without the agent's own template."""
         raise NotImplementedError
 
     def shown(self, output: Any) -> str:
@@ -41,5 +41,5 @@ class ConcludingAgent(Agent):
 
 
 def set_off(below: str, answer: str) -> str:
-    """With an empty line between the two, where there are two."""
+    """Put an empty line between the two if the answer is not empty."""
     return f"\n\n{below}" if below and answer else below

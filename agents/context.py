@@ -14,9 +14,9 @@ def size(messages: Sequence[LLMMessage]) -> int:
 
 
 def trim(history: Sequence[LLMMessage], *, max_tokens: int) -> tuple[LLMMessage, ...]:
-    """The newest whole exchanges that fit; each begins with the user's message.
+    """The newest complete exchanges that fit; each begins with the user's message.
 
-    Whole, because a tool result without its call, or an answer without its question, is refused or misread.
+    Providers refuse or misread a tool result without its call, or an answer without its question.
     """
     kept: list[LLMMessage] = []
     room = max_tokens

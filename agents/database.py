@@ -1,4 +1,4 @@
-"""Database work from asynchronous code that runs for minutes."""
+"""Database access from asynchronous code that runs for minutes."""
 
 from llm_credentials.streams import in_database
 

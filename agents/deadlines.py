@@ -1,4 +1,4 @@
-"""A deadline for many short waits: one timer for all, where ``asyncio.timeout_at`` would make one for each."""
+"""One deadline for many short waits: a single timer, where ``asyncio.timeout_at`` would create one for each wait."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 class Deadline:
-    """What is awaited in ``with deadline:`` ends at the deadline, with TimeoutError. ``close`` it in the end.
+    """Code awaited in ``with deadline:`` gets TimeoutError at the deadline. Call ``close`` at the end.
 
-    Somebody else's cancellation passes through, as it does with ``asyncio.timeout_at``.
+    Cancellation from elsewhere passes through, as with ``asyncio.timeout_at``.
     """
 
     __slots__ = ("_cancelled", "_cancelling", "_is_over", "_task", "_timer")
 
     def __init__(self, deadline: float) -> None:
-        """``deadline``: by the clock of the event loop that runs."""
+        """``deadline``: on the clock of the running event loop."""
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._cancelled = self._is_over = False

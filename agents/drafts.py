@@ -1,4 +1,4 @@
-"""What an agent has said so far, while it is being saved. Knows no database."""
+"""An agent's unfinished output while it is being saved. Knows no database."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from llm_credentials.routing.receipt import Receipt, RoutedResponse
 
 KEEP_EVERY_S = 1.0
 MAX_PROGRESS = 200
-"""Lines of progress that are kept; after them the last one is written over."""
+"""Progress lines kept; further ones overwrite the last."""
 
 
 @dataclass
 class Draft:
     begun: str = ""
-    """What was there already of an answer that is gone on with."""
+    """The existing text of an answer that is being continued."""
     pieces: list[str] = field(default_factory=list)
     responses: list[LLMResponse] = field(default_factory=list)
     receipts: list[Receipt | None] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     messages: tuple[LLMMessage, ...] | None = None
-    """What the loop added, once it has ended by itself."""
+    """Messages added by the loop; set once it has ended normally."""
     stopped: StopReason | None = None
     output: BaseModel | None = None
     pending: tuple[Pending, ...] = ()
     spent: Spent = NOTHING_SPENT
     left_behind: list[RoutedResponse] = field(default_factory=list)
-    """Model calls that were ended before their end."""
+    """Model calls that were cut off."""
     added_before: tuple[LLMMessage, ...] = ()
-    """What earlier parts of the same run added to the conversation, before its user was asked."""
+    """Messages that earlier parts of the same run added, before it paused for approval."""
     receipt_before: dict[str, Any] | None = None
     spent_before_usd: Decimal = Decimal(0)
-    """What earlier parts and attempts of the same run have cost."""
+    """Cost of earlier parts and attempts of the same run."""
     _kept_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -63,7 +63,7 @@ class Draft:
         return self.begun + "".join(self.pieces)
 
     def go_on_from(self, pause: Pause | None, *, spent_before_usd: Decimal) -> None:
-        """Begin where the user was asked, with what stood there then."""
+        """Restore the state at the pause."""
         self.spent_before_usd = spent_before_usd
         if pause is None:
             return
@@ -124,7 +124,7 @@ class Draft:
                 return
 
     def is_due(self) -> bool:
-        """Whether it is time to keep what there is; says so at most once a second."""
+        """Whether it is time to save; true at most once a second."""
         now = time.monotonic()
         if now - self._kept_at < KEEP_EVERY_S:
             return False
@@ -132,8 +132,9 @@ class Draft:
         return True
 
     def whole_or_text(self) -> Sequence[LLMMessage]:
-        """What to store: all messages of an answer that was finished, else the text alone (a tool call without its
-        result could never be sent to a provider again)."""
+        """What to store: all messages of a finished answer, else the text alone. A provider would refuse a tool call
+        without its result.
+        """
         if self.messages is not None and not self.stopped:
             last = self._after_begun(self.messages[-1]) if self.begun else self.messages[-1]
             return (*self.added_before, *self.messages[:-1], last)
@@ -141,12 +142,12 @@ class Draft:
         return (LLMMessage.assistant((TextPart(text=text),) if text else ()),)
 
     def _after_begun(self, final: LLMMessage) -> LLMMessage:
-        """One answer of both halves, as if it had never broken off."""
+        """Join both halves of a continued answer into one message."""
         rest = [part for part in final.parts if not isinstance(part, TextPart)]
         return LLMMessage.assistant((*rest, TextPart(text=self.begun + final.text)))
 
     def receipt(self, error: LLMError | None = None) -> dict[str, Any] | None:
-        """Of all model calls, one that failed or was ended included."""
+        """Receipt of all model calls, including one that failed or was cut off."""
         failed = [error.receipt] if error is not None and error.receipt is not None else []
         ended = [answer.receipt for answer in self.left_behind]
         return receipt_json([*self.responses, *self.left_behind], [*self.receipts, *ended, *failed])

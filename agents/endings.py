@@ -10,7 +10,7 @@ from llm_credentials.providers import LLMMessage, TextPart
 
 
 def with_texts(messages: Sequence[LLMMessage], texts: Sequence[str], below: str) -> tuple[LLMMessage, ...]:
-    """The messages with the texts that were shown, and what stands below in the last answer."""
+    """The messages with the texts that the user saw, and ``below`` appended to the last answer."""
     left = list(texts)
     changed: list[LLMMessage] = []
     for message in messages:

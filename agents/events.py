@@ -20,17 +20,18 @@ class Limits:
     max_steps: int = 8
     """Model calls."""
     max_tokens: int = 200_000
-    """Input and output of all steps together, as the providers count them."""
+    """Input and output of all steps together, as reported by the providers."""
     max_seconds: float = 300.0
-    """Of work; while a run waits for its user, no time passes."""
+    """Working time; waiting for the user does not count."""
     max_cost_usd: Decimal | None = None
-    """Of all steps together. A call whose worst case does not fit any more is not made; one whose price nobody knows
-    counts as nothing."""
+    """For all steps together. A call whose worst case would exceed it is not made; a call of unknown price counts as
+    zero.
+    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spent:
-    """What counts against the limits so far."""
+    """Usage so far that counts against the limits."""
 
     steps: int = 0
     tokens: int = 0
@@ -55,7 +56,7 @@ class Reasoning:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What a tool says about its work (``agents.progress.say``)."""
+    """A tool's progress message (``agents.progress.say``)."""
 
     type: ClassVar = "progress"
     text: str
@@ -76,22 +77,22 @@ class ToolEnd:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepReceipt:
-    """One model call has ended. Comes once a step, before its tools run."""
+    """A model call has ended. Sent once per step, before its tools run."""
 
     type: ClassVar = "receipt"
     step: int
     response: LLMResponse
     receipt: Any
-    """The router's Receipt; None with a client that keeps none."""
+    """The router's Receipt; None if the client has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pending:
-    """A call that is made only if the user says yes."""
+    """A call that needs the user's approval."""
 
     call: ToolCall
     description: str
-    """What its tool says of itself."""
+    """The tool's own description."""
     access: Access
 
 
@@ -100,19 +101,19 @@ class Done:
     type: ClassVar = "done"
     response: LLMResponse
     messages: tuple[LLMMessage, ...]
-    """What the loop added to the conversation: answers, tool results, the final answer."""
+    """Messages added to the conversation: answers, tool results, the final answer."""
     output: BaseModel | None = None
-    """The answer in the shape that was asked for."""
+    """The answer in the requested shape."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stopped:
-    """A limit was reached, or the user is asked. The text so far counts; it is the last message where there is any."""
+    """A limit was reached, or the user is asked. Any text so far is kept as the last message."""
 
     type: ClassVar = "stopped"
     reason: StopReason
     messages: tuple[LLMMessage, ...]
-    """With ``approval`` the last one is the model's, with the calls; none of them has been made."""
+    """With ``approval``, the last one is the model's message with the calls; none of them has been made."""
     pending: tuple[Pending, ...] = ()
     spent: Spent = NOTHING_SPENT
 

@@ -1,4 +1,4 @@
-"""A conversation as a file to keep: Markdown to read, JSON to go on with."""
+"""Exports a conversation as Markdown to read or JSON to process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def exported(conversation: Conversation, form: Form) -> bytes:
 
 
 def as_json(conversation: Conversation) -> dict[str, Any]:
-    """Everything that is kept of it, what was set aside included."""
+    """All stored data of the conversation, including what was set aside."""
     return {
         "id": str(conversation.pk),
         "title": conversation.title,

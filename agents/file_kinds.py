@@ -1,7 +1,7 @@
 """Detects the type of a file from its bytes, never from its name or the sender's claim.
 
-A picture is opened before it is believed: its size in pixels is read from its head, and only what fits is decoded. What
-is packed (Excel) is looked into by its table of contents; nothing is unpacked here.
+An image's size in pixels is read from its header, and it is decoded only if it fits. For archives (Excel) only the
+table of contents is read; nothing is unpacked here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop
 
 MAX_SIDE_PX: Final = 8_000
-"""What providers take at most."""
+"""The most that providers accept."""
 MAX_PIXELS: Final = 40_000_000
 MAX_UNPACKED_BYTES: Final = 300 * 1024 * 1024
 MAX_PACKED_PARTS: Final = 5_000
 
 IMAGES: Final = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
-"""By the name that Pillow has for them; these four every provider that sees takes."""
+"""By Pillow's name of the format. Every provider with vision accepts these four."""
 TEXT: Final = "text/plain"
 CSV: Final = "text/csv"
 TSV: Final = "text/tab-separated-values"
@@ -40,7 +40,7 @@ _PROBE_LINES: Final = 20
 
 
 class UnknownKind(ValueError):
-    """Nothing here reads such a file; the text says so to whoever sent it."""
+    """Nothing here reads such a file; the text is meant for the sender."""
 
 
 _TOO_MANY_PIXELS: Final = gettext_noop(
@@ -73,7 +73,7 @@ def kind_of(content: bytes) -> str:
 
 
 def decoded(content: bytes) -> str | None:
-    """The text of a file that is text: UTF-8, UTF-16 with its mark, else one byte a letter. None for what is none."""
+    """The text of a text file: UTF-8, UTF-16 with a byte order mark, else single-byte. None if it is not text."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return content.decode("utf-16")
@@ -83,13 +83,13 @@ def decoded(content: bytes) -> str | None:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("cp1252", "replace")
-    # Tabs, line ends and form feeds are what a text has of the lowest characters; half a dozen others prove little.
+    # Text may contain tabs, line ends and form feeds; a few other control characters prove little.
     odd = sum(text.count(chr(code)) for code in range(32) if code not in (9, 10, 12, 13, 27))
     return None if "\0" in text or odd > len(text) // 50 else text
 
 
 def _image_kind(content: bytes) -> str:
-    from PIL import Image  # at first use: most processes never see a picture
+    from PIL import Image  # on first use: most processes never see an image
 
     try:
         with warnings.catch_warnings():
@@ -100,13 +100,13 @@ def _image_kind(content: bytes) -> str:
                     raise _too_many_pixels()
                 image.verify()
             with Image.open(io.BytesIO(content), formats=list(IMAGES)) as image:
-                image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # JPEG: read whole, kept small
+                image.draft("RGB", (width // 8 or 1, height // 8 or 1))  # JPEG: decodes at reduced size
                 image.load()
     except UnknownKind:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_many_pixels() from None
-    # Pillow's readers raise nearly everything on broken files, its guards against bombs among it.
+    # Pillow's readers raise almost any exception on broken files, including its decompression bomb checks.
     except Exception:
         raise UnknownKind(
             _("This picture is broken or not what it says it is. Save it anew and attach that.")

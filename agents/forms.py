@@ -1,4 +1,4 @@
-"""What is settled for a run beside the agent's own fields, as pages ask for it."""
+"""Form fields for how a run is made, beside the agent's own fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEEKDAYS = (
     *((4, _("Friday")), (5, _("Saturday")), (6, _("Sunday"))),
 )
 OPTION_PREFIX = "option"
-"""Of the agent's own fields, so that none can be taken for one of these."""
+"""Prefix of the agent's own fields, so that they cannot collide with these."""
 
 
 class HowForm(forms.Form):

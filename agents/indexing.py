@@ -1,7 +1,7 @@
-"""Background work of semantic search: embeds new messages, and rebuilds an index.
+"""Background work of semantic search: embeds new messages and rebuilds an index.
 
-A piece of work ends when its time is over and is queued again; what was made is kept, so whoever goes on, also after
-a worker was killed, begins where it ended.
+A task ends when its time is up and is queued again. Vectors already made are kept, so the next task continues from
+there, also after a worker was killed.
 """
 
 from __future__ import annotations
@@ -35,32 +35,32 @@ if TYPE_CHECKING:
     from agents.models import StoredMessage
 
 WORK_S: Final = 300.0
-"""Then others get their turn."""
+"""Then other tasks get their turn."""
 SLICE_S: Final = 20.0
-"""Between two signs of life."""
+"""Between two heartbeats."""
 AGAIN_AFTER_S: Final = 20
-"""So often a user's searches look for what is new."""
+"""Minimum interval between two updates for one user's searches."""
 DELETED_AT_ONCE: Final = 5_000
 logger = logging.getLogger(__name__)
 
 
 def begin(index: EmbeddingIndex) -> None:
-    """Without a queue the clock begins it."""
+    """Without a queue, the scheduler begins it."""
     with suppress(OperationalError, OSError):
         remake_index.apply_async(args=(str(index.pk),), retry=False)
 
 
 def read_soon(user: User, index: EmbeddingIndex) -> None:
-    """Have a worker look at what this user's conversations have got since; called when they search."""
+    """Have a worker embed this user's new messages; called when they search."""
     is_first = cache.add(f"reading-conversations:{user.pk}", 1, AGAIN_AFTER_S)
     if not is_first or not semantic_search.unread(user, index).exists():
         return
-    with suppress(OperationalError, OSError):  # the next search asks again
+    with suppress(OperationalError, OSError):  # the next search tries again
         read_conversations.apply_async(args=(user.pk,), retry=False)
 
 
 def found_near(user: User, query: str) -> list[Near]:
-    """Conversations of the user's near in meaning, the nearest first; none where that cannot be told just now."""
+    """The user's conversations closest in meaning, best first; empty if that cannot be determined now."""
     index = index_in_use() if query else None
     if index is None:
         return []
@@ -74,7 +74,7 @@ def found_near(user: User, query: str) -> list[Near]:
 
 @shared_task(name="agents.read_conversations")
 def read_conversations(user_id: int) -> None:
-    """Vectors for what one user's conversations have that has none. Safe to do twice, also at once."""
+    """Embed messages of one user that have no vectors yet. Idempotent, also when run concurrently."""
     index = index_in_use()
     user = User.objects.filter(pk=user_id, is_active=True).first()
     if index is None or user is None:
@@ -85,7 +85,7 @@ def read_conversations(user_id: int) -> None:
 
 
 def _read(user: User, index: EmbeddingIndex, only: QuerySet[StoredMessage], seconds: float) -> bool:
-    """Whether there is nothing left to do; so also where nobody may be asked on this user's behalf."""
+    """Whether nothing is left to do; also true if no provider may be asked on this user's behalf."""
 
     async def work() -> bool:
         return await semantic_search.read_all(user, index, asyncio.get_running_loop().time() + seconds, only=only)
@@ -99,7 +99,7 @@ def _read(user: User, index: EmbeddingIndex, only: QuerySet[StoredMessage], seco
 
 @shared_task(name="agents.remake_index")
 def remake_index(index_id: str) -> None:
-    """Vectors of the new index for everything that has one in the index in use; then the new one is in use."""
+    """Embed everything from the index in use into the new index, then switch to it."""
     index = EmbeddingIndex.objects.filter(pk=UUID(index_id), state=EmbeddingIndex.State.BUILDING).first()
     old = EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.ACTIVE).first()
     if index is None or old is None or not index.claim():
@@ -126,7 +126,7 @@ def _left(user: User, old: EmbeddingIndex, index: EmbeddingIndex) -> QuerySet[St
 
 
 def _alive(index: EmbeddingIndex) -> bool:
-    """Say that this worker is; whether the index is still wanted."""
+    """Send a heartbeat; returns whether the index is still wanted."""
     rows = EmbeddingIndex.objects.filter(pk=index.pk, state=EmbeddingIndex.State.BUILDING)
     return bool(rows.update(heartbeat_at=timezone.now()))
 
@@ -137,7 +137,7 @@ def _hand_on(index: EmbeddingIndex) -> None:
 
 
 def _remove_retired() -> None:
-    """Vectors of files are not made anew: a file that is asked about again gets new ones then."""
+    """Vectors of files are not rebuilt: a file gets new ones when it is next asked about."""
     for index in EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.RETIRED):
         with open_for("removing the vectors of an index that was replaced"):
             rows = TextVector.objects.filter(index=index)
@@ -148,7 +148,7 @@ def _remove_retired() -> None:
 
 @shared_task(name="agents.tend_index")
 def tend_index() -> None:
-    """The clock's look: an index whose worker died is gone on with, and what one left of an old index removed."""
+    """Periodic task: continue an index whose worker died, and remove leftovers of old indexes."""
     for index in EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.BUILDING):
         begin(index)
     if EmbeddingIndex.objects.filter(state=EmbeddingIndex.State.RETIRED).exists():

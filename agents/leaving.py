@@ -38,7 +38,7 @@ def schedules(user: User) -> list[dict[str, Any]]:
 
 
 def files(user: User) -> list[dict[str, Any]]:
-    """What they are, and where each can be fetched: their bytes would not fit into one text."""
+    """Metadata and where to fetch each file; their contents are too large for one document."""
     rows = Attachment.objects.for_user(user).without_content().order_by("created_at")
     return [
         said | {"content_url": row.get_absolute_url()}

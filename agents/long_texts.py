@@ -1,7 +1,7 @@
-"""Texts that are too long for a model: it sees the beginning, and asks for the passages that it needs.
+"""Texts too long for a model: it sees the beginning and asks for the passages it needs.
 
-Passages are found by meaning where embeddings are settled and the user's keys, or the site's, allow it; else, and
-where that fails, by words.
+Passages are found by embeddings where they are configured and the user's or the site's keys allow it; otherwise, or if
+that fails, by words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llm_credentials.models import EmbeddingIndex
 
 WHOLE_CHARS: Final = 8_000
-"""Up to this a text is shown whole; of a longer one so much of its beginning as below."""
+"""Texts up to this length are shown whole; of longer ones, the beginning as below."""
 BEGINNING_CHARS: Final = 1_200
 PASSAGES: Final = 6
 MAX_CHARS: Final = 300_000
@@ -41,11 +41,11 @@ class _Text:
     text: str
     pieces: list[str]
     attachment_id: UUID | None
-    """None for what is not stored, of which no vector is kept."""
+    """None for a text that is not stored, whose vectors are not kept."""
 
 
 class LongTexts:
-    """Those of one turn."""
+    """The long texts of one turn."""
 
     def __init__(self, user: User, *, token: Any = None, run_budget: Any = None) -> None:
         self._user, self._token, self._run_budget = user, token, run_budget
@@ -55,7 +55,7 @@ class LongTexts:
         return bool(self._texts)
 
     def take(self, files: Mapping[str, GivenFile]) -> dict[str, str]:
-        """Read them; file → why one could not be. Blocks."""
+        """Read the files; returns file → reason for those that failed. Blocks."""
         from agents.vectors import pieces_of  # its models are not ready when agents are listed
 
         problems = {}
@@ -94,7 +94,7 @@ class LongTexts:
         return "\n\n".join(found) or "Nothing fits. Ask in other words."
 
     async def _by_meaning(self, question: str) -> list[float] | None:
-        """A score for each passage; None where that cannot be had."""
+        """A score per passage; None if embeddings are not available."""
         from llm_credentials.embeddings import embed_texts, index_in_use, similarity
 
         if not self._user.is_authenticated or self._user._state.adding:
@@ -112,7 +112,7 @@ class LongTexts:
         return [similarity(asked, vector) for vector in vectors]
 
     async def _vectors(self, text: _Text, index: EmbeddingIndex) -> Sequence[bytes]:
-        """As they are kept with the file, made at the first question."""
+        """The vectors stored with the file; created on the first question."""
         from llm_credentials.embeddings import embed_texts
 
         kept = await in_database(_kept, text, index)
@@ -154,7 +154,7 @@ def _keep(user_id: int, attachment_id: UUID, index: EmbeddingIndex, packed: Sequ
 
 
 def by_words(question: str, passages: Sequence[str]) -> list[float]:
-    """How well each passage fits: its words of the question, those that stand in few passages counting more."""
+    """A score per passage: how many of the question's words it has, rarer words counting more."""
     words = set(_WORD.findall(question.casefold()))
     counted = [Counter(_WORD.findall(passage.casefold())) for passage in passages]
     rarity = {

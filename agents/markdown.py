@@ -1,7 +1,7 @@
-"""Renders what a model wrote as HTML that can do nothing.
+"""Renders a model's Markdown as safe HTML.
 
-Markdown is rendered first, with raw HTML switched off, and the result sanitised after. Nothing is fetched by showing
-it: images become links that say where they come from.
+Markdown is rendered with raw HTML switched off, then the result is sanitised. Viewing it fetches nothing: images become
+links that name their source.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pygments.util import ClassNotFound
 
 SCHEMES: Final = frozenset({"http", "https", "mailto"})
 TOP_HEADING: Final = 3
-"""A page has its h1 and each turn its h2; headings of an answer begin below."""
+"""A page has an h1 and each turn an h2; headings of an answer start below those."""
 MAX_HIGHLIGHT_CHARS: Final = 50_000
-"""Longer code is shown plain: colouring it would keep everybody else waiting."""
+"""Longer code is not highlighted, because that would delay other requests."""
 MAX_NESTING: Final = 50
 
 _TAGS: Final = {
@@ -58,15 +58,15 @@ def render(text: str) -> SafeString:
 
 
 def render_open(text: str) -> SafeString:
-    """The same for text whose end is still to come: code is not coloured yet, so that showing it often stays cheap."""
+    """Like ``render``, for incomplete text: code is not highlighted yet, so that repeated rendering stays cheap."""
     return _clean(_plain_parser().render(_encodable(text)))
 
 
 def closed_length(text: str) -> int:
-    """How much of a growing text will not change its meaning any more: all but its last top-level block.
+    """Length of the prefix of a growing text whose rendering is final: all but the last top-level block.
 
-    An approximation: a definition that comes later may still turn ``[words]`` before it into a link. The finished text
-    is rendered once more as a whole.
+    An approximation: a later link definition may still turn ``[words]`` in the prefix into a link. The finished text is
+    rendered again as a whole.
     """
     starts = [token.map[0] for token in _plain_parser().parse(_encodable(text)) if token.level == 0 and token.map]
     if not starts or starts[-1] == 0:
@@ -76,7 +76,7 @@ def closed_length(text: str) -> int:
 
 
 def _encodable(text: str) -> str:
-    """Lone surrogates, which no page can carry, replaced."""
+    """Replace lone surrogates, which cannot be encoded."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -115,7 +115,7 @@ def _new_parser(*, colour: bool) -> MarkdownIt:
 
 
 def _is_allowed(url: str) -> bool:
-    """Absolute addresses of harmless schemes only: a model has no business linking into this site."""
+    """Only absolute URLs with harmless schemes: a model has no reason to link into this site."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -124,7 +124,7 @@ def _is_allowed(url: str) -> bool:
 
 
 def _lower_headings(state: StateCore) -> None:
-    """Put headings below the page's own, with no level left out."""
+    """Shift headings below the page's own, without skipping levels."""
     level = TOP_HEADING - 1
     first: int | None = None
     for token in state.tokens:
@@ -140,7 +140,7 @@ def _lower_headings(state: StateCore) -> None:
 def _render_image(
     renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: MutableMapping[str, Any]
 ) -> str:
-    """A link in the picture's place. Inside another link only its words: links do not nest."""
+    """A link instead of the image. Inside another link only its text, because links do not nest."""
     token = tokens[index]
     words = renderer.renderInlineAsText(token.children or [], options, env).strip()
     depth = sum({"link_open": 1, "link_close": -1}.get(other.type, 0) for other in tokens[:index])

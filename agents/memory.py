@@ -1,7 +1,7 @@
 """Summarises conversations that are longer than the model can read.
 
-Once what was said no longer fits, its older half is summarised by the model itself, once; the summary stays with the
-conversation, is shown to its user, and takes the place of those messages from then on.
+When a conversation no longer fits, the model summarises its older half once. The summary is stored with the
+conversation, shown to its user, and replaces those messages in later requests.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ UNDERSTOOD: Final = "I remember that. Let us go on."
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """What was said before the question, as far as it goes to the model."""
+    """The messages before the question that may go to the model."""
 
     conversation_id: UUID
     summary: str
     until: int | None
     messages: Sequence[LLMMessage]
     positions: Sequence[int]
-    """Of each message."""
+    """One per message."""
     room_tokens: int
-    """What of it the model can read."""
+    """How much of it the model can read."""
 
     def told(self, summary: str | None = None, begin: int = 0) -> list[LLMMessage]:
         said = self.summary if summary is None else summary
@@ -52,7 +52,7 @@ class Past:
 
 
 def room_of(agent: Agent, question: LLMMessage) -> int:
-    """Tokens that are left for what was said before. Synchronous."""
+    """Tokens left for earlier messages. Synchronous."""
     route = explain_route(agent.user, task=agent.slug, provider=agent.provider or None, model=agent.model or None)
     facts = route.chosen.facts if route.chosen else None
     if facts is None or facts.context_window is None:
@@ -64,8 +64,8 @@ def room_of(agent: Agent, question: LLMMessage) -> int:
 
 
 async def recalled(agent: Agent, past: Past, draft: Draft) -> list[LLMMessage]:
-    """What goes to the model before the question. Where that needs a summary first, its call stands in the draft's
-    receipts; should it fail, the oldest messages are left out instead.
+    """The messages that go to the model before the question. If this needs a summary first, that call's receipt is
+    added to the draft; if the call fails, the oldest messages are dropped instead.
     """
     told = past.told()
     if context.size(told) <= past.room_tokens:
@@ -84,7 +84,7 @@ async def recalled(agent: Agent, past: Past, draft: Draft) -> list[LLMMessage]:
 
 
 def _begin_of_newest(past: Past) -> int:
-    """Index of the message from which on all goes word by word: the newest whole turns that fill half of the room."""
+    """Index of the first message sent verbatim: the newest whole turns that fill half of the room."""
     room, begin = past.room_tokens // 2, len(past.messages)
     for index in range(len(past.messages) - 1, -1, -1):
         room -= context.size(past.messages[index : index + 1])
@@ -92,7 +92,7 @@ def _begin_of_newest(past: Past) -> int:
             break
         if past.messages[index].role == "user":
             begin = index
-    # The very last turn is never summarised away as long as there is another.
+    # Never summarise the very last turn if there is another.
     if begin == len(past.messages):
         users = [index for index, message in enumerate(past.messages) if message.role == "user"]
         begin = users[-1] if users else 0

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 HEARTBEAT_S = 2.0
-"""How often the process that works on an answer or a run says that it is alive."""
+"""Heartbeat interval of the process that works on an answer or a run."""
 STALE_AFTER = timedelta(seconds=12)
-"""Without a heartbeat for this long, that process is taken to be dead."""
+"""Without a heartbeat for this long, that process is considered dead."""
 NO_WORKER_AFTER = timedelta(seconds=4)
 """A run that waits longer than this tells its reader that no worker has taken it."""
 
 
 def stale_before() -> datetime:
-    """The moment before which a last heartbeat means death."""
+    """A last heartbeat before this moment means that the process is dead."""
     return timezone.now() - STALE_AFTER
 
 
@@ -54,9 +54,9 @@ class Conversation(models.Model):
     """Provider slug; empty: the user's own order decides."""
     model = models.CharField(max_length=200, blank=True)
     summary = models.TextField(blank=True)
-    """What the model remembers of the messages before ``summary_until``; see ``agents.memory``."""
+    """Summary of the messages before ``summary_until``; see ``agents.memory``."""
     summary_until = models.PositiveIntegerField(null=True, blank=True)
-    """Position of the first message that goes to the model word by word; None without a summary."""
+    """Position of the first message that is sent verbatim; None without a summary."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -93,11 +93,11 @@ class StoredMessageQuerySet(models.QuerySet["StoredMessage"]):
         return self.order_by("position", "variant")
 
     def going_on(self) -> Self:
-        """What the conversation goes on from: no answer that was not chosen, no turn whose question was changed."""
+        """The active messages: without answers that were not chosen and turns whose question was edited."""
         return self.filter(is_aside=False)
 
     def open(self) -> Self:
-        """Answers that are asked for and not yet there."""
+        """Answers that were requested and are not finished."""
         return self.filter(state__in=OPEN_MESSAGE_STATES)
 
     def stale(self) -> Self:
@@ -112,35 +112,35 @@ class StoredMessage(models.Model):
     role = models.CharField(max_length=10)
     parts = PartsField()
     files = models.JSONField(default=list, blank=True)
-    """Attachments that went along: ``{"id", "name", "media_type", "size_bytes"}``; see ``agents.sent_files``."""
+    """Attachments: ``{"id", "name", "media_type", "size_bytes"}``; see ``agents.sent_files``."""
     provider = models.CharField(max_length=50, blank=True)
-    """Who was asked for this answer, where that was not the conversation's own choice."""
+    """The provider for this answer, if it differs from the conversation's."""
     model = models.CharField(max_length=200, blank=True)
     variant = models.PositiveSmallIntegerField(default=0)
-    """Numbers the answers to one question; the tool traffic of each has its number."""
+    """Number of the answer among the answers to one question; its tool traffic has the same number."""
     is_aside = models.BooleanField(default=False)
-    """Kept, but no part of what goes on; see ``agents.branching``."""
+    """Kept, but no longer an active part of the conversation; see ``agents.branching``."""
     follows = models.IntegerField(null=True, blank=True)
-    """Of a question: position of the one it was asked after, -1 for nothing; None: the one before it in position."""
+    """Of a question: position of the question it follows, -1 for none; None: the one before it in position."""
     chosen = models.PositiveSmallIntegerField(default=0)
-    """Of a question that is set aside: the variant of its answer that went on."""
+    """Of a question that is set aside: the variant of its chosen answer."""
     begun = models.TextField(blank=True)
-    """Of an answer that goes on after it broke off: what was there before."""
+    """Of a continued answer: the text before the interruption."""
     search_text = models.TextField(blank=True)
-    """What is said, in lower case; see ``agents.text_search``."""
+    """The text in lower case; see ``agents.text_search``."""
     state = models.CharField(max_length=10, choices=MessageState, default=MessageState.COMPLETE)
     receipt = models.JSONField(null=True, blank=True)
-    """Who answered and what it took; see ``agents.receipts``."""
+    """Provider, model, usage and cost; see ``agents.receipts``."""
     error = models.JSONField(null=True, blank=True)
-    """What went wrong, with the fields of LLMError; see ``agents.receipts``."""
+    """The failure, with the fields of LLMError; see ``agents.receipts``."""
     pending = models.JSONField(null=True, blank=True)
-    """Calls that wait for the user's yes, or had it; as those of a run."""
+    """Calls that wait for the user's approval or have it; same format as in a run."""
     paused = models.TextField(blank=True, default="", editable=False)
-    """Where to go on after the user was asked; see ``agents.pausing``."""
+    """Where to continue after an approval; see ``agents.pausing``."""
     claim = models.UUIDField(null=True, blank=True)
-    """Of the one writer of this answer; nobody else may change it while it is being written."""
+    """Claim of the one writer of this answer; nobody else may change it meanwhile."""
     token_id = models.UUIDField(null=True, blank=True, editable=False)
-    """Of the access token that asked for this answer; without it, or past what it allows, the answer ends."""
+    """Of the access token that asked for this answer; if it is revoked or its limits are reached, the answer ends."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -179,24 +179,24 @@ class StoredMessage(models.Model):
 
     @property
     def is_asking(self) -> bool:
-        """Whether it waits for its user's yes."""
+        """Whether it waits for its user's approval."""
         return self.state == MessageState.ASKING
 
     @property
     def can_retry(self) -> bool:
-        """Whether a new answer may be asked for in its place."""
+        """Whether the user may ask for a new answer in its place."""
         return self.role == "assistant" and self.state not in (MessageState.COMPLETE, MessageState.STREAMING)
 
     @property
     def can_continue(self) -> bool:
-        """Whether it ended before its end, with something that can be gone on from."""
+        """Whether it was cut off with something to continue from."""
         cut = self.state == MessageState.COMPLETE and (self.receipt or {}).get("finish_reason") == "length"
         broken = self.state in (MessageState.INCOMPLETE, MessageState.STOPPED)
         return self.role == "assistant" and (cut or broken) and bool(self.text.strip())
 
     @property
     def choice(self) -> tuple[str, str]:
-        """Provider and model to ask for this answer; two empty ones: as the user's order says."""
+        """Provider and model for this answer; both empty: the user's order decides."""
         if self.provider:
             return self.provider, self.model
         return self.conversation.provider, self.conversation.model
@@ -213,7 +213,7 @@ class RunState(models.TextChoices):
 
 OPEN_RUN_STATES = (RunState.QUEUED, RunState.RUNNING, RunState.WAITING)
 MAX_ATTEMPTS = 5
-"""A run whose workers died so often is given up: it may be what kills them."""
+"""A run whose workers died this often is given up: it may be what kills them."""
 
 
 class AgentRunQuerySet(models.QuerySet["AgentRun"]):
@@ -227,29 +227,29 @@ class AgentRunQuerySet(models.QuerySet["AgentRun"]):
         return self.filter(state__in=OPEN_RUN_STATES)
 
     def claimable(self) -> Self:
-        """Queued ones, and running ones whose worker died."""
+        """Queued runs, and running ones whose worker died."""
         abandoned = models.Q(state=RunState.RUNNING, heartbeat_at__lt=stale_before())
         return self.filter(models.Q(state=RunState.QUEUED) | abandoned)
 
     def orphaned(self) -> Self:
-        """Handed to the workers a while ago, and nobody works on them: their message may be lost."""
+        """Runs queued a while ago without a worker: their message may be lost."""
         return self.claimable().filter(enqueued_at__lt=stale_before())
 
     def ending_at_once(self) -> Self:
-        """Those on which nobody works now, so that nobody has to be asked to end."""
+        """Runs without an active worker, which can be cancelled directly."""
         abandoned = models.Q(state=RunState.RUNNING, heartbeat_at__lt=stale_before())
         return self.filter(models.Q(state__in=(RunState.QUEUED, RunState.WAITING)) | abandoned)
 
     def in_flight(self) -> Self:
-        """Handed to the workers and not over."""
+        """Handed to the workers and unfinished."""
         return self.filter(state__in=(RunState.QUEUED, RunState.RUNNING), enqueued_at__isnull=False)
 
     def held_back(self) -> Self:
-        """Queued, but not yet handed to the workers, since others of the same user come first."""
+        """Queued, but not yet handed to the workers, because the user's other runs come first."""
         return self.filter(state=RunState.QUEUED, enqueued_at=None)
 
     def untold(self) -> Self:
-        """Over, and their user wants to hear of it and has not."""
+        """Finished runs whose user asked for a notification and has not had it."""
         wanted = models.Q(mail_when_done=True) | models.Q(webhook_when_done=True)
         return self.filter(wanted, told_at=None, finished_at__isnull=False)
 
@@ -264,46 +264,47 @@ class AgentRun(models.Model):
     provider = models.CharField(max_length=50, blank=True)
     model = models.CharField(max_length=200, blank=True)
     weight = models.CharField(max_length=10, default="normal")
-    """Of the agent, when it was started: which queue it goes through."""
+    """The agent's weight when the run was started; decides the queue."""
     input = models.TextField()
     options = models.JSONField(default=dict)
-    """What was chosen beside the task, as the agent's form cleaned it."""
+    """Options chosen beside the task, as cleaned by the agent's form."""
     attachment_ids = models.JSONField(default=list)
-    """Of the files that go along; those that were removed meanwhile stay away."""
+    """Its files, by id; those deleted meanwhile are skipped."""
     max_cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
-    """What the user lets it cost at most; the agent's own limit holds besides."""
+    """The user's cost limit; the agent's own limit applies as well."""
     state = models.CharField(max_length=10, choices=RunState, default=RunState.QUEUED)
     output = models.TextField(blank=True)
     result = models.JSONField(null=True, blank=True)
     """The answer in the agent's own shape."""
     pending = models.JSONField(null=True, blank=True)
-    """Calls that wait for the user's yes, or had it: ``[{"id", "name", "arguments", "description", "access",
-    "answer": null|true|false}]``."""
+    """Calls that wait for the user's approval or have it: ``[{"id", "name", "arguments", "description", "access",
+    "answer": null|true|false}]``.
+    """
     paused = models.TextField(blank=True, default="", editable=False)
-    """Where to go on after the user was asked; see ``agents.pausing``."""
+    """Where to continue after an approval; see ``agents.pausing``."""
     calls_begun_at = models.DateTimeField(null=True, blank=True, editable=False)
-    """When the calls that had a yes were begun: they are never begun again."""
+    """When the approved calls were begun; they are never begun again."""
     spent_usd = models.DecimalField(max_digits=14, decimal_places=8, default=0, editable=False)
-    """What all attempts have cost so far, as far as it is known."""
+    """Cost of all attempts so far, as far as it is known."""
     receipt = models.JSONField(null=True, blank=True)
     error = models.JSONField(null=True, blank=True)
     steps = models.JSONField(default=list)
-    """What has happened so far: ``{"type": "model"|"tool"|"progress", …}``, oldest first."""
+    """Steps so far: ``{"type": "model"|"tool"|"progress", …}``, oldest first."""
     attempts = models.PositiveIntegerField(default=0)
-    """How often a worker began it; more than once only after a worker died."""
+    """How often a worker began it; above one only if a worker died."""
     claim = models.UUIDField(null=True, blank=True)
     token_id = models.UUIDField(null=True, blank=True, editable=False)
-    """Of the access token that started it; without it, or past what it allows, the run ends."""
+    """Of the access token that started it; if it is revoked or its limits are reached, the run ends."""
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     enqueued_at = models.DateTimeField(null=True, blank=True, editable=False)
-    """When it was last handed to the workers; None while others of the same user come first."""
+    """When it was last handed to the workers; None while the user's other runs come first."""
     mail_when_done = models.BooleanField(default=False)
     webhook_when_done = models.BooleanField(default=False)
     told_at = models.DateTimeField(null=True, blank=True, editable=False)
     schedule = models.ForeignKey(ScheduledRun, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
     due_at = models.DateTimeField(null=True, blank=True, editable=False)
-    """Of a scheduled run: which time of the schedule it is."""
+    """Of a scheduled run: the scheduled time that it is for."""
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -323,7 +324,7 @@ class AgentRun(models.Model):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for its user's yes."""
+        """Whether it waits for its user's approval."""
         return self.state == RunState.WAITING
 
     @property
@@ -339,13 +340,13 @@ class AgentRun(models.Model):
 
     @property
     def is_without_worker(self) -> bool:
-        """Whether it has waited so long that no worker seems to be there."""
+        """Whether it has waited so long that there seems to be no worker."""
         handed = self.enqueued_at
         return self.state == RunState.QUEUED and handed is not None and timezone.now() - handed > NO_WORKER_AFTER
 
     @property
     def seen(self) -> str:
-        """Changes whenever its page would: what a reader who asks again has seen already."""
+        """Changes whenever its page would; lets a polling reader say what it has seen."""
         marks = (self.is_without_worker, self.is_abandoned, self.cancel_requested_at is not None, self.is_held_back)
         steps = "".join(str(step.get("state", ""))[:1] for step in self.steps)
         parts = (self.state, self.attempts, len(self.output), len(self.steps), steps, *map(int, marks))
@@ -353,7 +354,7 @@ class AgentRun(models.Model):
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether its worker has stopped giving signs of life."""
+        """Whether its worker has stopped sending heartbeats."""
         return self.state == RunState.RUNNING and self.heartbeat_at is not None and self.heartbeat_at < stale_before()
 
     @property

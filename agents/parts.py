@@ -1,6 +1,7 @@
-"""Serialises message parts as JSON without loss: details, images and invalid tool arguments included. Django-free.
+"""Serialises message parts as JSON without loss, including details, images and invalid tool arguments. Django-free.
 
-The text is plain ASCII, so that NUL characters and lone surrogates, which models do send, suit every database.
+The text is plain ASCII: NUL characters and lone surrogates, which models do send, are escaped and safe in every
+database.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def dump_parts(parts: Iterable[Part]) -> str:
 
 
 def load_parts(text: str) -> tuple[Part, ...]:
-    """Raises ValueError for what ``dump_parts`` never wrote."""
+    """Raises ValueError for text that ``dump_parts`` did not write."""
     return tuple(_part_from_json(data) for data in json.loads(text))
 
 

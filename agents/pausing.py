@@ -1,4 +1,4 @@
-"""Serialises a run that waits for its user, with everything that is needed to continue. Django-free."""
+"""Serialises a run that waits for its user, with everything needed to continue. Django-free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llm_credentials.providers import LLMMessage
 @dataclass(frozen=True, kw_only=True)
 class Pause:
     added: tuple[LLMMessage, ...]
-    """What the loop had added to the conversation; the calls in the last one."""
+    """Messages added by the loop; the last one has the calls."""
     spent: Spent
     output: str = ""
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -40,7 +40,7 @@ def dump(pause: Pause) -> str:
 
 
 def load(text: str) -> Pause:
-    """Raises ValueError, KeyError or TypeError for what ``dump`` never wrote."""
+    """Raises ValueError, KeyError or TypeError for text that ``dump`` did not write."""
     data = json.loads(text)
     spent = data["spent"]
     return Pause(
@@ -53,7 +53,7 @@ def load(text: str) -> Pause:
 
 
 def asked(pending: Iterable[Pending]) -> list[dict[str, Any]]:
-    """The calls as the user is shown them."""
+    """The calls as shown to the user."""
     return [
         {
             "id": each.call.id,
@@ -67,7 +67,7 @@ def asked(pending: Iterable[Pending]) -> list[dict[str, Any]]:
 
 
 def _storable(value: Any) -> Any:
-    """JSON without what PostgreSQL's jsonb refuses: NUL characters and lone surrogates."""
+    """JSON without what PostgreSQL's jsonb rejects: NUL characters and lone surrogates."""
     text = json.dumps(value, default=str).replace("\\u0000", "\\ufffd")
     return json.loads(text.encode("utf-8", "replace").decode(), object_hook=_clean)
 
@@ -83,5 +83,5 @@ def _whole(value: Any) -> Any:
 
 
 def approvals(pending: Sequence[Mapping[str, Any]], *, begun_before: bool) -> dict[str, bool | None]:
-    """The user's answers; a yes counts as unsure where an earlier attempt may have made the call."""
+    """The user's decisions; a yes becomes ``None`` if an earlier attempt may have made the call."""
     return {call["id"]: (None if begun_before else True) if call["answer"] else False for call in pending}

@@ -19,7 +19,7 @@ MAX_ATTEMPTS = 50
 
 
 def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Receipt | None]) -> dict[str, Any] | None:
-    """Of one answer, all its model calls together; the last one names provider and model. None without any call.
+    """One receipt for all model calls of an answer; provider and model are the last call's. None without any call.
 
     ``{"provider", "model", "key_owner", "finish_reason", "steps", "usage": {"input_tokens", …}, "cost_usd": str|None,
     "price_source", "reason", "estimated", "attempts": [{"provider", "model", "credential_id", "key_owner", "outcome",
@@ -46,7 +46,7 @@ def receipt_json(responses: Sequence[LLMResponse], receipts: Sequence[Receipt | 
 
 
 def _total_cost(receipts: Iterable[Receipt]) -> str | None:
-    """Exact, as text; None as soon as one part is unknown."""
+    """Exact, as text; None if any part is unknown."""
     total = Decimal(0)
     for receipt in receipts:
         if receipt.cost_usd is None:
@@ -56,7 +56,7 @@ def _total_cost(receipts: Iterable[Receipt]) -> str | None:
 
 
 def merged_receipt(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Of the parts of one answer or run that was interrupted and gone on with."""
+    """One receipt for an answer or run that was interrupted and continued."""
     if before is None or after is None:
         return after or before
     costs = [Decimal(part["cost_usd"]) for part in (before, after) if part.get("cost_usd") is not None]
@@ -77,7 +77,7 @@ def usage_json(usages: Iterable[Usage]) -> dict[str, int | None]:
 
 
 def error_json(error: LLMError) -> dict[str, Any]:
-    """The fields of an error as every surface shows them. Our own words only: nothing of what the provider sent."""
+    """The fields of an error as every surface shows them. Uses our own words only, never the provider's text."""
     return {
         "class": type(error).__name__,
         "message": str(error),
@@ -91,7 +91,7 @@ def error_json(error: LLMError) -> dict[str, Any]:
 
 
 def site_error(name: str, words: str) -> dict[str, Any]:
-    """The same fields for what is no provider's doing."""
+    """The same fields for errors that are not the provider's."""
     nothing = dict.fromkeys(("provider", "status_code", "request_id", "retry_after_s"))
     return {"class": name, "message": words, "user_message": words, **nothing, "retryable": True}
 

@@ -1,4 +1,4 @@
-"""Every agent there is: the Agent classes in the modules of ``agents.catalog``."""
+"""The registry of agents: all Agent classes in the modules of ``agents.catalog``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class UnknownAgent(ValueError):
 
 @cache
 def agents() -> tuple[type[Agent], ...]:
-    """In the order of the page: by ``position``, then title. Raises ValueError when two share a slug."""
+    """Sorted by ``position``, then title. Raises ValueError if two share a slug."""
     found: dict[str, type[Agent]] = {}
     for module in pkgutil.iter_modules(catalog.__path__, f"{catalog.__name__}."):
         for value in vars(import_module(module.name)).values():
@@ -39,6 +39,6 @@ def get_agent(slug: str) -> type[Agent]:
 
 
 def register_task_kinds() -> None:
-    """Tell the router which tasks there are, so that users may choose a model for each."""
+    """Register each agent as a task with the router, so that users may choose a model for it."""
     for agent in agents():
         kinds.register(kinds.TaskKind(slug=agent.slug, label=agent.title, weight=agent.weight, needs=agent.all_needs()))

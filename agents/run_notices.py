@@ -1,4 +1,4 @@
-"""Notifies a user, once, that a run has ended: by mail, by webhook, or both, as they chose."""
+"""Notifies a user once that a run has ended: by mail, by webhook, or both, as the user chose."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WAITS = "run_waits"
 
 
 def tell(run_id: UUID) -> bool:
-    """Whether somebody was told now. Never fails the run."""
+    """Whether a notification was sent by this call. Never fails the run."""
     run = AgentRun.objects.untold().select_related("user").filter(pk=run_id).first()
-    # Claimed by whoever writes first: the task may be given out twice.
+    # A conditional update claims the notification, because the task may be delivered twice.
     if run is None or not AgentRun.objects.filter(pk=run_id, told_at=None).update(told_at=timezone.now()):
         return False
     if not run.user.is_active:
@@ -37,7 +37,7 @@ def tell(run_id: UUID) -> bool:
 
 
 def tell_waiting(run: AgentRun) -> None:
-    """That a run waits for its user's yes; called once for each time that it stops for that."""
+    """Notify the user that a run waits for approval; called once per pause."""
     if run.webhook_when_done:
         webhooks.announce(run.user_id, WAITS, _facts(run))
     if run.mail_when_done and run.user.email and run.user.is_active:
@@ -45,7 +45,7 @@ def tell_waiting(run: AgentRun) -> None:
 
 
 def _facts(run: AgentRun) -> dict[str, Any]:
-    """What leaves the site: that it ended, never what was asked or answered."""
+    """What leaves the site: that the run ended, never its input or output."""
     return {"run": str(run.pk), "agent": run.agent, "state": run.state, "error": (run.error or {}).get("class", "")}
 
 

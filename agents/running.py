@@ -1,4 +1,4 @@
-"""Executes one background run: claims it, runs the agent, saves what comes, closes it however it ends."""
+"""Executes one background run: claims it, runs the agent, saves the output and always closes the row."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 class Outcome(Enum):
     ENDED = "ended"
-    """Or it waits for its user."""
+    """Or the run waits for its user."""
     NOTHING_TO_DO = "nothing to do"
     """The run is over, or its user is gone."""
     HELD_BY_ANOTHER = "held by another"
-    """Another worker has it and was alive a moment ago; if it dies, the run must be taken up again."""
+    """Another worker has it and was alive a moment ago; if that worker dies, the run must be retried."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class _Ending:
 
 
 async def run_execute(run_id: UUID) -> Outcome:
-    """Never raises for what goes wrong: the row says it afterwards."""
+    """Never raises for failures; they are stored in the row."""
     claim = await in_database(runs.run_claim, run_id)
     if claim is None:
         running = await in_database(AgentRun.objects.filter(pk=run_id, state=RunState.RUNNING).exists)
@@ -71,13 +71,13 @@ async def run_execute(run_id: UUID) -> Outcome:
     except LLMError as caught:
         ending.llm_error, ending.error = caught, error_json(caught)
         if isinstance(caught, AccessWithdrawn) and caught.what != "key":
-            ending.state = RunState.CANCELLED  # the call heard of it before the run did
+            ending.state = RunState.CANCELLED  # the call saw the cancellation before the run did
     except AuditUnavailable:
         ending.error = AUDIT_UNAVAILABLE
     except Exception:
         logger.exception("a run could not be finished")
         ending.error = INTERNAL_ERROR
-    await writer.flushed()  # whoever sees the run sees what it cost
+    await writer.flushed()  # so that the cost is visible together with the run
     await _close(run, claim, draft, ending)
     return Outcome.ENDED
 
@@ -144,7 +144,7 @@ async def _work(run: AgentRun, claim: UUID, draft: Draft) -> None:
 
 
 async def _events(run: AgentRun, claim: UUID, agent: Agent, history: list[LLMMessage]) -> AsyncGenerator[Event, None]:
-    """From the beginning, or from where the user was asked."""
+    """Events from the start, or from the pause."""
     if not run.paused:
         return agent.stream(run.input, history=history, spent=Spent(cost_usd=run.spent_usd))
     pause = pausing.load(run.paused)
@@ -171,13 +171,13 @@ def _agent(run: AgentRun, token: PersonalAccessToken | None) -> Agent:
 
 
 def _limit_usd(run: AgentRun) -> Decimal | None:
-    """The less of what was asked for this run and what its user settled for each."""
+    """The lower of the run's own limit and the user's limit per run."""
     limits = (run.max_cost_usd, LLMSettings.of(run.user).run_budget_usd)
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _history(run: AgentRun) -> list[LLMMessage]:
-    """What was said in its conversation before; the run reads it and adds nothing."""
+    """Earlier messages of its conversation; the run reads them and adds none."""
     if run.conversation is None:
         return []
     return services.whole_messages(run.conversation)

@@ -1,7 +1,7 @@
-"""The writes of runs. Invalid input raises ValidationError with ``{field: [text]}``.
+"""All writes to runs. Invalid input raises ValidationError with ``{field: [text]}``.
 
-Rows that are not the user's raise DoesNotExist. A run belongs to one worker at a time: a claim, taken by a conditional
-update, without which nothing can be changed.
+Rows of other users raise DoesNotExist. A run belongs to one worker at a time, which holds a claim taken by a
+conditional update; nobody can change the run without it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_COST_USD = Decimal(1000)
 
 
 HOW: Final = ("provider", "model", "options", "max_cost_usd", "mail_when_done", "webhook_when_done")
-"""What is settled for a run beside its task; the same for one that is scheduled."""
+"""Settings of a run beside its task; scheduled runs have the same ones."""
 
 
 def run_create(
@@ -51,10 +51,10 @@ def run_create(
     files: Sequence[Attachment] = (),
     **how: Any,
 ) -> AgentRun:
-    """A queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``).
+    """Create a queued run; the caller hands it to a worker after commit (``agents.tasks.enqueue_run``).
 
-    ``conversation_id``: what was said there goes along. ``token_id``: of the access token on which the run rests.
-    ``how``: see ``run_checked``.
+    ``conversation_id``: its messages are included. ``token_id``: the access token that the run depends on. ``how``: see
+    ``run_checked``.
     """
     checked = run_checked(user=user, agent=agent, text=text, files=files, **how)
     if conversation_id is not None and not Conversation.objects.for_user(user).filter(pk=conversation_id).exists():
@@ -68,7 +68,7 @@ def run_create(
             attachment_ids=[str(file.pk) for file in files],
             **checked,
         )
-        # A file that is used by nothing is removed after a while.
+        # Claim the files: unused ones are deleted after a while.
         Attachment.objects.for_user(user).unused().filter(pk__in=[file.pk for file in files]).update(run=run)
     return run
 
@@ -86,8 +86,8 @@ def run_checked(
     mail_when_done: bool = False,
     webhook_when_done: bool = False,
 ) -> dict[str, Any]:
-    """The columns of a run that may be started like this; ``options`` are for the agent's own form. With files the text
-    may be empty; it names them then.
+    """Validated columns for a new run; ``options`` are for the agent's own form. With files the text may be empty and
+    defaults to their names.
 
     Raises ValidationError.
     """
@@ -112,7 +112,7 @@ def run_checked(
 
 
 def run_again(run: AgentRun, *, token_id: UUID | None = None) -> AgentRun:
-    """A new run like this one."""
+    """Create a new run with the same settings."""
     return run_create(
         user=run.user,
         agent=run.agent,
@@ -125,14 +125,14 @@ def run_again(run: AgentRun, *, token_id: UUID | None = None) -> AgentRun:
 
 
 def files_of(run: AgentRun, *, with_content: bool = False) -> list[Attachment]:
-    """Those of its files that are still there, in their order."""
+    """Files of the run that still exist, in their order."""
     rows = Attachment.objects.for_user(run.user).filter(pk__in=run.attachment_ids)
     found = {str(row.pk): row for row in (rows if with_content else rows.without_content())}
     return [found[key] for key in run.attachment_ids if key in found]
 
 
 def cleaned_options(agent: type[Agent], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the agent's form makes of these, as JSON; a field that is left out has its initial value."""
+    """The options cleaned by the agent's form, as JSON; omitted fields get their initial values."""
     if agent.form is None:
         if given:
             raise ValidationError({"options": [_("This agent has no options.")]})
@@ -154,13 +154,13 @@ def cleaned_options(agent: type[Agent], given: Mapping[str, Any]) -> dict[str, A
 
 
 def run_discard(run: AgentRun) -> None:
-    """Take back a run that could not be queued; its files stay for the next try."""
+    """Delete a run that could not be queued; its files stay for the next try."""
     Attachment.objects.filter(run=run).update(run=None)
     AgentRun.objects.filter(pk=run.pk, state=RunState.QUEUED, attempts=0).delete()
 
 
 def run_cancel(*, user: User, run_id: UUID) -> AgentRun:
-    """A run that waits, or whose worker died, ends at once; a running one is asked to end."""
+    """A run that waits, or whose worker died, ends at once; a running one is asked to stop."""
     run = AgentRun.objects.for_user(user).get(pk=run_id)
     now = timezone.now()
     row = AgentRun.objects.filter(pk=run.pk)
@@ -171,7 +171,7 @@ def run_cancel(*, user: User, run_id: UUID) -> AgentRun:
 
 
 def run_claim(run_id: UUID) -> UUID | None:
-    """Become the one worker on a run that waits, or whose worker died. None if it is neither."""
+    """Claim a run that is queued, or whose worker died. None if it is neither."""
     claim = uuid.uuid4()
     now = timezone.now()
     row = AgentRun.objects.filter(pk=run_id).claimable()
@@ -196,7 +196,7 @@ WORKERS_DIED = site_error("WorkerDied", "The worker on this run died each time t
 def run_write(
     run_id: UUID, claim: UUID, *, output: str, steps: list[dict[str, Any]], spent_usd: Decimal | None = None
 ) -> bool:
-    """Keep what has come so far. False when the claim is lost."""
+    """Save the output so far. Returns False when the claim is lost."""
     spent = {} if spent_usd is None else {"spent_usd": spent_usd}
     return bool(
         _claimed(run_id, claim).update(output=storable(output), steps=steps, heartbeat_at=timezone.now(), **spent)
@@ -215,7 +215,7 @@ def run_finish(
     result: Any = None,
     spent_usd: Decimal | None = None,
 ) -> bool:
-    """Close a run. False when the claim is lost; nothing is changed then."""
+    """Close a run. Returns False, changing nothing, when the claim is lost."""
     spent = {} if spent_usd is None else {"spent_usd": spent_usd}
     return bool(
         _claimed(run_id, claim).update(
@@ -234,12 +234,12 @@ def run_finish(
 
 
 def run_give_up(run_id: UUID, *, error: dict[str, Any]) -> None:
-    """Fail a run from outside of its worker's loop, such as when its time limit ended that."""
+    """Fail a run from outside its worker's loop, such as after a task time limit."""
     worked_on = AgentRun.objects.filter(pk=run_id).open().exclude(state=RunState.WAITING)
     worked_on.update(state=RunState.FAILED, error=error, heartbeat_at=None, finished_at=timezone.now())
 
 
-# Asking the user
+# Approvals
 
 
 def run_pause(
@@ -253,7 +253,7 @@ def run_pause(
     receipt: dict[str, Any] | None,
     spent_usd: Decimal,
 ) -> bool:
-    """Let go of a run until its user has said yes or no. False when the claim is lost."""
+    """Release a run until its user has approved or refused. Returns False when the claim is lost."""
     return bool(
         _claimed(run_id, claim).update(
             state=RunState.WAITING,
@@ -273,9 +273,10 @@ def run_pause(
 
 
 def run_answer(*, user: User, run_id: UUID, answers: Mapping[str, bool]) -> AgentRun:
-    """The user's yes or no by call id; no answer is a no. Queued again; the caller hands it to a worker after commit.
+    """Store the user's decisions by call id (a missing one is a no) and queue the run; the caller hands it to a worker
+    after commit.
 
-    Raises ValidationError when it waits for nothing (any more), or not for that.
+    Raises ValidationError if the run no longer waits for a decision, or not for one on these calls.
     """
     with transaction.atomic():
         run = AgentRun.objects.for_user(user).select_for_update().get(pk=run_id)
@@ -295,15 +296,15 @@ def run_answer(*, user: User, run_id: UUID, answers: Mapping[str, bool]) -> Agen
 
 
 def run_calls_begin(run_id: UUID, claim: UUID) -> bool:
-    """Note that the approved calls are being made now. False when an earlier attempt has noted it."""
+    """Record that the approved calls are being made now. Returns False if an earlier attempt has already done so."""
     return bool(_claimed(run_id, claim).filter(calls_begun_at=None).update(calls_begun_at=timezone.now()))
 
 
-# Handing to workers
+# Queueing
 
 
 def run_hand_over(run: AgentRun, *, at: datetime | None = None) -> None:
-    """Note that it goes to the workers now; None: that it could not."""
+    """Record when the run was handed to the workers; None: it could not be."""
     run.enqueued_at = at
     AgentRun.objects.filter(pk=run.pk).update(enqueued_at=at)
 

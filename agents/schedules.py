@@ -1,8 +1,7 @@
-"""Runs that start on a schedule: every hour, day or week, at a time in their user's zone.
+"""Runs that start on a schedule: every hour, day or week, at a time in the user's zone.
 
-The clock calls ``start_due``. A time that is due is taken by a conditional update in the same transaction that makes
-its run, so it is started once, however many clocks there are; times that passed while the site was down are started
-once together.
+The scheduler calls ``start_due``. A conditional update takes a due time in the same transaction that creates its run,
+so each run starts once, however many schedulers there are. Times missed while the site was down lead to a single run.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from agents.models import AgentRun
 
 MAX_SCHEDULES: Final = 50
-"""Of one user."""
+"""Per user."""
 
 
 class ScheduledRunQuerySet(models.QuerySet["ScheduledRun"]):
@@ -55,7 +54,7 @@ class ScheduledRun(models.Model):
     input = models.TextField()
     options = models.JSONField(default=dict)
     attachment_ids = models.JSONField(default=list)
-    """Of the files that go along with each run, in their order; they are the schedule's own."""
+    """Files attached to each run, in their order; they belong to the schedule."""
     provider = models.CharField(max_length=50, blank=True)
     model = models.CharField(max_length=200, blank=True)
     max_cost_usd = models.DecimalField(max_digits=10, decimal_places=4, null=True, blank=True)
@@ -63,15 +62,15 @@ class ScheduledRun(models.Model):
     webhook_when_done = models.BooleanField(default=False)
     every = models.CharField(max_length=4, choices=Every)
     at = models.TimeField()
-    """On the user's clock; of an hourly one only the minutes count."""
+    """In the user's time zone; an hourly schedule uses only the minutes."""
     weekday = models.PositiveSmallIntegerField(default=0, validators=[MaxValueValidator(6)])
-    """Of a weekly one; Monday is 0."""
+    """For weekly schedules; Monday is 0."""
     time_zone = models.CharField(max_length=64, default="UTC")
     is_active = models.BooleanField(default=True)
     problem = models.CharField(max_length=300, blank=True)
-    """Why it was switched off, or its last time passed over."""
+    """Why it was switched off, or why its last time was skipped."""
     token_id = models.UUIDField(null=True, blank=True, editable=False)
-    """Of the access token that made it; its runs rest on it."""
+    """Of the access token that created it; its runs depend on that token."""
     next_at = models.DateTimeField()
     last_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -89,7 +88,7 @@ class ScheduledRun(models.Model):
         return f"Schedule {self.pk}"
 
     def time_after(self, moment: datetime) -> datetime:
-        """The first time after this moment, in UTC. A local time that a change of the clocks skips is an hour later."""
+        """The first time after this moment, in UTC. A local time skipped by a clock change is an hour later."""
         zone = ZoneInfo(self.time_zone)
         local = moment.astimezone(zone)
         if self.every == Every.HOUR:
@@ -120,7 +119,7 @@ def schedule_create(
     files: Sequence[Attachment] = (),
     **how: Any,
 ) -> ScheduledRun:
-    """``files`` go along with each run; one that something else uses is copied.
+    """``files`` are attached to each run; one that something else uses is copied.
 
     ``how``: provider, model, options, max_cost_usd, mail_when_done and webhook_when_done, as ``runs.run_create``.
     Raises ValidationError.
@@ -171,7 +170,7 @@ def schedule_switch(*, user: User, schedule_id: UUID, is_active: bool) -> Schedu
 
 
 def schedule_delete(*, user: User, schedule_id: UUID) -> None:
-    """The runs that it started stay, and its files go with the last of them."""
+    """Its runs stay; its files are deleted with the last of them."""
     with transaction.atomic():
         schedule = ScheduledRun.objects.for_user(user).get(pk=schedule_id)
         last = schedule.runs.order_by("-created_at").first()
@@ -180,7 +179,7 @@ def schedule_delete(*, user: User, schedule_id: UUID) -> None:
 
 
 def files_of(schedule: ScheduledRun) -> list[Attachment]:
-    """In their order, without content. Raises ValidationError if one was removed."""
+    """In their order, without content. Raises ValidationError if one was deleted."""
     return find(schedule.user, schedule.attachment_ids)
 
 
@@ -188,8 +187,9 @@ STILL_OPEN = gettext_noop("The last time was passed over: the run before it had 
 
 
 def schedule_start(schedule: ScheduledRun) -> AgentRun | None:
-    """Take its due time and make the run, for the caller to hand to a worker; None if somebody else has taken it, or
-    there is to be none."""
+    """Take the due time and create its run, for the caller to hand to a worker; None if another scheduler took it, or
+    the run cannot be created.
+    """
     from agents import runs
     from agents.models import AgentRun
 

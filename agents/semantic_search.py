@@ -1,8 +1,8 @@
-"""Searches conversations by meaning, beside the search for words.
+"""Searches conversations by meaning, in addition to the search for words.
 
-Only for those who search: their messages get vectors in the background after their first search, and again after later
-ones, so nothing is sent anywhere, and nothing spent, for anybody else. Without embeddings in the site's settings, or
-without a key that both the user and staff let it use, the search is for words alone.
+Only users who search get vectors: their messages are embedded in the background after their first search, and new ones
+after later searches. For anybody else nothing is sent or spent. Without embeddings in the site's settings, or without a
+key that both the user and staff allow for it, search uses words alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 MOST: Final = 5
-"""Conversations that are shown beside those with the words."""
+"""Conversations shown in addition to those found by words."""
 LEAST_SCORE: Final = 0.2
 NEAR_THE_BEST: Final = 0.5
 """A score far below the best one means little, whatever the model."""
@@ -36,7 +36,7 @@ WAIT_S: Final = 4.0
 MESSAGES_AT_ONCE: Final = 32
 NOTHING: Final = "-"
 MESSAGE_PIECES: Final = 8
-"""Of one message: its beginning says what it is about."""
+"""Per message: its beginning says what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Near:
 
 
 async def near(user: User, query: str, *, index: EmbeddingIndex) -> list[Near]:
-    """The user's conversations that are nearest in meaning. Raises LLMError, TimeoutError."""
+    """The user's conversations closest in meaning. Raises LLMError, TimeoutError."""
     words = " ".join(words_of(query))
     vectors = TextVector.objects.for_user(user).filter(index=index, message__isnull=False)
     if not words or not await in_database(vectors.exists):
@@ -75,18 +75,18 @@ def _piece(message: StoredMessage, number: int) -> str:
     return words if len(words) <= 2 * AROUND_CHARS else f"{words[: 2 * AROUND_CHARS]}…"
 
 
-# Making the vectors
+# Embedding
 
 
 def unread(user: User, index: EmbeddingIndex) -> QuerySet[StoredMessage]:
-    """What was said in the user's conversations and has no vectors in this index, the newest first."""
+    """Messages of the user's conversations without vectors in this index, newest first."""
     made = TextVector.objects.filter(index=index, message=OuterRef("pk"))
     said = StoredMessage.objects.for_user(user).exclude(state__in=OPEN_MESSAGE_STATES).exclude(search_text="")
     return said.filter(~Exists(made), role__in=("user", "assistant")).order_by("-created_at")
 
 
 async def read_messages(user: User, messages: Sequence[StoredMessage], index: EmbeddingIndex) -> int:
-    """Give them vectors; how many messages got some. Raises LLMError."""
+    """Embed the messages; returns how many got vectors. Raises LLMError."""
     texts = {message.pk: pieces_of(message.text)[:MESSAGE_PIECES] or [NOTHING] for message in messages}
     packed = await _embedded(user, list(texts.values()), index)
     rows: list[TextVector] = []
@@ -98,7 +98,9 @@ async def read_messages(user: User, messages: Sequence[StoredMessage], index: Em
 
 
 async def _embedded(user: User, texts: Sequence[list[str]], index: EmbeddingIndex) -> list[bytes]:
-    """A text that is refused, such as for a key in it, stands for nothing, so that it does not hold up the others."""
+    """A refused text, for example one with a key in it, gets the vector of ``NOTHING``, so that it does not block the
+    others.
+    """
     try:
         return await embed_texts(user, [piece for pieces in texts for piece in pieces], index=index)
     except RequestRejected:
@@ -108,7 +110,7 @@ async def _embedded(user: User, texts: Sequence[list[str]], index: EmbeddingInde
 
 
 def _keep(rows: list[TextVector]) -> int:
-    """Of messages that are still there: one may have been deleted meanwhile, and another worker been faster."""
+    """Only for messages that still exist; another worker may have stored the same vectors first."""
     with transaction.atomic():
         wanted = {row.message_id for row in rows if row.message_id}
         there = StoredMessage.objects.filter(pk__in=wanted).select_for_update()
@@ -118,9 +120,10 @@ def _keep(rows: list[TextVector]) -> int:
 
 
 async def read_all(user: User, index: EmbeddingIndex, until: float, *, only: QuerySet[StoredMessage]) -> bool:
-    """Give vectors to ``only`` what lacks them until the loop's clock says ``until``; whether that is all of them.
+    """Embed the messages of ``only`` that lack vectors, until ``until`` on the loop's clock. Returns whether all are
+    done.
 
-    Raises LLMError. What was made is kept, so that it can be gone on with at any time.
+    Raises LLMError. Vectors already made are kept, so the work can continue at any time.
     """
     while True:
         messages = await in_database(list, only[:MESSAGES_AT_ONCE])
@@ -129,4 +132,4 @@ async def read_all(user: User, index: EmbeddingIndex, until: float, *, only: Que
         if asyncio.get_running_loop().time() >= until:
             return False
         if not await read_messages(user, messages, index):
-            return True  # they were all deleted while they were read
+            return True  # all were deleted meanwhile

@@ -1,8 +1,8 @@
-"""Files that are sent with messages: as rows name them, and as a model reads them.
+"""Files sent with messages: as rows name them, and as a model reads them.
 
-Pictures go as pictures, made smaller where they are larger than any model looks at, and only to models that see; texts,
-and what text there is in a PDF, go as texts. Of everything else the model learns that it is there: agents that take
-files read it with their tools.
+Images are sent as images, scaled down if they are larger than any model uses, and only to models with vision. Text
+files and the text of PDFs are sent as text. For any other file the model only learns its name: agents that take files
+read it with their tools.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from agents.models import StoredMessage
 
 MAX_TEXT_CHARS: Final = 60_000
-"""Of one file that goes along word by word."""
+"""Of one file that is sent verbatim."""
 MAX_IMAGE_BYTES: Final = 3_500_000
 MAX_IMAGE_SIDE_PX: Final = 2_048
 SEEING_NAMED: Final = 3
 PDFS_KEPT: Final = 16
-"""Texts of PDFs that a process remembers: each is asked for again with every turn."""
+"""Number of PDF texts cached per process: each is needed again in every turn."""
 _pdf_texts: OrderedDict[UUID, str] = OrderedDict()
 SEE_FILES: Final = "(See the files.)"
-"""What a message without words says."""
+"""The text of a message without words."""
 
 
 def listed(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
@@ -48,14 +48,14 @@ def listed(attachments: Iterable[Attachment]) -> list[dict[str, Any]]:
 
 
 def link(attachments: Sequence[Attachment], question: StoredMessage) -> None:
-    """They go with the conversation from now on; one that has a home keeps it."""
+    """Attach the files to the conversation; a file that already belongs to one stays there."""
     Attachment.objects.unused().filter(pk__in=[each.pk for each in attachments]).update(message=question)
 
 
 def check_seen(user: User, agent: str, choice: tuple[str, str], files: Iterable[dict[str, Any]]) -> None:
-    """Raises ValidationError where whoever would be asked cannot see the pictures that go along.
+    """Raises ValidationError if the model that would answer cannot see the images.
 
-    ``choice``: provider and model, as far as they are settled.
+    ``choice``: provider and model, empty where not chosen.
     """
     if not any(file_kinds.is_image(file["media_type"]) for file in files) or sees(user, agent, *choice):
         return
@@ -70,7 +70,7 @@ def check_seen(user: User, agent: str, choice: tuple[str, str], files: Iterable[
 
 
 def sees(user: User, agent: str, provider: str, model: str) -> bool:
-    """Whether who is named, else who comes first, can see; True as well where nobody could be asked at all."""
+    """Whether the chosen model, else the first in the user's order, has vision; also True if no model is available."""
     route = explain_route(user, task=agent, provider=provider or None, model=model or None, needs={"vision"})
     if route.chosen is None or not provider:
         able = route.chosen is not None
@@ -80,7 +80,7 @@ def sees(user: User, agent: str, provider: str, model: str) -> bool:
 
 
 def messages_with_files(user_id: int, rows: Sequence[StoredMessage], *, seen: bool = True) -> list[LLMMessage]:
-    """What was said, with the files in it. ``seen``: whether pictures go along, or only their names."""
+    """Messages including their files. ``seen``: whether images are sent, or only their names."""
     ids = {UUID(file["id"]) for row in rows for file in row.files}
     found = {str(each.pk): each for each in Attachment.objects.filter(user_id=user_id, pk__in=ids)} if ids else {}
     said = [message_with_files(row, found, seen=seen) for row in rows]
@@ -111,7 +111,7 @@ def _part(file: dict[str, Any], attachment: Attachment | None, *, seen: bool) ->
 
 
 def _pdf_text(attachment: Attachment) -> str:
-    """Empty for one that is made of pictures, locked or broken."""
+    """Empty for a PDF that is scanned, encrypted or broken."""
     if attachment.pk in _pdf_texts:
         _pdf_texts.move_to_end(attachment.pk)
         return _pdf_texts[attachment.pk]
@@ -124,8 +124,8 @@ def _pdf_text(attachment: Attachment) -> str:
 
 
 def smaller(data: bytes, media_type: str) -> tuple[bytes, str]:
-    """A picture as a model needs it, and its kind; as it is where that is small enough."""
-    from PIL import Image, ImageOps  # at first use: most processes never see a picture
+    """The image scaled down for models, and its media type; unchanged if it is small enough."""
+    from PIL import Image, ImageOps  # on first use: most processes never see an image
 
     with Image.open(io.BytesIO(data), formats=list(file_kinds.IMAGES)) as image:
         if len(data) <= MAX_IMAGE_BYTES and max(image.size) <= MAX_IMAGE_SIDE_PX:

@@ -1,8 +1,8 @@
 """Tool servers that users connect (MCP), and which of their tools may be used.
 
-A tool's name, description and schema are its server's words, and reach a model only after the user has read and
-approved them. What is approved is pinned by a hash: a tool that describes itself in other words is not used until it is
-approved again. Headers are sealed, for their address.
+A tool's name, description and schema are written by its server; they reach a model only after the user has read and
+approved them. The approval is pinned by a hash: a tool whose description changes is not used until it is approved
+again. Headers are sealed, bound to their address.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_SERVERS: Final = 10
 MAX_TOOLS: Final = 100
-"""Of one server; what it lists beyond them is not looked at."""
+"""Per server; further ones are ignored."""
 MAX_DESCRIPTION_CHARS: Final = 2000
 MAX_SCHEMA_CHARS: Final = 20_000
 MAX_HEADERS: Final = 10
@@ -56,9 +56,9 @@ class MCPServer(models.Model):
     name = models.CharField(max_length=20)
     """Its tools are called ``<name>__<tool>``."""
     url = models.CharField(max_length=2048, blank=True, default="")
-    """Empty for one of the programs that staff list."""
+    """Empty for a program listed by staff."""
     program = models.CharField(max_length=50, blank=True, default="")
-    """Which of ``settings.MCP_STDIO_SERVERS``; empty for one with an address."""
+    """Key in ``settings.MCP_STDIO_SERVERS``; empty for a server with an address."""
     headers = SealedField(null=True, blank=True)
     header_names = models.JSONField(default=list)
     problem = models.CharField(max_length=300, blank=True)
@@ -80,13 +80,13 @@ class MCPServer(models.Model):
 
     @sensitive_variables()
     def seal(self, headers: Mapping[str, str]) -> None:
-        """Put the headers into the row, sealed for its owner and address as they are now. Not saved."""
+        """Put the headers into the row, sealed for its current owner and address. Does not save."""
         self.headers = _headers_field().seal(self, json.dumps(dict(headers))) if headers else None
         self.header_names = sorted(headers)
 
     @sensitive_variables()
     def reveal(self) -> dict[str, str]:
-        """For use, after an event in the audit trail that says so. Raises Unreadable and AuditUnavailable."""
+        """Decrypt the headers, after writing an event to the audit trail. Raises Unreadable and AuditUnavailable."""
         if self.headers is None:
             return {}
         owner, target = str(self.user_id), target_of("tool_server", self.pk)
@@ -107,7 +107,7 @@ class MCPToolQuerySet(models.QuerySet["MCPTool"]):
         return self.filter(server__user_id=user.pk) if user.is_authenticated else self.none()
 
     def usable(self) -> Self:
-        """Approved as they are now, and listed by their server the last time."""
+        """Approved in their current form, and listed by their server the last time."""
         return self.filter(is_listed=True, approved=F("fingerprint"))
 
 
@@ -118,7 +118,7 @@ class MCPTool(models.Model):
     description = models.TextField(blank=True)
     schema = models.JSONField(default=dict)
     fingerprint = models.CharField(max_length=64)
-    """Of name, description and schema, as the server says them now."""
+    """Hash of the current name, description and schema."""
     approved = models.CharField(max_length=64, blank=True, default="")
     """The fingerprint that the user approved."""
     asks = models.BooleanField(default=True)
@@ -140,12 +140,12 @@ class MCPTool(models.Model):
 
     @property
     def has_changed(self) -> bool:
-        """Whether it was approved in other words than it says now."""
+        """Whether it differs from what was approved."""
         return bool(self.approved) and self.approved != self.fingerprint
 
     @property
     def full_name(self) -> str:
-        """What models call it: at most 64 letters, digits, ``_`` and ``-``, as every provider takes them."""
+        """The tool's name for models: at most 64 letters, digits, ``_`` and ``-``, as every provider accepts."""
         plain = re.sub(r"[^A-Za-z0-9_-]", "_", self.name)
         whole = f"{self.server.name}__{plain}"
         if plain == self.name and len(whole) <= 64:
@@ -167,14 +167,14 @@ class Listed:
         return hashlib.sha256(said.encode()).hexdigest()
 
 
-# Writing
+# Writes
 
 
 @sensitive_variables()
 def server_create(
     *, user: User, name: str, url: str = "", program: str = "", headers: Mapping[str, str] | None = None
 ) -> MCPServer:
-    """Raises ValidationError by field. Its tools are listed by ``agents.tools.mcp.refresh``."""
+    """Raises ValidationError by field. ``agents.tools.mcp.refresh`` lists its tools."""
     if not _NAME.fullmatch(name) or "__" in name:
         raise ValidationError({"name": [_("A name has up to 20 small letters, digits and _, a letter first.")]})
     if bool(url) == bool(program):
@@ -226,7 +226,7 @@ def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def header_lines(text: str) -> dict[str, str]:
-    """``Name: value``, one a line. Raises ValidationError."""
+    """``Name: value``, one per line. Raises ValidationError."""
     found: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         name, colon, value = line.partition(":")
@@ -244,7 +244,7 @@ def server_delete(*, user: User, server_id: UUID) -> None:
 
 
 def tools_listed(server: MCPServer, listed: Sequence[Listed]) -> None:
-    """Keep what a server says of its tools now; what it says otherwise than approved waits for its user."""
+    """Store a server's current tools; a tool that differs from what was approved waits for its user."""
     with transaction.atomic():
         known = {tool.name: tool for tool in server.tools.select_for_update()}
         for each in {each.name: each for each in listed}.values():
@@ -261,7 +261,7 @@ def tools_not_listed(server: MCPServer, problem: str) -> None:
 
 
 def tool_approve(*, user: User, tool_id: UUID, fingerprint: str, asks: bool) -> MCPTool:
-    """Approve what was read, and nothing that has taken its place meanwhile. Raises ValidationError."""
+    """Approve the version the user has read, not one that replaced it meanwhile. Raises ValidationError."""
     with transaction.atomic():
         tool = MCPTool.objects.for_user(user).select_for_update(of=("self",)).get(pk=tool_id)
         if tool.fingerprint != fingerprint or not tool.is_listed:

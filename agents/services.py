@@ -1,7 +1,7 @@
-"""The writes of conversations and messages. Invalid input raises ValidationError with ``{field: [text]}``.
+"""All writes to conversations and messages. Invalid input raises ValidationError with ``{field: [text]}``.
 
-Rows that are not the user's raise DoesNotExist, as rows that are not there do. What a model is writing belongs to one
-writer at a time: a claim, taken by a conditional update, without which nothing can be changed.
+Rows of other users raise DoesNotExist, as missing rows do. An answer belongs to one writer at a time, which holds a
+claim taken by a conditional update; nobody can change the answer without it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_MESSAGE_CHARS = 100_000
 TITLE_CHARS = 70
 HISTORY_ROWS = 400
 TURN = 1000
-"""Positions per turn: the question stands on a whole multiple, the answer on the last one, tool traffic between."""
+"""Positions per turn: the question has a whole multiple, the answer the last position, tool traffic those between."""
 
 
 class ConversationBusy(Exception):
@@ -63,9 +63,9 @@ def conversation_start(
     model: str = "",
     attachments: Sequence[Attachment] = (),
 ) -> Conversation:
-    """An empty conversation, or with ``text`` one whose first answer is waiting to be written.
+    """Create an empty conversation, or with ``text`` one whose first answer waits to be written.
 
-    An empty one that is there already is given again.
+    An existing empty conversation is reused.
     """
     check_agent(agent)
     check_route(user, provider, model)
@@ -82,7 +82,7 @@ def conversation_start(
 
 
 def conversation_rename(*, user: User, conversation_id: UUID, title: str) -> Conversation:
-    """Raises ValidationError for a title that is empty or too long."""
+    """Raises ValidationError for an empty or too long title."""
     title = one_line(storable(title.replace("\x00", "")))
     most = Conversation._meta.get_field("title").max_length or 0
     if not title or len(title) > most:
@@ -94,7 +94,7 @@ def conversation_rename(*, user: User, conversation_id: UUID, title: str) -> Con
 
 
 def conversation_delete(*, user: User, conversation_id: UUID) -> None:
-    """Its messages go with it; an answer that is being written loses its row and ends."""
+    """Deletes its messages as well; an answer that is being written loses its row and ends."""
     Conversation.objects.for_user(user).get(pk=conversation_id).delete()
 
 
@@ -111,8 +111,8 @@ def message_send(
     token_id: UUID | None = None,
     attachments: Sequence[Attachment] = (),
 ) -> Turn:
-    """The user's message and the answer that waits to be written. ``provider`` and ``model``: None = as before.
-    ``token_id``: of the access token on which the answer rests. ``attachments``: the user's own; with one, the text may
+    """Create the user's message and the answer that waits to be written. ``provider`` and ``model``: None = as before.
+    ``token_id``: the access token that the answer depends on. ``attachments``: the user's own; with one, the text may
     be empty.
 
     Raises ConversationBusy while another answer is open.
@@ -128,7 +128,7 @@ def message_send(
         sent_files.check_seen(user, conversation.agent, (conversation.provider, conversation.model), files)
         conversation.title = conversation.title or _title(text or names)
         conversation.save(update_fields=["title", "provider", "model", "updated_at"])
-        # Who goes on without saying yes has said no.
+        # A user who continues without approving has refused.
         asking = conversation.messages.filter(state=MessageState.ASKING)
         asking.update(state=MessageState.STOPPED, pending=None, paused="")
         begin, follows = _next_place(conversation)
@@ -161,8 +161,8 @@ def _next_place(conversation: Conversation) -> tuple[int, int | None]:
 def message_retry(
     *, user: User, message_id: UUID, provider: str | None = None, model: str | None = None, token_id: UUID | None = None
 ) -> StoredMessage:
-    """Ask once more for an answer that is not complete; of somebody else, with ``provider`` and ``model``. It must be
-    one of the last turn of its conversation.
+    """Retry an incomplete answer, with another provider and model if ``provider`` and ``model`` are given. It must
+    belong to the last turn of its conversation.
 
     Raises ConversationBusy while it is being written.
     """
@@ -192,7 +192,7 @@ def answer_reopen(
     token_id: UUID | None,
     begun: str = "",
 ) -> None:
-    """Let an answer that has ended wait to be written once more, after ``begun``."""
+    """Queue a finished answer to be written again, after ``begun``."""
     if provider is not None and model is not None:
         check_route(user, provider, model)
         answer.provider, answer.model = provider, model
@@ -202,11 +202,11 @@ def answer_reopen(
     answer.claim = answer.heartbeat_at = answer.stop_requested_at = None
     answer.token_id = token_id
     answer.save()
-    answer.vectors.all().delete()  # it will say something else
+    answer.vectors.all().delete()  # its text will change
 
 
 def message_stop(*, user: User, message_id: UUID) -> StoredMessage:
-    """Note that the user wants no more of it; its writer sees the note. One that nobody writes yet ends here."""
+    """Record the stop request, which its writer will see. An answer without a writer ends here."""
     message = StoredMessage.objects.for_user(user).get(pk=message_id)
     row = StoredMessage.objects.filter(pk=message.pk)
     quiet = row.filter(state__in=(MessageState.WAITING, MessageState.ASKING))
@@ -217,7 +217,7 @@ def message_stop(*, user: User, message_id: UUID) -> StoredMessage:
 
 
 def message_claim(message_id: UUID) -> UUID | None:
-    """Become the one writer of a waiting answer. None if it is not waiting (any more)."""
+    """Claim a waiting answer. None if it is not waiting any more."""
     claim = uuid.uuid4()
     taken = StoredMessage.objects.filter(pk=message_id, state=MessageState.WAITING).update(
         state=MessageState.STREAMING, claim=claim, heartbeat_at=timezone.now(), stop_requested_at=None
@@ -226,14 +226,13 @@ def message_claim(message_id: UUID) -> UUID | None:
 
 
 def message_begun(message_id: UUID) -> tuple[str, str, dict[str, Any] | None]:
-    """What an answer goes on from: its text, where it was paused for its user, the receipt of that. All of them empty
-    for one that begins."""
+    """What an answer continues from: its text, the saved pause, and the receipt so far. All empty for a new answer."""
     begun, paused, receipt = StoredMessage.objects.values_list("begun", "paused", "receipt").get(pk=message_id)
     return begun, paused, receipt if begun or paused else None
 
 
 def message_write(message_id: UUID, claim: UUID, *, text: str) -> bool:
-    """Keep what has come so far. False when the claim is lost."""
+    """Save the text so far. Returns False when the claim is lost."""
     return bool(claimed(message_id, claim).update(parts=text_parts(text), heartbeat_at=timezone.now()))
 
 
@@ -248,7 +247,7 @@ def message_finish(
 ) -> bool:
     """Close an answer: the last message is its text, those before it (tool traffic) get rows of their own.
 
-    False when the claim is lost; nothing is changed then.
+    Returns False, changing nothing, when the claim is lost.
     """
     *traffic, final = messages or (LLMMessage.assistant(()),)
     with transaction.atomic():
@@ -277,15 +276,15 @@ def message_finish(
 
 
 def messages_settle(conversation: Conversation) -> None:
-    """Answers whose writer died are marked incomplete; what they had is kept."""
+    """Mark answers whose writer died as incomplete; their text is kept."""
     stale = conversation.messages.stale()
-    # Asked first: readers of a page do not wait for a database that is being written to.
+    # Query first: readers of a page should not wait for a database write lock.
     if stale.exists():
         stale.update(state=MessageState.INCOMPLETE, claim=None, heartbeat_at=None, error=WRITER_DIED)
 
 
 def whole_messages(conversation: Conversation) -> list[LLMMessage]:
-    """Its newest turns that have an answer, as a model reads them."""
+    """Its newest answered turns, as a model reads them."""
     rows = conversation.messages.going_on().order_by("-position")
     newest = [row for row in rows[:HISTORY_ROWS] if not row.is_open][::-1]
     while newest and newest[0].role != "user":
@@ -300,7 +299,7 @@ def claimed(message_id: UUID, claim: UUID) -> Any:
 
 
 def quiet_conversation(user: User, conversation_id: UUID) -> Conversation:
-    """Held by this transaction alone until it ends. Raises ConversationBusy while an answer of it is open."""
+    """The conversation, locked until the transaction ends. Raises ConversationBusy while one of its answers is open."""
     conversation = Conversation.objects.for_user(user).select_for_update().get(pk=conversation_id)
     messages_settle(conversation)
     if conversation.messages.open().exists():
@@ -309,7 +308,7 @@ def quiet_conversation(user: User, conversation_id: UUID) -> Conversation:
 
 
 def is_last_turn(row: StoredMessage) -> bool:
-    """Whether it goes on and nothing was asked after it, so that its answer may still change."""
+    """Whether it is active and no later question exists, so that its answer may still change."""
     newest = row.conversation.messages.going_on().filter(role="user").aggregate(last=Max("position"))["last"]
     return bool(newest == row.position - row.position % TURN)
 
@@ -320,11 +319,11 @@ WRITER_DIED = site_error(
 )
 
 
-# What holds for all of them
+# Shared by all of them
 
 
 def searchable(text: str) -> str:
-    """As it is looked for; see ``agents.text_search``."""
+    """Normalised for search; see ``agents.text_search``."""
     return storable(text).casefold()
 
 
@@ -365,7 +364,7 @@ def check_agent(slug: str) -> None:
 
 
 def check_route(user: User, provider: str, model: str) -> None:
-    """Whether the user has a key for it is the router's question; here only what no key could make right."""
+    """The router decides whether the user has a key; this refuses only what no key could make valid."""
     if model and (fault := model_id_fault(model)):
         raise ValidationError({"choice": [fault]})
     if not provider:

@@ -1,19 +1,19 @@
-"""An answer as server-sent events.
+"""Streams an answer as server-sent events.
 
 ====================  ================================================================================================
-``text``              ``{"html", "tail", "replace"}``: sanitised HTML. ``html`` is finished and is appended (with
-                      ``replace``: stands instead of everything), ``tail`` is shown after it until the next event
-``reasoning``         ``{"text"}``: more of what the model thinks
+``text``              ``{"html", "tail", "replace"}``: sanitised HTML. ``html`` is final and is appended (with
+                      ``replace``: replaces everything); ``tail`` is shown after it until the next event
+``reasoning``         ``{"text"}``: more of the model's reasoning
 ``tool``              ``{"id", "name", "state": running|ok|failed}``
-``progress``          ``{"text"}``: what a tool says about its work
+``progress``          ``{"text"}``: a tool's progress message
 ``done``              ``{"state", "html"}``: the whole answer as its page shows it, with receipt. The last event
 ``error``             the fields of the error (see ``agents.receipts``) with ``state`` and ``html``. The last event
-comments              every few seconds, so that nobody between takes the line for dead
+comments              every few seconds, so that no proxy closes the connection as idle
 ====================  ================================================================================================
 
-Opening the stream of a waiting answer starts the one call for it. Opening it again, from here or from anywhere, starts
-none: a reader who comes second follows what the first one's call has written down. When the reader for whom the call
-was made leaves, the call ends, and what had come is kept.
+Opening the stream of a waiting answer starts the one call for it. Opening it again, from anywhere, starts no second
+call: later readers follow what the first call has stored. When the first reader disconnects, the call ends, and the
+partial answer is kept.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from llm_credentials.streams import HEARTBEAT, HEARTBEAT_S, RETRY, sse
 FOLLOW_EVERY_S = 0.7
 SHOW_EVERY_S = 0.05
 SLOW_TAIL_CHARS = 4000
-"""A tail longer than this (a long code block) is sent less often, since it is sent whole each time."""
+"""A longer tail (a long code block) is sent less often, since it is sent whole each time."""
 
 SIGNED_OUT = site_error("SignedOut", gettext_noop("You are signed out. What had come is kept; sign in to read it."))
 GONE = site_error("Gone", gettext_noop("This conversation was removed."))
@@ -63,7 +63,7 @@ async def answer_events(request: HttpRequest, user: User, message_id: UUID) -> A
 
 
 class LiveText:
-    """Turns a growing text into ``text`` events: what is closed is sent once, the open rest again and again."""
+    """Turns a growing text into ``text`` events: finished blocks are sent once, the open rest again each time."""
 
     def __init__(self, begun: str = "") -> None:
         self.open = begun
@@ -80,7 +80,7 @@ class LiveText:
 
 
 class Feed:
-    """What an answer's writer said since somebody last looked. The writer runs on; it never waits for a slow line."""
+    """Events of an answer's writer since the last read. The writer never waits for a slow connection."""
 
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
         self.events: list[Event] = []
@@ -95,7 +95,7 @@ class Feed:
                 self.ready.set()
 
     async def take(self) -> list[Event] | None:
-        """What is new; an empty list after a silence; None when that was all."""
+        """New events; an empty list after a silence; None at the end."""
         try:
             async with asyncio.timeout(HEARTBEAT_S):
                 await self.ready.wait()
@@ -116,7 +116,7 @@ class Feed:
 
 
 def _begun(message_id: UUID) -> str:
-    """What stands there already of an answer that is gone on with."""
+    """The existing text of a continued answer."""
     message = StoredMessage.objects.filter(pk=message_id).first()
     if message is None:
         return ""
@@ -136,7 +136,7 @@ async def _live(events: AsyncGenerator[Event, None], begun: str) -> AsyncGenerat
 
 
 def _chunks(events: list[Event], text: LiveText) -> list[bytes]:
-    """Neighbouring pieces of text become one event."""
+    """Merges neighbouring pieces of text into one event."""
     said = "".join(event.text for event in events if isinstance(event, Text))
     thought = "".join(event.text for event in events if isinstance(event, Reasoning))
     chunks = [sse("reasoning", {"text": thought})] if thought else []
@@ -154,7 +154,7 @@ def _chunks(events: list[Event], text: LiveText) -> list[bytes]:
 
 
 async def _follow(message_id: UUID, user_id: int, session_key: str | None) -> AsyncGenerator[bytes, None]:
-    """What somebody else's call writes down, until it ends or this reader may no longer see it."""
+    """Follow an answer that another call writes, until it ends or this reader may no longer see it."""
     shown = ""
     while True:
         text = await in_database(_written_so_far, message_id, user_id, session_key)

@@ -1,7 +1,7 @@
-"""Picks the agent for a message, and says why: one short call of a fast, cheap model.
+"""Picks the agent for a message and explains why, with one short call of a fast, cheap model.
 
-Which model: the user's own override for this task, else what staff settled (``llm/supervisor``) where it can be used,
-else the cheapest model among the user's keys.
+The model is the user's own override for this task, else the one staff set (``llm/supervisor``) if it can be used, else
+the cheapest model among the user's keys.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TASK = "supervisor"
 READ_CHARS = 4000
-"""The beginning of a text says what it is for; a model need not read a book to choose its reader."""
+"""The beginning of a text is enough to choose its agent."""
 FALLBACK = "conversation"
 
 
@@ -43,7 +43,7 @@ class Choice(BaseModel):
 class Pick:
     agent: type[Agent]
     why: str
-    """Empty where the model could not decide."""
+    """Empty if the model could not decide."""
     receipt: Any = None
 
 
@@ -77,7 +77,7 @@ async def pick(user: User, text: str, *, token: Any = None, client: Any = None) 
 
 
 def _where(user: User) -> dict[str, Any]:
-    """Provider, model and key to begin with; none where the user's own order decides."""
+    """Preferred provider, model and key; empty if the user's own order decides."""
     if TaskOverride.objects.for_user(user).filter(task=TASK).exists():
         return {}
     chosen = site_settings.read().supervisor

@@ -1,4 +1,4 @@
-"""What workers do for agents. A task takes an id, reads the row afresh and does that one run."""
+"""Celery tasks of agents. A task takes an id, reads the row afresh and does that one run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from llm_credentials.wall import acting_for, open_for, owner_of
 
 SCHEDULES_A_TICK = 200
 MESSAGE_LOST_AFTER = timedelta(minutes=20)
-"""Longer than others of the same user before it may take: then its message is taken to be lost."""
+"""Longer than the user's other runs before it may take; after this its message is considered lost."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ TOOK_TOO_LONG = site_error("LimitReached", gettext_noop("The run took as long as
 
 
 class QueueUnavailable(Exception):
-    """The queue cannot be reached, so no worker would hear of the run."""
+    """The queue is unreachable, so no worker would learn of the run."""
 
     user_message = gettext_noop(
         "Background runs cannot be started just now: the queue is away. Nothing was lost; try again in a minute."
@@ -45,7 +45,7 @@ class QueueUnavailable(Exception):
 
 @shared_task(bind=True, name="agents.run_agent", max_retries=None, acks_late=True, reject_on_worker_lost=True)
 def run_agent(self: Any, run_id: str) -> None:
-    """Safe to deliver twice: only the holder of the claim writes."""
+    """Idempotent: only the holder of the claim writes."""
     try:
         key = UUID(run_id)
     except (ValueError, AttributeError, TypeError):
@@ -64,16 +64,16 @@ def run_agent(self: Any, run_id: str) -> None:
             _after(key)
         return
     if outcome is Outcome.HELD_BY_ANOTHER:
-        # Given out again while its worker seemed alive: look again once a dead one would have been noticed.
+        # Delivered again while its worker seemed alive: check again once a dead worker would have been noticed.
         raise self.retry(countdown=STALE_AFTER.total_seconds() + 1)
 
 
 def _after(run_id: UUID) -> None:
-    """What a run that has ended sets going: the next one of its user, and word of it."""
+    """After a run has ended: hand over the user's next one, and notify the user."""
     run = AgentRun.objects.filter(pk=run_id).first()
     if run is None:
         return
-    with suppress(*QUEUE_AWAY):  # the clock looks after it
+    with suppress(*QUEUE_AWAY):  # the periodic task retries it
         _send_next(run.user_id, run.weight)
     if run.is_waiting:
         run_notices.tell_waiting(run)
@@ -82,8 +82,9 @@ def _after(run_id: UUID) -> None:
 
 @shared_task(name="agents.resume_runs")
 def resume_runs() -> None:
-    """Queue again what a dead worker or a lost queue left behind, and what was held back and may go now; a run that
-    has its message still is done once all the same."""
+    """Queue again runs lost by a dead worker or queue, and those held back that may start now. A run whose message
+    still exists is nevertheless done once.
+    """
     with open_for("queueing again what nobody works on"):
         lost = list(AgentRun.objects.orphaned().order_by("created_at"))
         held = list(AgentRun.objects.held_back().order_by("user_id", "weight", "created_at"))
@@ -95,7 +96,7 @@ def resume_runs() -> None:
 
 @shared_task(name="agents.tend_runs")
 def tend_runs() -> None:
-    """The clock's look at runs: those of dead workers, those that were held back, those whose users heard nothing."""
+    """Periodic task: runs of dead workers, runs that were held back, and notifications not yet sent."""
     with open_for("runs that nobody works on, and schedules that are due"):
         lost = Q(state=RunState.RUNNING) | Q(enqueued_at__lt=timezone.now() - MESSAGE_LOST_AFTER)
         dead = list(AgentRun.objects.orphaned().filter(lost))
@@ -113,7 +114,7 @@ def tend_runs() -> None:
 
 @worker_ready.connect
 def resume_soon(**_: Any) -> None:
-    """A worker that starts takes up what its predecessor held, as soon as that one must be dead."""
+    """A starting worker takes over its predecessor's runs as soon as that one must be dead."""
     with suppress(*QUEUE_AWAY):
         resume_runs.apply_async(countdown=STALE_AFTER.total_seconds() + 3)
 
@@ -125,12 +126,12 @@ def _start(schedule: ScheduledRun) -> None:
         logger.exception("a schedule could not be started")
         return
     if run is not None:
-        with suppress(QueueUnavailable):  # it is held back, and looked after at the next tick
+        with suppress(QueueUnavailable):  # it stays held back until the next tick
             enqueue_run(run)
 
 
 def enqueue_run(run: AgentRun) -> None:
-    """Hand a committed run to a worker, or hold it back behind others of its user. Raises QueueUnavailable."""
+    """Hand a committed run to a worker, or hold it back behind the user's other runs. Raises QueueUnavailable."""
     if run.enqueued_at is None and _in_flight(run.user_id, run.weight) >= settings.RUNS_IN_FLIGHT:
         return
     try:
@@ -140,7 +141,7 @@ def enqueue_run(run: AgentRun) -> None:
 
 
 def _send(run: AgentRun, *, asked_for: bool) -> None:
-    """``asked_for``: by what happens here, whose request id the job's log lines then carry."""
+    """``asked_for``: triggered by the current request, whose id the job's log lines then carry."""
     runs.run_hand_over(run, at=timezone.now())
     headers: dict[str, str] = {} if asked_for else {"request_id": ""}
     try:
@@ -151,7 +152,7 @@ def _send(run: AgentRun, *, asked_for: bool) -> None:
 
 
 def _send_next(user_id: int, weight: str) -> None:
-    """Hand over what was held back, oldest first, as far as its user has room now."""
+    """Hand over runs that were held back, oldest first, as far as the user's limit allows."""
     room = settings.RUNS_IN_FLIGHT - _in_flight(user_id, weight)
     if room <= 0:
         return

@@ -1,7 +1,7 @@
-"""Searches one's own conversations for words, the same way on both databases.
+"""Searches a user's own conversations for words, the same way on both databases.
 
-What is said stands beside each message in lower case (``search_text``), since databases differ in what they take for
-the same letter. All words must be in one message, or in the title.
+Each message has a lower-case copy of its text (``search_text``), because databases differ in which letters they
+consider equal. All words must be in one message, or in the title.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AROUND_CHARS: Final = 60
 
 @dataclass(frozen=True)
 class Snippet:
-    """The place in a message where the first word stands."""
+    """Excerpt of a message around the first word found."""
 
     before: str
     found: str
@@ -41,7 +41,7 @@ def words_of(query: str) -> list[str]:
 
 
 def conversations_with(user: User, query: str) -> ConversationQuerySet:
-    """Of the user, the one with the newest message first; all of them without a word."""
+    """The user's conversations, newest message first; all of them if the query has no words."""
     found = Conversation.objects.for_user(user).recent_first()
     words = words_of(query)
     if not words:
@@ -52,7 +52,7 @@ def conversations_with(user: User, query: str) -> ConversationQuerySet:
 
 
 def snippets(conversations: Iterable[Conversation], query: str) -> dict[UUID, Snippet]:
-    """By conversation: where the words stand in its oldest message that has them."""
+    """By conversation: the match in its oldest matching message."""
     words = words_of(query)
     if not words:
         return {}

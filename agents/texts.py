@@ -6,15 +6,15 @@ import re
 
 
 def storable(text: str) -> str:
-    """Without NUL characters and lone surrogates, which PostgreSQL refuses in text columns."""
+    """Without NUL characters and lone surrogates, which PostgreSQL rejects in text columns."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def one_line(text: str) -> str:
-    """Runs of white space, line breaks among them, become one space."""
+    """Collapses runs of white space, including line breaks, into one space."""
     return " ".join(text.split())
 
 
 def markdown_escaped(text: str) -> str:
-    """One line of Markdown that shows the text as it is, whoever wrote it."""
+    """One line of Markdown that renders as the literal text."""
     return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", one_line(text))

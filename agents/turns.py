@@ -28,7 +28,7 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class ShownStep:
-    """What was said and called on the way to an answer."""
+    """An intermediate message with its tool calls."""
 
     text: str
     tools: list[ToolUse]
@@ -39,7 +39,7 @@ class ShownAnswer:
     answer: StoredMessage
     steps: list[ShownStep] = field(default_factory=list)
     is_last: bool = False
-    """Only an answer of the last turn can be asked for again, gone on with or chosen."""
+    """Only an answer of the last turn can be retried, continued or chosen."""
     is_alone: bool = True
     """Whether its question has no other answer."""
 
@@ -52,13 +52,13 @@ class ShownTurn:
     answers: list[ShownAnswer] = field(default_factory=list)
     is_last: bool = False
     is_aside: bool = False
-    """Whether its question was changed since, or an earlier one."""
+    """Whether its question, or an earlier one, was edited since."""
     versions: Versions | None = None
-    """Where its question was put in several ways."""
+    """Set if its question has several versions."""
 
     @property
     def shown(self) -> list[ShownAnswer]:
-        """Side by side while one is to be chosen; later the one that was."""
+        """All answers while the user has to choose one, later the chosen one."""
         if self.is_last or self.is_aside:
             return self.answers
         return [one for one in self.answers if not one.answer.is_aside]
@@ -69,7 +69,7 @@ class ShownTurn:
 
 
 def conversation_turns(conversation: Conversation, most: int | None = None) -> tuple[list[ShownTurn], bool]:
-    """Those that go on, the newest ``most`` of them, and whether earlier ones are left out."""
+    """The newest ``most`` active turns, and whether earlier ones are left out."""
     asked = asked_in(conversation)
     begins = [one.position for one in asked if not one.is_aside]
     shown = begins[-most:] if most else begins
@@ -125,7 +125,7 @@ def answer_of(message: StoredMessage) -> ShownAnswer:
 
 @dataclass(frozen=True)
 class Choice:
-    """Who may answer, as an option of the composer."""
+    """A provider and model, as an option of the composer."""
 
     value: str
     label: str
@@ -137,14 +137,15 @@ def choice_value(provider: str, model: str) -> str:
 
 
 def choice_parts(value: str) -> tuple[str, str]:
-    """Provider and model of a ``choice_value``; two empty ones for "automatic"."""
+    """Provider and model of a ``choice_value``; both empty for "automatic"."""
     provider, _, model = value.partition(":")
     return provider, model
 
 
 def choices_for(user: User, conversation: Conversation | None = None) -> list[Choice]:
-    """Their order, then each of their active keys with its model and its provider's usual ones, as far as the
-    organisation's policy allows; the conversation's choice even if its key is gone."""
+    """The user's order, then each active key with its model and the provider's usual ones, as far as the organisation's
+    policy allows; also the conversation's choice, even if its key is gone.
+    """
     policy = policy_of(user)
     chosen = choice_value(conversation.provider, conversation.model) if conversation else ""
     labels = {"": _("Automatic")}

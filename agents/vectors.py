@@ -1,9 +1,9 @@
-"""Embedding vectors of user texts: of messages for the search, of long files for questions about them.
+"""Embedding vectors of user texts: of messages for search, of long files for questions about them.
 
-A text is taken apart into pieces in one way for ever (``pieces_of``), so that a number is enough to find a piece
-again. Looking for the nearest is done in two passes without a library: the signs of all vectors of one user are
-compared as bits, then the few best ones exactly: 0.08 s of CPU for 20,000 pieces of 1,536 numbers (each 8 KB on the
-disk). Users with more than MAX_COMPARED are searched in their newest ones; then a vector index in the database is due.
+``pieces_of`` must always split a text in the same way, because a piece is identified by its number alone. Nearest
+neighbours are found in two passes without a library: first the sign bits of all vectors of one user are compared, then
+the best few vectors exactly. This takes 0.08 s of CPU for 20,000 pieces of 1,536 numbers (each 8 KB on disk). For users
+with more than MAX_COMPARED only the newest are searched; beyond that a vector index in the database is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PIECE_CHARS: Final = 1_600
 OVERLAP_CHARS: Final = 160
 MAX_PIECES: Final = 200
-"""Of one text; what comes after is not looked at."""
+"""Per text; the rest is ignored."""
 MAX_COMPARED: Final = 50_000
 EXACTLY: Final = 200
 _GOOD_ENDS: Final = ("\n\n", "\n", ". ", " ")
@@ -41,7 +41,7 @@ class TextVectorQuerySet(models.QuerySet["TextVector"]):
 
 
 class TextVector(models.Model):
-    """Of one piece of a message or of a file."""
+    """The vector of one piece of a message or of a file."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     index = models.ForeignKey(EmbeddingIndex, on_delete=models.CASCADE, related_name="+")
@@ -53,9 +53,9 @@ class TextVector(models.Model):
     )
     piece = models.PositiveSmallIntegerField()
     signs = models.BinaryField()
-    """A bit for each number of the vector: whether it is above zero."""
+    """One bit per number of the vector: whether it is above zero."""
     vector = models.BinaryField()
-    """Of length 1, float32, little-endian."""
+    """Normalised to length 1; float32, little-endian."""
 
     objects = TextVectorQuerySet.as_manager()
 
@@ -92,7 +92,7 @@ class Hit:
 
 
 def pieces_of(text: str) -> list[str]:
-    """Overlapping, cut where a paragraph, a line, a sentence or a word ends."""
+    """Overlapping pieces, cut at the end of a paragraph, line, sentence or word."""
     return list(_pieces(text.strip()))[:MAX_PIECES]
 
 
@@ -123,7 +123,7 @@ def signs_of(packed: bytes) -> bytes:
 
 
 def nearest(vectors: models.QuerySet[TextVector], asked: bytes, *, most: int) -> list[Hit]:
-    """Of vectors of one index and one user, the nearest first."""
+    """The nearest of these vectors, best first; all must belong to one index and one user."""
     wanted = int.from_bytes(signs_of(asked), "big")
     rows = vectors.order_by("-pk").values_list("pk", "signs")[:MAX_COMPARED]
     apart = (((int.from_bytes(signs, "big") ^ wanted).bit_count(), pk) for pk, signs in rows.iterator())
@@ -148,7 +148,7 @@ def _count(index: EmbeddingIndex) -> int:
 
 
 def _begin(index: EmbeddingIndex) -> None:
-    from agents import indexing  # jobs are for those who send or do them
+    from agents import indexing  # only senders and workers import jobs
 
     indexing.begin(index)
 
@@ -161,7 +161,7 @@ def rows_for(
     message_id: UUID | None = None,
     attachment_id: UUID | None = None,
 ) -> list[TextVector]:
-    """Unsaved, one for each piece in order."""
+    """Unsaved rows, one per piece in order."""
     return [
         TextVector(
             user_id=user_id,

@@ -1,7 +1,7 @@
-"""Versions of a question: which one follows which, and going back to an earlier one.
+"""Versions of a question: which follows which, and how to return to an earlier one.
 
-A question that was put differently stays beside the new one: both follow the same question (``StoredMessage.follows``).
-Going back to one brings what followed it along, up to its newest end, with the answers that were chosen there.
+An edited question stays beside the new one: both follow the same question (``StoredMessage.follows``). Returning to a
+version restores what followed it, up to its newest end, with the answers chosen there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOTHING: Final = -1
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, as far as its place goes."""
+    """A question's place in the conversation."""
 
     id: UUID
     position: int
@@ -42,7 +42,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Versions:
-    """Of one question, for the switch beside it."""
+    """Versions of one question, for the switch beside it."""
 
     number: int
     count: int
@@ -52,7 +52,7 @@ class Versions:
 
 
 def asked_in(conversation: Conversation) -> list[Asked]:
-    """Every question of it, in the order in which they were asked. One query without their texts."""
+    """Every question of the conversation, in order of asking. One query, without their texts."""
     found: list[Asked] = []
     columns = ("pk", "position", "follows", "is_aside", "chosen")
     rows = conversation.messages.filter(role="user").order_by("position").values_list(*columns)
@@ -63,7 +63,7 @@ def asked_in(conversation: Conversation) -> list[Asked]:
 
 
 def versions_of(asked: Iterable[Asked]) -> dict[int, Versions]:
-    """By the position of the question, for those of which there are several."""
+    """By position of the question, for questions with several versions."""
     kin: dict[int, list[Asked]] = {}
     for one in asked:
         kin.setdefault(one.follows, []).append(one)
@@ -82,9 +82,9 @@ def versions_of(asked: Iterable[Asked]) -> dict[int, Versions]:
 
 
 def version_choose(*, user: User, message_id: UUID) -> StoredMessage:
-    """Let the conversation go on with this version of a question and what followed it; the other one is set aside.
+    """Continue with this version of a question and what followed it; the other one is set aside.
 
-    Raises ConversationBusy while an answer is open, ValidationError for what is no question.
+    Raises ConversationBusy while an answer is open, ValidationError if the message is not a question.
     """
     found = StoredMessage.objects.for_user(user).get(pk=message_id)
     if found.role != "user":
@@ -98,7 +98,7 @@ def version_choose(*, user: User, message_id: UUID) -> StoredMessage:
         _bring_back(conversation, [one for one in asked if one.position in wanted - there])
         changed = there ^ wanted
         if conversation.summary_until is not None and changed and min(changed) < conversation.summary_until:
-            # It tells of what is set aside, or not of what came back.
+            # The summary covers messages set aside, or lacks restored ones.
             Conversation.objects.filter(pk=conversation.pk).update(summary="", summary_until=None)
         conversation.save(update_fields=["updated_at"])
     found.refresh_from_db()
@@ -106,7 +106,7 @@ def version_choose(*, user: User, message_id: UUID) -> StoredMessage:
 
 
 def turns_set_aside(conversation: Conversation, begins: Collection[int]) -> None:
-    """Take these turns (positions of their questions) out of what goes on, and note which answer each had chosen."""
+    """Set these turns (positions of their questions) aside, and record which answer each had chosen."""
     rows = turn_rows(conversation, begins)
     chosen = rows.filter(role="assistant", is_aside=False, variant__gt=0).values_list("begin", "variant")
     for begin, variant in set(chosen):
@@ -121,12 +121,12 @@ def _bring_back(conversation: Conversation, turns: Iterable[Asked]) -> None:
 
 
 def turn_rows(conversation: Conversation, begins: Collection[int]) -> Any:
-    """Every message of the turns that begin there."""
+    """Every message of the turns that begin at these positions."""
     return conversation.messages.annotate(begin=F("position") - Mod(F("position"), TURN)).filter(begin__in=begins)
 
 
 def _way_through(asked: Iterable[Asked], position: int) -> set[int]:
-    """Positions of the questions that lead here, and of the newest of those that went on from here."""
+    """Positions of the questions that lead here, and of the newest branch that continues from here."""
     by_position: Mapping[int, Asked] = {one.position: one for one in asked}
     way = set()
     here = position

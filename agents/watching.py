@@ -1,11 +1,11 @@
 """Watches the answers that this process is writing, and ends those that were stopped.
 
 A watch ends its work when the user asks for it, when the user may no longer see it (signed out, password changed,
-account deactivated: ``llm_credentials.live.calls`` tells it), or when the row belongs to another process. The request
-may reach any process: it is noted in the row, which is looked at every second, and published through Valkey, which
-makes it immediate. Watched rows get their heartbeats here.
+account deactivated: reported by ``llm_credentials.live.calls``), or when the row belongs to another process. The stop
+request may reach any process: it is stored in the row, which is polled every second, and published through Valkey,
+which makes it immediate. Watches also send the heartbeats of their rows.
 
-Each event loop has its own watchers; they look at all their rows at once, so a process asks the database as often for
+Each event loop has its own watchers. They check all their rows at once, so a process makes as many database queries for
 one answer as for five hundred.
 """
 
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Reason: TypeAlias = access.Reason | Literal["asked", "lost"]
-"""What the work rested on is gone; the user asked; the row belongs to somebody else now, or to nobody."""
+"""Access was withdrawn; the user asked; the row now belongs to another process, or to none."""
 
 POLL_S = 1.0
 RECONNECT_S = 3.0
@@ -52,7 +52,7 @@ class Interrupted(Exception):
     def __init__(self, withdrawn: str = "") -> None:
         super().__init__(withdrawn)
         self.withdrawn = withdrawn
-        """In words, what the work rested on and is gone; empty if it ends for another reason."""
+        """Explains which access was withdrawn; empty if the work ends for another reason."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -62,14 +62,14 @@ class Watch:
     claim: UUID
     user_id: int
     session_key: str | None = None
-    """Of the browser that reads along; None for work that goes on without one."""
+    """Session of the browser that reads the stream; None for background work."""
     token_id: UUID | None = None
-    """Of the access token with which a program asked for it."""
+    """Of the access token that requested it."""
     reason: Reason | None = None
     _scope: asyncio.Timeout | None = field(default=None, repr=False)
 
     async def next(self, events: AsyncGenerator[T, None]) -> T:
-        """The next event. Raises StopAsyncIteration at their end, Interrupted as soon as the work is to end."""
+        """The next event. Raises StopAsyncIteration at the end, Interrupted as soon as the work has to end."""
         if self.reason is not None:
             raise self._interrupted()
         try:
@@ -90,7 +90,7 @@ class Watch:
                 return Interrupted(access.WORDS[self.reason])
 
     def end(self, reason: Reason) -> None:
-        """On the watch's own loop."""
+        """Call it on the watch's own loop."""
         if self.reason is None:
             self.reason = reason
             if self._scope is not None:
@@ -98,7 +98,7 @@ class Watch:
 
 
 def usable_token(token_id: UUID | None, user_id: int) -> PersonalAccessToken | None:
-    """The token on which the work rests; None where it rests on none. Raises Interrupted if it is gone."""
+    """The token that the work depends on; None if it depends on none. Raises Interrupted if it is gone."""
     if token_id is None:
         return None
     token = PersonalAccessToken.objects.usable().filter(pk=token_id, user_id=user_id).first()
@@ -121,11 +121,11 @@ async def watching(watch: Watch) -> AsyncIterator[Watch]:
 
 
 def announce_stop(row_id: UUID) -> None:
-    """Tell every process that this row's work is to end; its row already says so. Never raises."""
+    """Tell every process that this row's work has to end; the row must already say so. Never raises."""
     with _lock:
         everywhere = list(_watchers.items())
     for loop, watchers in everywhere:
-        with suppress(RuntimeError):  # a loop that has ended watches nothing
+        with suppress(RuntimeError):  # the event loop is closed, and its watches with it
             loop.call_soon_threadsafe(watchers.end, row_id, "asked")
     try:
         with redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=0.5, socket_timeout=0.5) as client:
@@ -135,7 +135,7 @@ def announce_stop(row_id: UUID) -> None:
 
 
 class _Watchers:
-    """The watches of one event loop, with the two tasks that look after them while there are any."""
+    """The watches of one event loop, with two tasks that serve them while there are any."""
 
     def __init__(self) -> None:
         self.watches: dict[UUID, Watch] = {}
@@ -144,7 +144,7 @@ class _Watchers:
     def add(self, watch: Watch) -> None:
         self.watches[watch.id] = watch
         if not self.tasks:
-            # Of no request: these outlive the one that happens to start them.
+            # Outside any request's context: these tasks outlive the request that starts them.
             context = contextvars.Context()
             self.tasks = [
                 asyncio.create_task(self._poll(), context=context),
@@ -182,7 +182,7 @@ class _Watchers:
                 self.end(row_id, reason)
 
     async def _listen(self) -> None:
-        # The client's own code may swallow a cancellation, so this does not rely on being cancelled.
+        # The Valkey client may swallow a cancellation, so this does not rely on being cancelled.
         while self._is_current():
             with suppress(redis.RedisError, OSError):
                 async with (
@@ -207,7 +207,7 @@ class _Watchers:
 _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watchers] = WeakKeyDictionary()
 _lock = threading.Lock()
 _ending: set[asyncio.Task[None]] = set()
-"""Cancelled tasks close their connections after nobody else knows them; loops hold tasks weakly."""
+"""Cancelled tasks that still close their connections; event loops hold tasks only weakly."""
 
 
 def _of_this_loop() -> _Watchers:
@@ -217,7 +217,7 @@ def _of_this_loop() -> _Watchers:
 
 
 def _look(watches: list[Watch], *, beat: bool) -> dict[UUID, Reason]:
-    """Which watches are to end, and why. On a thread of its own."""
+    """Which watches have to end, and why. Runs in a thread."""
     close_old_connections()
     try:
         with open_for("looking at all rows that are being written"):

@@ -1,4 +1,4 @@
-"""Remembers users who have no tool servers, which are nearly all: their next turn needs no query for tools."""
+"""Caches which users have no tool servers, which is nearly all of them: their next turn needs no query for tools."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _without: dict[Any, float] = {}
 
 
 def is_known(user: User) -> bool:
-    """Whether this user is sure to have none, without asking anybody."""
+    """Whether the cache knows that this user has none."""
     read_at = _without.get(user.pk)
     return read_at is not None and time.monotonic() < read_at + snapshot_cache.KEPT_S and listener.is_sure(read_at)
 
 
 def look(user: User) -> bool:
-    """Whether this user has none, by the database; remembered if so. Synchronous."""
+    """Whether this user has none, from the database; cached if so. Synchronous."""
     remembering = snapshot_cache.KEPT_S > 0 and not connection.in_atomic_block
     if remembering:
         listener.ensure()
@@ -48,7 +48,7 @@ def _forget(user_id: Any) -> None:
 
 
 def _is_holding() -> bool:
-    """Lets go of what nobody asked for in time."""
+    """Drops expired entries."""
     end = time.monotonic() - snapshot_cache.KEPT_S
     with changes.lock:
         for user_id in [user_id for user_id, read_at in _without.items() if read_at <= end]:
