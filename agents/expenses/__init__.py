@@ -1,1 +1,1 @@
-"""Receipts that users hand in, and the expenses that they keep of them: read, checked, confirmed, listed, exported."""
+"""Receipts that users upload, and the expenses made from them: read, checked, confirmed, listed, exported."""

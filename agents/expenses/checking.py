@@ -1,4 +1,4 @@
-"""Whether an expense may be kept as it is: each field by itself. What is asked besides stands in ``services``."""
+"""Validates an expense, each field by itself. ``services`` has the checks that only need confirmation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Faults = dict[str, list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """An expense, valid as a whole."""
+    """A completely valid expense."""
 
     vendor: str
     date: dt.date
@@ -56,7 +56,7 @@ class Checked:
 
 
 def check(fields: Mapping[str, Any]) -> Checked:
-    """Raises ValidationError with everything that is wrong."""
+    """Raises ValidationError with all faults."""
     wrong: Faults = {}
     currency = _currency(fields.get("currency"), wrong)
     places = DECIMALS.get(currency, PLACES)
@@ -105,7 +105,7 @@ def _date(value: Any, wrong: Faults) -> dt.date | None:
     day = day_of(value)
     if day is None:
         wrong["date"] = [_("Write a day that is in the calendar, as year-month-day.")]
-    elif day > timezone.now().date() + dt.timedelta(days=1):  # tomorrow has begun somewhere
+    elif day > timezone.now().date() + dt.timedelta(days=1):  # it is already tomorrow somewhere
         wrong["date"] = [_("This day has not come yet. Write the day of the purchase.")]
     elif day < FIRST_DAY:
         wrong["date"] = [_("This day is too long ago. Write the day of the purchase.")]
@@ -113,7 +113,7 @@ def _date(value: Any, wrong: Faults) -> dt.date | None:
 
 
 def _amount(value: Any, field: str, places: int, wrong: Faults) -> Decimal | None:
-    """With at most this many decimals; None for one that is left out or wrong."""
+    """An amount with at most this many decimals; None if it is missing or invalid."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     try:

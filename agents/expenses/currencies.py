@@ -1,4 +1,4 @@
-"""Currencies of ISO 4217 that money is spent in, and how many decimals each has. Django-free."""
+"""ISO 4217 currencies in use for payments, with their number of decimals. Django-free."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CODES: Final = tuple(sorted(DECIMALS))
 
 
 def decimals(currency: str) -> int:
-    """Of a code that is none, two: what is shown then is not yet checked."""
+    """Two for an unknown code, because values may be shown before they are checked."""
     return DECIMALS.get(currency, 2)
 
 
 def smallest(currency: str) -> Decimal:
-    """A cent, or what the currency has in its place."""
+    """A cent, or the currency's equivalent."""
     return Decimal(1).scaleb(-decimals(currency))

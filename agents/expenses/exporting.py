@@ -1,4 +1,4 @@
-"""Expenses as files: CSV for spreadsheets, one expense a line; JSON with every line of every receipt."""
+"""Exports expenses: CSV for spreadsheets, one expense per line; JSON with every line of every receipt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def exported(found: ExpenseQuerySet, form: Form) -> HttpResponse:
 
 
 def as_json(expense: Expense) -> dict[str, Any]:
-    """Amounts are texts, exact, with the decimals of their currency."""
+    """Amounts are exact text, with the decimals of their currency."""
     names = ("id", "vendor", "date", "currency", "category", "tax_included", "note", "version")
     return {name: getattr(expense, name) for name in names} | {
         "total": _text(expense.total, expense.currency),
@@ -69,7 +69,7 @@ def _csv(rows: Iterable[Expense]) -> Iterable[bytes]:
     yield csv_line(COLUMNS)
     for row in rows:
         said = as_json(row) | {
-            # As numbers: a refund begins with a sign that is no formula.
+            # Exported as numbers, so that a refund's minus sign is not taken for a formula.
             "total": in_currency(row.total, row.currency),
             "tax": in_currency(row.tax, row.currency),
             "lines": "; ".join(f"{each.description} {money_words(each.amount, '')}" for each in row.lines.all()),

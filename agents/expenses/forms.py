@@ -1,4 +1,4 @@
-"""The page on which an expense is checked and corrected. Fields are shown and handed on here; services judge them."""
+"""Forms of the page on which an expense is checked and corrected. They show and pass on fields; services validate."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ExpenseForm(forms.Form):
         return {name: self.cleaned_data.get(name) for name in names}
 
     def tell(self, error: ValidationError) -> dict[str, list[str]]:
-        """Put the refusals of a service to their fields; what belongs to none of them comes back."""
+        """Attach a service's errors to their fields; returns those that belong to no field."""
         others = {}
         for name, texts in error.message_dict.items():
             if name in self.fields:
@@ -64,7 +64,7 @@ LineForms = forms.formset_factory(LineForm, extra=SPARE_LINES, max_num=MAX_LINES
 
 
 def forms_of(data: Any = None, initial: Mapping[str, Any] | None = None) -> tuple[ExpenseForm, Any]:
-    """The form and those of its lines: bound to what was sent, or with the fields of an expense in them."""
+    """The form and its line forms: bound to submitted data, or filled from an expense."""
     if data is not None:
         return ExpenseForm(data), LineForms(data, prefix="line")
     fields = {name: _shown(value) for name, value in (initial or {}).items()}
@@ -73,7 +73,7 @@ def forms_of(data: Any = None, initial: Mapping[str, Any] | None = None) -> tupl
 
 
 def _shown(value: Any) -> Any:
-    """Amounts without the zeros that only the database has."""
+    """Amounts without the trailing zeros that the database adds."""
     if not isinstance(value, Decimal):
         return value
     places = max(0, -int(value.normalize().as_tuple().exponent))

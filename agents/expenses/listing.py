@@ -1,4 +1,4 @@
-"""Which expenses are asked for, and what they come to by month and category."""
+"""Filters expenses, and sums them by month and category."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MONTH: Final = r"^[0-9]{4}-[0-9]{2}$"
 class Wanted:
     query: str = ""
     month: dt.date | None = None
-    """Its first day."""
+    """First day of the month."""
     category: str = ""
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> Self:
-        """From ``q``, ``month`` (``2026-11``) and ``category``; without them for all. Raises ValidationError."""
+        """From ``q``, ``month`` (``2026-11``) and ``category``; all expenses without them. Raises ValidationError."""
         category = given.get("category", "")
         if category and category not in Category.values:
             raise ValidationError({"category": [_("There is no such category.")]})
@@ -69,14 +69,14 @@ def _no_month() -> dt.date:
 
 @dataclass(kw_only=True)
 class Total:
-    """Of one month in one currency."""
+    """Total of one month in one currency."""
 
     month: dt.date
     currency: str
     count: int = 0
     total: Decimal = Decimal(0)
     categories: list[tuple[str, Decimal]] = field(default_factory=list)
-    """Slug and sum, the largest first."""
+    """Slug and sum, largest first."""
 
     @property
     def total_words(self) -> str:
@@ -88,7 +88,7 @@ class Total:
 
 
 def totals(found: ExpenseQuerySet) -> list[Total]:
-    """By month and currency, the newest month first."""
+    """By month and currency, newest month first."""
     rows = (
         found.order_by()
         .annotate(month=TruncMonth("date"))
@@ -99,7 +99,7 @@ def totals(found: ExpenseQuerySet) -> list[Total]:
     for row in rows:
         key = (row["month"], row["currency"])
         one = sums.setdefault(key, Total(month=row["month"], currency=row["currency"]))
-        part = Decimal(row["total"]).quantize(smallest(one.currency))  # SQLite adds up as floats
+        part = Decimal(row["total"]).quantize(smallest(one.currency))  # SQLite sums as floats
         one.count += row["count"]
         one.total += part
         one.categories.append((row["category"], part))

@@ -1,4 +1,4 @@
-"""Expenses: what their user confirmed of a receipt. Every row belongs to one user."""
+"""Expenses: what users confirmed of their receipts. Every row belongs to one user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 DIGITS = 15
-"""Of an amount: as many as SQLite keeps exactly."""
+"""Digits of an amount: as many as SQLite stores exactly."""
 
 
 class ExpenseQuerySet(models.QuerySet["Expense"]):
@@ -28,7 +28,7 @@ class ExpenseQuerySet(models.QuerySet["Expense"]):
         return self.order_by("-date", "-created_at")
 
     def with_words(self, query: str) -> Self:
-        """Those in which all these words stand: vendor, lines or note."""
+        """Expenses that contain all these words in vendor, lines or note."""
         from agents.text_search import words_of  # it imports the models
 
         found = self
@@ -47,7 +47,7 @@ class Expense(models.Model):
     run = models.OneToOneField(
         "agents.AgentRun", null=True, blank=True, on_delete=models.SET_NULL, related_name="expense"
     )
-    """That read the receipt; each is kept once."""
+    """The run that read the receipt; at most one expense is kept per run."""
     attachment = models.ForeignKey(
         "agents.Attachment", null=True, blank=True, on_delete=models.SET_NULL, related_name="expenses"
     )
@@ -57,14 +57,14 @@ class Expense(models.Model):
     currency = models.CharField(max_length=3)
     tax = models.DecimalField(max_digits=DIGITS, decimal_places=PLACES, null=True, blank=True)
     tax_included = models.BooleanField(default=True)
-    """Whether the amounts of the lines contain the tax."""
+    """Whether the amounts of the lines include tax."""
     total = models.DecimalField(max_digits=DIGITS, decimal_places=PLACES)
     category = models.CharField(max_length=20, choices=Category, default=Category.OTHER)
     note = models.TextField(blank=True)
     search_text = models.TextField(blank=True)
-    """What is looked through, in lower case; see ``agents.text_search``."""
+    """Searchable text in lower case; see ``agents.text_search``."""
     version = models.PositiveIntegerField(default=1)
-    """Goes up with each change: whoever changes it may say which one they saw."""
+    """Incremented with each change; callers may pass the version they have seen."""
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -1,5 +1,6 @@
-"""Files of a receipt as a model reads them: text, pictures, and what is in a PDF: its text, else the pictures of its
-pages. PDFs are taken apart in a process of its own, with limits."""
+"""Receipt files as a model reads them: text, images, and for PDFs their text, else images of their pages. PDFs are
+parsed in a separate process with limits.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 MAX_PICTURES: Final = 6
 MAX_TEXT_CHARS: Final = 40_000
 SCANNED_BELOW_CHARS: Final = 20
-"""A PDF with less text than this is taken for a scan."""
+"""A PDF with less text than this is treated as a scan."""
 
 
 def parts_of(files: Sequence[Attachment]) -> list[Part]:
-    """Raises CannotBegin for a file that cannot be read, before any model is asked."""
+    """Raises CannotBegin for an unreadable file, before any model is asked."""
     parts: list[Part] = []
     for each in files:
         parts += _parts(each)
@@ -68,6 +69,6 @@ def _of_pdf(file: Attachment) -> list[Part]:
 
 
 def _quoted(name: str, text: str) -> TextPart:
-    """As material: what stands in it is nobody's wish."""
+    """Marked as data: the model must not follow instructions in it."""
     cut = "\n[the rest was left out]" if len(text) > MAX_TEXT_CHARS else ""
     return TextPart(text=f"\n\nThe file “{name}”:\n\n{text[:MAX_TEXT_CHARS]}{cut}\n\n(end of “{name}”)")

@@ -1,6 +1,6 @@
 """A receipt as a model reads it.
 
-What it could not make out is empty, for the user to fill in before anything is kept.
+Fields that the model could not read are empty; the user fills them in before the expense is kept.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _amount(value: Any) -> Decimal | None:
 
 
 def _amount_if_one(value: Any) -> Decimal | None:
-    """Quantities are written in many ways, and nothing hangs on one that is not understood."""
+    """Quantities are written in many ways, and nothing depends on one that cannot be parsed."""
     try:
         return _amount(value)
     except ValueError:
@@ -44,12 +44,12 @@ def _category(value: Any) -> str:
 
 
 def _words(most: int) -> BeforeValidator:
-    """One line of at most so many characters, of such as every database keeps."""
+    """One line of at most this many characters, storable in every database."""
     return BeforeValidator(lambda value: storable(one_line(str(value or "")))[:most])
 
 
 _NUMBER: Final = {"anyOf": [{"type": "number"}, {"type": "null"}]}
-"""What models are asked for; a text with a number in it is taken as well."""
+"""The type that models are asked for; a text with a number in it is accepted as well."""
 Amount = Annotated[Decimal, BeforeValidator(_amount), WithJsonSchema({"type": "number"})]
 AmountIfOne = Annotated[Decimal | None, BeforeValidator(_amount_if_one), WithJsonSchema(_NUMBER)]
 AmountOrNone = Annotated[Decimal | None, BeforeValidator(_amount), WithJsonSchema(_NUMBER)]

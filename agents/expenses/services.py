@@ -1,9 +1,9 @@
-"""Every write to expenses. Invalid input raises ValidationError with ``{field: [text]}``.
+"""All writes to expenses. Invalid input raises ValidationError with ``{field: [text]}``.
 
 Fields: ``vendor``, ``date``, ``currency``, ``total``, ``category``, ``tax``, ``tax_included``, ``note`` and ``lines``
-(``description``, ``quantity``, ``unit_price``, ``amount``), amounts and dates as text or as what they are. Two things
-are asked and not refused: sums that do not agree, and an expense that is there already. They raise ValidationError for
-``difference`` and ``duplicate`` until the caller names them in ``accept``.
+(``description``, ``quantity``, ``unit_price``, ``amount``); amounts and dates may be text or typed values. Two faults
+only need confirmation: sums that do not agree, and a duplicate expense. They raise ValidationError for ``difference``
+and ``duplicate`` until the caller names them in ``accept``.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 DIFFERENCE: Final = "difference"
 DUPLICATE: Final = "duplicate"
 ALREADY_KEPT: Final = "already_kept"
-"""Code of the refusal to keep one receipt twice."""
+"""Error code for a receipt that is already kept."""
 
 
 def expense_create(*, user: User, run_id: UUID | None = None, accept: Collection[str] = (), **fields: Any) -> Expense:
-    """``run_id``: of the run that read the receipt; what is not among ``fields`` is taken as it read it.
+    """``run_id``: the run that read the receipt; it provides the values missing from ``fields``.
 
-    Raises AgentRun.DoesNotExist, for other people's alike.
+    Raises AgentRun.DoesNotExist, also for other users' runs.
     """
     run = None if run_id is None else AgentRun.objects.for_user(user).get(pk=run_id)
     checked = check((read_by(run) if run else {}) | fields)
@@ -54,9 +54,9 @@ def expense_create(*, user: User, run_id: UUID | None = None, accept: Collection
 def expense_update(
     *, user: User, expense_id: UUID, version: int | None = None, accept: Collection[str] = (), **fields: Any
 ) -> Expense:
-    """What is not among ``fields`` stays. ``version``: the one that the caller has seen.
+    """Fields not given stay as they are. ``version``: the version the caller has seen.
 
-    Raises Overtaken if it is another one by now, Expense.DoesNotExist.
+    Raises Overtaken if the expense has another version by now, Expense.DoesNotExist.
     """
     with transaction.atomic():
         expense = Expense.objects.for_user(user).select_for_update().get(pk=expense_id)
@@ -79,14 +79,14 @@ def expense_delete(*, user: User, expense_id: UUID, version: int | None = None) 
 
 
 def duplicates(user: User, checked: Checked, *, but: Expense | None = None) -> list[Expense]:
-    """Those of the same vendor, day and total."""
+    """Expenses with the same vendor, day and total."""
     same = Expense.objects.for_user(user).filter(date=checked.date, currency=checked.currency, total=checked.total)
     vendor = _alike(checked.vendor)
     return [each for each in same if _alike(each.vendor) == vendor and (but is None or each.pk != but.pk)]
 
 
 def read_by(run: AgentRun) -> dict[str, Any]:
-    """The fields as this run read them. Raises ValidationError for one that read no receipt."""
+    """The fields as this run read them. Raises ValidationError for a run that read no receipt."""
     result = run.result
     if run.agent != "expense" or run.state != RunState.DONE or not isinstance(result, dict):
         raise ValidationError({"run": [_("This run read no receipt.")]})
@@ -96,7 +96,7 @@ def read_by(run: AgentRun) -> dict[str, Any]:
 
 
 FIELDS: Final = ("vendor", "date", "currency", "total", "category", "tax", "tax_included", "lines")
-"""What a receipt and an expense have in common."""
+"""Fields common to receipts and expenses."""
 
 
 def fields_of(expense: Expense) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _receipt_of(run: AgentRun | None) -> Attachment | None:
 
 
 def receipt_id_of(expense: Expense | None, run: AgentRun | None) -> UUID | None:
-    """Of the file that shows it, or its first page."""
+    """Id of the file that shows the receipt, or its first page."""
     if expense is not None:
         return expense.attachment_id
     receipt = _receipt_of(run)
@@ -156,5 +156,5 @@ def _alike(vendor: str) -> str:
 
 
 def lines_of(found: Any) -> list[Mapping[str, Any]]:
-    """Lines as a form or a run has them, without those in which nothing stands."""
+    """Lines as a form or a run has them, without empty ones."""
     return [each for each in found or [] if any(str(value or "").strip() for value in each.values())]

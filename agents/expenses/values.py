@@ -1,4 +1,4 @@
-"""What an expense consists of, read from what a model or a person wrote; and whether its sums agree."""
+"""Parses the values of an expense as written by a model or a person, and checks its sums."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agents.expenses.currencies import decimals, smallest
 MAX_AMOUNT: Final = Decimal(10) ** 11
 MAX_LINES: Final = 200
 PLACES: Final = 4
-"""Of what is stored: quantities and prices of one piece have more decimals than money."""
+"""Decimals stored: quantities and unit prices have more of them than money."""
 _PLAIN = re.compile(r"[+-]?\d{1,15}(\.\d{1,12})?")
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,.' ])\d{3}(\1\d{3})*(?!\1)[.,]\d{1,4}")
 _COMMA = re.compile(r"[+-]?\d{1,15},\d{1,2}")
@@ -43,13 +43,13 @@ class Category(models.TextChoices):
 
 
 class NotAnAmount(ValueError):
-    """No number of an amount of money."""
+    """The value is not an amount of money."""
 
 
 def amount_of(value: Any) -> Decimal:
     """From ``12.5``, ``"12.50"``, ``"12,50"``, ``"1,234.50"`` or ``"1.234,50"``. Raises NotAnAmount.
 
-    ``"1,234"`` is refused: it is one thousand to some and one to others.
+    ``"1,234"`` is refused as ambiguous: it may mean one thousand or one.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise NotAnAmount
@@ -85,7 +85,7 @@ def day_of(value: Any) -> dt.date | None:
 
 
 def money_words(amount: Decimal | None, currency: str) -> str:
-    """``1,234.50 EUR``, with the decimals of the currency, or as many more as the amount has."""
+    """``1,234.50 EUR``, with the currency's decimals, or more if the amount has more."""
     if amount is None:
         return ""
     exponent = amount.normalize().as_tuple().exponent
@@ -104,7 +104,7 @@ class Line(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LineValues:
-    """A Line of its own."""
+    """A Line implementation."""
 
     description: str
     amount: Decimal
@@ -113,7 +113,7 @@ class LineValues:
 
 
 def lines_total(lines: Iterable[Line], tax: Decimal | None, *, tax_included: bool) -> Decimal:
-    """What lines and tax come to."""
+    """Sum of lines and tax."""
     total = sum((line.amount for line in lines), Decimal(0))
     return total if tax_included or tax is None else total + tax
 
@@ -121,7 +121,7 @@ def lines_total(lines: Iterable[Line], tax: Decimal | None, *, tax_included: boo
 def faults(
     lines: Sequence[Line], *, tax: Decimal | None, tax_included: bool, total: Decimal | None, currency: str
 ) -> list[str]:
-    """Where the sums of a receipt differ by more than a cent, in words; nothing where there is nothing to add up."""
+    """Descriptions of sums that differ by more than a cent; empty if there is nothing to add up."""
     cent, found = smallest(currency), []
     for number, line in enumerate(lines, start=1):
         if line.quantity is None or line.unit_price is None:

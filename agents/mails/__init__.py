@@ -1,1 +1,1 @@
-"""What agents need that write mails. Django-free."""
+"""Support for agents that write mails. Django-free."""

@@ -1,4 +1,5 @@
-"""MJML that a model wrote, as the HTML of a mail: only what mails consist of, and told what readers would stumble over.
+"""Renders a model's MJML as the HTML of a mail; accepts only elements of mails, and reports what would cause trouble
+for recipients.
 
 Django-free.
 """
@@ -17,7 +18,7 @@ import mrml
 from agents.texts import one_line
 
 MAX_HTML_BYTES: Final = 102_000
-"""Gmail shows no more of a mail's HTML."""
+"""Gmail cuts off longer HTML."""
 SCHEMES: Final = frozenset({"http", "https", "mailto", "tel"})
 _IN_TEXT: Final = {
     *("a", "b", "blockquote", "br", "code", "div", "em", "h1", "h2", "h3", "h4", "hr", "i", "img", "li", "ol", "p"),
@@ -34,7 +35,7 @@ _ADDRESSES: Final = frozenset({"href", "src", "background-url", "background", "a
 
 
 class CannotRender(ValueError):
-    """Says what is wrong with the MJML, for the model that wrote it."""
+    """Says what is wrong with the MJML; written for the model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +46,12 @@ class Check:
 
 @dataclass
 class _Found(HTMLParser):
-    """What a page consists of."""
+    """Collects the elements of a page."""
 
     faults: list[str] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     images: list[tuple[str, str | None]] = field(default_factory=list)
-    """Address and alternative text."""
+    """URL and alternative text."""
     allowed: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
@@ -88,14 +89,14 @@ def render(mjml: str) -> str:
     if found.faults:
         raise CannotRender("; ".join(dict.fromkeys(found.faults[:8])))
     try:
-        # Without the library's own font, which every reader's machine would fetch from elsewhere.
+        # Without the library's default font, which recipients' mail programs would fetch from a third party.
         return str(mrml.to_html(mjml, render_options=mrml.RenderOptions(fonts={})).content)
     except (OSError, ValueError) as error:
         raise CannotRender(f"this is no valid MJML: {str(error)[:200]}") from None
 
 
 def checks(mjml: str, html: str, text: str) -> list[Check]:
-    """What a careful sender looks at before sending."""
+    """Checks to make before sending."""
     found = _looked_at(mjml)
     size_bytes = len(html.encode())
     undescribed = sum(not (alt or "").strip() for _, alt in found.images)
@@ -114,12 +115,12 @@ def checks(mjml: str, html: str, text: str) -> list[Check]:
 
 
 def without_pictures(html: str) -> str:
-    """For a preview: nobody learns from a picture's address that it was looked at."""
+    """For previews: loading an image would tell its server that it was viewed."""
     return re.sub(r"(<img\b[^>]*?)\bsrc=", r"\1data-src=", html, flags=re.IGNORECASE)
 
 
 def as_eml(*, subject: str, html: str, text: str) -> bytes:
-    """A draft that mail programs open for editing: subject, both parts, no sender and nobody to send it to."""
+    """A draft that mail programs open for editing: subject and both parts, without sender or recipients."""
     mail = EmailMessage()
     mail["Subject"] = one_line(subject)
     mail["X-Unsent"] = "1"

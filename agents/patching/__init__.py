@@ -1,6 +1,8 @@
-"""Unified diffs as models write them: read leniently, applied in memory, written again so that every tool takes them.
+"""Unified diffs as models write them: parsed leniently, applied in memory, and rewritten so that every tool accepts
+them.
 
-Django-free. Nothing here touches a file system: names are names, and whoever writes files has them checked already.
+Django-free. Nothing here touches a file system: file names are plain strings, and callers that write files must have
+checked them.
 """
 
 from agents.patching.applying import Patched, apply

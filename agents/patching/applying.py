@@ -1,4 +1,4 @@
-"""Putting a diff to the files that it is meant for, and writing it again with what really stands there."""
+"""Applies a diff to its files, and rewrites it with their real content."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Final, TypeAlias
 from agents.patching.reading import FilePatch, Hunk, PatchError, is_plain_name, read
 
 CONTEXT: Final = 3
-"""Lines around each change in what is written again."""
+"""Context lines around each change in the rewritten diff."""
 SHOWN: Final = 12
-"""Lines of a file that an error quotes."""
+"""Lines of a file quoted in an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patched:
     diff: str
-    """The same changes with true line numbers and context: ``git apply`` and ``patch -p1`` take it."""
+    """The same changes with correct line numbers and context, accepted by ``git apply`` and ``patch -p1``."""
     files: Mapping[str, str]
-    """Every file that was changed or made, whole."""
+    """Complete text of every changed or new file."""
     made: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
     added_lines: int = 0
@@ -30,7 +30,7 @@ class Patched:
 
 @dataclass(frozen=True, slots=True)
 class _Edit:
-    """Lines ``start`` to ``stop`` (from 0, the last not included) become ``lines``; all with their line ends."""
+    """Replaces lines ``start`` to ``stop`` (zero-based, exclusive) with ``lines``; all include their line ends."""
 
     start: int
     stop: int
@@ -51,7 +51,7 @@ class _Result:
 
 
 def apply(diff: str, files: Mapping[str, str]) -> Patched:
-    """``files``: name → text, all that the diff may touch; new ones it may make. Raises PatchError."""
+    """``files``: name → text of all files that the diff may change; it may also create new ones. Raises PatchError."""
     result = _Result()
     for patch in read(diff):
         name = _target(patch, files)
@@ -105,7 +105,7 @@ def _target(patch: FilePatch, files: Mapping[str, str]) -> str:
 
 
 def _known(name: str | None, files: Mapping[str, str]) -> str | None:
-    """Without the a/ or b/ that diffs put before a name, unless it is one of the file's own folders."""
+    """The name without a diff's a/ or b/ prefix, unless that is one of the file's own folders."""
     if name is None or name in files:
         return name
     return name[2:] if name.startswith(("a/", "b/")) else name
@@ -122,14 +122,14 @@ def _bare(line: str) -> str:
 
 
 class _Text:
-    """A file's lines, in which runs of lines are found without trying every place."""
+    """A file's lines, indexed to find runs of lines without trying every position."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.text = "\n" + "".join(f"{line}\n" for line in lines)
         self.starts = list(accumulate((len(line) + 1 for line in lines), initial=0))
 
     def nearest(self, wanted: Sequence[str], *, begin: int, claimed: int) -> int | None:
-        """The line, from ``begin`` on, at which these lines stand, nearest to the one claimed."""
+        """Position of these lines at or after ``begin`` that is nearest to the claimed one."""
         run = "\n" + "".join(f"{line}\n" for line in wanted)
         middle = self.starts[min(max(claimed, begin), len(self.starts) - 1)]
         first = self.starts[min(begin, len(self.starts) - 1)]
@@ -139,7 +139,7 @@ class _Text:
         return min(found, key=lambda place: (abs(place - claimed), place), default=None)
 
     def only(self, wanted: Sequence[str], *, begin: int) -> int | None:
-        """The one place, from ``begin`` on, at which these lines stand; None too if there are several."""
+        """The only position of these lines at or after ``begin``; None if there is none or more than one."""
         first = self.nearest(wanted, begin=begin, claimed=begin)
         if first is None or self.nearest(wanted, begin=first + 1, claimed=first + 1) is not None:
             return None
@@ -167,13 +167,13 @@ def _edits(name: str, before: Sequence[str], patch: FilePatch) -> list[_Edit]:
 
 
 def _claimed(hunk: Hunk, shift: int) -> int:
-    """Where it says that it begins, from 0; an insertion without context names the line that it comes after."""
+    """Zero-based line at which the hunk claims to begin; an insertion without context names the line it follows."""
     assert hunk.old_start is not None
     return hunk.old_start - (1 if hunk.old else 0) + shift
 
 
 def _place(texts: tuple[_Text, _Text], hunk: Hunk, at: int, shift: int) -> int | None:
-    """Where its old lines stand from ``at`` on, the nearest to where it says; None if nowhere, or unclear."""
+    """Position of its old lines at or after ``at``, nearest to the claimed one; None if missing or ambiguous."""
     exact, stripped = texts
     old, size = hunk.old, len(exact.starts) - 1
     if not old:
@@ -210,7 +210,7 @@ def _misplaced(name: str, number: int, hunk: Hunk, bare: Sequence[str], at: int)
 
 
 def _edits_of(hunk: Hunk, place: int, before: Sequence[str], line_end: str) -> list[_Edit]:
-    """Its changes, each apart; lines of context stay the file's own."""
+    """The hunk's changes, each separately; context lines keep the file's own text."""
     edits: list[_Edit] = []
     start = at = place
     fresh: list[str] = []
@@ -233,7 +233,7 @@ def _edits_of(hunk: Hunk, place: int, before: Sequence[str], line_end: str) -> l
     if hunk.new_ends_open and fresh and at == len(before):
         fresh[-1] = _bare(fresh[-1])
     close()
-    # What is put behind a last line without its line end needs one between.
+    # Text added after a last line without line end needs one in between.
     return [_behind_open_end(edit, before, line_end) for edit in edits]
 
 
@@ -253,7 +253,7 @@ def _after(before: Sequence[str], edits: Sequence[_Edit]) -> list[str]:
     return after + list(before[at:])
 
 
-# Writing it again
+# Rewriting the diff
 
 
 def _written(name: str, patch: FilePatch, before: Sequence[str], edits: Sequence[_Edit]) -> str:
@@ -273,7 +273,7 @@ def _written(name: str, patch: FilePatch, before: Sequence[str], edits: Sequence
 
 
 def _blocks(edits: Sequence[_Edit]) -> list[_Block]:
-    """Edits whose context would touch stand in one hunk."""
+    """Edits whose context would touch share a hunk."""
     blocks: list[_Block] = []
     for edit in edits:
         if blocks and edit.start - blocks[-1][-1].stop <= 2 * CONTEXT:

@@ -1,4 +1,4 @@
-"""The text files that an agent was given: what of them goes into the prompt, and what was left out and why."""
+"""Text files given to an agent: which go into the prompt, and which were left out and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Protocol
 MAX_FILE_CHARS: Final = 200_000
 MAX_ALL_CHARS: Final = 600_000
 IN_PROMPT_CHARS: Final = 60_000
-"""Of all files together; the rest is read by a tool."""
+"""For all files together; a tool reads the rest."""
 MAX_LINES: Final = 400
 
 
@@ -25,9 +25,9 @@ class GivenFile(Protocol):
 @dataclass
 class Files:
     texts: dict[str, str] = field(default_factory=dict)
-    """Name → whole text."""
+    """Name → complete text."""
     left_out: list[str] = field(default_factory=list)
-    """In words: which, and why."""
+    """Names and reasons, for people and models."""
 
     @classmethod
     def of(cls, given: Iterable[GivenFile]) -> Files:
@@ -48,7 +48,7 @@ class Files:
         return files
 
     def for_prompt(self) -> str:
-        """The files as a model reads them; with long ones, what it can ask for."""
+        """The files as a model reads them; for long ones, what it can ask for."""
         room = IN_PROMPT_CHARS
         pieces: list[str] = []
         for name, text in self.texts.items():
@@ -70,7 +70,7 @@ class Files:
 
 
 def fence_for(text: str) -> str:
-    """Longer than any in the text."""
+    """A fence longer than any in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

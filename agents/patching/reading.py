@@ -1,4 +1,4 @@
-"""A diff's text, taken apart. Counts and line numbers of models are often wrong; what the lines say is not."""
+"""Parses a diff. Models often get counts and line numbers wrong, but not the lines themselves."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Sign: TypeAlias = Literal[" ", "-", "+"]
 
 
 class PatchError(Exception):
-    """It cannot be read or applied. The text says where and what to write instead, for a model as for a person."""
+    """The diff cannot be read or applied. The text says where and what to write instead, for models and people."""
 
 
 @dataclass(kw_only=True)
 class Hunk:
     old_start: int | None
-    """The line, counted from 1, at which it claims to begin; None where it does not say."""
+    """One-based line at which it claims to begin; None if it does not say."""
     lines: list[tuple[Sign, str]] = field(default_factory=list)
     """Without their line ends."""
     new_ends_open: bool = False
-    """The last line that it leaves has no line end."""
+    """Whether the resulting last line has no line end."""
 
     stray: int = 0
-    """So many empty lines at its end may be no part of it."""
+    """Number of empty lines at its end that may not belong to it."""
 
     def drop_stray(self) -> None:
         del self.lines[len(self.lines) - self.stray :]
@@ -47,7 +47,7 @@ class Hunk:
 @dataclass(kw_only=True)
 class FilePatch:
     old_name: str | None
-    """As written; None for a file that is made."""
+    """As written; None for a new file."""
     new_name: str | None
     """None for a file that is deleted."""
     hunks: list[Hunk] = field(default_factory=list)
@@ -58,7 +58,7 @@ class FilePatch:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether it stays below the folder that it is put in, on every system, and can stand in a diff."""
+    """Whether the name stays below its folder on every system, and is valid in a diff."""
     if not 0 < len(name) <= MAX_NAME_CHARS or name != name.strip():
         return False
     if any(not character.isprintable() or character in '\\":*?<>|' for character in name):
@@ -67,7 +67,7 @@ def is_plain_name(name: str) -> bool:
 
 
 def read(text: str) -> list[FilePatch]:
-    """The files that a diff changes. Code fences around it, and prose before it, are passed over. Raises PatchError."""
+    """The files that a diff changes. Ignores code fences around it and prose before it. Raises PatchError."""
     if len(text) > MAX_DIFF_CHARS:
         raise PatchError("The diff is too long. Change less at once.")
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -138,7 +138,7 @@ def _hunk(lines: Sequence[str], at: int, header: re.Match[str]) -> tuple[Hunk, i
             if hunk.lines and hunk.lines[-1][0] != "-":
                 hunk.new_ends_open = True
         elif line == "":
-            hunk.lines.append((" ", ""))  # an empty line of context whose blank was lost
+            hunk.lines.append((" ", ""))  # an empty context line that lost its leading blank
             stray += 1
         else:
             sign = line[0]
@@ -169,7 +169,7 @@ def _ends_hunk(lines: Sequence[str], at: int, hunk: Hunk, wanted: tuple[int | No
     if line.startswith((" ", "-", "+", _NO_NEWLINE)):
         return False
     if line == "":
-        # What comes after the counted lines is the space between the diff and what follows it.
+        # After the counted lines, an empty line separates the diff from what follows.
         return _lengths(hunk) == wanted
     return True  # a fence, prose, or the next file's header
 

@@ -1,4 +1,4 @@
-"""Searching for agents: several queries over several services at once, merged into one ranked list. Django-free."""
+"""Web search for agents: several queries to several services at once, merged into one ranked list. Django-free."""
 
 from agents.search.merging import Result, canonical, merged
 from agents.search.searching import Found, Searcher, search_all

@@ -1,5 +1,5 @@
-"""Agents whose answers cite: while the model writes, numbers without a source are taken out; at the end stands what
-they stood for.
+"""Agents whose answers cite sources: citations without a source are removed while the model writes, and the list of
+sources is appended.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ class CitedAnswer(BaseModel):
     """What every such agent's output holds; each adds its own."""
 
     answer: str
-    """As the model wrote it, with checked numbers."""
+    """As the model wrote it, with citations checked."""
     struck: list[int] = []
-    """Numbers that stood for nothing, and were taken out."""
+    """Citation numbers without a source, which were removed."""
 
 
 class CitingAgent(ConcludingAgent):
-    """Subclasses make ``sources`` grow by their tools, and say what stands below an answer."""
+    """Subclasses add to ``sources`` through their tools, and define what is appended to an answer."""
 
     _sources: Sources
-    """Of this turn; ``begin`` makes them."""
+    """Sources of this turn, created by ``begin``."""
 
     def report(self, answer: str, cited: CitationFilter) -> CitedAnswer:
         """The output of a turn."""
@@ -72,7 +72,7 @@ class CitingAgent(ConcludingAgent):
                         yield event
 
     def _ending(self, texts: list[str], cited: CitationFilter) -> tuple[list[str], str, CitedAnswer]:
-        """(the text of each step, what stands below, the output)."""
+        """(the text of each step, what is appended, the output)"""
         answer = "\n\n".join(text.strip() for text in texts if text.strip())
         output = self.report(answer, cited)
         return texts, set_off(self.below(output), answer), output

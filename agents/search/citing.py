@@ -1,7 +1,7 @@
-"""Numbers in an answer that cite sources: those without a source are removed while the answer is written.
+"""Removes citations without a source while an answer is written.
 
-Django-free. A number counts as a citation wherever it stands in brackets outside of code: ``[2]``, ``[1, 3]``,
-``[2-4]``, ``【2】``, ``[2](https://…)``. An address behind one goes too: where a source is, the list of sources says.
+Django-free. A number in brackets outside code is a citation: ``[2]``, ``[1, 3]``, ``[2-4]``, ``【2】``,
+``[2](https://…)``. An address after one is removed too, because the list of sources has it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ _BLANKS = re.compile(r"[ \t]+\Z")
 
 
 class CitationFilter:
-    """``feed`` gives what may be shown so far; ``finish`` the rest of an answer, after which another may begin."""
+    """``feed`` returns what may be shown so far; ``finish`` returns the rest of an answer, after which another may
+    begin.
+    """
 
     def __init__(self, is_known: Callable[[int], bool]) -> None:
         self._is_known = is_known
         self._held = ""
         self._code = 0
-        """How many ticks opened the code that the text is in."""
+        """Number of backticks that opened the current code span; 0 outside code."""
         self.cited: list[int] = []
-        """In the order in which they are first cited."""
+        """In order of first citation."""
         self.struck: list[int] = []
 
     def feed(self, text: str) -> str:
@@ -69,7 +71,7 @@ class CitationFilter:
         return "".join(shown)
 
     def _hold(self, shown: list[str], rest: str) -> None:
-        """Blanks before what is held wait with it: they go if it goes."""
+        """Hold back blanks before held text as well, because they are removed with it."""
         blanks = _BLANKS.search(shown[-1])
         if blanks:
             shown[-1] = shown[-1][: blanks.start()]
@@ -80,7 +82,7 @@ class CitationFilter:
         ticks = _TICKS.match(text, start)
         assert ticks is not None
         if ticks.end() == len(text) and not final:
-            return None  # there may be more of them
+            return None  # more of them may follow
         size = ticks.end() - start
         if not self._code:
             self._code = size
@@ -89,7 +91,7 @@ class CitationFilter:
         return ticks.end()
 
     def _citation(self, text: str, start: int, shown: list[str], final: bool) -> int | None:
-        """Where to go on: behind a citation, which is written to ``shown``, or behind a bracket that is none."""
+        """Next position: after a citation, which is written to ``shown``, or after a bracket that is not one."""
         found = _CITATION.match(text, start)
         if found is None:
             begun = _BEGUN.match(text, start)

@@ -1,5 +1,5 @@
-"""A search without a network: the site's own documentation, found by words. For tests, for the demo, and for those who
-have set up no service yet.
+"""Search without a network: finds sections of the site's own documentation by words. For tests, the demo, and users
+without a search service.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Document:
 
 
 class LocalIndex:
-    """Documents, a section each, in a full-text index in memory; safe to share between threads."""
+    """An in-memory full-text index with one document per section; thread-safe."""
 
     label: Final = "This site's documentation"
 
@@ -53,7 +53,7 @@ class LocalIndex:
         )
 
     async def search(self, query: str, *, count: int = 10) -> list[Hit]:
-        """Sections with any of the words, those with more and rarer ones first."""
+        """Sections with any of the words; those with more and rarer words come first."""
         words = list(dict.fromkeys(_WORD.findall(query.lower())))[:20]
         wanted = [word for word in words if word not in _STOPWORDS] or words
         return await asyncio.to_thread(self._hits, wanted, count) if wanted else []
@@ -73,7 +73,7 @@ class LocalIndex:
 
 @cache
 def documentation() -> LocalIndex:
-    """README and docs/ of this checkout, a section a document."""
+    """README and docs/ of this checkout, one document per section."""
     pages = [FOLDER / "README.md", *sorted((FOLDER / "docs").glob("*.md"))]
     return LocalIndex(section for page in pages if page.is_file() for section in _sections(page))
 

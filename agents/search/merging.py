@@ -1,4 +1,4 @@
-"""Merges several ranked lists: each page once, and pages that several lists rank high come first."""
+"""Merges ranked lists: each page once, and pages that rank high in several lists come first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from llm_credentials.providers.search import Hit
 
 K: Final = 60
-"""Of reciprocal rank fusion: how much less a lower rank counts; the value of the paper, which nobody had to change."""
+"""Constant of reciprocal rank fusion: dampens the influence of rank; the value of the original paper."""
 _TRACKERS: Final = frozenset(
     {"fbclid", "gclid", "gclsrc", "dclid", "msclkid", "yclid", "twclid", "igshid", "mc_cid", "mc_eid", "_ga", "_gl"}
     | {"ref_src", "ref_url", "spm", "cmpid", "srsltid", "wt_mc", "mkt_tok", "oly_enc_id", "vero_id", "si"}
@@ -26,14 +26,14 @@ class Result:
     snippet: str
     score: float
     services: tuple[str, ...]
-    """Labels of those that found it."""
+    """Labels of the services that found it."""
     queries: tuple[str, ...]
-    """Those that it was found by."""
+    """Queries that found it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranking:
-    """One service's answer to one query, the best first."""
+    """One service's answer to one query, best first."""
 
     service: str
     query: str
@@ -51,14 +51,14 @@ class _Merged:
 
 
 def merged(rankings: Iterable[Ranking], *, count: int) -> list[Result]:
-    """The best ``count`` by reciprocal rank fusion; of equals, the one that was seen first."""
+    """The best ``count`` by reciprocal rank fusion; ties go to the one seen first."""
     found: dict[str, _Merged] = {}
     for ranking in rankings:
         seen: set[str] = set()
         for rank, hit in enumerate(ranking.hits, 1):
             place = canonical(hit.url)
             if place in seen:
-                continue  # twice in one list counts once
+                continue  # count duplicates within a list once
             seen.add(place)
             page = found.setdefault(place, _Merged(first=hit, first_rank=rank))
             page.score += 1 / (K + rank)
@@ -82,7 +82,7 @@ def merged(rankings: Iterable[Ranking], *, count: int) -> list[Result]:
 
 
 def canonical(url: str) -> str:
-    """What addresses of the same page have in common; for comparing, not for calling."""
+    """A normalised address for comparing pages, not for requests."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
@@ -102,7 +102,7 @@ def canonical(url: str) -> str:
 
 
 def without_trackers(url: str) -> str:
-    """The address as it was found, without what tells where its reader comes from."""
+    """The address without tracking parameters."""
     head, mark, fragment = url.partition("#")
     address, _, query = head.partition("?")
     if not query:

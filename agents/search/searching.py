@@ -1,4 +1,4 @@
-"""Sends all queries to all services at once; failures are reported, the rest counts."""
+"""Sends all queries to all services at once; failures are reported, and the remaining results are used."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HITS_EACH: Final = 10
 
 
 class Searcher(Protocol):
-    """A service that is searched: the whole of what a back end must be."""
+    """A search service; the whole interface of a back end."""
 
     @property
     def label(self) -> str: ...
 
     async def search(self, query: str, *, count: int = HITS_EACH) -> list[Hit]:
-        """The best first. Raises SearchFailed, EgressBlocked."""
+        """Best first. Raises SearchFailed, EgressBlocked."""
         ...
 
 
@@ -30,11 +30,11 @@ class Searcher(Protocol):
 class Found:
     results: Sequence[Result]
     faults: Sequence[str]
-    """What went wrong, in words; empty when all answered."""
+    """Error messages; empty if all services answered."""
 
 
 async def search_all(searchers: Sequence[Searcher], queries: Sequence[str], *, count: int = HITS_EACH) -> Found:
-    """Each query at most once, of the first ``MAX_QUERIES``. Raises nothing: ``faults`` says what did not work."""
+    """Each distinct query of the first ``MAX_QUERIES`` is sent once. Never raises: ``faults`` has the errors."""
     asked = list(dict.fromkeys(" ".join(query.split())[:QUERY_MAX] for query in queries if query.strip()))[:MAX_QUERIES]
     pairs = [(searcher, query) for query in asked for searcher in searchers]
     answers = await asyncio.gather(*(_hits(searcher, query) for searcher, query in pairs))

@@ -1,4 +1,4 @@
-"""Which services search for a user: those whose keys they stored, else what the site offers, else its own pages."""
+"""Which services search for a user: those with keys of the user, else those of the site, else its own documentation."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ LOCAL_ONLY = (
 
 
 async def searchers_for(user: User) -> tuple[Sequence[Searcher], str]:
-    """The services, and what is to be said of them; empty when there is nothing to say."""
+    """The services, and a notice about them; empty if there is none."""
     found = await searches_for(user)
     return (found, "") if found else ([documentation()], LOCAL_ONLY)

@@ -1,4 +1,4 @@
-"""The web searches of one turn: which services, what was asked, what went wrong."""
+"""The web searches of one turn: which services, which queries, which errors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SearchSession:
         self._opening = asyncio.Lock()
         self.queries: list[str] = []
         self.notices: list[str] = []
-        """What the reader should know, such as a service that is down."""
+        """Notices for the reader, for example that a service is down."""
         self.rounds = 0
 
     async def search(self, queries: Sequence[str], *, count: int = HITS_EACH) -> list[Result]:
-        """Raises ToolError when nothing could be asked, or often enough was."""
+        """Raises ToolError if no service could be asked, or the limit of searches is reached."""
         if self.rounds >= MAX_ROUNDS:
             raise ToolError("There were enough searches. Answer now with what was found.")
         self.rounds += 1

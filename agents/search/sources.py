@@ -1,4 +1,4 @@
-"""What an answer may cite: numbered once, the same page always under the same number. Django-free."""
+"""Sources that an answer may cite; a page always keeps the same number. Django-free."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Source:
 
     @property
     def head(self) -> str:
-        """The line by which a tool's result names it, and by which it is known again in later turns."""
+        """The line that names the source in a tool's result and identifies it in later turns."""
         return f"[{self.number}] {one_line(self.title)} <{self.url}>"
 
     @property
     def link(self) -> str:
-        """As Markdown: what strangers wrote becomes no markup."""
+        """As Markdown, with the title and address escaped, since strangers wrote them."""
         title = markdown_escaped(self.title)
         if not self.url.startswith(("https://", "http://")):
             return f"{title} (`{self.url.replace('`', '')}`)"
@@ -55,7 +55,7 @@ class Sources:
         return self._by_place.get(canonical(url))
 
     def add(self, url: str, title: str, snippet: str = "") -> Source:
-        """The source of this page, under the number that it has already or the next one."""
+        """The source for this page, under its existing number or the next one."""
         found = self.get(url)
         if found is not None:
             return found
@@ -69,7 +69,7 @@ class Sources:
         return [self._by_number[number] for number in sorted(self._by_number)]
 
     def recall(self, conversation: Sequence[LLMMessage], tool: str, *, first_line_only: bool) -> None:
-        """Take up what this tool named in earlier turns, which the conversation may still cite by number."""
+        """Restore the sources this tool named in earlier turns, which the conversation may still cite by number."""
         for message in conversation:
             for result in message.tool_results:
                 if result.name != tool or result.is_error:

@@ -1,4 +1,4 @@
-"""Tables that users hand over, read, profiled and queried in a process (``process``) that can do nothing else.
+"""Reads, profiles and queries users' tables in a sandboxed process (``process``).
 
-``client.TableProcess`` is this side of it.
+``client.TableProcess`` is the parent's side.
 """

@@ -17,7 +17,7 @@ from agents.tables.records import Given
 LOAD_TIMEOUT_S: Final = 90.0
 QUERY_TIMEOUT_S: Final = 15.0
 GRACE_S: Final = 15.0
-"""Beyond the query's own limit, for what cannot be interrupted."""
+"""Beyond the query's own limit, for operations that cannot be interrupted."""
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
 DIED: Final = "the tables need more memory or time than they may have"
@@ -28,7 +28,7 @@ class TableProcessFailed(Exception):
 
 
 class TableProcess:
-    """One process for one turn, begun when it is first asked; after it died, the next question begins another."""
+    """One process per turn, started on first use; if it dies, the next query starts another."""
 
     def __init__(self, files: Sequence[Given], *, query_timeout_s: float = QUERY_TIMEOUT_S) -> None:
         self.files = list(files)
@@ -40,7 +40,7 @@ class TableProcess:
         """File → why it could not be read."""
 
     async def open(self) -> None:
-        """Read the files; where that kills the process, one by one, so that the others are there all the same."""
+        """Read the files; if that kills the process, one by one, so that the others are still available."""
         async with self._turn:
             try:
                 await asyncio.to_thread(self._begin)
@@ -60,7 +60,7 @@ class TableProcess:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                with suppress(OSError):  # what was to be written is of no use any more
+                with suppress(OSError):  # unwritten data is no longer needed
                     pipe.close()
 
     def _begin_with_sound_ones(self) -> None:
@@ -106,7 +106,7 @@ class TableProcess:
         return self._exchanged([json.dumps({"sql": sql}).encode() + b"\n"], self.query_timeout_s + GRACE_S)
 
     def _exchanged(self, pieces: Sequence[bytes], timeout_s: float) -> dict[str, Any]:
-        """One answer. Raises TableProcessFailed; the process is gone then."""
+        """One answer. Raises TableProcessFailed after ending the process."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None
         timer = threading.Timer(timeout_s, process.kill)

@@ -1,4 +1,4 @@
-"""Charts as geometry for an SVG: all drawing is done by the template, all looks by the stylesheet."""
+"""Computes charts as SVG geometry; the template draws them, the stylesheet sets colours."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class Bar:
 class Line:
     look: str
     path: str
-    """Of an SVG; broken where a value is missing."""
+    """SVG path; interrupted where a value is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
     marks: tuple[float, float, float]
-    """The values beside the chart: at its top, half way, at its foot."""
+    """Axis values at the top, middle and bottom."""
     ends: tuple[str, str]
     names: tuple[str, ...]
-    """Of few bars: all labels, instead of the ends."""
+    """All labels if there are few bars, instead of the first and last."""
     zero_y: float
     bars: tuple[Bar, ...]
     lines: tuple[Line, ...]
     legend: tuple[tuple[str, str], ...]
-    """(series, look)"""
+    """(series, CSS classes)"""
     least: tuple[str, float]
     """(label, value)"""
     most: tuple[str, float]
@@ -105,7 +105,7 @@ def _path(values: Sequence[float | None], top: float, foot: float) -> str:
         pieces.append(f"{pen}{round(number * step, 2):g} {_y(value, top, foot):g}")
         alone = pen == "M" and (number + 1 == len(values) or values[number + 1] is None)
         if alone:
-            pieces.append("h0.01")  # a point between gaps is seen as one
+            pieces.append("h0.01")  # draws a single point between gaps
         pen = "L"
     return "".join(pieces)
 
@@ -115,5 +115,5 @@ def _y(value: float, top: float, foot: float) -> float:
 
 
 def _look(place: int) -> str:
-    """Classes of its colour; neighbours differ in hue and in lightness."""
+    """CSS classes of its colour; neighbours differ in hue and in lightness."""
     return f"shade-{place % 3} hue-{(265, 30, 150, 345, 75, 210)[place % 6] // 15 * 15}"

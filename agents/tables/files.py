@@ -1,4 +1,4 @@
-"""Which of the user's files hold tables, and how the process is to read them."""
+"""Which of the user's files hold tables, and how the process should read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agents.patching.files import free_name
 from agents.tables.records import Given, is_json_lines
 
 MAX_BYTES: Final = 60 * 1024 * 1024
-"""Of all files together."""
+"""For all files together."""
 _DELIMITED: Final = ("csv", "tsv", "tab")
 _JSON: Final = ("json", "jsonl", "ndjson")
 _BINARY: Final[dict[str, Literal["workbook", "parquet"]]] = {
@@ -29,7 +29,7 @@ class GivenFile(Protocol):
 
 
 def given_of(files: Iterable[GivenFile]) -> tuple[list[Given], dict[str, GivenFile], dict[str, str]]:
-    """(what holds tables, what is to be read as a text, file → why it is neither), by names that each has once."""
+    """(files with tables, files to read as text, file → why it is neither), under unique names."""
     given: list[Given] = []
     texts: dict[str, GivenFile] = {}
     problems: dict[str, str] = {}
@@ -50,7 +50,7 @@ def given_of(files: Iterable[GivenFile]) -> tuple[list[Given], dict[str, GivenFi
 
 
 def _given(name: str, file: GivenFile) -> Given | str | None:
-    """None: it is prose. A text: why it is nothing that could be asked."""
+    """None: prose. A text: why it cannot be queried."""
     binary = _BINARY.get(file.media_type)
     if binary is not None:
         return Given(name, binary, file.data)

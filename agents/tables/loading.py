@@ -1,4 +1,4 @@
-"""Files as tables of an in-memory DuckDB. Runs in ``process``, before it is locked down."""
+"""Loads files as tables of an in-memory DuckDB. Runs in ``process``, before it is locked down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agents.tables.records import MAX_COLUMNS, Given, NoTable, Rows
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 NAME_CHARS: Final = 60
 _LENIENT: Final = f"quote='\"', escape='\"', null_padding=true, strict_mode=false, max_line_size={MAX_LINE_BYTES}"
-"""Lines may be shorter or longer than others."""
+"""Accepts lines with missing or extra cells."""
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]+")
 _NUMBER: Final = re.compile(r"[-+]?[\d.,\s%]+")
 
@@ -27,10 +27,10 @@ _NUMBER: Final = re.compile(r"[-+]?[\d.,\s%]+")
 @dataclass(frozen=True)
 class Loaded:
     name: str
-    """Of the table in SQL."""
+    """Name of the table in SQL."""
     file: str
     part: str
-    """The sheet or key of that file, where it holds several."""
+    """Sheet or key, if the file holds several."""
 
 
 def load(connection: duckdb.DuckDBPyConnection, given: Given, taken: Collection[str]) -> list[Loaded]:
@@ -95,14 +95,14 @@ def _delimited(connection: duckdb.DuckDBPyConnection, given: Given, taken: Colle
 
 
 def _shape(connection: duckdb.DuckDBPyConnection, path: str, data: bytes) -> tuple[str, bool]:
-    """(delimiter, whether the first line names the columns)."""
+    """(delimiter, whether the first line names the columns)"""
     found = connection.execute(f"SELECT Delimiter, HasHeader, Columns FROM sniff_csv(?, {_LENIENT})", [path]).fetchone()
     if found is None:
         raise NoTable("it holds no rows")
     delimiter, header, columns = found
     first = data.split(b"\n", 1)[0].decode("utf-8", "replace")[:100_000]
     if not header and all(str(column["type"]) == "VARCHAR" for column in columns):
-        # Texts below texts: taken as names where they could be some.
+        # All columns are text: take the first line as names if they could be names.
         cells = next(csv.reader(io.StringIO(first), delimiter=delimiter or ","), [])
         header = len(set(cells)) == len(cells) and all(cell.strip() and not _NUMBER.fullmatch(cell) for cell in cells)
     return str(delimiter or ","), bool(header)
@@ -126,7 +126,7 @@ def _check_width(connection: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def column_names(names: list[str]) -> list[str]:
-    """What can be seen of them, each once, whatever its case."""
+    """Readable column names, unique regardless of case."""
     taken: dict[str, str] = {}
     for number, name in enumerate(names, 1):
         plain = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())[:NAME_CHARS]
@@ -139,13 +139,13 @@ def column_names(names: list[str]) -> list[str]:
 
 @contextmanager
 def _as_path() -> Iterator[tuple[IO[bytes], str]]:
-    """A file that has no name on the disk, so that nothing of it stays, and the path by which DuckDB opens it."""
+    """A file without a name on disk, so that it leaves nothing behind, and a path by which DuckDB can open it."""
     with tempfile.TemporaryFile() as file:
         yield file, f"/dev/fd/{file.fileno()}"
 
 
 def free_name(words: str, taken: Collection[str]) -> str:
-    """A name for SQL without quotes: ``Sales 2024.csv`` → ``sales_2024``."""
+    """A name that needs no quotes in SQL: ``Sales 2024.csv`` → ``sales_2024``."""
     plain = _NOT_IN_NAMES.sub("_", words.casefold()).strip("_")[:NAME_CHARS] or "data"
     plain = f"t_{plain}" if plain[0].isdigit() else plain
     free, number = plain, 2
@@ -163,7 +163,6 @@ def literal(text: str) -> str:
 
 
 def first_line(error: Any) -> str:
-    """What DuckDB says, without the picture of where, without what happened in this program, and without the paths of
-    this machine."""
+    """DuckDB's message without its position marker, internal details and paths of this machine."""
     said = str(error).strip().split("\n\n")[0].partition("Traceback (most")[0].replace("\n", " ")
     return re.sub(r'"?/(?:dev/fd|root|home|tmp)[^\s"]*"?', "the file", said)[:500]

@@ -28,7 +28,7 @@ from agents.tables.records import Given, NoTable
 MEMORY_BYTES: Final = 1536 * 1024 * 1024
 DUCKDB_MEMORY: Final = "400MB"
 CPU_S: Final = 180
-"""Of all the work for one turn."""
+"""For all the work of one turn."""
 MAX_SQL_CHARS: Final = 20_000
 MAX_ROWS: Final = 200
 MAX_COLUMNS: Final = 50
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 class _Zone(tzinfo):
-    """UTC, as the package pytz would give it: DuckDB asks that for the zone of each moment that it hands out."""
+    """UTC with pytz's interface, which DuckDB needs for each timestamp it returns."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta:
         return timedelta()
@@ -90,7 +90,7 @@ def opened() -> duckdb.DuckDBPyConnection:
 
 
 def lock_down(connection: duckdb.DuckDBPyConnection) -> None:
-    """From here on SQL reaches the tables that are in memory, and nothing opens these doors again."""
+    """From here on SQL reaches only the tables in memory, and this cannot be undone."""
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
@@ -114,7 +114,7 @@ def load_all(connection: duckdb.DuckDBPyConnection, files: Sequence[Given]) -> t
 
 
 def answer(connection: duckdb.DuckDBPyConnection, sql: str, timeout_s: float) -> dict[str, Any]:
-    """The result of one statement that only reads."""
+    """The result of one read-only statement."""
     try:
         _check(connection, sql)
         with _in_time(connection, timeout_s), _reading(connection):
@@ -127,7 +127,7 @@ def answer(connection: duckdb.DuckDBPyConnection, sql: str, timeout_s: float) ->
         return {"error": f"The query took longer than {timeout_s:g} s and was ended. Ask for less at once."}
     except (duckdb.OutOfMemoryException, MemoryError):
         return {"error": "The query needs more memory than it may have. Ask for less at once."}
-    except Exception as error:  # its own parser and binder say what does not fit
+    except Exception as error:  # errors of its parser and binder say what is wrong
         return {"error": first_line(error)}
     wide = len(columns) > MAX_COLUMNS
     return {
@@ -138,7 +138,7 @@ def answer(connection: duckdb.DuckDBPyConnection, sql: str, timeout_s: float) ->
 
 
 def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    """By DuckDB's own parser. Raises NoTable with what to do instead, and duckdb.Error for what is no SQL."""
+    """Uses DuckDB's own parser. Raises NoTable with what to do instead, and duckdb.Error for invalid SQL."""
     if len(sql) > MAX_SQL_CHARS:
         raise NoTable(f"The query is longer than {MAX_SQL_CHARS:,} characters.")
     statements = connection.extract_statements(sql)
@@ -150,7 +150,7 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 @contextmanager
 def _reading(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """A SELECT may hold an INSERT in its WITH; such a transaction refuses it."""
+    """A SELECT may hold an INSERT in its WITH; a read-only transaction refuses it."""
     connection.execute("BEGIN TRANSACTION READ ONLY")
     try:
         yield
@@ -170,7 +170,7 @@ def _in_time(connection: duckdb.DuckDBPyConnection, timeout_s: float) -> Iterato
 
 
 def plain(cell: Any) -> Any:
-    """As JSON: numbers that it can hold as numbers, everything else as text."""
+    """As JSON: numbers that JSON can represent as numbers, everything else as text."""
     if cell is None or isinstance(cell, bool):
         return cell
     if isinstance(cell, int) and -_EXACT < cell < _EXACT:
@@ -189,7 +189,7 @@ def plain(cell: Any) -> Any:
 
 
 def _write(value: dict[str, Any]) -> None:
-    # To a pipe, which the limit on files does not concern.
+    # The file size limit does not apply to a pipe.
     sys.stdout.buffer.write(json.dumps(value).encode() + b"\n")
     sys.stdout.buffer.flush()
 

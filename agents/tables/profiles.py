@@ -1,4 +1,4 @@
-"""What is in a table: its columns, how full and how varied they are, and a few rows. Runs in ``process``."""
+"""Profiles a table: its columns, their null and distinct counts, and a few rows. Runs in ``process``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from agents.tables.loading import Loaded, quoted
 SAMPLES: Final = 3
 SAMPLE_CHARS: Final = 60
 PROFILED: Final = 100
-"""Columns of a table that are looked at closely."""
+"""Columns of a table that are profiled."""
 
 
 def of_table(connection: duckdb.DuckDBPyConnection, loaded: Loaded) -> dict[str, Any]:
-    """As ``results.Table`` takes it; of columns past the first hundred name and type alone."""
+    """In the format of ``results.Table``; columns past the first hundred have name and type alone."""
     described = connection.execute(f"SELECT * FROM {quoted(loaded.name)} LIMIT 0").description or []
     columns = [{"name": str(column[0]), "type": str(column[1])} for column in described]
     counted = connection.execute(f"SELECT count(*) FROM {quoted(loaded.name)}").fetchone()
@@ -23,7 +23,7 @@ def of_table(connection: duckdb.DuckDBPyConnection, loaded: Loaded) -> dict[str,
     known = columns[:PROFILED]
     try:
         looked = [one | _of_column(connection, loaded.name, one["name"], rows) for one in known]
-    except duckdb.Error:  # a type that does not compare, or too much at once: names and types are enough to ask by
+    except duckdb.Error:  # incomparable type or too much data: names and types suffice for queries
         looked = [dict(one) for one in known]
     return {
         "name": loaded.name,

@@ -1,4 +1,4 @@
-"""Rows of Python values, from JSON or a workbook, as a typed table in DuckDB. Runs in ``process``."""
+"""Turns rows of Python values, from JSON or a workbook, into a typed DuckDB table. Runs in ``process``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import IO, Any, Final, Literal
 MAX_CELLS: Final = 3_000_000
 MAX_COLUMNS: Final = 500
 MAX_PARTS: Final = 20
-"""Tables of one file."""
+"""Tables per file."""
 _INT64: Final = 2**63
 
 
 class NoTable(Exception):
-    """There is no table to be had; the text says why, to people and models."""
+    """No table can be read; the text tells people and models why."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,16 @@ class Given:
     """A file as the process gets it."""
 
     name: str
-    """Each once among those of a turn."""
+    """Unique within a turn."""
     kind: Literal["delimited", "json", "workbook", "parquet"]
     data: bytes
-    """Text as UTF-8."""
+    """Text is UTF-8."""
 
 
 @dataclass
 class Rows:
     name: str
-    """Of the sheet or the key; empty where the file holds one table."""
+    """Name of the sheet or key; empty if the file holds one table."""
     columns: list[str]
     cells: Sequence[Sequence[Any]]
 
@@ -101,7 +101,7 @@ def _of_records(name: str, records: list[dict[str, Any]]) -> Rows:
 
 
 def with_header(name: str, rows: Iterable[Sequence[Any]]) -> Rows:
-    """Rows whose first may name the columns: where all it has are texts, and they differ. Raises NoTable."""
+    """The first row names the columns if its cells are all text and unique. Raises NoTable."""
     kept = [row for row in rows if any(cell not in (None, "") for cell in row)]
     width = max((len(row) for row in kept), default=0)
     if not width:
@@ -127,7 +127,7 @@ def _checked_columns(columns: list[str]) -> list[str]:
 
 
 def typed(rows: Rows) -> tuple[list[str], Iterator[str]]:
-    """(DuckDB's type of each column, the lines of a CSV of them)."""
+    """(DuckDB's type of each column, the lines of a CSV of them)"""
     types = [_type_of(row[index] for row in rows.cells) for index in range(len(rows.columns))]
     return types, (",".join(_cell(cell, kind) for cell, kind in zip(row, types, strict=True)) for row in rows.cells)
 

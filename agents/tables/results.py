@@ -1,4 +1,4 @@
-"""What was found in tables, as it is kept, told to the model and shown."""
+"""Query results as they are stored, given to the model and shown."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from agents.texts import markdown_escaped, one_line
 TOLD_ROWS: Final = 60
 TOLD_CHARS: Final = 8_000
 KEPT_CHARS: Final = 60_000
-"""Of the cells of one result."""
+"""For the cells of one result."""
 PROFILE_CHARS: Final = 12_000
-"""Of all tables, in the prompt; ``describe`` gives the rest."""
+"""For all tables, in the prompt; ``describe`` gives the rest."""
 DESCRIBED_CHARS: Final = 16_000
 SHOWN_ROWS: Final = 20
 MAX_BARS: Final = 60
@@ -37,7 +37,7 @@ class Column(BaseModel):
 class ProfiledColumn(Column):
     nulls: int | None = None
     distinct: int | None = None
-    """Close, not exact. None, as the rest, where nobody looked."""
+    """Approximate. None, like the other statistics, for an unprofiled column."""
     min: str | None = None
     max: str | None = None
     samples: list[str | None] = []
@@ -72,7 +72,7 @@ class Found(BaseModel):
     columns: list[Column]
     rows: list[list[Cell]]
     more: bool
-    """Whether there was more than is kept."""
+    """Whether there were more rows than are kept."""
 
     @classmethod
     def of(cls, answer: dict[str, Any], *, title: str, sql: str) -> Found:
@@ -121,7 +121,7 @@ class ChartData(BaseModel):
     title: str
     kind: Literal["bar", "line"]
     label: str
-    """What the labels are: the name of the first column."""
+    """Meaning of the labels: the name of the first column."""
     labels: list[str]
     series: list[Series]
     sql: str
@@ -170,7 +170,7 @@ def _number(cell: Cell) -> float | None:
 
 
 def _from_text(cell: Cell) -> float | None:
-    """Of a long DECIMAL or HUGEINT, which is kept as text for its last digits."""
+    """From a long DECIMAL or HUGEINT, which is stored as text to keep its last digits."""
     try:
         return float(cell) if isinstance(cell, str) else None
     except ValueError:

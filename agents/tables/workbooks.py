@@ -17,7 +17,7 @@ BROKEN: Final = "it is broken, or no Excel workbook; save it anew"
 def of_workbook(data: bytes) -> list[Rows]:
     """Raises NoTable."""
     _check_unpacked(data)
-    # defusedxml refuses what XML bombs are made of; a damaged file raises nearly anything here.
+    # defusedxml refuses XML bombs; a damaged file may raise almost any exception here.
     import openpyxl
 
     try:
@@ -35,7 +35,7 @@ def of_workbook(data: bytes) -> list[Rows]:
 
 
 def _check_unpacked(data: bytes) -> None:
-    """What really comes out of it, whatever its table of contents says."""
+    """Checks the real unpacked size; the archive's table of contents may lie."""
     size = 0
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
@@ -50,11 +50,11 @@ def _check_unpacked(data: bytes) -> None:
     except Exception as error:
         if isinstance(error, NoTable | MemoryError):
             raise
-        raise NoTable(BROKEN) from None  # zlib has an error of its own
+        raise NoTable(BROKEN) from None  # zlib has its own error class
 
 
 def _of_sheet(sheet: Any) -> Rows | None:
-    sheet.reset_dimensions()  # what the file says of its size need not be so
+    sheet.reset_dimensions()  # the stored dimensions may be wrong
     try:
         return with_header(str(sheet.title), _cells(sheet))
     except NoTable as refusal:

@@ -1,4 +1,4 @@
-"""How answers, receipts and runs read. ``{% load agents %}``."""
+"""Formats answers, receipts and runs. ``{% load agents %}``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ RUN_LOOK = {
 
 @register.filter
 def as_diff(text: str) -> str:
-    """A diff as Markdown, to be shown in its colours."""
+    """A diff as Markdown, for syntax highlighting."""
     fence = fence_for(text)
     return f"{fence}diff\n{text.removesuffix(chr(10))}\n{fence}"
 
@@ -80,7 +80,7 @@ def key_owner_words(owner: str | None) -> str:
 
 @register.filter
 def outcome_words(outcome: str) -> str:
-    """``RateLimited`` → "rate limited"; what kind of failure, in the words of its class."""
+    """``RateLimited`` → "rate limited"; the description of the error class."""
     if outcome in OUTCOMES:
         return _(OUTCOMES[outcome])
     return _(outcome_in_words(outcome))
@@ -93,7 +93,7 @@ def outcome_in_words(name: str) -> str:
 
 @register.filter
 def offered(choices: Iterable[Choice], answer: StoredMessage) -> list[Choice]:
-    """Who may give another answer than this one; chosen is somebody else than who gave or failed it, if possible."""
+    """Choices for another answer; preselects one other than the provider and model of this answer, if possible."""
     every = list(choices)
     gone = {(answer.receipt or {}).get("provider"), (answer.error or {}).get("provider")} - {None}
     first = next((one for one in every if one.value and one.value.partition(":")[0] not in gone), None)
@@ -107,7 +107,7 @@ def offered(choices: Iterable[Choice], answer: StoredMessage) -> list[Choice]:
 
 @register.filter
 def total_tokens(receipt: dict[str, Any]) -> int | None:
-    """Input and output together; None where the provider counted neither."""
+    """Input and output together; None if the provider reported neither."""
     usage = receipt.get("usage") or {}
     known = [usage[name] for name in ("input_tokens", "output_tokens") if usage.get(name) is not None]
     return sum(known) if known else None
@@ -115,14 +115,14 @@ def total_tokens(receipt: dict[str, Any]) -> int | None:
 
 @register.filter
 def run_look(run: AgentRun) -> tuple[str, str]:
-    """Meaning and words for the pill."""
+    """Style and label of the state pill."""
     meaning, words = RUN_LOOK[RunState(run.state)]
     return meaning, _(words)
 
 
 @register.filter
 def wants_settings(error: dict[str, Any]) -> bool:
-    """Whether this error is mended on the page with the user's keys."""
+    """Whether the user can fix this error on the page with their keys."""
     return error["class"] in {
         "NotConfigured",
         "CredentialUnreadable",
@@ -134,7 +134,7 @@ def wants_settings(error: dict[str, Any]) -> bool:
 
 @register.filter
 def argument_words(value: Any) -> str:
-    """An argument of a tool's call, whole, as a reader checks it: nothing in it is invisible or turns lines around."""
+    """A tool call's argument in full, without invisible or direction-changing characters, for users to check."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
     return "".join(_visible(letter) for letter in text)
 

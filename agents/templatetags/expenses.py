@@ -1,4 +1,4 @@
-"""How receipts and expenses read. ``{% load expenses %}``."""
+"""Formats receipts and expenses. ``{% load expenses %}``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ register = template.Library()
 
 @register.filter
 def amount_in(amount: Decimal | str | None, currency: str) -> str:
-    """``"6.70"|amount_in:"EUR"`` → 6.70 EUR; nothing for None."""
+    """``"6.70"|amount_in:"EUR"`` → 6.70 EUR; empty for None."""
     return money_words(None if amount is None else Decimal(str(amount)), currency)
 
 
@@ -27,7 +27,7 @@ def category_words(slug: str) -> str:
 
 @register.filter
 def as_receipt(result: Any) -> Receipt | None:
-    """What a run has read; None for a result that has another shape."""
+    """The receipt that a run has read; None for a result of another shape."""
     try:
         return Receipt.model_validate(result)
     except ValidationError:
@@ -36,7 +36,7 @@ def as_receipt(result: Any) -> Receipt | None:
 
 @register.filter
 def receipt_faults(receipt: Receipt) -> list[str]:
-    """Where its sums do not agree, in words."""
+    """Descriptions of sums that do not agree."""
     return faults(
         receipt.lines,
         tax=receipt.tax,

@@ -1,4 +1,4 @@
-"""How results of queries and charts read. ``{% load tables %}``."""
+"""Formats query results and charts. ``{% load tables %}``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ register = template.Library()
 
 @register.filter
 def drawn(chart: dict[str, Any]) -> Drawing:
-    """What the SVG of a chart in a result holds."""
+    """The SVG geometry of a chart in a result."""
     return drawing_of(ChartData.model_validate(chart))
 
 
@@ -31,7 +31,7 @@ def chart_rows(chart: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
 
 @register.filter
 def cell_words(cell: Any) -> str:
-    """Whole numbers as they are, since many are years or numbers of things; others grouped, without odd last digits."""
+    """Whole numbers unchanged, since many are years or ids; others grouped and without float noise."""
     if isinstance(cell, float):
         short = f"{cell:.12g}"
         return short if "e" in short else number_format(Decimal(short), force_grouping=True)
@@ -50,6 +50,6 @@ def is_numeric(column: dict[str, Any]) -> bool:
 
 @register.filter
 def as_sql(text: str) -> str:
-    """A query as Markdown, to be shown in its colours."""
+    """A query as Markdown, for syntax highlighting."""
     fence = fence_for(text)
     return f"{fence}sql\n{text}\n{fence}"

@@ -9,7 +9,7 @@
     async def note(text: str) -> str: ...
 
 The signature becomes the JSON Schema, the docstring the description. Arguments are validated before the function runs.
-A tool that writes, or says ``approve=True`` because it spends, is called only after the user has said yes to that call.
+A tool that writes, or has ``approve=True`` because it spends, is called only after the user has approved that call.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from llm_credentials.providers import ToolDefinition
 
 Access: TypeAlias = Literal["reads", "writes", "network"]
-"""What a tool may do to the world: look at the user's own things, change something, or fetch from elsewhere."""
+"""Effect of a tool: reads the user's own data, changes something, or accesses the network."""
 
 
 class ToolError(Exception):
-    """Raised by a tool; its text is given to the model, so it says what to do differently."""
+    """Raised by a tool; the text goes to the model, so it should say what to do differently."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Tool:
     definition: ToolDefinition
     function: Callable[..., Awaitable[str]]
     arguments_model: type[BaseModel] | None = None
-    """None: the function checks what it is given."""
+    """None: the function validates its arguments itself."""
     access: Access = "reads"
     approve: bool = False
 
@@ -57,7 +57,7 @@ class Tool:
         return True
 
     async def __call__(self, arguments: Mapping[str, Any]) -> str:
-        """Raises ToolError for arguments that do not fit."""
+        """Raises ToolError for invalid arguments."""
         return await self.function(**self._checked(arguments))
 
     def _checked(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def tool(*, access: Access = "reads", approve: bool = False) -> Callable[[Callab
 def tool(
     function: Callable[..., Awaitable[str]] | None = None, /, *, access: Access = "reads", approve: bool = False
 ) -> Tool | Callable[[Callable[..., Awaitable[str]]], Tool]:
-    """The Tool for a typed async function. Raises TypeError for one without a docstring or with a parameter untyped."""
+    """Make a Tool from a typed async function. Raises TypeError without a docstring or with an untyped parameter."""
     if function is not None:
         return _tool(function, access, approve)
     return lambda decorated: _tool(decorated, access, approve)
@@ -105,5 +105,5 @@ def _tool(function: Callable[..., Awaitable[str]], access: Access, approve: bool
 
 
 def faults(error: ValidationError) -> str:
-    """Which fields do not fit and why, without the values."""
+    """Which fields are invalid and why, without their values."""
     return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}" for fault in error.errors())

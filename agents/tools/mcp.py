@@ -1,7 +1,7 @@
-"""The tools of a user's servers, over the Model Context Protocol: list them, call them.
+"""The tools of a user's servers, over the Model Context Protocol: lists and calls them.
 
-Every call opens a session of its own and looks first whether the tool still describes itself as its user approved it.
-Addresses are dialled through the outbound door under the policy for tools, which follows no redirect elsewhere.
+Every call opens its own session and first checks that the tool's description still matches the approved one.
+Connections go through the outbound door under the policy for tools, which follows no redirects to other hosts.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ REDACTED: Final = "[redacted]"
 
 
 class ServerFailed(Exception):
-    """The server did not do what was asked; the text is ours and says what to do."""
+    """The server failed; the text is our own and says what to do."""
 
 
 async def tools_of(user: User) -> list[Tool]:
-    """Those that the user has approved, as they stand."""
+    """The tools that the user has approved, in their current form."""
     return [] if without_servers.is_known(user) else await in_database(_tools_of, user)
 
 
@@ -65,7 +65,7 @@ def _tool(row: MCPTool) -> Tool:
 
 @sensitive_variables("headers")
 async def refresh(server: MCPServer) -> str:
-    """List the server's tools anew; what went wrong, in words, or an empty text."""
+    """List the server's tools again; returns an error message, or an empty text."""
     try:
         headers = await in_database(_opened, server)
         async with _session(server, headers, LIST_TIMEOUT_S) as session:
@@ -101,8 +101,8 @@ async def _call(tool_id: UUID, fingerprint: str, arguments: dict[str, Any]) -> s
 
 @asynccontextmanager
 async def _session(server: MCPServer, headers: Mapping[str, str], limit_s: float) -> AsyncIterator[Client]:
-    """Raises ServerFailed for everything that goes wrong with the server, ToolError as it was raised within."""
-    from mcp import Client  # a second of imports that most processes never need
+    """Raises ServerFailed for every failure of the server; passes on a ToolError raised within."""
+    from mcp import Client  # takes a second to import, and most processes never need it
 
     try:
         async with asyncio.timeout(limit_s), AsyncExitStack() as stack:
@@ -121,7 +121,7 @@ async def _session(server: MCPServer, headers: Mapping[str, str], limit_s: float
 
 @sensitive_variables()
 def _opened(server: MCPServer) -> dict[str, str]:
-    """The headers that go to it. Raises ServerFailed."""
+    """The headers to send. Raises ServerFailed."""
     try:
         return server.reveal()
     except Unreadable:
@@ -158,7 +158,7 @@ async def _list(session: Client) -> list[Listed]:
 
 
 def _listed(tool: Any) -> Listed | None:
-    """None for one that could not be shown whole, or that no model could be told of."""
+    """None for a tool that cannot be shown in full or described to a model."""
     description, schema = storable(tool.description or ""), tool.input_schema
     size = len(repr(schema))
     if len(description) > MAX_DESCRIPTION_CHARS or size > MAX_SCHEMA_CHARS or not 0 < len(tool.name) <= 128:
@@ -169,7 +169,7 @@ def _listed(tool: Any) -> Listed | None:
 
 
 def _text(answer: Any) -> str:
-    """What a model can read of it; the rest is named."""
+    """The parts that a model can read; other parts are only named."""
     parts: list[str] = []
     for part in answer.content:
         if part.type == "text":
@@ -185,7 +185,7 @@ def _text(answer: Any) -> str:
 
 
 def _without_headers(text: str, headers: Mapping[str, str]) -> str:
-    """A server that says back what it was sent does not tell a model the user's token."""
+    """Redacts the user's headers, in case a server echoes them to the model."""
     for value in headers.values():
         for secret in (value, value.rpartition(" ")[2]):
             if len(secret) >= 8:

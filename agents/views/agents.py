@@ -1,4 +1,4 @@
-"""The page with the agents, and the page of each: what it does, examples, a form that starts it."""
+"""The list of agents, and each agent's page: what it does, examples, and a form that starts it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _list(request: UserRequest, *, text: str = "", errors: list[str] | None = No
 @never_cache
 @login_required
 def agent_detail(request: UserRequest, agent: str) -> HttpResponse:
-    """``?example=2`` puts the second example into the form, ``?text=…`` what was typed elsewhere."""
+    """``?example=2`` fills the form with the second example, ``?text=…`` with text typed on another page."""
     found = find_agent(agent)
     text = request.GET.get("text", "")
     number = request.GET.get("example", "")
@@ -70,7 +70,7 @@ def agent_detail(request: UserRequest, agent: str) -> HttpResponse:
 @require_POST
 @login_required
 def agent_pick(request: UserRequest) -> HttpResponse:
-    """The supervisor's choice for what was typed: that agent's page with the text in it, the others a click away."""
+    """The supervisor picks an agent for the text: shows that agent's page with the text, and links to the others."""
     text = request.POST.get("text", "")
     try:
         text = checked_text(text, field="text", user=request.user)
@@ -88,7 +88,7 @@ def agent_pick(request: UserRequest) -> HttpResponse:
 @require_POST
 @login_required
 def agent_open(request: UserRequest, agent: str) -> HttpResponse:
-    """An agent's page with the text that was typed elsewhere."""
+    """An agent's page, filled with text typed on another page."""
     return _page(request, find_agent(agent), text=request.POST.get("text", ""))
 
 
@@ -121,7 +121,7 @@ def run_start(request: UserRequest, agent: str) -> HttpResponse:
 @require_POST
 @login_required
 def schedule_create(request: UserRequest, agent: str) -> HttpResponse:
-    """From the same form: not now, but every hour, day or week."""
+    """From the same form: starts every hour, day or week instead of now."""
     found, how, when = find_agent(agent), HowForm(request.POST), WhenForm(request.POST)
     options = option_form(found, request.POST)
     files: list[Attachment] = []
@@ -152,7 +152,7 @@ def option_form(agent: type[Agent], data: Any = None) -> forms.Form | None:
 
 
 def settled_for(agent: type[Agent], how: HowForm, options: forms.Form | None) -> dict[str, Any]:
-    """What the forms settle, as ``runs.run_create`` takes it. Raises ValidationError."""
+    """The forms' values as ``runs.run_create`` takes them. Raises ValidationError."""
     for form in (how, options):
         if form is not None and not form.is_valid():
             raise ValidationError({name: list(errors) for name, errors in form.errors.items()})

@@ -1,4 +1,4 @@
-"""What the views of agents share."""
+"""Shared by the views of agents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUSY = gettext_noop(
 
 
 class UserRequest(HttpRequest):
-    """A request behind ``login_required`` and the htmx middleware."""
+    """A request that passed ``login_required`` and the htmx middleware."""
 
     user: User
     htmx: HtmxDetails
@@ -41,38 +41,38 @@ def sent_with(request: HttpRequest) -> list[Attachment]:
 
 
 def is_plain(request: HttpRequest) -> bool:
-    """Whether this form came from a browser without JavaScript, which cannot read an answer while it is written."""
+    """Whether the form was sent without JavaScript, so that the answer cannot be streamed."""
     return request.POST.get("plain") == "1"
 
 
 def find_conversation(user: User, conversation_id: UUID) -> Conversation:
-    """Raises Http404, for other people's alike."""
+    """Raises Http404, also for other users' rows."""
     return get_object_or_404(Conversation.objects.for_user(user), pk=conversation_id)
 
 
 def find_message(user: User, message_id: UUID) -> StoredMessage:
-    """Raises Http404, for other people's alike."""
+    """Raises Http404, also for other users' rows."""
     return get_object_or_404(StoredMessage.objects.for_user(user).select_related("conversation"), pk=message_id)
 
 
 def find_run(user: User, run_id: UUID) -> AgentRun:
-    """Raises Http404, for other people's alike."""
+    """Raises Http404, also for other users' rows."""
     return get_object_or_404(AgentRun.objects.for_user(user), pk=run_id)
 
 
 def admit_message(user: User, conversation: Conversation, provider: str | None = None) -> None:
-    """Count a message that asks for an answer, at the provider that it names or would go to. Raises LimitReached."""
+    """Apply the rate limit for a message, at the provider it names or would use. Raises LimitReached."""
     named = conversation.provider if provider is None else provider
     limits.admit("chat", user, provider=named or _first_asked(user, conversation.agent))
 
 
 def admit_run(user: User, agent: str, provider: str, model: str) -> None:
-    """The same of a run. Raises LimitReached."""
+    """The same for a run. Raises LimitReached."""
     limits.admit("run", user, provider=provider or _first_asked(user, agent, model))
 
 
 def _first_asked(user: User, agent: str, model: str = "") -> str:
-    """The provider that a call without a named one would begin with; empty when none can be used."""
+    """The first provider of a call that names none; empty if none can be used."""
     chosen = explain_route(user, task=agent, model=model or None).chosen
     return chosen.key.provider if chosen else ""
 
@@ -90,7 +90,7 @@ def too_many_runs(limit: LimitReached) -> str:
 
 
 def approvals_of(request: HttpRequest, calls: Sequence[Mapping[str, Any]] | None) -> dict[str, bool]:
-    """What the form of ``_partials/approvals.html`` says, by call id."""
+    """Decisions from the form in ``_partials/approvals.html``, by call id."""
     return {call["id"]: request.POST.get(f"call-{index}") == "yes" for index, call in enumerate(calls or ())}
 
 

@@ -28,7 +28,7 @@ REFUSED = "agents/_partials/attachment_refused.html"
 @require_POST
 @login_required
 def attachment_create(request: UserRequest) -> HttpResponse:
-    """One file, sent ahead of the form that it belongs to: the chip that goes into that form, or why not."""
+    """Upload one file ahead of its form: returns the chip for that form, or an error."""
     try:
         limits.admit("upload", request.user)
         stored = attachments.from_form(request.user, (), request.FILES.getlist("files")[: attachments.MAX_FILES])
@@ -45,7 +45,7 @@ def attachment_create(request: UserRequest) -> HttpResponse:
 @cache_control(private=True, no_cache=True)
 @login_required
 def attachment_detail(request: UserRequest, attachment_id: UUID) -> HttpResponseBase:
-    """Kept by the browser, which asks each time whether its user may still have it."""
+    """Cached by the browser, which revalidates each time whether the user may still have it."""
     response: HttpResponseBase | None = get_conditional_response(request, etag=f'"{attachment_id}"')
     if response is not None and Attachment.objects.for_user(request.user).filter(pk=attachment_id).exists():
         return response
@@ -55,12 +55,12 @@ def attachment_detail(request: UserRequest, attachment_id: UUID) -> HttpResponse
 
 
 def download(user: User, attachment_id: UUID) -> HttpResponse:
-    """As a file to keep, never as a page of this site. Raises Http404."""
+    """As a download, never as a page of this site. Raises Http404."""
     try:
         found = attachments.read(user, attachment_id)
     except Attachment.DoesNotExist:
         raise Http404 from None
-    # Text as plain text: what looks like a page to a browser stays one only on its owner's disk.
+    # Serve text as plain text, so that a browser does not render an HTML file on this site.
     kind = found.media_type if not found.is_text else "text/plain; charset=utf-8"
     headers = {
         "Content-Disposition": content_disposition_header(True, found.name) or "attachment",

@@ -1,4 +1,4 @@
-"""Conversations: list, one with its composer, start, remove."""
+"""Conversations: list, show with composer, start, delete."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def conversation_list(request: UserRequest) -> HttpResponse:
 
 
 def _beside(shown: Page[Conversation], found: Sequence[Near]) -> list[Near]:
-    """The first few of these that are not shown already."""
+    """The first few that are not shown already."""
     known = {conversation.pk for conversation in shown}
     return [near for near in found if near.conversation.pk not in known][: semantic_search.MOST]
 
@@ -97,7 +97,7 @@ def _find_agent(slug: str) -> None:
 
 
 def _not_now(request: UserRequest, user: User, agent: str, text: str, limit: LimitReached) -> HttpResponse:
-    """An empty conversation, with what was typed in its composer."""
+    """An empty conversation, with the typed text in its composer."""
     conversation = services.conversation_start(user=user, agent=agent)
     context = page_context(user, conversation, text=text, errors=[too_many_messages(limit)])
     return with_pause(render(request, "agents/conversation_detail.html", context, status=429), limit)
@@ -115,7 +115,7 @@ def conversation_detail(request: UserRequest, conversation_id: UUID) -> HttpResp
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 def conversation_delete(request: UserRequest, conversation_id: UUID) -> HttpResponse:
-    """Asks on GET, removes on POST."""
+    """Asks on GET, deletes on POST."""
     conversation = find_conversation(request.user, conversation_id)
     if request.method != "POST":
         return render(request, "agents/conversation_delete.html", {"conversation": conversation})
@@ -163,7 +163,7 @@ def page_context(
     errors: list[str] | None = None,
     attachments: Sequence[Attachment] = (),
 ) -> dict[str, Any]:
-    """The newest turns, or all; ``text``, ``attachments``, ``errors``: what was to be sent, and why it could not be."""
+    """The newest turns, or all; ``text``, ``attachments``, ``errors``: a message that could not be sent, and why."""
     services.messages_settle(conversation)
     turns, is_cut = conversation_turns(conversation, None if whole else TURNS_SHOWN)
     route = route_of(user, conversation)

@@ -1,4 +1,4 @@
-"""Expenses: the list with its totals, one to check and correct, files to take along."""
+"""Expenses: the list with totals, the form to check and correct one, exports."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MONTHS_SHOWN = 12
 @never_cache
 @login_required
 def expense_list(request: UserRequest) -> HttpResponse:
-    """``q``, ``month`` and ``category`` narrow it down."""
+    """Filtered by ``q``, ``month`` and ``category``."""
     problem = ""
     try:
         wanted = Wanted.of(request.GET.dict())
@@ -57,7 +57,7 @@ def expense_list(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def expense_export(request: UserRequest) -> HttpResponse:
-    """Those that the list shows, as ``format``: csv or json."""
+    """Exports the filtered list as ``format``: csv or json."""
     try:
         wanted = Wanted.of(request.GET.dict())
     except ValidationError as error:
@@ -69,7 +69,7 @@ def expense_export(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def expense_create(request: UserRequest) -> HttpResponse:
-    """To check, and on POST to keep: what the run ``?run=`` has read, or one that is written down by hand."""
+    """Form to check an expense, from the run ``?run=`` or entered by hand; POST saves it."""
     run = _run_of(request)
     if run is not None and (kept := Expense.objects.filter(run=run).first()) is not None:
         return redirect(kept)
@@ -102,7 +102,7 @@ def _kept(request: UserRequest, run: AgentRun | None) -> HttpResponse:
             user=request.user, run_id=run.pk if run else None, accept=form.accepted(), **fields
         )
     except ValidationError as error:
-        if _is_kept(error):  # by the other of two clicks
+        if _is_kept(error):  # by the first of two clicks
             return redirect(Expense.objects.for_user(request.user).get(run=run))
         return _page(request, form, lines, run=run, error=error, status=422)
     messages.success(request, _("The expense is in your list."))
@@ -114,7 +114,7 @@ def _is_kept(error: ValidationError) -> bool:
 
 
 def _given(form: ExpenseForm, lines: Any) -> dict[str, Any]:
-    """Fields for a service. Raises ValidationError where the form was not ours."""
+    """Fields for a service. Raises ValidationError if the form was tampered with."""
     if not form.is_valid() or not lines.is_valid():
         raise ValidationError({"lines": [_("The lines did not arrive whole. Load the page anew, then save again.")]})
     return form.fields_given() | {"lines": services.lines_of([line.cleaned_data for line in lines])}
@@ -124,7 +124,7 @@ def _given(form: ExpenseForm, lines: Any) -> dict[str, Any]:
 @never_cache
 @login_required
 def expense_detail(request: UserRequest, expense_id: UUID) -> HttpResponse:
-    """One expense, every field of which may be changed."""
+    """One expense, with every field editable."""
     expense = find_expense(request, expense_id)
     if request.method != "POST":
         form, lines = forms_of(initial=services.fields_of(expense) | {"version": expense.version})
@@ -140,7 +140,7 @@ def expense_detail(request: UserRequest, expense_id: UUID) -> HttpResponse:
             **fields,
         )
     except Overtaken:
-        # Saved again, it is meant for what stands there now.
+        # If the user saves again, they mean to overwrite the current version.
         form.data = {**request.POST.dict(), "version": str(expense.version)}
         return _page(request, form, lines, expense=expense, is_overtaken=True, status=409)
     except ValidationError as error:
@@ -152,7 +152,7 @@ def expense_detail(request: UserRequest, expense_id: UUID) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 def expense_delete(request: UserRequest, expense_id: UUID) -> HttpResponse:
-    """Asks on GET, removes on POST."""
+    """Asks on GET, deletes on POST."""
     expense = find_expense(request, expense_id)
     if request.method != "POST":
         return render(request, "agents/expense_delete.html", {"expense": expense})

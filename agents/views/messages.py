@@ -1,4 +1,4 @@
-"""One message: send, read its answer as it is written, stop it, ask again."""
+"""One message: send it, stream its answer, stop it, retry it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REFUSALS: Final = (ValidationError, services.ConversationBusy, LimitReached)
 @require_POST
 @login_required
 async def message_create(request: UserRequest, conversation_id: UUID) -> HttpResponse:
-    """With htmx: the new turn, whose answer is then read from ``message_stream``. Without: the page, once answered."""
+    """With htmx: the new turn, whose answer ``message_stream`` then streams. Without: the page, once answered."""
     result = await sync_to_async(_send)(request, conversation_id)
     if isinstance(result, HttpResponse):
         return result
@@ -77,7 +77,7 @@ def _send(request: UserRequest, conversation_id: UUID) -> HttpResponse | service
 
 
 def _missed_turns(request: UserRequest, turn: services.Turn) -> bool:
-    """Whether another tab has sent what this one does not show yet."""
+    """Whether another tab has sent turns that this page does not show yet."""
     seen = request.POST.get("seen", "")
     follows = turn.question.position - services.TURN if turn.question.follows is None else turn.question.follows
     return seen.isdecimal() and len(seen) < 12 and int(seen) != follows
@@ -91,7 +91,7 @@ def _all_turns(request: UserRequest, conversation: Conversation) -> HttpResponse
 
 
 def chosen(request: UserRequest) -> tuple[str | None, str | None]:
-    """Provider and model that the form names; two times None where it names none."""
+    """Provider and model that the form names; both None if it names none."""
     return choice_parts(request.POST["choice"]) if "choice" in request.POST else (None, None)
 
 
@@ -154,21 +154,21 @@ def message_stop(request: UserRequest, message_id: UUID) -> HttpResponse:
 @require_POST
 @login_required
 async def message_retry(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """Ask once more for an answer that is not whole, in its place."""
+    """Write an incomplete answer again, in its place."""
     return await _again(request, message_id, services.message_retry)
 
 
 @require_POST
 @login_required
 async def message_continue(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """Let an answer that ended before its end be gone on with."""
+    """Continue an answer that was cut off."""
     return await _again(request, message_id, branching.answer_continue)
 
 
 @require_POST
 @login_required
 async def message_approve(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """The user's yes or no to each call that an answer waits for; it is gone on with in its place."""
+    """The user's decision on each call that an answer waits for; the answer is continued in its place."""
 
     def say(*, user: User, message_id: UUID, **who: Any) -> StoredMessage:
         pending = find_message(user, message_id).pending
@@ -212,7 +212,7 @@ def _ask_again(
 @require_POST
 @login_required
 def message_choose(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """Let the conversation go on with this of two answers, or of two versions of a question."""
+    """Continue the conversation from this answer, or this version of a question."""
     message = find_message(request.user, message_id)
     try:
         if message.role == "user":
@@ -236,7 +236,7 @@ def _version_chosen(request: UserRequest, message: StoredMessage) -> HttpRespons
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
 async def message_edit(request: UserRequest, message_id: UUID) -> HttpResponse:
-    """The form on GET; on POST the question is asked again, changed."""
+    """The form on GET; POST asks the edited question."""
     result = await sync_to_async(_edit)(request, message_id)
     if isinstance(result, HttpResponse):
         return result

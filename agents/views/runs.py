@@ -1,4 +1,4 @@
-"""Background runs: list and start, watch one, cancel, run again."""
+"""Background runs: list, start, watch, cancel, run again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PER_PAGE = 30
 LIST = "agents/run_list.html"
 DETAIL = "agents/run_detail.html"
 FRAMED = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'"
-"""Of what a model wrote as a page: it runs, asks and fetches nothing."""
+"""For pages written by a model: they run, submit and fetch nothing."""
 
 
 @require_GET
@@ -74,7 +74,7 @@ def run_create(request: UserRequest) -> HttpResponse:
 @never_cache
 @login_required
 def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
-    """The page; for htmx, which asks again while the run lasts, only its live part, or nothing if that is as it was."""
+    """The page; for htmx polling, only its live part, or nothing if unchanged."""
     run = find_run(request.user, run_id)
     if request.htmx and request.GET.get("seen") == run.seen:
         return HttpResponse(status=204)
@@ -84,7 +84,7 @@ def run_detail(request: UserRequest, run_id: UUID) -> HttpResponse:
 @require_GET
 @login_required
 async def run_stream(request: UserRequest, run_id: UUID) -> HttpResponseBase:
-    """The live part of the page, each time that it changes: ``live`` with ``{"html"}``, at last ``end``."""
+    """Streams the live part of the page on each change: ``live`` with ``{"html"}``, finally ``end``."""
     user = await request.auser()
     assert isinstance(user, User)
     run = await sync_to_async(find_run)(user, run_id)
@@ -107,17 +107,17 @@ async def _events(request: UserRequest, user: User, run_id: UUID) -> AsyncGenera
 
 
 def _live(request: UserRequest, user: User, session_key: str | None, run_id: UUID, seen: str) -> tuple[str, str, bool]:
-    """What the reader has seen then, the part of the page if it is another one, and whether more may come."""
+    """The new ``seen`` value, the live part of the page if it changed, and whether more may follow."""
     run = AgentRun.objects.for_user(user).filter(pk=run_id).first()
     if run is None or not may_see(user.pk, session_key):
         return "", "", False
     html = "" if run.seen == seen else render_to_string(f"{DETAIL}#live", shown_run(run), request)
-    # One that waits for its user may wait for days: the page asks by itself then.
+    # A run may wait for its user for days; the page polls in that case.
     return run.seen, html, run.is_open and not run.is_waiting
 
 
 def shown_run(run: AgentRun) -> dict[str, Any]:
-    """What its page needs; the agent's own part for the result, if it has one."""
+    """Template context of a run, including the agent's own result template if it has one."""
     part = f"agents/{run.agent}/result.html"
     try:
         get_template(part)
@@ -131,7 +131,7 @@ def shown_run(run: AgentRun) -> dict[str, Any]:
 @xframe_options_sameorigin
 @login_required
 def run_file(request: UserRequest, run_id: UUID, name: str) -> HttpResponse:
-    """A part of the result as a file to keep; with ``?show`` in a frame of the run's page, if it is made for that."""
+    """A part of the result as a download; with ``?show``, if allowed, inside a frame of the run's page."""
     run = find_run(request.user, run_id)
     try:
         files = get_agent(run.agent).result_files(run.result) if isinstance(run.result, dict) else ()
@@ -152,7 +152,7 @@ def run_file(request: UserRequest, run_id: UUID, name: str) -> HttpResponse:
 @require_POST
 @login_required
 def run_approve(request: UserRequest, run_id: UUID) -> HttpResponse:
-    """The user's yes or no to each call that the run waits for."""
+    """The user's decision on each call that the run waits for."""
     run = find_run(request.user, run_id)
     answers = approvals_of(request, run.pending)
     try:
@@ -178,7 +178,7 @@ def run_cancel(request: UserRequest, run_id: UUID) -> HttpResponse:
 @require_POST
 @login_required
 def run_retry(request: UserRequest, run_id: UUID) -> HttpResponse:
-    """Queue an open run once more (only one worker can take it), or a new one like a finished one."""
+    """Queue an open run again (only one worker can claim it), or a new one like a finished run."""
     run = find_run(request.user, run_id)
     is_new = not run.is_open
     try:

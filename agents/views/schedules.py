@@ -1,4 +1,4 @@
-"""Scheduled runs: which there are, switch one off and on, remove one. They are made on the page of an agent."""
+"""Scheduled runs: list, switch on and off, delete. They are created on an agent's page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def schedule_list(request: UserRequest) -> HttpResponse:
 @require_POST
 @login_required
 def schedule_switch(request: UserRequest, schedule_id: UUID) -> HttpResponse:
-    """To ``on`` or ``off``."""
+    """Switch ``on`` or ``off``."""
     found = _find(request, schedule_id)
     schedules.schedule_switch(user=request.user, schedule_id=found.pk, is_active=request.POST.get("to") == "on")
     return redirect("agents:schedule-list")

@@ -1,4 +1,4 @@
-"""Tool servers of a user: connect one, read what its tools say of themselves, approve them one by one."""
+"""A user's tool servers: connect one, read its tools' descriptions, approve them one by one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server_list(request: UserRequest) -> HttpResponse:
 @require_POST
 @login_required
 def server_create(request: UserRequest) -> HttpResponse:
-    """Connect it and list its tools; none of them is used before it is approved."""
+    """Connect it and list its tools; none is used before it is approved."""
     typed = {name: request.POST.get(name, "").strip() for name in ("name", "url", "program")}
     try:
         limits.admit("chat", request.user)

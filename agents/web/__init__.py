@@ -1,4 +1,4 @@
-"""Reading the web for agents: only where the egress policy leads, only what robots.txt allows, never more than fits."""
+"""Reads web pages for agents: only where the egress policy and robots.txt allow it, and up to a size limit."""
 
 from agents.web.reading import Page, PageReader, PageRefused
 

@@ -1,4 +1,4 @@
-"""Bytes of a page as text, as browsers read them: by what they begin with, what the server said, what the page says."""
+"""Decodes a page as browsers do: by its byte order mark, the server's charset, then the page's own declaration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import Final
 
-# Browsers read the narrow ones as the wider one that holds them.
+# Browsers treat these charsets as the larger ones that contain them.
 _AS: Final = {"ascii": "cp1252", "iso8859-1": "cp1252", "gb2312": "gb18030", "gbk": "gb18030", "iso8859-9": "cp1254"}
 _KNOWN: Final = frozenset(
     {"utf-8", "utf-16", "utf-16-le", "utf-16-be", "koi8-r", "koi8-u", "gb18030", "big5", "euc_jp", "iso2022_jp"}
@@ -14,13 +14,13 @@ _KNOWN: Final = frozenset(
     | {f"iso8859-{number}" for number in range(2, 17)}
     | {f"cp125{digit}" for digit in range(9)}
 )
-"""No others: some of Python's codecs are no encodings of text, or take long over little."""
+"""No others: some of Python's codecs are no text encodings, or take long for little input."""
 _META = re.compile(rb"<meta[^<>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?\s{0,9}([A-Za-z0-9_:.-]{2,40})", re.IGNORECASE)
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
 def decode(body: bytes, charset: str) -> str:
-    """``charset``: what the server said, or nothing. Never raises; what does not fit becomes U+FFFD."""
+    """``charset``: from the server, or empty. Never raises; invalid bytes become U+FFFD."""
     for mark, name in _BOMS:
         if body.startswith(mark):
             return body[len(mark) :].decode(name, "replace")
@@ -29,20 +29,20 @@ def decode(body: bytes, charset: str) -> str:
     for name in (*said, "utf-8"):
         if name:
             try:
-                # Not to the end: a page that was cut may end within a character.
+                # Not final: a truncated page may end within a character.
                 return codecs.getincrementaldecoder(name)("strict").decode(body)
             except UnicodeDecodeError:
                 continue
     text = body.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     if sum(character > "\x7f" for character in text) > 2 * broken:
-        return text  # UTF-8 with a few bytes spoilt
+        return text  # UTF-8 with a few invalid bytes
     others = (name for name in said if name not in ("", "utf-8"))
     return body.decode(next(others, "cp1252"), "replace")
 
 
 def known(name: str) -> str:
-    """The codec for what a page calls its charset; empty for one that no page should have."""
+    """The codec for a page's charset; empty if it is not an accepted one."""
     try:
         found = codecs.lookup(name.strip()).name
     except (LookupError, ValueError):

@@ -1,9 +1,8 @@
-"""The text of a page or a PDF, or the pictures of a PDF. Run as a program of its own: a hostile page may make any
-parser run for hours, or fill memory, so it is done where the system ends it (limits of CPU and memory), with nothing
-else in reach.
+"""Extracts the text of a page or a PDF, or the images of a PDF. Runs as a separate program: a hostile page may keep any
+parser busy for hours or fill memory, so the system limits CPU and memory, and nothing else is in reach.
 
-Reads ``html`` (UTF-8), ``pdf`` or ``pdf-pictures`` bytes from stdin, by its one argument; writes
-``{"title", "text", "truncated", "links"}``, of pictures ``{"pictures": [JPEG in base64]}``.
+Reads ``html`` (UTF-8), ``pdf`` or ``pdf-pictures`` bytes from stdin, by its one argument; writes ``{"title", "text",
+"truncated", "links"}``, of pictures ``{"pictures": [JPEG in base64]}``.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ MAX_PICTURES: Final = 6
 MAX_PICTURE_SIDE_PX: Final = 2_048
 MAX_PICTURE_PIXELS: Final = 40_000_000
 MIN_PICTURE_SIDE_PX: Final = 200
-"""What is smaller is a logo, not a page."""
+"""Smaller images are logos, not pages."""
 MAIN_MIN: Final = 400
-"""So much text in <main> or <article> is the page; with less, the whole body is."""
+"""Minimum text in <main> or <article> for it to count as the page; otherwise the whole body is used."""
 
 _HIDDEN = frozenset({"script", "style", "noscript", "template", "svg", "math", "iframe", "object", "select", "nav"})
 _VOID = frozenset(
@@ -163,17 +162,17 @@ def of_pdf(data: bytes) -> dict[str, Any]:
 
 
 def pictures_of_pdf(data: bytes) -> dict[str, Any]:
-    """Of its first pages, in their order: those large enough to be a scan."""
+    """Images of its first pages, in order, that are large enough to be scans."""
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS = MAX_PICTURE_PIXELS // 2  # an error comes at twice that
+    Image.MAX_IMAGE_PIXELS = MAX_PICTURE_PIXELS // 2  # Pillow raises an error at twice that
     found: list[str] = []
     for page in _reader(data).pages[:MAX_PICTURES]:
         try:
             for each in page.images:
                 if len(found) < MAX_PICTURES and each.image is not None:
                     found += _as_jpeg(each.image)
-        # Parsers of broken pictures raise nearly everything; the other pages may be sound.
+        # Parsers of broken images raise almost any exception; the other pages may be fine.
         except Exception:  # noqa: S112
             continue
     return {"pictures": found}
@@ -203,7 +202,7 @@ def _answer(title: str, text: str, truncated: bool) -> dict[str, Any]:
 
 
 def _sound(text: str) -> str:
-    """Without halves of characters, which some PDFs hold and no JSON does."""
+    """Without lone surrogates, which some PDFs contain and JSON cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -220,7 +219,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     data = sys.stdin.buffer.read()
     answer = _KINDS[sys.argv[1]](data)
-    # To a pipe, which the limit on files does not concern.
+    # The file size limit does not apply to a pipe.
     sys.stdout.buffer.write(json.dumps(answer).encode())
 
 

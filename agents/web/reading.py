@@ -1,4 +1,4 @@
-"""One reader for each run: it knows what it has read, asks each site's robots.txt first, and gives text."""
+"""Reads web pages for one run: caches what it has read, checks each site's robots.txt first, and returns text."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ _TAKEN: Final = (*TEXT, PDF)
 _EXTRACT_TIMEOUT_S: Final = 20.0
 
 _robots: OrderedDict[tuple[EgressPolicy, str], tuple[Robots, float]] = OrderedDict()
-"""What sites ask, by their origins, with when it was read: the same for everybody."""
+"""robots.txt by origin, with the time it was read; shared by all users."""
 
 
 class PageRefused(Exception):
-    """The page was not read. The text says why, for people and models."""
+    """The page was not read. The text tells people and models why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
     url: str
-    """Where it was found, after redirects."""
+    """Final address, after redirects."""
     title: str
     text: str
     truncated: bool
-    """Whether there was more of it than is in ``text``."""
+    """Whether ``text`` was cut."""
     links: tuple[tuple[str, str], ...] = ()
-    """(text, whole address), in their order."""
+    """(text, absolute address), in page order."""
 
 
 class PageReader:
@@ -77,7 +77,7 @@ class PageReader:
         return await self._page(found)
 
     def _reachable(self, url: str) -> str:
-        """With https where plain http is not allowed: most old links lead there anyway."""
+        """Uses https where plain http is not allowed: most old links redirect there anyway."""
         url = url.strip()
         if url[:7].lower() == "http://":
             try:
@@ -89,7 +89,7 @@ class PageReader:
     async def _ask_robots(self, url: str) -> None:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        # Those who come at once wait for the first, who asks.
+        # Concurrent readers wait for the first one's request.
         async with self._asking.setdefault(origin, asyncio.Lock()):
             asked = await self._robots_of(origin)
         if not asked.allows((parts.path or "/") + (f"?{parts.query}" if parts.query else "")):
@@ -112,7 +112,7 @@ class PageReader:
                 f"{origin}/robots.txt", egress=self._egress, max_bytes=robots.MAX_BYTES, accept=("",), timeout_s=10.0
             )
         except (FetchFailed, EgressBlocked):
-            return robots.NOTHING  # a site that cannot say is left alone
+            return robots.NOTHING  # without an answer, nothing may be read
         if answer.status >= 500 or answer.status == 429:
             return robots.NOTHING
         if answer.status != 200 or answer.content_type.startswith("text/html"):
@@ -132,7 +132,7 @@ class PageReader:
 
 
 async def _extracted(found: Fetched, kind: str, data: bytes) -> Page:
-    """Raises PageRefused for what does not come apart within its limits, or holds no text."""
+    """Raises PageRefused if the content exceeds the limits of extraction, or has no text."""
     answer = await asyncio.to_thread(extract, kind, data)
     if answer is None:
         raise PageRefused(f"The {kind.upper()} could not be read: it is broken, locked, or made to take too long.")
@@ -161,7 +161,7 @@ def _links(base: str, written: Any) -> tuple[tuple[str, str], ...]:
 
 
 def extract(kind: str, data: bytes) -> dict[str, object] | None:
-    """In a process of its own, without this one's environment; see ``extracting``."""
+    """In a separate process without this one's environment; see ``extracting``."""
     program = [sys.executable, "-I", str(Path(extracting.__file__)), kind]
     try:
         done = subprocess.run(  # noqa: S603  (our own program; the page is its input)

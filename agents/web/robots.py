@@ -1,4 +1,4 @@
-"""What a site asks of robots, by RFC 9309: the group for us, else that for everybody; the longest rule decides."""
+"""robots.txt as in RFC 9309: our own group, else the one for all robots; the longest rule wins."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from urllib.parse import quote, unquote_to_bytes
 AGENT: Final = "keyswitch"
 MAX_RULES: Final = 2000
 MAX_BYTES: Final = 500 * 1024
-"""What is read of a robots.txt, as the RFC says."""
+"""How much of a robots.txt is read, as the RFC says."""
 _KEPT: Final = "/*$%?&=+,;:@!'()~-._"
 
 
 @dataclass(frozen=True, slots=True)
 class Robots:
     rules: tuple[tuple[str, bool], ...] = ()
-    """(pattern, whether it allows), the longest first; of two as long, the one that allows."""
+    """(pattern, whether it allows), longest first; of equally long ones, the one that allows."""
 
     def allows(self, path: str) -> bool:
-        """``path`` with its query, beginning with a slash."""
+        """``path`` includes its query and begins with a slash."""
         plain = _normal(path)
         return plain == "/robots.txt" or next((allowed for rule, allowed in self.rules if _matches(rule, plain)), True)
 
@@ -29,7 +29,7 @@ NOTHING: Final = Robots((("/", False),))
 
 
 def parse(text: str, agent: str = AGENT) -> Robots:
-    """What is no rule is passed over, as everywhere on the web."""
+    """Lines that are no rules are ignored."""
     groups: dict[str, list[tuple[str, bool]]] = {}
     names: list[str] = []
     in_rules = True
@@ -53,7 +53,7 @@ def parse(text: str, agent: str = AGENT) -> Robots:
 
 
 def _normal(path: str) -> str:
-    """In one spelling of what may be written as %xx or plainly."""
+    """Normalises percent-encoding."""
     return quote(unquote_to_bytes(path), safe=_KEPT)
 
 

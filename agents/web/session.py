@@ -1,7 +1,7 @@
-"""The page reading of one turn: which pages may be read, which were, and under which number.
+"""Page reading of one turn: which pages may be read, which were, and their numbers.
 
-A page's address may come from a search, from a link on a page that was read, or from the user. A model that made one up
-could put into it what it knows, for whoever owns the place; so no others are read.
+A page's address may come from a search, from a link on a page that was read, or from the user. Other addresses are
+refused: a model could put what it knows into one, and so send it to the owner of that address.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ReadingSession:
         self._allowed.update(canonical(url) for url in urls)
 
     def allow_what_was_said(self, conversation: Sequence[LLMMessage]) -> None:
-        """Addresses in the user's own words."""
+        """Allows addresses in the user's own messages."""
         for message in conversation:
             if message.role == "user":
                 found = _URL.findall(message.text)
