@@ -188,7 +188,7 @@ STILL_OPEN = gettext_noop("The last time was passed over: the run before it had 
 
 def schedule_start(schedule: ScheduledRun) -> AgentRun | None:
     """Take the due time and create its run, for the caller to hand to a worker; None if another scheduler took it, or
-    the run cannot be created.
+    no run may start.
     """
     from agents import runs
     from agents.models import AgentRun

@@ -1,4 +1,4 @@
-"""What allauth leaves to the site."""
+"""Adapters for allauth."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from llm_credentials import keyring
 
 class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
     def get_reauthentication_methods(self, user: Any) -> list[dict[str, str]]:
-        """With a second factor the password proves nothing any more: it may be the very thing that was stolen."""
+        """With a second factor the password alone is no proof: it may be what was stolen."""
         methods: list[dict[str, str]] = super().get_reauthentication_methods(user)
         factors = [method for method in methods if method["id"] != "reauthenticate"]
         return factors or methods
 
 
 class SealingMFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
-    """Seals the secrets of second factors under the same ring as the API keys."""
+    """Seals the secrets of second factors under the same key ring as the API keys."""
 
     def encrypt(self, text: str) -> str:
         return keyring.ring().encrypt(f"mfa|{text}".encode()).decode()
@@ -33,6 +33,6 @@ class SealingMFAAdapter(DefaultMFAAdapter):  # type: ignore[misc]
         except InvalidToken:
             context, text = "", ""
         if context != "mfa":
-            # A page, not a crash: a lost key ring must not show tracebacks on the login form.
+            # A lost key ring must give an error message on the login form, not a traceback.
             raise ValidationError(_("This second factor cannot be read any more: ask the operators to remove it."))
         return text

@@ -1,8 +1,8 @@
-"""Accounts in the admin: what staff do to one is written down, by the names of what changed, and its owner is told of
-what could let somebody else in. It asks staff for a recent proof: a new password, address or superuser is a way around
-every other one.
+"""Accounts in the admin. Every change by staff is audited by field name, and the account's owner is notified of changes
+that could let somebody else in. Staff must re-authenticate first, because a new password, address or superuser would
+bypass every other check.
 
-What lets somebody in as somebody else (a session's key, the secret of a second factor) is shown to nobody.
+Session keys and secrets of second factors, which would let somebody sign in as the user, are never shown.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ for _model in (User, Group, EmailAddress, Authenticator, UserSession):
 @admin.register(User)
 class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):
     def trace_of_change(self, obj: User, form: Any, change: bool) -> Trace:
-        # Fields of passwords are named "password1" and so on; their values are nowhere here.
+        # Names of changed fields only ("password1" etc.), never their values.
         target = target_of("account", ",".join(sorted(form.changed_data))) if change else ""
         action = Action.ACCOUNT_CHANGE if change else Action.ACCOUNT_CREATE
         return {"action": action, "subject": str(obj.pk), "target": target}
@@ -58,7 +58,7 @@ class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):
         return {"action": Action.ACCOUNT_DELETE, "subject": str(obj.pk)}
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Tests of keys go with their owner; by themselves nobody deletes them."""
+        """Connection tests are deleted with their owner; nobody deletes them separately."""
         deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return deleted, counts, lacking - {ConnectionTest._meta.verbose_name}, protected
 
@@ -69,7 +69,7 @@ class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):
             notify(obj.pk, Kind.EMAIL_CHANGED, to=before)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
-        """Somebody else's password, set by staff."""
+        """Staff set another user's password."""
         if self.has_change_permission(request) and not stepup.is_recent(request):
             return self._ask_proof(request)
         response = super().user_change_password(request, id, form_url)
@@ -81,7 +81,7 @@ class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):
 
 @admin.register(Group)
 class AuditedGroupAdmin(ProvenChanges, AuditedConfiguration, GroupAdmin):
-    """The program's own groups can be given to people, and not be changed."""
+    """The built-in groups can be assigned, but not changed."""
 
     list_display = ("name", "members")
 
@@ -100,7 +100,7 @@ class AuditedGroupAdmin(ProvenChanges, AuditedConfiguration, GroupAdmin):
         return super().has_delete_permission(request, obj) and (obj is None or obj.name not in ROLES)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        """Of many at once, where Django asks for the model's permission only."""
+        """Deleting several at once, where Django only checks the model's permission."""
         deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
         return deleted, counts, lacking, [*protected, *(group.name for group in objs if group.name in ROLES)]
 
@@ -124,7 +124,7 @@ class AuditedEmailAddressAdmin(ProvenChanges, AuditedConfiguration, EmailAddress
 
 
 class Bearing(AuditedRemoval, ProvenChanges, ViewOnly):
-    """What lets somebody in: it can be taken away."""
+    """Sessions and second factors: can be deleted, not changed."""
 
     list_select_related = ("user",)
     search_fields = ("user__username", "user__email")
@@ -146,7 +146,7 @@ class FactorAdmin(Bearing):
 
 
 class _Ending(ModelAdmin):
-    """Beneath what writes it down."""
+    """The base class that the auditing mixins call last."""
 
     def delete_model(self, request: HttpRequest, obj: UserSession) -> None:
         obj.end()

@@ -1,4 +1,4 @@
-"""The admin's table of contents: by what staff come for, not by the app that a table belongs to."""
+"""Groups the admin's pages by task instead of by app."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Words: TypeAlias = str | Promise
 
 @dataclass(frozen=True)
 class Page:
-    """One that is no list of rows."""
+    """A page that is not a model's list."""
 
     title: Words
     url_name: str
     permission: str = ""
-    """Empty: for staff of every kind."""
+    """Empty: any staff."""
 
 
 SECTIONS: Final[tuple[tuple[str, Words, tuple[str | Page, ...]], ...]] = (
@@ -63,7 +63,7 @@ SECTIONS: Final[tuple[tuple[str, Words, tuple[str | Page, ...]], ...]] = (
 
 
 def sections(request: HttpRequest, apps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Django's list of apps and models, which holds what this user may see, put in this order."""
+    """Regroups Django's app list, which has only what this user may see, into these sections."""
     rows = {f"{app['app_label']}.{model['object_name']}": model for app in apps for model in app["models"]}
     found = []
     for slug, title, entries in SECTIONS:
@@ -76,7 +76,7 @@ def sections(request: HttpRequest, apps: Iterable[Mapping[str, Any]]) -> list[di
 
 
 def _mark_current(request: HttpRequest, rows: Iterable[dict[str, Any]]) -> None:
-    """The row whose address reaches furthest: pages of the site's own lie below lists."""
+    """The row with the longest matching address: the site's own pages lie below lists."""
     here = [row for row in rows if row["admin_url"] and request.path.startswith(row["admin_url"])]
     for row in sorted(here, key=lambda row: -len(row["admin_url"]))[:1]:
         row["current"] = True

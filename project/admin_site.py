@@ -1,6 +1,6 @@
-"""The admin behind the accounts pages, and behind a second factor where the site asks one of staff.
+"""The admin site: login goes through the accounts pages, with a second factor if the site requires one of staff.
 
-Its start page says what needs attention, its health page how the parts of the site are doing.
+The start page lists what needs attention, the health page the state of the site's parts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Site(AdminSite):
         return [*own, *super().get_urls()]
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
-        """All of them in the order of ``admin_sections``; of one app, Django's own page."""
+        """All apps in the order of ``admin_sections``; a single app has Django's own page."""
         apps: list[Any] = super().get_app_list(request, app_label)
         return apps if app_label else sections(request, apps)
 
@@ -49,7 +49,9 @@ class Site(AdminSite):
         return super().has_permission(request) and not lacks_second_factor(request.user)
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Through the accounts pages, with their limits; who lacks a second factor goes to where one is set up."""
+        """Redirects to the accounts pages, with their rate limits; staff without a required second factor go to its
+        setup.
+        """
         if super().has_permission(request) and lacks_second_factor(request.user):
             messages.warning(request, _("The administration asks for a second factor. Set one up, then come back."))
             return redirect("mfa_index")

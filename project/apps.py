@@ -23,5 +23,5 @@ class ProjectConfig(AppConfig):
             from project import error_reports
 
             error_reports.install()
-        # The last app to be migrated: before that, not every permission is there.
+        # The last app to be migrated; before that, some permissions are missing.
         post_migrate.connect(roles.after_migrate, sender=apps.get_app_config("llm_credentials"))

@@ -1,4 +1,4 @@
-"""The ASGI entrance: the gateway's addresses to the gateway, everything else to Django."""
+"""The ASGI application: gateway paths go to the gateway, everything else to Django."""
 
 import warnings
 from typing import Any
@@ -12,7 +12,7 @@ from django.core.asgi import get_asgi_application  # noqa: E402
 
 from project.bodies import LimitedBodies  # noqa: E402
 
-# Static files come as blocking iterators; they are small, and our own streams are tested to be asynchronous.
+# Static files are blocking iterators, but small; tests check that our own streams are asynchronous.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 django = LimitedBodies(get_asgi_application(), settings.MAX_REQUEST_BYTES)
@@ -25,7 +25,7 @@ collector.settle()
 
 
 def is_gateways(path: str) -> bool:
-    """Slashes that are too many are no reason to answer a program with a page."""
+    """Tolerates duplicate slashes, so that a program does not get an HTML page."""
     return path.startswith("/v1/") or path == "/v1" or (path.startswith("//") and is_gateways(path[1:]))
 
 

@@ -1,4 +1,4 @@
-"""What staff should look at now: for the start page of the admin. Each finding is for those who may see its page."""
+"""Findings for the admin's start page. Staff see only findings whose page they may open."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BROKEN: Final = (LLMCredential.Status.INVALID, LLMCredential.Status.ERROR, LLMC
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What is the matter, and where it is mended."""
+    """A problem, and the page on which it can be solved."""
 
     meaning: Meaning
     words: str
@@ -41,7 +41,7 @@ class Finding:
 
 
 def findings(request: HttpRequest, vitals: Vitals) -> list[Finding]:
-    """The worst first. One query each, for those that this person may see."""
+    """Most severe first. One query for each finding that this user may see."""
     user: Any = request.user
     found: list[Finding] = []
     if user.has_perm("llm_credentials.view_systemcredential"):
@@ -85,7 +85,7 @@ def _models_page() -> str:
 
 
 def _users_keys() -> Iterator[Finding]:
-    """By the alerts of keys that broke in use: there are few of them, and many keys."""
+    """Based on the alerts of keys that failed in use: there are few alerts, but many keys."""
     alerts = Alert.objects.holding(this_month()).filter(kind__in=STATUS_OF).values("kind").order_by("kind")
     for row in alerts.annotate(keys=Count("pk")):
         status, keys = STATUS_OF[row["kind"]], row["keys"]

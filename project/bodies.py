@@ -1,4 +1,4 @@
-"""How much a request may bring, counted before anything is kept of it."""
+"""Limits the size of request bodies while they arrive, before anything is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEXT = b'{"error": {"code": "body_too_large", "message": "What was sent is too 
 
 
 class LimitedBodies:
-    """An ASGI application whose requests have at most ``max_bytes``; a longer one is answered 413."""
+    """An ASGI application whose request bodies have at most ``max_bytes``; longer ones get 413."""
 
     def __init__(self, application: Application, max_bytes: int) -> None:
         self.application = application
@@ -32,7 +32,7 @@ class LimitedBodies:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            # To the application its caller has gone, so that it ends without an answer of its own.
+            # Report a disconnect to the application, so that it ends without a response of its own.
             return {"type": "http.disconnect"} if received > self.max_bytes else message
 
         async def watched(message: Message) -> None:
@@ -47,7 +47,7 @@ class LimitedBodies:
 
 
 def _told(scope: Any) -> int:
-    """What the caller says that the body has; 0 when it says nothing that is a number."""
+    """The Content-Length; 0 if it is missing or invalid."""
     text = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     return int(text) if text.isdigit() and len(text) < 20 else 0
 

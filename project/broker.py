@@ -1,4 +1,4 @@
-"""What the library of the broker gets wrong when the server goes away while a worker holds messages."""
+"""Fixes how the broker library handles a lost server while a worker holds messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from kombu.transport import redis
 
 class LastingQoS(redis.QoS):  # type: ignore[misc,unused-ignore]
     def restore_unacked(self, client: Any = None) -> None:
-        """Give unfinished messages back to the queue, unless the connection is gone through which that would go.
+        """Return unfinished messages to the queue, unless the connection for it is gone.
 
-        The library's own fails there with an AttributeError that ends the worker. The messages stay on the server,
-        which gives them out again when their time is over.
+        In that case the library's own version fails with an AttributeError that ends the worker. The messages stay on
+        the server, which redelivers them after their visibility timeout.
         """
         if client is None and self.channel.connection.client is None:
             assert self._delivered is not None

@@ -1,4 +1,4 @@
-"""The cache on Valkey, which does not take the pages with it when it goes."""
+"""A cache on Valkey that keeps working while Valkey is away."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = structlog.get_logger(__name__)
 
 AWAY = (ServerAway, ServerSlow, ReadOnlyError, OutOfMemoryError)
 ASK_AGAIN_AFTER_S = 2.0
-"""While the server is away, one call in this time tries it; all others use the process's own memory at once."""
+"""Retry interval while the server is away; other calls use the process's own memory at once."""
 
 CLEAR_BATCH = 500
 
 
 class _Outage:
-    """Whether the server is away, as all threads of this process see it."""
+    """Whether the server is away; shared by all threads of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,15 +64,15 @@ _outages: dict[str, _Outage] = {}
 
 
 class DataSerializer:
-    """JSON, with whole numbers as the server counts them. Django's own would unpickle what lies there, and so run what
-    somebody else has put into Valkey, in a process that holds the key ring.
+    """JSON, with integers in the server's own format. Django's serializer would unpickle, so anybody who can write to
+    Valkey could run code in a process that holds the key ring.
     """
 
     def dumps(self, value: Any) -> int | bytes:
         return value if type(value) is int else json.dumps(value, separators=(",", ":")).encode()
 
     def loads(self, data: Any) -> Any:
-        """None for what is no data."""
+        """None for invalid data."""
         try:
             return int(data)
         except ValueError:
@@ -84,16 +84,15 @@ class DataSerializer:
 
 
 class ResilientRedisCache(RedisCache):
-    """Django's Redis cache, of data alone; while the server is away, a cache in this process's memory answers in its
-    place.
+    """Django's Redis cache with JSON values; while the server is away, an in-memory cache of this process replaces it.
 
-    Limits then count per process. What was written meanwhile is forgotten when the server is back. What cannot be read
-    is not there.
+    Limits then count per process. Values written meanwhile are lost when the server is back. An unreadable value counts
+    as missing.
     """
 
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
         options = {
-            # One more try at once, for a pooled connection that the server closed; the default waits for seconds.
+            # One immediate retry, for a pooled connection that the server closed; the default waits for seconds.
             "retry": Retry(NoBackoff(), 1),
             "socket_timeout": 1.0,
             "serializer": DataSerializer,
@@ -155,7 +154,7 @@ class ResilientRedisCache(RedisCache):
         self._ask(super().delete_many, self._memory.delete_many, list(keys), version)
 
     def clear(self) -> None:
-        """Empty this cache alone: the same server holds the task queue and the counters of others."""
+        """Clear this cache only: the same server holds the task queue and other counters."""
         self._ask(self._clear_own, self._memory.clear)
 
     def _clear_own(self) -> None:

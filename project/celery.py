@@ -1,4 +1,4 @@
-"""The Celery app; every installed app's ``tasks`` module belongs to it."""
+"""The Celery app; it discovers the ``tasks`` module of every installed app."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
 _bound: dict[str, Any] = {}
-"""What to undo when a job ends, by task id."""
+"""Logging context to reset when a job ends, by task id."""
 
 
 @setup_logging.connect
 def leave_logging_to_django(**kwargs: Any) -> None:
-    """A receiver is enough to keep Celery from setting up handlers of its own, which would not redact."""
+    """A connected receiver keeps Celery from installing its own log handlers, which would not redact."""
 
 
 @before_task_publish.connect
 def send_request_id(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
-    """A job's log lines carry the id of the request that asked for it. Jobs that nobody asked for say so: ``""``."""
+    """Pass the current request's id to the job's log lines. Jobs without a request pass none."""
     from project.logging import current_request_id
 
     if headers is not None and (current := current_request_id()):
@@ -65,7 +65,7 @@ def leave_request_id(task_id: str, **kwargs: Any) -> None:
 @beat_embedded_init.connect
 @worker_process_init.connect
 def end_with_the_worker(**kwargs: Any) -> None:
-    """A killed worker leaves neither its clock behind nor a pool process that goes on with a task given out again."""
+    """If a worker is killed, end its scheduler, and its pool processes, whose tasks will be redelivered."""
     from project.processes import die_with_parent, parent_id
 
     die_with_parent(parent_id())
@@ -74,7 +74,7 @@ def end_with_the_worker(**kwargs: Any) -> None:
 @beat_init.connect
 @beat_embedded_init.connect
 def note_clock(**kwargs: Any) -> None:
-    """In the clock's own process, which sends a job every few seconds and nothing else."""
+    """Runs in the scheduler's own process, which only sends a job every few seconds."""
     from project.health import clock_alive
 
     clock_alive()
@@ -97,7 +97,7 @@ def note_worker(sender: Any, **kwargs: Any) -> None:
 
 @worker_init.connect
 def answer_for_the_worker(**kwargs: Any) -> None:
-    """On a machine without a web process that would show what its jobs counted."""
+    """Serve metrics of jobs on a machine without a web process."""
     from django.conf import settings
 
     if settings.METRICS_PORT:
@@ -116,6 +116,6 @@ def note_worker_gone(sender: Any, **kwargs: Any) -> None:
 
 
 def _name(sender: Any) -> str:
-    """The signals send the worker's consumer, or its heart, whose dispatcher knows the name."""
+    """The signals send the worker's consumer, or its heartbeat, whose dispatcher knows the name."""
     dispatcher = getattr(sender, "eventer", sender)
     return str(getattr(dispatcher, "hostname", "worker"))

@@ -1,8 +1,8 @@
-"""Python's collector of cyclic garbage in a process that serves: seldom, and past what stays for good.
+"""Tunes Python's cyclic garbage collector for server processes: it runs rarely, and skips long-lived objects.
 
-By default it looks through young objects every 700 allocations, and through all that the imports of Django and the SDKs
-have left each time that a quarter has been added: tens of milliseconds in which nobody is answered. Nearly everything
-that a request makes goes by itself, without it.
+By default it scans young objects every 700 allocations, and all objects left by the imports of Django and the SDKs each
+time a quarter has been added: this blocks the process for tens of milliseconds. Nearly all objects of a request are
+freed without it, by reference counting.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import gc
 from typing import Final, Literal
 
 YOUNG: Final = 20_000
-"""Allocations without a release between two looks at what is new."""
+"""Net allocations between two collections of young objects."""
 _LATE_IMPORTS: Final = 2
-"""SDKs are imported at their first use: so many times, what a full look leaves is set aside as well."""
+"""SDKs are imported on first use, so survivors of this many full collections are frozen as well."""
 
 _set_aside = 0
 
 
 def settle() -> None:
-    """What is there now stays for good and is not looked through again. For the end of a server's imports."""
+    """Freeze all current objects: they are never scanned again. Call it after a server's imports."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, 10, 10)

@@ -1,4 +1,4 @@
-"""A Valkey server of one's own, for a machine that offers none: shared by ``manage.py up`` and the tests."""
+"""Runs a Valkey server for machines without one; shared by ``manage.py up`` and the tests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 SOCKET_PATH_LIMIT = 100
-"""Characters; the kernel takes 107, and the server stops at more."""
+"""Characters; the kernel allows 107, and the server refuses more."""
 
 
 class NoValkey(RuntimeError):
@@ -29,7 +29,7 @@ def valkey_binary() -> str:
 
 
 def valkey_command(directory: Path, *, socket: Path | None = None, port: int = 0, durable: bool = True) -> list[str]:
-    """The command line of a server that keeps its files in ``directory`` and listens on a socket or a loopback port."""
+    """Command line of a server with its files in ``directory``, listening on a socket or a loopback port."""
     listen = ["--unixsocket", str(socket), "--unixsocketperm", "700"] if socket else ["--bind", "127.0.0.1"]
     keep = ["--appendonly", "yes", "--appendfsync", "everysec"] if durable else ["--appendonly", "no"]
     return [

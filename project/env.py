@@ -1,7 +1,7 @@
-"""The one reader of the process environment.
+"""The only module that reads the process environment.
 
-A value comes from the environment, else from ``.run/env`` (what a running supervisor wrote about its servers), else
-from ``.env``. A secret ``NAME`` may stand in a file instead, whose path is in ``NAME_FILE``.
+A value comes from the environment, else from ``.run/env`` (written by a running supervisor for its servers), else from
+``.env``. A secret ``NAME`` may instead be in a file whose path is in ``NAME_FILE``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ RUN_ENV_FILE = RUN_DIR / "env"
 
 
 class _Environment(environ.Env):  # type: ignore[misc]
-    """A copy: what stands in the files never enters ``os.environ``, where SDKs and children would find it."""
+    """A copy, so that values of the files never enter ``os.environ``, where SDKs and child processes
+    would find them.
+    """
 
     ENVIRON: ClassVar[dict[str, str]] = {}
 
@@ -53,7 +55,7 @@ def load() -> None:
 
 
 def _supervisor_lives() -> bool:
-    """Whether what ``.run/env`` says still holds: a killed supervisor leaves the file behind."""
+    """Whether ``.run/env`` is still valid: a killed supervisor leaves the file behind."""
     try:
         found = re.search(r"^SUPERVISOR_PID=(\d+)$", RUN_ENV_FILE.read_text(), re.MULTILINE)
         if found:
@@ -64,7 +66,7 @@ def _supervisor_lives() -> bool:
 
 
 def use_defaults_only() -> None:
-    """Let neither the environment nor the files decide anything: for tests."""
+    """For tests: ignore the environment and the files."""
     global _loaded
     _loaded = True
     _Environment.ENVIRON = {}
@@ -75,22 +77,24 @@ def use_settings(module: str) -> None:
 
 
 def outer(name: str, default: str = "") -> str:
-    """A variable of the process itself, never of the files: switches of the test run and the supervisor."""
+    """A variable of the process itself, never of the files: options of the test run and the supervisor."""
     return os.environ.get(name, default)
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """For a child process: this process's environment, with what ``strip_sdk_variables`` took away, and ``extra``."""
+    """For a child process: this process's environment, including what ``strip_sdk_variables`` removed,
+    and ``extra``.
+    """
     return {**os.environ, **_stripped, **extra}
 
 
 def text(name: str, default: str = "") -> str:
-    """The value without blanks around it; an empty one counts as none, as in a copied example file."""
+    """The value, stripped; an empty one counts as unset, as in a copied example file."""
     return _Environment.ENVIRON.get(name, "").strip() or default
 
 
 def secret(name: str) -> str:
-    """The value of ``name``, else the contents of the file that ``name_FILE`` names, else the empty string."""
+    """The value of ``name``, else the contents of the file named by ``name_FILE``, else the empty string."""
     value = text(name)
     path = text(f"{name}_FILE")
     if value or not path:
@@ -132,7 +136,7 @@ def commands(name: str) -> dict[str, list[str]]:
 
 
 def pairs(name: str) -> dict[str, str]:
-    """A secret ``name=value,name=value``, as headers are written for collectors."""
+    """A secret ``name=value,name=value``, the format of collectors' headers."""
     found = {}
     for entry in filter(None, map(str.strip, secret(name).split(","))):
         label, sign, value = entry.partition("=")
@@ -161,7 +165,7 @@ def decimal(name: str, default: float) -> float:
 
 
 def rate(name: str, default: str) -> str:
-    """How often something may be done: ``count/period`` with s, m, h or d."""
+    """A rate limit: ``count/period`` with s, m, h or d."""
     value = text(name) or default
     if not re.fullmatch(r"\d+/([1-9]\d*)?[smhd]", value):
         raise ImproperlyConfigured(f"{name} must be count/period such as 10/m or 500/h, not {value!r}")
@@ -185,7 +189,7 @@ def words(name: str, default: Collection[str] = ()) -> list[str]:
 
 
 def database(name: str, default: str) -> dict[str, Any]:
-    """The database that ``name`` gives the address of, as Django's settings want it."""
+    """Django database settings from the URL in ``name``."""
     try:
         return database_url(secret(name) or default)
     except ValueError:
@@ -195,14 +199,14 @@ def database(name: str, default: str) -> dict[str, Any]:
 
 
 def database_url(url: str) -> dict[str, Any]:
-    """Raises ValueError for what is no database address. SQLite gets write-ahead logging, PostgreSQL a pool.
+    """Raises ValueError for an invalid database URL. SQLite gets write-ahead logging, PostgreSQL a connection pool.
 
-    Both get an end to waiting, so that a page says within two seconds that the database is away.
+    Both get a wait limit, so that a page reports within two seconds that the database is away.
     """
     wait_s = decimal("DATABASE_WAIT_S", default=1.5)
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        # Writers queue for the lock at their first statement instead of failing when a read turns into a write.
+        # Writers wait for the lock at their first statement, instead of failing when a read turns into a write.
         options = {
             "transaction_mode": "IMMEDIATE",
             "timeout": wait_s,
@@ -210,7 +214,7 @@ def database_url(url: str) -> dict[str, Any]:
         }
         return {**_Environment.db_url_config(url), "OPTIONS": options}
     if scheme in ("postgres", "postgresql"):
-        # Under ASGI every request has a thread of its own, so only a pool can keep connections for the next one.
+        # Under ASGI every request has its own thread, so only a pool can reuse connections.
         from project.postgresql.answering import Connection
 
         config = _Environment.db_url_config(url)
@@ -218,7 +222,7 @@ def database_url(url: str) -> dict[str, Any]:
             "min_size": 1,
             "max_size": whole("DATABASE_POOL_SIZE", default=20),
             "timeout": wait_s,
-            # Attempts get rarer while they fail; those who come later begin anew.
+            # Failed attempts back off; a later request starts anew.
             "reconnect_timeout": 4,
             "connection_class": Connection,
         }
@@ -230,7 +234,7 @@ def database_url(url: str) -> dict[str, Any]:
 
 
 def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:
-    """The operator's own credentials, by provider slug; the names of the variables stand in the provider's spec."""
+    """The operator's own credentials, by provider slug; the provider's spec names the variables."""
     found: dict[str, dict[str, Any]] = {}
     for spec in specs:
         key = next(filter(None, (secret(name) for name in spec.env_key_names)), "")
@@ -249,9 +253,9 @@ def system_keys(specs: Collection[ProviderSpec]) -> dict[str, dict[str, Any]]:
 
 
 def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
-    """Take every variable that a provider's SDK would read on its own out of this process.
+    """Remove every variable from this process that a provider's SDK would read by itself.
 
-    They would send a user's key, or the operator's, to an address or under an organisation that nobody chose.
+    Such a variable could send a user's or the operator's key to an unintended address or organisation.
     """
     prefixes = {f"{spec.env_prefix}_" for spec in specs if spec.env_prefix}
     prefixes |= {
@@ -262,7 +266,7 @@ def strip_sdk_variables(specs: Collection[ProviderSpec]) -> None:
 
 
 def shared_metrics(name: str) -> str:
-    """The folder in which the processes of this machine count together, made if need be; empty: each counts alone."""
+    """The folder in which the processes of this machine share metrics, created if missing; empty: each counts alone."""
     path = text(name)
     if path:
         try:
@@ -274,7 +278,7 @@ def shared_metrics(name: str) -> str:
 
 
 def redis_addresses(url: str) -> Mapping[str, str]:
-    """One server in the two spellings that its clients want: ``plain`` (redis-py, Django) and ``broker`` (Celery)."""
+    """The server's URL in the two formats of its clients: ``plain`` (redis-py, Django) and ``broker`` (Celery)."""
     if url.startswith("unix://"):
         path, _, query = url.removeprefix("unix://").partition("?")
         database = query.partition("db=")[2] or "0"
@@ -283,7 +287,7 @@ def redis_addresses(url: str) -> Mapping[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write the file whole or not at all, and so that nobody but its owner can ever read it."""
+    """Write the file atomically, readable by its owner only from the start."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
@@ -292,7 +296,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def complete_env_file() -> list[str]:
-    """Give a local site the secrets that it lacks, in ``.env``; the names of those that were made."""
+    """Add missing secrets of a local site to ``.env``; returns the names of those created."""
     makers: dict[str, Callable[[], str]] = {
         "SECRET_KEY": lambda: secrets.token_urlsafe(50),
         "CREDENTIAL_KEYS": lambda: f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}",

@@ -1,7 +1,8 @@
-"""Errors of this site for an operator's Sentry: which error, where in the code, in which request; nobody's words.
+"""Reports the site's errors to an operator's Sentry: the error class, its place in the code, and the request; never
+users' text.
 
-Nothing of this is imported where ``SENTRY_DSN`` is unset. Of the SDK only the sending is used: what a report holds is
-made here, from lines of the log of level ERROR, and what the SDK adds to it is taken out again.
+Nothing of this is imported if ``SENTRY_DSN`` is unset. Of the SDK only the transport is used: reports are built here
+from ERROR log records, and anything that the SDK adds is removed again.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from project.logging import current_request_id, redact
 Event: TypeAlias = dict[str, Any]
 
 NEVER_REPORTED: Final = frozenset({"sentry_sdk", "opentelemetry", "urllib3"})
-"""Who would report that no report could be sent."""
+"""Loggers that would report the failure to send a report."""
 CONSTANT_WORDS: Final = frozenset({"project", "agents", "llm_credentials", "django", "celery"})
-"""Whose lines are constants, with what varies in their arguments; other libraries put values into theirs."""
+"""Loggers whose messages are constants, with variable parts in the arguments; other libraries format values into
+theirs.
+"""
 PARTS: Final = frozenset(
     {"environment", "event_id", "exception", "level", "logentry", "logger", "platform", "sdk", "tags", "timestamp"}
 )
@@ -35,7 +38,7 @@ _ERROR_NAME = re.compile(r"[A-Za-z_]\w{0,79}")
 
 
 def install() -> None:
-    """Begin to report in this process and its forks. Raises ImproperlyConfigured without the package for it."""
+    """Start reporting in this process and its forks. Raises ImproperlyConfigured if the package is missing."""
     try:
         import sentry_sdk
     except ModuleNotFoundError:
@@ -78,7 +81,7 @@ class Reporter(logging.Handler):
 
 
 def event_of(record: logging.LogRecord) -> Event:
-    """Sentry's event for a line of the log."""
+    """Sentry's event for a log record."""
     line = record.msg if isinstance(record.msg, Mapping) else {}
     tags = {"request_id": current_request_id(), "error": _error_name(line.get("error"))}
     event: Event = {
@@ -95,7 +98,7 @@ def event_of(record: logging.LogRecord) -> Event:
 
 
 def _words(record: logging.LogRecord, line: Mapping[str, Any]) -> str:
-    """The line without what varies."""
+    """The message without its variable parts."""
     if record.name.partition(".")[0] not in CONSTANT_WORDS:
         return "An error in a library"
     return str(line.get("event", "")) if line else str(record.msg)
@@ -106,7 +109,7 @@ def _error_name(value: object) -> str:
 
 
 def _raised(info: Any) -> BaseException | None:
-    """As loggers take it: an exception, what ``sys.exc_info`` gives, or a word that there is one."""
+    """As loggers accept it: an exception, the result of ``sys.exc_info``, or a flag."""
     if isinstance(info, BaseException):
         return info
     _, error, _ = info if isinstance(info, tuple) else sys.exc_info() if info else (None, None, None)
@@ -114,7 +117,7 @@ def _raised(info: Any) -> BaseException | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it came from, and so on."""
+    """The error and the chain of its causes."""
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in seen and len(seen) < CAUSES:
@@ -124,7 +127,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _shown(error: BaseException) -> Event:
-    """Type and place. What an exception says may be anybody's: a prompt, a row, a key."""
+    """Type and place only. An exception's message may contain anything: a prompt, a row, a key."""
     frames = [
         {
             "filename": _place(frame.f_code.co_filename),
@@ -145,14 +148,14 @@ def _is_ours(file: str) -> bool:
 
 
 def _place(file: str) -> str:
-    """Without the folders of this machine."""
+    """Without this machine's folders."""
     if _is_ours(file):
         return str(Path(file).relative_to(BASE_DIR))
     return file.rpartition("site-packages/")[2].rpartition("lib/python3")[2]
 
 
 def fit_to_send(event: Event, hint: object = None) -> Event:
-    """The event with the parts that ``event_of`` makes and no others, and with no key in any of its words."""
+    """The event reduced to the parts that ``event_of`` creates, with keys redacted."""
     return {name: _redacted(value) for name, value in event.items() if name in PARTS}
 
 

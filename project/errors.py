@@ -1,4 +1,4 @@
-"""The pages of what went wrong. A program that asks for JSON gets JSON."""
+"""Error pages. A program that asks for JSON gets JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llm_credentials.audit import AuditUnavailable
 from project.middleware import middleware_of, nothing
 
 DEFAULT_RETRY_AFTER_S = 60
-"""Our limits count by the minute; who knows better sets the header itself."""
+"""Our rate limits count per minute; code that knows better sets the header itself."""
 
 _CODES = {
     400: "invalid_request",
@@ -43,16 +43,16 @@ _WORDS = {
 
 
 def error_response(request: HttpRequest, status: int, words: str = "", **headers: str) -> HttpResponse:
-    """The page ``<status>.html``, or its sentence as JSON; ``words`` stand in for the usual ones.
+    """The page ``<status>.html``, or its message as JSON; ``words`` replaces the default message.
 
     Needs neither session nor database.
     """
     preferred = request.get_preferred_type(["text/html", "application/json"])
     if request.path.startswith("/api/") or preferred == "application/json":
-        # The shape of the API's own errors.
+        # The format of the API's own errors.
         body = {"error": {"code": _CODES[status], "message": words or _(_WORDS[status]), "where": None}}
         return JsonResponse(body, status=status, headers=headers)
-    # Without the request: context processors would ask the session, thus the database, who is there.
+    # Without the request: context processors would load the user from the session, and so use the database.
     context = {"status": status, "reason": words, "retry_after_s": int(headers.get("Retry-After", 0))}
     page = render_to_string(f"{status}.html", context)
     return HttpResponse(page, status=status, headers=headers)
@@ -81,21 +81,21 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def foreseen(request: HttpRequest, exception: BaseException | None) -> HttpResponse | None:
-    """The answer to what is no fault of the code; None for the rest."""
+    """The response to an expected error; None for others."""
     match exception:
         case AuditUnavailable():
             return error_response(request, 503, AuditUnavailable.user_message, **{"Retry-After": "5"})
         case OperationalError() | InterfaceError():
             return error_response(request, 503, **{"Retry-After": "5"})
         case ValueError() | ValidationError() if "_selected_action" in request.POST:
-            # Lists of the admin trust the ids that come back from their own form.
+            # The admin's list views trust ids that come back from their own form.
             return error_response(request, 400)
         case _:
             return None
 
 
 def _in_the_apis_shape(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """What fails under /api/ before or beside the API's own handlers, such as 405, in the shape of their errors."""
+    """Converts errors under /api/ from outside the API's own handlers, such as 405, to the API's format."""
     plain = not response.headers.get("Content-Type", "").startswith("application/json")
     if not request.path.startswith("/api/") or response.status_code < 400 or not plain:
         return response
@@ -104,7 +104,7 @@ def _in_the_apis_shape(request: HttpRequest, response: HttpResponseBase) -> Http
 
 
 def _also_with_debug(request: HttpRequest, exception: Exception) -> HttpResponse | None:
-    """With DEBUG a traceback is shown of what is a fault of the code; a busy database is answered as ever."""
+    """With DEBUG, unexpected errors show a traceback; a busy database gets its usual response."""
     answer = foreseen(request, exception) if settings.DEBUG else None
     if answer is not None:
         said = (answer.reason_phrase, request.path)

@@ -1,4 +1,4 @@
-"""Is the process alive, and can it serve?"""
+"""Liveness and readiness endpoints."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from llm_credentials.keyring import KeyringError
 PROBE_LIMIT_S = 1.0
 WORKER_SEEN_WITHIN_S = 10.0
 WORKERS = "keyswitch:workers"
-"""Sorted set in Valkey: worker name → time of its last sign of life, in seconds since the epoch."""
+"""Sorted set in Valkey: worker name → time of its last heartbeat, in seconds since the epoch."""
 
 CLOCK = "keyswitch:clock"
-"""In Valkey: when the clock last sent a job, in seconds since the epoch."""
+"""In Valkey: when the scheduler last sent a job, in seconds since the epoch."""
 CLOCK_SEEN_WITHIN_S = 60.0
-"""The schedule has a job for every 15 s."""
+"""The schedule has a job every 15 s."""
 
 _migrated = False
 
@@ -34,7 +34,7 @@ _migrated = False
 @never_cache
 @require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
-    """The process answers; nothing else is asked."""
+    """Liveness: the process responds; checks nothing else."""
     return HttpResponse("ok\n", content_type="text/plain")
 
 
@@ -66,7 +66,7 @@ def database_state() -> str:
 
 
 def _keys() -> str:
-    """Looking also tells this process whose keys are lost, so that its pages say so."""
+    """As a side effect, this process learns whose keys are lost, so that its pages say so."""
     try:
         return "wrong: run manage.py check --database default" if canary.examine() else "ok"
     except KeyringError:
@@ -76,7 +76,7 @@ def _keys() -> str:
 
 
 def valkey(**options: Any) -> redis.Redis:
-    """A client that answers or gives up within ``PROBE_LIMIT_S``; the caller closes it."""
+    """A client that gives up within ``PROBE_LIMIT_S``; the caller closes it."""
     return redis.Redis.from_url(
         settings.REDIS_URL, socket_timeout=PROBE_LIMIT_S, retry=Retry(NoBackoff(), 0), **options
     )
@@ -92,7 +92,7 @@ def _broker_and_worker() -> tuple[str, str]:
 
 
 def worker_alive(name: str) -> None:
-    """Note a sign of life of the worker of this name; a server that is away is no reason for a worker to stop."""
+    """Record a worker's heartbeat; failures of Valkey are ignored, so that they do not stop the worker."""
     now = time.time()
     try:
         with valkey() as client, client.pipeline(transaction=False) as pipe:
@@ -112,7 +112,7 @@ def worker_gone(name: str) -> None:
 
 
 def clock_alive() -> None:
-    """Note that the clock has just sent a job."""
+    """Record that the scheduler has just sent a job."""
     try:
         with valkey() as client:
             client.set(CLOCK, time.time())

@@ -1,4 +1,4 @@
-"""What a request that comes too often is answered, and how far the others have used their limits."""
+"""Responses to rate-limited requests, and rate limit headers for all others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from project.errors import error_response
 
 
 def _tell_limits(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """How far the limit is used that was counted for this request, if one was."""
+    """Add headers with the remaining limit that was counted for this request, if any."""
     usage = getattr(request, "rate_usage", None)
     if usage is not None:
         for name, value in usage.headers.items():
@@ -24,8 +24,9 @@ def _tell_limits(request: HttpRequest, response: HttpResponseBase) -> HttpRespon
 
 
 class LimitsMiddleware:
-    """A view that is asked too often, and has no better place for saying so, answers 429: htmx gets a message and the
-    page stays as it is with everything that was typed; everybody else gets the page."""
+    """A rate-limited view without its own handling answers 429. htmx gets a message, and the page keeps everything that
+    was typed; others get the error page.
+    """
 
     sync_capable = async_capable = True
 

@@ -1,4 +1,4 @@
-"""Structured logs in which no key survives, whoever wrote the line: ours, Django's, Celery's, uvicorn's or an SDK's."""
+"""Structured logs without keys, whoever wrote the line: ours, Django's, Celery's, uvicorn's or an SDK's."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _SECRET_FIELD = re.compile(
     r"(?i)^(?:.*[_-])?(api[_-]?keys?|authorization|cookie|credential[_-]keys|passw(?:or)?d\d?|secret(?:[_-]key)?|token)$"
 )
 _SHAPES = (
-    # name=value and name: value, as in query strings, headers, JSON and reprs. Begins at the name, behind what is
-    # no letter: whatever stands before it is not looked through for each place where it might begin.
+    # name=value and name: value, as in query strings, headers, JSON and reprs. The lookbehind lets a match begin only
+    # at a word's start, so that long text before it is not rescanned from every position.
     re.compile(
         r"(?i)(?P<keep>(?<![^\W_])(?:api[_-]?key|authorization|password|secret|token)[\"']?\s*[:=]\s*[\"']?"
         r"(?:(?:bearer|basic)\s+)?)(?!\[redacted\]|None\b|null\b)[^\s\"',;&}\])]+"
@@ -36,7 +36,7 @@ _exact: re.Pattern[str] | None = None
 
 
 def know_secrets(*, prefixes: Collection[str], values: Collection[str]) -> None:
-    """Teach the redaction how the providers' keys begin, and this site's own secrets by heart."""
+    """Register key prefixes of the providers, and this site's own secrets verbatim."""
     global _sealed, _exact
     known = "|".join(sorted((re.escape(prefix) for prefix in prefixes if len(prefix) >= 3), key=len, reverse=True))
     _sealed = re.compile(rf"(?<![A-Za-z0-9])(?:{_BARE_KEYS}{'|' + known if known else ''})[\w=-]{{8,}}")
@@ -45,12 +45,12 @@ def know_secrets(*, prefixes: Collection[str], values: Collection[str]) -> None:
 
 
 def also_redact(redacted: Callable[[str], str]) -> None:
-    """Let every line pass this first. It does no I/O and raises nothing."""
+    """Add a function that every line passes first. It must do no I/O and raise nothing."""
     _further.append(redacted)
 
 
 def redact(text: str) -> str:
-    """The text without what looks like a key, a token, a password or a ciphertext."""
+    """The text without anything that looks like a key, token, password or ciphertext."""
     for redacted in _further:
         text = redacted(text)
     if _exact:
@@ -71,13 +71,13 @@ def _redact_value(name: str, value: Any) -> Any:
 
 
 def redact_fields(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog processor: hides the values of fields whose name says that they are secret."""
+    """structlog processor: hides the values of fields with secret names."""
     event.pop("color_message", None)  # uvicorn's second copy of its line
     return {name: value if name.startswith("_") else _redact_value(name, value) for name, value in event.items()}
 
 
 def current_request_id() -> str:
-    """Of the request that is being served here, or that asked for the job which runs here; else empty."""
+    """Of the current request, or of the request that started the current job; else empty."""
     return str(structlog.contextvars.get_contextvars().get("request_id") or request_id.get())
 
 
@@ -88,7 +88,7 @@ def add_request_id(logger: Any, method: str, event: MutableMapping[str, Any]) ->
 
 
 class RedactingFormatter(structlog.stdlib.ProcessorFormatter):
-    """The last word: whatever a line was made of, its text passes ``redact`` before it is written."""
+    """Applies ``redact`` to the final text of every line, whatever its parts were."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
@@ -104,7 +104,7 @@ _SHARED: list[Any] = [
 
 
 def formatter(kind: str) -> RedactingFormatter:
-    """``json``, or ``console`` for a person's eyes."""
+    """``json``, or ``console`` for people."""
     last: list[Any] = (
         [structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
         if kind == "console"
@@ -117,7 +117,7 @@ def formatter(kind: str) -> RedactingFormatter:
 
 
 def configure(*, level: str, kind: str) -> dict[str, Any]:
-    """Set structlog up, and the value of ``LOGGING`` that makes the standard library write through it."""
+    """Configures structlog; returns the ``LOGGING`` setting that routes the standard library through it."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -129,7 +129,7 @@ def configure(*, level: str, kind: str) -> dict[str, Any]:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    # Named with no handlers of their own, so that what their libraries attached goes and all pass through ours.
+    # Listed without handlers, so that handlers attached by their libraries are removed and all go through ours.
     through_root = ("django", "django.server", "uvicorn", "uvicorn.access", "uvicorn.error", "celery", "celery.task")
     return {
         "version": 1,
@@ -142,7 +142,7 @@ def configure(*, level: str, kind: str) -> dict[str, Any]:
 
 
 class HidingReporterFilter(SafeExceptionReporterFilter):
-    """Error reports and the debug page without form values, variables and keys, with DEBUG as without."""
+    """Error reports and the debug page never show form values, variables or keys, with or without DEBUG."""
 
     def is_active(self, request: HttpRequest | None) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""A folder in memory that belongs to this checkout: for files that processes map, which a full disk must not end."""
+"""A folder in memory for this checkout, for memory-mapped files that must not depend on free disk space."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Final
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 (a disk in memory, where there is one)
 PREFIX: Final = "keyswitch-"
 ROOM_BYTES: Final = 32 << 20
-"""Containers have a small one by default; below this the disk is the better place."""
+"""Containers have a small one by default; with less room than this, the disk is used."""
 
 
 def fresh_folder(link: Path, memory: Path = MEMORY) -> Path:
-    """An empty folder in memory, or the folder ``link`` itself where there is no memory to be had.
+    """An empty folder in memory, or the folder ``link`` itself if no memory is available.
 
-    ``link`` leads to it, so that the next start finds what a killed one has left, and removes it.
+    ``link`` points to it, so that the next start can remove what a killed process left.
     """
     remove_folder(link, memory)
     try:
@@ -31,7 +31,7 @@ def fresh_folder(link: Path, memory: Path = MEMORY) -> Path:
 
 
 def remove_folder(link: Path, memory: Path = MEMORY) -> None:
-    """Only what ``fresh_folder`` made is followed, never where somebody else let the link lead."""
+    """Follows the link only to folders made by ``fresh_folder``, never elsewhere."""
     if not link.is_symlink():
         shutil.rmtree(link, ignore_errors=True)
         return

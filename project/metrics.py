@@ -1,4 +1,4 @@
-"""``/metrics``: what this site counts, for Prometheus; and the counting of requests, whichever part answers them."""
+"""The ``/metrics`` endpoint for Prometheus, and the ASGI wrapper that counts requests."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from project import vitals
 
 REQUEST_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
 PROXIED: Final = ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via")
-"""With any of these somebody else asks, through a proxy of this machine."""
+"""Any of these headers means that the request came through a proxy on this machine."""
 SURFACES: Final = frozenset({"accounts", "admin", "agents", "api", "conversations", "runs", "settings", "static", "v1"})
-"""First parts of addresses that are told apart; the others are ``other``, so that nobody's guesses become labels."""
+"""First path segments with their own label; all others are ``other``, so that guessed paths create no labels."""
 
 REQUESTS = Counter("keyswitch_http_requests", "Requests answered", ["surface", "status"])
 SECONDS = Histogram("keyswitch_http_request_seconds", "Until the head of the answer", ["surface"], buckets=REQUEST_S)
@@ -50,7 +50,7 @@ def surface_of(path: str) -> str:
 
 
 class Measured:
-    """An ASGI application whose answers are counted; of streams, the time to their head."""
+    """An ASGI application whose responses are counted; for streams, the time to their headers."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -71,7 +71,7 @@ class Measured:
 
 
 class Vitals(registry.Collector):
-    """The state of the site's parts, taken when somebody asks."""
+    """The state of the site's parts, read on each scrape."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         with open_for("metrics"):
@@ -99,7 +99,7 @@ class Vitals(registry.Collector):
 
 
 def _audit_rows() -> dict[int, int]:
-    """None where the database is away; chains without a row are told too, so that a chain that is gone shows."""
+    """None if the database is away; chains without rows are included, so that a deleted chain shows."""
     try:
         return rows_by_chain()
     except DatabaseError:
@@ -107,7 +107,7 @@ def _audit_rows() -> dict[int, int]:
 
 
 def _breakers(open_now: Sequence[vitals.Resting]) -> GaugeMetricFamily:
-    """By provider, never by address: users' own stand among them."""
+    """By provider, never by address, because users' own addresses are among them."""
     found = GaugeMetricFamily(
         "keyswitch_resting_destinations", "Addresses that are left alone: breakers that are open", labels=["provider"]
     )
@@ -124,7 +124,7 @@ def _one(name: str, text: str, value: float) -> GaugeMetricFamily:
 @never_cache
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """In Prometheus' text format. For who has ``METRICS_TOKEN``; without one set, for this machine alone."""
+    """In Prometheus' text format. Requires ``METRICS_TOKEN``; if none is set, only this machine may read it."""
     if not _may_read(request):
         return HttpResponse("Not for this address: set METRICS_TOKEN and send it as a bearer token.\n", status=403)
     gauges = CollectorRegistry()
@@ -134,7 +134,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def counted() -> CollectorRegistry:
-    """What this process has counted, or all of this machine together."""
+    """This process's metrics, or those of all processes of this machine."""
     if not settings.METRICS_DIR:
         return registry.REGISTRY
     together = CollectorRegistry()

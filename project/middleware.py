@@ -1,4 +1,4 @@
-"""What every request passes on its way in and out; each works under ASGI and WSGI without a change of thread."""
+"""Middleware for every request; works under ASGI and WSGI without switching threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUEST_ID = "X-Request-ID"
 _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""Of the request that is being served in this task; empty outside of one."""
+"""Id of the request that the current task serves; empty outside a request."""
 
 
 Before: TypeAlias = Callable[[HttpRequest], None]
@@ -32,7 +32,7 @@ Failed: TypeAlias = Callable[[HttpRequest, Exception], HttpResponseBase | None]
 
 
 def middleware_of(before: Before, after: After, failed: Failed | None = None) -> Any:
-    """A middleware of plain functions; ``failed`` may answer in place of a view that raised."""
+    """A middleware made of plain functions; ``failed`` may handle an exception of the view."""
 
     @sync_and_async_middleware
     def middleware(get_response: Callable[[HttpRequest], Any]) -> Any:
@@ -76,14 +76,14 @@ RequestIdMiddleware = middleware_of(_take_request_id, _return_request_id)
 
 
 def _mend_api_address(request: HttpRequest) -> None:
-    """Addresses of the API have no slash at their end; programs that write one mean the same. Its root is ``/api/``."""
+    """API addresses have no trailing slash; requests with one are accepted too. The API's root is ``/api/``."""
     if request.path == "/api" or (request.path.startswith("/api/") and request.path.endswith("/")):
         mended = request.path.rstrip("/")
         request.path = request.path_info = "/api/" if mended == "/api" else mended
 
 
 def _refuse_nul(request: HttpRequest) -> None:
-    """No address of the site has one, and a database may refuse to look for it."""
+    """No address of the site contains NUL, and a database may reject queries with it."""
     if "\0" in request.path or "%00" in request.META.get("QUERY_STRING", ""):
         raise BadRequest("NUL in the address")
 
@@ -93,7 +93,7 @@ def _add_security_headers(request: HttpRequest, response: HttpResponseBase) -> H
     headers.setdefault("Content-Security-Policy", settings.CONTENT_SECURITY_POLICY)
     headers.setdefault("Permissions-Policy", settings.PERMISSIONS_POLICY)
     headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    # What says nothing itself may be somebody's own: it stays in no cache, and the way back in a browser asks again.
+    # By default responses are private: no cache keeps them, and the browser's back button reloads them.
     headers.setdefault("Cache-Control", "no-store, private")
     return response
 
@@ -104,10 +104,10 @@ NoNulMiddleware = middleware_of(_refuse_nul, lambda request, response: response)
 
 
 def _compress(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Pages alone: what is streamed must not wait, files lie compressed already.
+    """Compresses pages only: streams must not be delayed, and static files are compressed already.
 
-    What a page reflects cannot be used to guess what else is in it: our cookies go with no request of another site
-    but a visit, tokens of forms are masked anew each time, and the length is blurred.
+    A page's compressed size reveals nothing of its content: cross-site requests other than top-level navigation carry
+    none of our cookies, CSRF tokens are masked anew each time, and the length is randomised.
     """
     if not isinstance(response, HttpResponse) or not response.headers.get("Content-Type", "").startswith("text/html"):
         return response
@@ -124,12 +124,14 @@ CompressionMiddleware = middleware_of(nothing, _compress)
 
 
 def _redirect_whole_page(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-    """Turn a redirect to the accounts pages, which htmx would follow into a fragment, into one of the whole page."""
+    """Turn a redirect to the accounts pages into a whole-page redirect, because htmx would load the target as a
+    fragment.
+    """
     htmx = getattr(request, "htmx", None)
     target = response.headers.get("Location", "")
     if not htmx or not 300 <= response.status_code < 400 or not target.startswith(("/accounts/", "/admin/login")):
         return response
-    # Back to the page that the user sees, not to the fragment that was asked for.
+    # Return to the page that the user sees, not to the requested fragment.
     shown = htmx.current_url_abs_path
     path, _, query = target.partition("?")
     if shown and "next=" in query:

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and a parent that hears signals while it waits."""
+"""Child processes that end with their parent, and a parent that handles signals while it waits."""
 
 from __future__ import annotations
 
@@ -25,21 +25,23 @@ def parent_id() -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent, of that process id, dies; Linux only, elsewhere nothing."""
+    """Have the kernel kill this process when its parent, with this process id, dies. Linux only; no
+    effect elsewhere.
+    """
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was told
+    if os.getppid() != parent:  # the parent died before prctl took effect
         os._exit(1)
 
 
 class ChildStopped(RuntimeError):
-    """A child ended that should run; the message says which and shows the last lines of its log."""
+    """A child ended unexpectedly; the message names it and shows the last lines of its log."""
 
 
 @dataclass
 class Child:
-    """One process of the site, in a session of its own: a Ctrl-C in the terminal reaches the parent alone."""
+    """One process of the site, in its own session, so that Ctrl-C in the terminal reaches only the parent."""
 
     name: str
     command: Sequence[str]
@@ -53,7 +55,7 @@ class Child:
         self._start("wb")
 
     def start_again(self) -> None:
-        """After its end; the log goes on where it broke off."""
+        """Restart it after its end, appending to its log."""
         self.kill_all()
         self._start("ab")
 
@@ -82,7 +84,7 @@ class Child:
             raise ChildStopped(f"{self.end()}. The end of {_short(self.log)}:\n{self.tail()}")
 
     def end(self) -> str:
-        """How it ended, in words."""
+        """Describes how it ended."""
         code = self.process.returncode
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         return f"The {self.name} stopped ({how})"
@@ -96,7 +98,7 @@ class Child:
             self.process.send_signal(number)
 
     def kill_all(self) -> None:
-        """End the child and whatever it left in its session."""
+        """Kill the child and everything else in its session."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -109,7 +111,7 @@ def _short(path: Path) -> str:
 
 
 def stop_together(children: Iterable[Child], steps: Sequence[tuple[signal.Signals, float]]) -> None:
-    """Send each step's signal and give them its seconds to end; what still runs after the last step is killed."""
+    """Send each step's signal and wait up to its seconds; children that still run after the last step are killed."""
     children = list(children)
     for number, patience_s in steps:
         for child in children:
@@ -122,11 +124,11 @@ def stop_together(children: Iterable[Child], steps: Sequence[tuple[signal.Signal
 
 
 class Interrupted(BaseException):
-    """Somebody asked this process to stop: Ctrl-C, SIGTERM, or the terminal went away."""
+    """Request to stop this process: Ctrl-C, SIGTERM, or a closed terminal."""
 
 
 class Signals:
-    """Waits without polling; a request to stop raises Interrupted from the wait, and once only."""
+    """Waits without polling; a request to stop raises Interrupted from the wait, once only."""
 
     STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -135,9 +137,9 @@ class Signals:
         os.set_blocking(self._writer, False)
         self._asked = False
         for number in self.STOPPING:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup means it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 signal.signal(number, self._note)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only wakes the wait
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)  # only interrupts the wait
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -149,7 +151,7 @@ class Signals:
             raise Interrupted
 
     def wait(self, limit_s: float) -> None:
-        """Until a signal comes, a child ends or the time is over."""
+        """Until a signal arrives, a child ends or the time is over."""
         self.check()
         if select.select([self._reader], [], [], limit_s)[0]:
             os.read(self._reader, 512)

@@ -1,7 +1,7 @@
-"""The two groups of staff that every site has; whoever should be one gets the group and the staff status in the admin.
+"""The two built-in staff groups; assign a group and staff status in the admin.
 
-Their permissions are the program's and are set anew by each migration, so a new page is theirs from its first day; for
-another mixture make another group. Nobody's permissions open a key.
+Each migration sets their permissions again, so that they include new pages from the start; for other permissions create
+another group. No permission gives access to a key.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _SEEN_BY_OPERATORS: Final = {
     "llm_credentials": ("connectiontest", "llmsettings", "personalaccesstoken", "usagerecord", "usercredential"),
 }
 _RUN_BY_OPERATORS: Final = ("egressallowance", "grouppolicy", "systemconfig", "systemcredential", "userallowance")
-"""Of these, everything."""
+"""All permissions for these models."""
 
 
 def after_migrate(using: str, **kwargs: Any) -> None:
-    """Permissions are made after each migration, app by app: this comes after the last one."""
+    """Permissions are created app by app after each migration: this runs after the last one."""
     for name, wanted in ((AUDITORS, _seen(_SEEN_BY_AUDITORS)), (OPERATORS, _of_operators())):
         group, _created = Group.objects.using(using).get_or_create(name=name)
         permissions = set(Permission.objects.using(using).filter(wanted).values_list("pk", flat=True))

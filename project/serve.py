@@ -1,4 +1,4 @@
-"""The web server of ``manage.py up``, on a listening socket of its parent: ``python -m project.serve <fd>``."""
+"""The web server of ``manage.py up``, on a listening socket from its parent: ``python -m project.serve <fd>``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import uvicorn
 
 GRACE_S = 5
-"""After this, a stop cuts the streams that are still open."""
+"""After this time, a stop closes streams that are still open."""
 
 
 def main() -> None:

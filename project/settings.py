@@ -1,4 +1,4 @@
-"""Settings of the site; every value that differs between machines comes through ``project.env``."""
+"""Settings of the site; every value that differs between machines is read through ``project.env``."""
 
 import secrets
 import zlib
@@ -13,9 +13,9 @@ from project.env import BASE_DIR
 env.load()
 
 DEBUG = env.flag("DEBUG")
-# A site for one's own machine, on plain http; everything else is taken to stand behind TLS.
+# A site on the user's own machine, over plain http; all others are assumed to be behind TLS.
 LOCAL = env.flag("LOCAL") or DEBUG
-# An empty key would end every command with a traceback; a random one lets the system checks say what to do.
+# An empty key would end every command with a traceback; with a random one the system checks can say what to do.
 SECRET_KEY = env.secret("SECRET_KEY")
 SECRET_KEY_MISSING = not SECRET_KEY
 SECRET_KEY = SECRET_KEY or secrets.token_urlsafe(64)
@@ -95,7 +95,7 @@ DATABASES: dict[str, dict[str, Any]] = {
     "default": env.database("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'keyswitch.sqlite3'}")
 }
 DATABASES["default"]["ATOMIC_REQUESTS"] = False
-# Row-level security on PostgreSQL; manage.py migrate puts it in place or takes it away.
+# Row-level security on PostgreSQL; manage.py migrate enables or disables it.
 DATABASE_ROW_SECURITY = env.flag("DATABASE_ROW_SECURITY", default=True)
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -108,7 +108,7 @@ CACHES = {
         "KEY_PREFIX": "keyswitch",
     }
 }
-# W001 asks for a cache of another package; ours counts atomically on the same server.
+# W001 expects a different cache package; ours counts atomically on the same server.
 SILENCED_SYSTEM_CHECKS = ["django_ratelimit.W001"]
 
 CELERY_BROKER_URL = env.redis_addresses(REDIS_URL)["broker"]
@@ -122,31 +122,31 @@ CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_SOFT_TIME_LIMIT = env.whole("TASK_SOFT_LIMIT_S", default=840)
 CELERY_TASK_TIME_LIMIT = CELERY_TASK_SOFT_TIME_LIMIT + 60
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A Valkey that can write nothing down refuses what a worker has done with: it begins anew then, and does not end.
+# A Valkey that cannot persist rejects a worker's acknowledgements: the worker then reconnects instead of ending.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
-# A web request must not wait for a broker that is away.
+# A web request must not wait for an unavailable broker.
 CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # A task that a dead worker held is given out again after this time: longer than any task may run.
+    # A dead worker's task is redelivered after this time, which is longer than any task may run.
     "visibility_timeout": CELERY_TASK_TIME_LIMIT + 120,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "socket_connect_timeout": 2,
-    # For senders: one that must wait for seconds is as bad as one that fails. Workers reconnect on their own terms.
+    # For senders: a wait of seconds is as bad as a failure. Workers have their own reconnect settings.
     "max_retries": 0,
     "interval_start": 0,
 }
-# A queue for each class of work, so that short runs do not stand behind long ones; a worker without -Q takes from all.
+# A queue per class of work, so that short runs do not wait behind long ones; a worker without -Q takes from all.
 CELERY_TASK_QUEUES = [Queue(name) for name in ("celery", "runs.light", "runs.normal", "runs.heavy")]
-# Of one user and class, with the workers at a time; the next go when these have ended.
+# Runs per user and class that workers have at a time; further ones wait until these have ended.
 RUNS_IN_FLIGHT = env.whole("RUNS_IN_FLIGHT", default=4)
-# Programs on this machine that users may connect as tool servers: NAME=command with arguments, one each, by semicolons.
+# Programs on this machine that users may connect as tool servers: NAME=command with arguments, separated by semicolons.
 MCP_STDIO_SERVERS = env.commands("MCP_STDIO_SERVERS")
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
-    # Together with the age of what it sweeps: nothing that a crash left stays open for five minutes.
+    # Interval plus minimum age: nothing that a crash left stays open for five minutes.
     "ledger-sweep": {"task": "llm_credentials.ledger_sweep", "schedule": 30.0, "options": {"expires": 30}},
-    # Beside the task that each removal starts: a worker that was away must not keep a removed key.
+    # In addition to the task started by each removal: a worker that was away must not keep a removed key.
     "removal-sweep": {"task": "llm_credentials.removal_sweep", "schedule": 15.0, "options": {"expires": 15}},
     "budget-watch": {"task": "llm_credentials.budget_watch", "schedule": 120.0, "options": {"expires": 120}},
     "usage-rollup": {"task": "llm_credentials.usage_rollup", "schedule": 1800.0, "options": {"expires": 1800}},
@@ -177,7 +177,7 @@ ACCOUNT_EMAIL_VERIFICATION = "optional"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/accounts/login/"
 ACCOUNT_SESSION_REMEMBER = True
 ACCOUNT_REAUTHENTICATION_TIMEOUT = 15 * 60
-# Whoever may change the address can have the password sent there.
+# Changing the address allows having the password sent there.
 ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ALLAUTH_TRUSTED_PROXY_COUNT = env.whole("TRUSTED_PROXY_COUNT", default=0)
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes", "webauthn"]
@@ -188,12 +188,12 @@ MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL
 MFA_ADAPTER = "project.accounts.SealingMFAAdapter"
 ACCOUNT_ADAPTER = "project.accounts.AccountAdapter"
-# Of everybody who changes keys or makes tokens, and of everybody who opens the admin.
+# Second factors: for everybody who changes keys or makes tokens, and for everybody who opens the admin.
 REQUIRE_SECOND_FACTOR = env.flag("REQUIRE_SECOND_FACTOR")
 REQUIRE_STAFF_MFA = env.flag("REQUIRE_STAFF_MFA", default=not LOCAL)
 USERSESSIONS_TRACK_ACTIVITY = False
 
-# A site for one's own machine writes mail to its log, unless it was given a server.
+# A local site writes mail to its log, unless a mail server is configured.
 EMAIL_BACKEND = "django.core.mail.backends." + (
     "console.EmailBackend" if LOCAL and not env.text("EMAIL_HOST") else "smtp.EmailBackend"
 )
@@ -207,8 +207,8 @@ DEFAULT_FROM_EMAIL = env.text("DEFAULT_FROM_EMAIL", f"{SITE_NAME} <noreply@local
 
 # Browser-side safety
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not LOCAL
-# Browsers give one host's cookies to all its ports: two checkouts on one machine would sign each other's users out.
-# Elsewhere the prefix makes browsers refuse one that another host of the domain, or plain http, has planted.
+# Browsers share cookies between all ports of a host, so two checkouts on one machine would sign each other's users out.
+# Elsewhere the prefix makes browsers reject cookies set by another host of the domain or over plain http.
 SESSION_COOKIE_NAME = f"sessionid_{zlib.crc32(str(BASE_DIR).encode()):08x}" if LOCAL else "__Host-sessionid"
 CSRF_COOKIE_NAME = "csrftoken" if LOCAL else "__Host-csrftoken"
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
@@ -234,15 +234,15 @@ PERMISSIONS_POLICY = ", ".join(
     + ["publickey-credentials-create=(self)", "publickey-credentials-get=(self)"]
 )
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 * 1024 * 1024
-# Files for agents, each and all of a user, in the database
+# Files for agents, stored in the database: limits per file and per user
 ATTACHMENT_MAX_BYTES = env.whole("ATTACHMENT_MAX_MB", default=20) * 1024 * 1024
 ATTACHMENT_USER_MAX_BYTES = env.whole("ATTACHMENT_USER_MAX_MB", default=100) * 1024 * 1024
-# Of any request, files too, counted as it arrives: before this, a request would lie on the disk whole.
+# Of any request including files, counted as it arrives: otherwise the whole request would be written to disk.
 MAX_REQUEST_BYTES = ATTACHMENT_MAX_BYTES + DATA_UPLOAD_MAX_MEMORY_SIZE
 
 # Static files
 STATIC_URL = "static/"
-# Collected for production; a local site serves them from where they lie.
+# Collected for production; a local site serves them from their source folders.
 STATIC_ROOT = None if LOCAL else BASE_DIR / "staticfiles"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = LOCAL
@@ -256,7 +256,7 @@ STORAGES = {
 }
 
 LANGUAGE_CODE = "en"
-# English is the only catalogue; with a second one visitors get the language of their browser (see CONTRIBUTING).
+# English is the only catalogue; with a second one, visitors get their browser's language (see CONTRIBUTING).
 LANGUAGES = [("en", "English")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
 FORMAT_MODULE_PATH = ["project.formats"]
@@ -275,7 +275,7 @@ SEARXNG_URL = env.text("SEARXNG_URL")
 LLM_EGRESS_ALLOW = env.words("LLM_EGRESS_ALLOW")
 LLM_DEFAULT_PROVIDER = env.text("LLM_DEFAULT_PROVIDER", "openai")
 LLM_TEST_TIMEOUT_S = env.decimal("LLM_TEST_TIMEOUT_S", default=10)
-# How often, by the kinds of llm_credentials.limits: each user, each token, and at each provider over all users.
+# Rate limits by the kinds of llm_credentials.limits: per user, per token, and per provider over all users.
 LLM_RATES = {
     "test": {
         "user": env.rate("LLM_RATE_TEST_USER", "10/m"),
@@ -307,14 +307,14 @@ LLM_RATES = {
 LLM_SYSTEM_KEYS = env.system_keys(registry.all_specs())
 env.strip_sdk_variables(registry.all_specs())
 
-# What is counted for operators: /metrics
+# Metrics for operators: /metrics
 METRICS_TOKEN = env.secret("METRICS_TOKEN")
-# Where the processes of one machine count together. The library that counts looks into the environment for it.
+# Where the processes of one machine share metrics. The metrics library reads it from the environment.
 METRICS_DIR = env.shared_metrics("METRICS_DIR")
-# Where a worker that stands alone answers for itself; 0: nowhere.
+# Port on which a worker without a web process serves its metrics; 0: none.
 METRICS_PORT = env.whole("METRICS_PORT", default=0)
 
-# Traces and error reports, for the operator's own collectors; each is off without an address
+# Traces and error reports, sent to the operator's own collectors; each is off without an address
 OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
 OTEL_EXPORTER_OTLP_HEADERS = env.pairs("OTEL_EXPORTER_OTLP_HEADERS")
 OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "keyswitch")
@@ -324,7 +324,7 @@ if OTEL_EXPORTER_OTLP_ENDPOINT:
 SENTRY_DSN = env.secret("SENTRY_DSN")
 SENTRY_ENVIRONMENT = env.text("SENTRY_ENVIRONMENT", "production")
 
-# What is written down, and what never is
+# Logging, and secrets that must never be logged
 logging.know_secrets(
     prefixes=[prefix for spec in registry.all_specs() for prefix in spec.key_prefixes],
     values=[

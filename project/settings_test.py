@@ -1,4 +1,4 @@
-"""Settings of the test run: neither the environment nor ``.env`` decides anything."""
+"""Settings of the test run: the environment and ``.env`` are ignored."""
 
 from project import env
 
@@ -17,5 +17,5 @@ SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = "sessionid", "csrftoken"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = False
 REQUIRE_STAFF_MFA = False
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = True  # every test client would look through all static files when it is made
+WHITENOISE_AUTOREFRESH = True  # otherwise every test client would scan all static files when created
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}  # noqa: F405

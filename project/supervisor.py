@@ -1,4 +1,6 @@
-"""What ``make run`` starts and stops: Valkey, the sandbox provider, the web server and the worker, in this order."""
+"""Starts and stops the processes of ``make run``: Valkey, the sandbox provider, the web server and the worker, in this
+order.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +28,16 @@ from project.processes import Child, ChildStopped, Interrupted, Signals, stop_to
 
 START_LIMIT_S = 90.0
 RESTART_AFTER_S = 10.0
-"""Long enough for what ends at once every time not to fill the terminal and the machine."""
-# Together at most 14 s: whoever waits for the stop is promised 15.
+"""Long enough for a process that always fails at once not to flood the terminal and the machine."""
+# At most 14 s in total: 15 s are promised for a stop.
 STOP_WEB_AND_WORKER = [(signal.SIGTERM, 7.0), (signal.SIGQUIT, 2.0)]
-"""SIGQUIT is Celery's cold stop: it gives running tasks back to the queue."""
+"""SIGQUIT is Celery's cold shutdown: running tasks return to the queue."""
 STOP_SANDBOX = [(signal.SIGTERM, 2.0)]
 STOP_BROKER = [(signal.SIGTERM, 3.0)]
 
 
 ACCOUNTS = RUN_DIR / "accounts.json"
-"""Passwords that were made and not shown yet: a start may fail in between."""
+"""Generated passwords not shown yet: the start may fail in between."""
 
 
 class CannotStart(RuntimeError):
@@ -55,12 +57,12 @@ class Supervisor:
         self.signals = Signals()
         self.children: dict[str, Child] = {}
         self.ended: dict[str, float] = {}
-        """Children that ended by themselves → when to start them again, on the monotonic clock."""
+        """Children that ended unexpectedly → when to restart them, on the monotonic clock."""
         self.extra: dict[str, str] = {"LOCAL": env.text("LOCAL") or "true", "PYTHONUNBUFFERED": "1"}
         self.stack = ExitStack()
 
     def run(self) -> int:
-        """Start, serve until told to stop, stop. Gives the exit code."""
+        """Start, serve until told to stop, then stop. Returns the exit code."""
         code = 1
         try:
             self._start()
@@ -91,7 +93,7 @@ class Supervisor:
         ACCOUNTS.unlink()
 
     def _start_again(self, now: float) -> None:
-        """What has ended, after a pause: the rest of the site goes on meanwhile, and says what is missing."""
+        """Restart ended children after a pause; the rest of the site keeps running and reports what is missing."""
         for name, child in self.children.items():
             if child.running:
                 continue
@@ -103,7 +105,7 @@ class Supervisor:
                 child.start_again()
 
     def _take_lock(self) -> None:
-        """The kernel lets it go with this process, however that ends."""
+        """The kernel releases the lock when this process ends, however it ends."""
         lock = self.stack.enter_context((RUN_DIR / "lock").open("a+"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -117,7 +119,7 @@ class Supervisor:
         lock.flush()
 
     def _open_port(self) -> None:
-        """Held from here on and handed to the web server, so that nobody takes the port meanwhile."""
+        """Kept open and passed to the web server, so that no other program takes the port."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         self.door = self.stack.enter_context(socket.socket(family))
         self.door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,7 +143,7 @@ class Supervisor:
         return child
 
     def _empty_metrics(self) -> None:
-        """Counts begin with the start: the files of processes that are gone would only grow in number."""
+        """Counts start at zero: files of ended processes would only accumulate."""
         given, link = env.text("METRICS_DIR"), RUN_DIR / "metrics"
         self.extra["METRICS_DIR"] = given or str(memory.fresh_folder(link))
         if not given:
@@ -177,23 +179,23 @@ class Supervisor:
             return False
 
     def _start_sandbox(self) -> None:
-        """On a free port that it takes itself, and tells."""
+        """It chooses a free port and writes it to its log."""
         sandbox = self._spawn("sandbox-provider", [sys.executable, "manage.py", "sandbox_provider", "--port", "0"])
         self.signals.wait_until(lambda: bool(_address(sandbox)), [sandbox], 30, "The sandbox provider's start")
         self.extra["SANDBOX_URL"] = url = _address(sandbox)
-        # Should it be started again, then where everybody looks for it.
+        # A restart must use the same port, which others know already.
         sandbox.command = [*sandbox.command[:-1], url.rpartition(":")[2]]
         self.extra["LLM_EGRESS_ALLOW"] = ",".join([*env.words("LLM_EGRESS_ALLOW"), url.removeprefix("http://")])
 
     def _write_run_env(self) -> None:
-        """For every other ``manage.py`` command in this checkout, as long as this process lives."""
+        """For other ``manage.py`` commands in this checkout while this process lives."""
         names = ("REDIS_URL", "SANDBOX_URL", "LLM_EGRESS_ALLOW", "LOCAL")
         text = "".join(f"{name}={self.extra[name]}\n" for name in names) + f"SUPERVISOR_PID={os.getpid()}\n"
         env.write_private(env.RUN_ENV_FILE, text)
         self.stack.callback(env.RUN_ENV_FILE.unlink, missing_ok=True)
 
     def _prepare(self) -> dict[str, str]:
-        """Migrate and make the accounts, in a process that has the new settings; the passwords not shown so far."""
+        """Migrate and create the accounts in a process with the new settings; returns the passwords not shown yet."""
         command = [sys.executable, "manage.py", "prepare_site", "--accounts", str(ACCOUNTS)]
         child = self._spawn("setup", command)
         self.signals.wait_until(lambda: not child.running, [], START_LIMIT_S, "Setting the database up")
@@ -266,7 +268,7 @@ _FIRST_CLICKS = (
 
 
 def _address(sandbox: Child) -> str:
-    """Where its log says that it listens; empty as long as it does not."""
+    """The address from its log; empty until it is there."""
     found = re.search(r"http://127\.0\.0\.1:\d+", sandbox.log.read_text(errors="replace"))
     return found[0] if found else ""
 

@@ -1,7 +1,7 @@
-"""Spans for an operator's OpenTelemetry collector: a request, the jobs that it asks for, their attempts at providers.
+"""Spans for an operator's OpenTelemetry collector: requests, the jobs they start, and attempts at providers.
 
-Nothing of this is imported where ``OTEL_EXPORTER_OTLP_ENDPOINT`` is unset. Spans are made here alone, of closed sets
-and numbers. Our tracer is nobody else's: libraries that would trace what users say, such as SDKs, find none.
+Nothing of this is imported if ``OTEL_EXPORTER_OTLP_ENDPOINT`` is unset. Spans are created only here, with values from
+closed sets and numbers. The tracer is not global, so libraries that would trace users' text, such as SDKs, find none.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ Attributes: TypeAlias = dict[str, str | int | float]
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER: Final = "other"
-"""For what outsiders made up; their words become no attribute."""
+"""Replaces values chosen by outsiders, which must not become attributes."""
 EXPORT_TIMEOUT_S: Final = 5
 TRACE_HEADER: Final = "traceparent"
 
 _parent: ContextVar[Context | None] = ContextVar("trace_parent", default=None)
-"""What spans that begin here belong to. The bridge hands variables of this name on to its own loop."""
+"""Parent context of new spans. The bridge copies variables of this name to its own loop."""
 _carrier: Final = TraceContextTextMapPropagator()
 _jobs: dict[str, tuple[Span, Any]] = {}
-"""Those under way in this process, by task id: the span, and the token with which its context ends."""
+"""Running jobs of this process, by task id: the span, and the token that resets its context."""
 _tracer: Tracer
 _flush: Callable[[], object] = bool
-"""Sends what waits to be sent; blocks."""
+"""Sends pending spans; blocks."""
 
 
 def install() -> None:
-    """Begin to trace in this process and its forks. Raises ImproperlyConfigured without the packages for it."""
+    """Start tracing in this process and its forks. Raises ImproperlyConfigured if the packages are missing."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
@@ -70,7 +70,7 @@ def install() -> None:
     provider.add_span_processor(BatchSpanProcessor(exporter))
     global _flush
     _flush = partial(provider.force_flush, EXPORT_TIMEOUT_S * 1000)
-    worker_process_shutdown.connect(lambda **_: _flush(), weak=False)  # its pool ends without a word
+    worker_process_shutdown.connect(lambda **_: _flush(), weak=False)  # pool processes exit without flushing
     trace_with(provider.get_tracer("keyswitch"))
 
 
@@ -84,9 +84,9 @@ def trace_with(tracer: Tracer) -> None:
 
 
 def _begun(name: str, kind: SpanKind, attributes: Attributes, began_ns: int | None = None) -> Span:
-    """``began_ns``: since 1970, where it was a while ago."""
+    """``began_ns``: since 1970, if the span began earlier."""
     told = {key: redact(value) if isinstance(value, str) else value for key, value in attributes.items()}
-    # An empty context rather than none, which would be that of whoever else traces here.
+    # An empty context rather than None, which would mean the current context of another tracer.
     parent = _parent.get() or Context()
     return _tracer.start_span(redact(name), context=parent, kind=kind, attributes=told, start_time=began_ns)
 
@@ -95,7 +95,7 @@ def _begun(name: str, kind: SpanKind, attributes: Attributes, began_ns: int | No
 
 
 class Traced:
-    """An ASGI application with a span for each request, to the end of its answer."""
+    """An ASGI application with a span for each request, up to the end of its response."""
 
     def __init__(self, application: Any) -> None:
         self.application = application
@@ -124,7 +124,7 @@ class Traced:
 
 
 async def _live(receive: Any, send: Any) -> None:
-    """A server that was told to stop ends by that signal at last, and nothing that waits for the end is run."""
+    """Flush at shutdown: the server then ends by the signal it got, and exit handlers never run."""
     while True:
         kind = (await receive())["type"]
         if kind == "lifespan.shutdown":
@@ -135,7 +135,7 @@ async def _live(receive: Any, send: Any) -> None:
 
 
 def attributes_of_request(scope: Mapping[str, Any]) -> Attributes:
-    """Neither path nor query, address nor headers: the route is added by who found it."""
+    """Neither path, query, address nor headers; ``RouteMiddleware`` adds the route."""
     method = scope["method"] if scope["method"] in METHODS else OTHER
     return {"http.request.method": method, "keyswitch.surface": surface_of(scope["path"])}
 
@@ -157,14 +157,14 @@ def _note_route(request: HttpRequest, response: HttpResponseBase) -> HttpRespons
 
 
 RouteMiddleware = middleware_of(nothing, _note_route)
-"""Tells a request's span the pattern of its address, in which nobody's ids stand."""
+"""Adds the URL pattern, which contains no ids, to the request's span."""
 
 
 # Jobs
 
 
 def job_sent(headers: dict[str, Any] | None = None, **kwargs: Any) -> None:
-    """The message carries the request's span along, where it is of the request at all (see ``project.celery``)."""
+    """Pass the request's span with the message if the request started the job (see ``project.celery``)."""
     if headers is not None and (parent := _parent.get()) is not None and headers.get("request_id"):
         _carrier.inject(headers, context=parent)
 
@@ -178,7 +178,7 @@ def job_began(task_id: str, task: Any, **kwargs: Any) -> None:
 
 
 def job_ended(task_id: str, state: str | None = None, **kwargs: Any) -> None:
-    """``state`` is Celery's word; what an error says stays in the log."""
+    """``state`` is Celery's state name; error messages stay in the log."""
     span, _token = _jobs.pop(task_id, (None, None))
     _parent.set(None)
     if span is None:
@@ -206,7 +206,7 @@ def attempt_ended(entry: Entry, ended: Outcome) -> None:
 
 
 def attributes_of_attempt(entry: Entry, ended: Outcome) -> Attributes:
-    """By OpenTelemetry's names where it has them. Without owner, key and text; a model only as the catalogue has it."""
+    """With OpenTelemetry's names where they exist. Without user, key and text; models only by their catalogue name."""
     found: dict[str, str | int | float | None] = {
         "gen_ai.provider.name": entry.provider,
         "gen_ai.request.model": _known_model(entry.provider, entry.model),

@@ -1,4 +1,4 @@
-"""Every address of the site begins here."""
+"""The root URLconf."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
@@ -9,7 +9,7 @@ from llm_credentials.api import api
 from llm_credentials.views import site
 from project import health, metrics
 
-# The API lies beneath the agents and knows nothing of them.
+# The API's app does not know the agents, so their operations are added here.
 add_to(api)
 
 urlpatterns: list[URLPattern | URLResolver] = [

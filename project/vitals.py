@@ -1,4 +1,6 @@
-"""How the parts of the site are doing, for staff: database, Valkey, workers, clock, queues, and what is left alone."""
+"""State of the site's parts, for staff: database, Valkey, workers, scheduler, queues, and destinations or keys on
+pause.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,17 @@ from project import health
 Meaning: TypeAlias = Literal["valid", "attention", "broken", "idle"]
 
 DEEP: Final = 100
-"""Waiting jobs from which on a queue is worth a look."""
+"""From this many waiting jobs on, a queue deserves attention."""
 LEFT_OPEN_AFTER: Final = timedelta(minutes=5)
-"""A reservation of the ledger that is older should have been swept."""
+"""A ledger reservation older than this should have been swept."""
 FAILED_WITHIN: Final = timedelta(days=1)
 _PRIORITIES: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
-"""What Celery's Redis transport puts behind a queue's name for each priority."""
+"""Suffixes that Celery's Redis transport appends to a queue's name for each priority."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """One part of the site in a line."""
+    """One part of the site, as a line."""
 
     name: str
     meaning: Meaning
@@ -60,7 +62,7 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resting:
-    """What is left alone for a moment: a destination that failed, or a key that was asked to slow down."""
+    """A destination or key that is not used for a while: it failed, or the provider asked to slow down."""
 
     title: str
     provider: str
@@ -69,7 +71,7 @@ class Resting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Server:
-    """What Valkey says, asked once."""
+    """State read from Valkey, once."""
 
     took_ms: float
     version: str
@@ -78,9 +80,9 @@ class _Server:
     clock: datetime | None
     queues: tuple[Queue, ...]
     taken: int
-    """Handed to a worker and not finished."""
+    """Taken by a worker and not finished."""
     resting: Mapping[str, float]
-    """Target → seconds that remain."""
+    """Target → remaining seconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,9 +94,9 @@ class Vitals:
     workers: tuple[Worker, ...] = ()
     destinations: tuple[Resting, ...] = ()
     cooling_keys: int = 0
-    """Keys, whosever, that a provider asked to slow down."""
+    """Keys of all owners that a provider asked to slow down."""
     failed_runs: int = 0
-    """Of agents, within ``FAILED_WITHIN``."""
+    """Failed runs within ``FAILED_WITHIN``."""
     valkey_answers: bool = True
 
     @property
@@ -103,9 +105,9 @@ class Vitals:
 
 
 def take(*, brief: bool = False) -> Vitals:
-    """Everything as of now. Waits for at most ``health.PROBE_LIMIT_S`` for a Valkey that is away.
+    """The current state. Waits at most ``health.PROBE_LIMIT_S`` for a Valkey that is away.
 
-    ``brief``: without what is never a trouble to whoever sees a page at all.
+    ``brief``: without parts that are never a problem if a page can be shown at all.
     """
     server = _ask_server()
     runs, failed = _runs()
@@ -216,13 +218,13 @@ def _queues(server: _Server) -> Part:
 
 
 def _resting(target: str, seconds: float) -> Resting:
-    """``to:<provider>|<address>`` in words."""
+    """Describes ``to:<provider>|<address>``."""
     slug, _bar, address = target.removeprefix("to:").partition("|")
     title = f"{label_of(slug)} · {address}" if address else label_of(slug)
     return Resting(title=title, provider=slug, seconds=round(seconds))
 
 
-# What this process and the database know
+# State of this process and the database
 
 
 def _database() -> Part:
@@ -255,7 +257,7 @@ def _keys() -> Part:
 
 
 def _listener() -> Part:
-    """Of the process that answers; the others have one each."""
+    """Of the process that serves this request; others have their own."""
     name = _("Listener of this process")
     match listener.standing():
         case "listening":
@@ -269,7 +271,7 @@ def _listener() -> Part:
 
 
 def _runs() -> tuple[Part, int]:
-    """And how many failed lately."""
+    """With the number of recently failed runs."""
     lately = Q(state=RunState.FAILED, heartbeat_at__gte=timezone.now() - FAILED_WITHIN)
     found = AgentRun.objects.filter(Q(state__in=OPEN_RUN_STATES) | lately).values("state").order_by("state")
     rows = {row["state"]: row for row in found.annotate(rows=Count("pk"), oldest=Min("created_at"))}

@@ -1,4 +1,4 @@
-"""The WSGI entrance."""
+"""The WSGI application."""
 
 from project.env import use_settings
 

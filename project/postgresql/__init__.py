@@ -1,1 +1,1 @@
-"""Django's PostgreSQL, without the endless wait for a server that has stopped answering."""
+"""Django's PostgreSQL backend, without endless waits for a server that has stopped responding."""

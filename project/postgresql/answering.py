@@ -1,8 +1,8 @@
-"""Whether the database server still answers.
+"""Detects a database server that no longer responds.
 
-A server that is stopped, or a machine that is gone, leaves its connections open and says nothing: whoever waits for an
-answer waits for ever, and no timeout of the server's own can help. So a connection that hears nothing for ``SILENT_S``
-has somebody else knock at the server's door: a query that takes long is let be, a server that is gone is not.
+A stopped server, or a machine that is gone, leaves its connections open and silent: queries would wait for ever, and
+none of the server's own timeouts can help. So after ``SILENT_S`` without data, a connection probes the server through a
+second one: a slow query continues, a dead server raises an error.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ T = TypeVar("T")
 
 SILENT_S: Final = 0.7
 SUSPICIOUS_S: Final = 0.1
-"""The same for a server that did not answer a moment ago."""
+"""Used instead of ``SILENT_S`` after a server has failed to respond."""
 KNOCK_S: Final = 0.4
-"""How long it may take to open."""
+"""Timeout of a probe."""
 KNOWN_FOR_S: Final = 0.3
-"""How long what one of us has seen is good for all."""
+"""How long a probe's result is shared by all connections."""
 _SSL_REQUEST: Final = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
-"""What every server answers with one letter, before it asks who is there."""
+"""Every server answers this with one letter, before authentication."""
 
 
 @dataclass
 class Server:
-    """What this process knows of the one server; ``suspect`` from a failure until it has been found to live."""
+    """State of the one server in this process; ``suspect`` from a failure until a probe succeeds."""
 
     suspect: bool = False
     lives: bool = True
     seen_at: float = 0.0
     failures: int = 0
-    """Connections that did not open, or broke."""
+    """Connections that could not be opened, or broke."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_there(self, host: str, port: int) -> bool:
-        """Knocks, unless somebody just has. Takes ``KNOCK_S`` at most."""
+        """Probes the server unless a recent result exists. Takes ``KNOCK_S`` at most."""
         with self.lock:
             if time.monotonic() - self.seen_at >= KNOWN_FOR_S:
                 self.lives = knock(host, port)
@@ -54,7 +54,7 @@ server = Server()
 
 
 def knock(host: str, port: int) -> bool:
-    """A host that cannot be told, such as several at once, is taken to be there."""
+    """Hosts that cannot be probed, such as a list of several, count as alive."""
     if not host or "," in host:
         return True
     try:
@@ -79,7 +79,7 @@ def _door(host: str, port: int) -> socket.socket:
 
 
 class Connection(psycopg.Connection[Any]):
-    """Gives up when the server is gone; it is closed then."""
+    """Raises OperationalError and closes itself when the server is gone."""
 
     @classmethod
     def connect(cls, *args: Any, **kwargs: Any) -> Self:

@@ -11,11 +11,13 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from project.postgresql.answering import Connection, server
 
 BUSY_TURNS = 10
-"""So many times ``DATABASE_WAIT_S`` a request waits for a connection while all are at work and the server is there."""
+"""A request waits at most this many times ``DATABASE_WAIT_S`` for a connection while all are busy and the server
+responds.
+"""
 
 
 class _Psycopg:
-    """The module, with our kind of connection."""
+    """The psycopg module with our connection class."""
 
     connect = Connection.connect
 
@@ -27,13 +29,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
     Database = _Psycopg()  # type: ignore[assignment]
 
     def ensure_connection(self) -> None:
-        """A connection that the server has ended is no connection, also where no request ends that would close it."""
+        """Replace a connection that the server has closed, also outside requests, where nothing else closes it."""
         if self.connection is not None and self.connection.closed and not self.in_atomic_block:
             self.close()
         super().ensure_connection()
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """After a failure nobody waits for a server that is not there; once it is, the pool's connections are tried."""
+        """After a failure, fail at once while the server is away; when it is back, check the pool's
+        connections first.
+        """
         if server.suspect:
             if not _is_there(conn_params):
                 raise psycopg.OperationalError("the database server does not answer")
@@ -47,7 +51,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 return super().get_new_connection(conn_params)
             except psycopg.OperationalError as problem:
                 turns -= 1
-                # A pooler answers for a server that is gone; connections through it fail all the same.
+                # A pooler responds even if its server is gone, but connections through it fail.
                 only_busy = isinstance(problem, PoolTimeout) and server.failures == failures and _is_there(conn_params)
                 server.suspect |= not only_busy
                 if not only_busy or turns == 0:

@@ -1,7 +1,7 @@
 """Processes beside a test's or a proof's own, on the same database and Valkey; each may be killed at any point.
 
-They are copies of a process that never had a thread. A copy of the test's own (``os.fork``) would inherit every lock
-that one of its threads holds at that moment, with nobody left to release it, and now and then wait for ever.
+They are forked from a process that never had a thread. A fork of the test process itself (``os.fork``) would inherit
+every lock held by another thread at that moment, with no thread to release it, and would sometimes hang.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from django.conf import settings
 from project.tests import servers
 
 LIMIT_S: Final = 120.0
-"""For a process whose end is awaited."""
+"""Time limit for waiting for a process."""
 _ADDRESSES: Final = ("DATABASES", "CACHES")
-"""Settings that are changed in their place, and so look like those of the module."""
+"""Settings changed in place, which therefore look like those of the module."""
 
 _starter = multiprocessing.get_context("forkserver")
 _starter.set_forkserver_preload(["project.tests.apart_first"])
 
 
 def started(work: Callable[..., None], *args: Any) -> BaseProcess:
-    """A process that does ``work(*args)``, both found by their names or pickled, with this process's settings.
+    """Start a process that runs ``work(*args)`` with this process's settings; function and arguments must be picklable.
 
-    What the test has patched is not patched there.
+    Patches of the test do not apply there.
     """
     process = _starter.Process(target=_begun, args=(_changed_settings(), work, args), daemon=True)
     process.start()
@@ -36,7 +36,7 @@ def started(work: Callable[..., None], *args: Any) -> BaseProcess:
 
 
 def ended(process: BaseProcess, limit_s: float = LIMIT_S) -> int:
-    """Wait for its end and give its exit code, negative for a signal. Raises TimeoutError; it is killed then."""
+    """Wait for its end and return the exit code, negative for a signal. Raises TimeoutError after killing it."""
     process.join(limit_s)
     if process.exitcode is None:
         kill(process)
@@ -45,7 +45,7 @@ def ended(process: BaseProcess, limit_s: float = LIMIT_S) -> int:
 
 
 def kill(process: BaseProcess) -> None:
-    """With signal 9; returns when it is gone."""
+    """With SIGKILL; returns when it is gone."""
     process.kill()
     process.join()
 

@@ -1,4 +1,4 @@
-"""``make lint``: everything that can be checked without running the site. All of it runs; any failure fails."""
+"""``make lint``: every check that does not need a running site. All checks run; any failure fails."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``make test``: all tests on SQLite, again on PostgreSQL, then the browser's in a process of their own.
+"""``make test``: all tests on SQLite, again on PostgreSQL, then the browser tests in their own process.
 
-A few that fail beside the others are run once more by themselves. What holds then is named at the end as unsteady: the
-machine was too busy for it, or it found a race that is rare. Either is a fault to mend, and no reason to stop others.
+If only a few tests fail, they are run once more alone. Those that pass then are listed at the end as unsteady: the
+machine was too busy, or they found a rare race. Either is a fault to fix, but must not block others.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FAILED_BEFORE = BASE_DIR / ".pytest_cache" / "v" / "cache" / "lastfailed"
 TESTS_FAILED = 1
 """pytest's exit code."""
 AGAIN_MAX = 3
-"""More than that at once is no coincidence."""
+"""More failures at once are no coincidence."""
 PASS_LIMIT_S = 40 * 60.0
-"""For what the limit of a single test cannot end."""
+"""For hangs that the time limit of a single test cannot end."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Pass:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            start_new_session=True,  # so that all that it started can be ended with it
+            start_new_session=True,  # so that everything it started can be ended with it
         )
         limit = threading.Timer(PASS_LIMIT_S, self._end, [process])
         limit.daemon = True
@@ -88,7 +88,7 @@ class Pass:
 
 
 def _failed() -> list[str]:
-    """The names of the tests that failed in the last run; empty when it broke off before there were any."""
+    """Names of the tests that failed in the last run; empty if it broke off before any ran."""
     try:
         return sorted(json.loads(FAILED_BEFORE.read_text()))
     except (OSError, ValueError):
@@ -96,12 +96,12 @@ def _failed() -> list[str]:
 
 
 def _side_by_side(jobs: int) -> list[str]:
-    """Tests are given out one by one, so that nobody ends long after the others."""
+    """Tests are distributed one by one, so that all processes end at about the same time."""
     return ["-n", str(jobs), "--dist", "load", "--maxschedchunk", "1"] if jobs > 1 else []
 
 
 def main() -> int:
-    # One more than there are processors: tests wait, too, for servers and for processes that they start.
+    # One more than there are processors: tests also wait for servers and for processes that they start.
     jobs = int(env.outer("JOBS") or min((os.cpu_count() or 1) + 1, 8))
     common = ["-q", "--no-header"]
     passes = [
@@ -120,7 +120,7 @@ def main() -> int:
         # The async loop of the browser's driver lives in the main thread, where Django then refuses the database.
         unguarded = {"DJANGO_ALLOW_ASYNC_UNSAFE": "true"}
         options = ["-o", "addopts=-ra --strict-markers", str(BROWSER_TESTS.relative_to(BASE_DIR))]
-        # More of them than of the others: each waits most of the time, for its browser.
+        # More processes than for other tests, because each mostly waits for its browser.
         many = _side_by_side(jobs + 1 if jobs > 1 else 1)
         passes.append(Pass("Browser", [*common, *many, *options], unguarded))
     with folder_of_the_run() as folder:
@@ -132,7 +132,7 @@ def main() -> int:
         print(f"{one.name}: {one.closing_line} ({one.seconds:.0f} s)")
         for name in one.unsteady:
             print(f"  unsteady, to be mended: {name}")
-    return int(any(one.code for one in passes))  # negative for one that was killed
+    return int(any(one.code for one in passes))  # negative if killed by a signal
 
 
 if __name__ == "__main__":

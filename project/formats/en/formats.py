@@ -1,4 +1,4 @@
-"""How dates read in English; Django's own are American, and everything else here is written as elsewhere."""
+"""English date formats; Django's are American, the rest of the site is not."""
 
 DATE_FORMAT = "j F Y"
 SHORT_DATE_FORMAT = "j M Y"

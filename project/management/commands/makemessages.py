@@ -16,7 +16,7 @@ from llm_credentials.routing import kinds
 from project.env import BASE_DIR
 
 COLLECTED = BASE_DIR / "texts_in_data.py"
-"""There while the command runs; pages show what stands in it through the filter ``translated``."""
+"""Exists while the command runs; pages show its texts through the filter ``translated``."""
 
 
 class Command(makemessages.Command):

@@ -17,7 +17,7 @@ from llm_credentials.providers import registry
 from project import env
 
 DEMO_KEY = "sbx-good-demo-0001"
-"""A key that the sandbox provider takes for good; it opens nothing else."""
+"""A key that the sandbox provider accepts; it opens nothing else."""
 
 
 class Command(BaseCommand):
@@ -41,7 +41,7 @@ class Command(BaseCommand):
 
 
 def _make_account(name: str) -> str:
-    """Its password if it is new, else the empty string."""
+    """Its password if the account is new, else the empty string."""
     if User.objects.filter(username=name).exists():
         return ""
     password = secrets.token_urlsafe(9)
@@ -51,7 +51,7 @@ def _make_account(name: str) -> str:
 
 
 def _give_demo_a_key() -> None:
-    """A key of the sandbox provider, so that a newcomer can try everything without paying anyone."""
+    """Add a key of the sandbox provider, so that new users can try everything for free."""
     demo = User.objects.get(username="demo")
     for spec in registry.specs():
         if spec.site_address_setting and not UserCredential.objects.for_user(demo).for_provider(spec.slug).exists():

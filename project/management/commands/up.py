@@ -37,13 +37,13 @@ class Command(BaseCommand):
         sys.exit(Supervisor(self.say, port=port, host=host).run())
 
     def say(self, text: str) -> None:
-        with suppress(OSError):  # the terminal may be gone; what was started must be stopped all the same
+        with suppress(OSError):  # the terminal may be gone; children must still be stopped
             self.stdout.write(text)
             self.stdout.flush()
 
 
 def _refuse_a_second_ring() -> None:
-    """Before anything is written. Raises CommandError."""
+    """Call it before anything is written. Raises CommandError."""
     if env.secret("CREDENTIAL_KEYS"):
         return
     try:
