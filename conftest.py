@@ -1,4 +1,4 @@
-"""Fixtures for every app: who is there, and which real servers the tests talk to."""
+"""Fixtures for every app: users, and the real servers that tests use."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from project import collector
 from project.tests import servers
 from project.tests.servers import nothing_open
 
-# Each process of each pass, and each site that one starts, would compile all files anew.
+# Otherwise each process of each pass, and each site that one starts, would compile all files again.
 sys.dont_write_bytecode = False
 
-# A busy machine is no failure. --hypothesis-profile=thorough looks at many more.
+# A busy machine must not fail tests. --hypothesis-profile=thorough tries many more examples.
 hypothesis_settings.register_profile("here", deadline=None, max_examples=50)
 hypothesis_settings.register_profile("thorough", deadline=None, max_examples=1000)
 hypothesis_settings.load_profile("here")
@@ -36,7 +36,7 @@ hypothesis_settings.load_profile("here")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
-    """What is loaded and collected stays to the end: to look through a million such things finds no garbage."""
+    """Everything loaded and collected stays until the end: scanning a million such objects finds no garbage."""
     gc.disable()
     try:
         return (yield)
@@ -51,7 +51,9 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name cases of bytes by their place: compressed ones hold the time, and parallel processes must agree on names."""
+    """Name parameters of type bytes by position: compressed ones contain the time, and parallel processes must agree on
+    names.
+    """
     return argname if isinstance(val, bytes) else None
 
 
@@ -63,7 +65,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What says nothing of the database runs once, on SQLite. The slow ones begin, so that none ends late and alone."""
+    """Tests that do not use the database run once, on SQLite. Slow ones come first, so that none runs
+    last and alone.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     if connection.vendor == "sqlite":
         return
@@ -78,7 +82,7 @@ def _meets_the_database(item: pytest.Item) -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def nobody_outside() -> Iterator[None]:
-    """Sockets reach this machine only; names other than localhost are unknown."""
+    """Sockets connect to this machine only; host names other than localhost do not resolve."""
     with pytest.MonkeyPatch.context() as patch:
         servers.wall(patch.setattr)
         yield
@@ -86,16 +90,16 @@ def nobody_outside() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def valkey_url() -> Iterator[str]:
-    """A Valkey of this test process, behind cache, broker, limits and pub/sub alike."""
+    """A Valkey for this test process, used by cache, broker, limits and pub/sub."""
     from project.celery import app
     from project.env import redis_addresses
 
     with servers.running_valkey() as url:
         site_settings.REDIS_URL = site_settings.CACHES["default"]["LOCATION"] = url
         with suppress(AttributeError):
-            del caches["default"]  # what was made before knows the old address
+            del caches["default"]  # existing clients have the old address
         site_settings.CELERY_BROKER_URL = redis_addresses(url)["broker"]
-        # Workers look up from their queues ten times a second, for the end of a test, rather than once.
+        # Workers check ten times a second, instead of once, whether the test ends.
         patience = {**site_settings.CELERY_BROKER_TRANSPORT_OPTIONS, "polling_interval": 0.1}
         app.conf.update(broker_url=site_settings.CELERY_BROKER_URL, broker_transport_options=patience)
         yield url
@@ -110,7 +114,7 @@ def _valkey(valkey_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture(autouse=True)
 def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees what another counted, cached or queued, nor for a moment what it has just changed itself."""
+    """No test sees what another has counted, cached or queued; its own changes take effect at once."""
     from llm_credentials import audit, client_cache, egress, timers
     from llm_credentials.api import api
     from llm_credentials.gateway import rates
@@ -118,14 +122,14 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     from llm_credentials.live import changes, tokens
     from llm_credentials.routing import health, snapshot_cache
 
-    timers.forget()  # nor what one set going for later
+    timers.forget()  # timers set by another test
     _valkey.flushall()
     budgets.forget()
     health.forget_here()
     changes.apply([None])
     rates.forget()
     client_cache.forget()
-    audit.end_job()  # nor in whose name another acted
+    audit.end_job()  # the actor of another test
     api.forget_document()
     structlog.contextvars.clear_contextvars()
     monkeypatch.setattr(egress, "KEPT_S", 0.0)
@@ -135,7 +139,7 @@ def empty_valkey(_valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_listener_where_nothing_is_committed(request: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that looks for changes would not see the test's users, and take them for deleted."""
+    """The change listener's thread would not see the test's uncommitted users, and take them for deleted."""
     from llm_credentials.live import listener
 
     marker = request.node.get_closest_marker("django_db")
@@ -147,7 +151,7 @@ def _no_listener_where_nothing_is_committed(request: Any, monkeypatch: pytest.Mo
 
 @pytest.fixture
 def live_as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -> Iterator[None]:
-    """What was read is remembered for as long as it holds; changes are looked for more often than in production."""
+    """Caches live as long as in production; changes are polled more often."""
     from llm_credentials import egress
     from llm_credentials.live import listener, tokens
     from llm_credentials.routing import snapshot_cache
@@ -157,15 +161,15 @@ def live_as_in_production(monkeypatch: pytest.MonkeyPatch, empty_valkey: None) -
     monkeypatch.setattr(tokens, "KEPT_S", 600.0)
     monkeypatch.setattr(listener, "POLL_S", 0.05)
     for limit in ("FIRST_LOOK_S", "LINGER_S"):
-        monkeypatch.setattr(listener, limit, servers.START_LIMIT_S)  # a busy machine is no failure
-    listener.close()  # one that is there already would find the test's first rows new, and let go of what was read
+        monkeypatch.setattr(listener, limit, servers.START_LIMIT_S)  # a busy machine must not fail tests
+    listener.close()  # a running listener would find the test's first rows new, and drop the caches
     yield
     listener.close()
 
 
 @pytest.fixture(autouse=True)
 def ledger_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger's own thread sees nothing of a test's transaction: there, rows are written on the test's thread."""
+    """The ledger's own thread sees nothing of a test's transaction, so rows are written on the test's thread."""
     from llm_credentials.ledger import writer
 
     marker = request.node.get_closest_marker("django_db")
@@ -176,7 +180,7 @@ def ledger_of_the_test(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="session", autouse=True)
 def wall_open_to_tests() -> Iterator[None]:
-    """What a test does itself, in its thread or those that it starts, sees every row; requests and jobs say whose."""
+    """Code of a test, in its own thread or those it starts, sees every row; requests and jobs act for their user."""
     from llm_credentials.wall import open_for, standing
 
     start = threading.Thread.start
@@ -219,7 +223,7 @@ def django_db_setup(
     yield
     listener.close()
     if connection.vendor == "postgresql":
-        # Threads of servers may still hold connections, which would keep the test database from being dropped.
+        # Threads of servers may still hold connections, which would block dropping the test database.
         with django_db_blocker.unblock(), connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -236,7 +240,7 @@ def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def set_rate(settings: Any, one_minute: None) -> Callable[[str, str, str], None]:
-    """``set_rate(kind, scope, rate)`` for this test; ``0/m`` lets nobody through."""
+    """``set_rate(kind, scope, rate)`` for this test; ``0/m`` blocks everything."""
 
     def change(kind: str, scope: str, rate: str) -> None:
         settings.LLM_RATES = {**settings.LLM_RATES, kind: {**settings.LLM_RATES[kind], scope: rate}}
@@ -279,14 +283,14 @@ def _live_server(valkey_url: str, django_db_setup: None) -> Iterator[servers.Liv
 
 @pytest.fixture
 def live_site(transactional_db: Any, _live_server: servers.LiveServer) -> Iterator[str]:
-    """The address of the site on a real uvicorn; other processes and threads see what the test commits."""
+    """Address of the site on a real uvicorn; other processes and threads see what the test commits."""
     yield _live_server.url
     _live_server.settle()
 
 
 @pytest.fixture
 def celery_worker_thread(transactional_db: Any, valkey_url: str) -> Iterator[Any]:
-    """A worker in a thread of this process, fed through Valkey."""
+    """A worker in a thread of this process, with Valkey as broker."""
     from celery.contrib.testing.worker import start_worker
 
     from project.celery import app
@@ -310,7 +314,7 @@ def sandbox_server() -> Iterator[str]:
 
 @pytest.fixture
 def sandbox_url(sandbox_server: str, settings: Any) -> str:
-    """The sandbox provider as the site knows it: in the catalogue, and its port, no other, may be reached."""
+    """The sandbox provider as the site knows it: in the catalogue, and only its port may be reached."""
     settings.SANDBOX_URL = sandbox_server
     settings.LLM_EGRESS_ALLOW = [sandbox_server.removeprefix("http://")]
     return sandbox_server

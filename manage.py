@@ -15,7 +15,7 @@ def main() -> None:
     from llm_credentials.wall import open_for
 
     try:
-        # Of whoever operates the site; servers that a command starts answer in threads and processes of their own.
+        # For the operator; servers that a command starts answer in other threads and processes.
         with open_for("manage.py"):
             execute_from_command_line(sys.argv)
     except ImproperlyConfigured as problem:
