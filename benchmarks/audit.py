@@ -1,6 +1,6 @@
-"""How many audit events a second: ``python benchmarks/audit.py [processes] [threads] [events a thread]``.
+"""Measures audit events per second: ``python benchmarks/audit.py [processes] [threads] [events a thread]``.
 
-Writes to the database of ``DATABASE_URL``, for good: point it at one of its own.
+Writes permanently to the database of ``DATABASE_URL``: use a separate one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from llm_credentials.audit.verify import verify  # noqa: E402
 
 
 def write(threads: int, events: int) -> float:
-    """Events a second of this process; each is committed before its thread goes on."""
+    """Events per second of this process; each is committed before its thread continues."""
     ready = threading.Barrier(threads + 1)
 
     def go() -> None:

@@ -1,10 +1,11 @@
-"""What calls cost, beside the bare SDK and the peers: ``make bench`` writes docs/performance-beside.md and a picture.
+"""Measures what calls cost, beside the bare SDK and the peers: ``make bench`` writes docs/performance-beside.md and a
+picture.
 
     python -m benchmarks.beside [--quick] [--only openai,client,…] [--write]
 
-All ask one local stub that sends fixed bytes, in turn, in one run; CPU is that of the process which asks (or, for
-gateways, which passes on). Each peer has an environment of its own under the system's folder for what is temporary,
-which this makes with uv or pip; one that does not install is named and left out. The ratios are what carries.
+All call one local stub that sends fixed bytes, in turn, in one run. CPU is that of the calling process (for gateways,
+of the forwarding one). Each peer has its own environment in the system's temporary folder, created here with uv or pip;
+a peer that cannot be installed is named and skipped. Only the ratios carry over to other machines.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Kind:
     name: str
     label: str
     packages: tuple[str, ...] = ()
-    """Installed for it; none: ours, in our own environment."""
+    """Packages to install for it; empty: our own code, in our own environment."""
     shown: str = ""
-    """The distribution whose version is named."""
+    """The distribution whose version is shown."""
     imports: str = ""
-    """What one call needs imported."""
+    """The imports that one call needs."""
     version: str = ""
     import_ms: float = 0.0
     found: dict[str, list[float]] = field(default_factory=dict)
@@ -72,12 +73,14 @@ KINDS = [
 
 
 def _python(kind: Kind) -> Path | None:
-    """An interpreter that has it; None where it does not install."""
+    """An interpreter with the packages; None if they cannot be installed."""
     return peers.environment(kind.name, kind.packages, kind.shown) if kind.packages else Path(sys.executable)
 
 
 def _import_ms(python: Path, statement: str, times: int, site: dict[str, str]) -> float:
-    """CPU of a process that imports it, less that of one that imports nothing; the first try fills what is kept."""
+    """CPU time of a process that imports it, minus that of one that imports nothing; a first run fills the bytecode
+    cache.
+    """
 
     def took(code: str) -> float:
         before = os.times()
@@ -92,7 +95,7 @@ def _import_ms(python: Path, statement: str, times: int, site: dict[str, str]) -
     return statistics.median(took(statement) - took("pass") for _ in range(times))
 
 
-# Measuring
+# Measurement
 
 
 class Runner:
@@ -157,7 +160,7 @@ def _runners(kinds: list[Kind], imports: int) -> Iterator[list[Runner]]:
 
 
 def _runner(kind: Kind, python: Path, url: str, site: dict[str, str]) -> Runner | None:
-    """None where it does not run."""
+    """None if it does not run."""
     print(f"starting {kind.name}", file=sys.stderr, flush=True)
     kind.version = peers.version(python, kind.shown)
     try:
@@ -188,12 +191,12 @@ class Passing:
     label: str
     call_us: list[float] = field(default_factory=list)
     stream_us: list[float] = field(default_factory=list)
-    """For a chunk."""
+    """Per chunk."""
     memory_mb: float = 0.0
 
 
 SLOWER = 0.1
-"""A part of the calls is enough of what takes ten times as long."""
+"""Gateways that take ten times as long get this share of the calls."""
 
 
 def gateways(*, rounds: int, scale: float) -> list[Passing]:
@@ -222,11 +225,11 @@ async def _passed(targets: list[Target], found: dict[str, Passing], rounds: int,
             found[target.name].stream_us.append(stream / CHUNKS)
 
 
-# Telling
+# Output
 
 
 def _ratios(mine: list[float], base: list[float]) -> tuple[float, float, float]:
-    """Least, middle, most, round by round."""
+    """Minimum, median and maximum of the ratios per round."""
     each = sorted(m / b for m, b in zip(mine, base, strict=True))
     return each[0], statistics.median(each), each[-1]
 

@@ -1,8 +1,8 @@
-"""What ``/v1`` costs, beside the least that any gateway could: an ASGI application that only forwards.
+"""Measures what ``/v1`` costs, beside a minimal gateway: an ASGI application that only forwards ("the floor").
 
-Both run on one uvicorn worker pinned to one core; the upstream (fixed bytes) and the load are on the other. Rounds of
-the two alternate. Token, routing, rates, budget and ledger are on. Throughput on a shared machine is noise, so CPU per
-request of the worker is printed with it; the ratios are what counts.
+Both run on one uvicorn worker pinned to one core; the upstream (fixed bytes) and the load run on the other. Their
+rounds alternate. Token, routing, rates, budget and ledger are on. Throughput on a shared machine is noise, so the
+worker's CPU per request is printed with it; the ratios are what counts.
 
     python benchmarks/gateway.py [--quick] [--database postgres] [--streams-minutes 10] [--peers] [--only paced]
 """
@@ -105,7 +105,9 @@ def site_environment(folder: Path, database: str, cache: int, upstream: int) -> 
 
 
 def prepared(environment: dict[str, str], url: str) -> str:
-    """Makes the site's tables, and its user ``bench`` with keys for the provider at ``url``; the user's token."""
+    """Create the site's tables and the user ``bench`` with keys for the provider at ``url``; returns the
+    user's token.
+    """
     manage, everything = [sys.executable, "manage.py"], {**os.environ, **environment}
     subprocess.run([*manage, "migrate", "-v0"], cwd=ROOT, env=everything, check=True)
     made = subprocess.run(
@@ -117,7 +119,7 @@ def prepared(environment: dict[str, str], url: str) -> str:
 
 @contextmanager
 def _database(named: str) -> Iterator[str]:
-    """Its URL; for ``postgres`` of a new database in the cluster that the tests use, which does not wait for a disk."""
+    """Its URL; for ``postgres`` that of a new database in the tests' cluster, which does not fsync."""
     if named != "postgres":
         yield named
         return
@@ -158,10 +160,10 @@ def _targets(database: str, *, with_peers: bool) -> Iterator[list[Target]]:
         yield targets
 
 
-# What is measured
+# Measurement
 
 ASKED = {"requests": "0.25", "streams, apart": "0.5", "streams, burst": "0.5", "streams, lump": "-"}
-"""Of the floor."""
+"""Required share of the floor's performance."""
 KINDS = (
     ("requests", False, 4000, ASK),
     ("streams, apart", True, 600, f"{ASK} apart"),
@@ -169,7 +171,7 @@ KINDS = (
     ("streams, lump", True, 600, f"{ASK} lump"),
 )
 SLOWER = {"LiteLLM": 0.05}
-"""A part of the calls is enough of those that take long."""
+"""Share of the calls for slow gateways."""
 
 
 async def _measure(targets: list[Target], *, rounds: int, scale: float) -> None:
@@ -236,13 +238,13 @@ def _quantiles(values: list[float]) -> tuple[float, float]:
 
 
 async def _open_streams(gateway: Target, minutes: float) -> None:
-    """Five hundred at once, an event each half second in each: what that costs in memory and delay."""
+    """Five hundred at once, each with an event every half second: memory and delay."""
     cpu = gateway.cpu_s()
     events = int(minutes * 60 / PACE_S)
     found = await paced(gateway, streams=STREAMS, events=events, pace_s=PACE_S)
     cpu = gateway.cpu_s() - cpu
     memory = found.memory_mb
-    # From when all of them have begun; the last seconds are those in which they end.
+    # From when all streams are open; in the last seconds they end.
     opened = found.open_after or 0
     begin, end = statistics.median(memory[opened : opened + 3]), statistics.median(memory[-10:-4])
     p50, p99 = _quantiles(found.late_ms)

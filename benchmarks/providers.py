@@ -1,8 +1,8 @@
-"""What a call through our clients costs, next to the bare SDK that each of them stands on.
+"""Measures what a call through our clients costs, next to the bare SDK below each of them.
 
-Both talk to the same local server, which runs in a process of its own and answers with fixed bytes. What counts is the
-CPU time of this process per call; rounds of ours and of the SDK's alternate, so that a busy machine disturbs both.
-Printed are the ratios ours / SDK of the rounds: smallest, median, largest, and the limit that the median keeps to.
+Both call the same local server, which runs in its own process and answers with fixed bytes. The figure is the CPU time
+of this process per call; rounds of ours and of the SDK's alternate, so that a busy machine affects both. Prints the
+ratios ours / SDK of the rounds: smallest, median, largest, and the limit for the median.
 
     python benchmarks/providers.py [--quick] [--wire openai|anthropic|gemini] [--case one|fifty|…]
 """
@@ -41,7 +41,7 @@ class Case:
     name: str
     in_flight: int
     calls: int
-    """Of one round."""
+    """Per round."""
 
 
 CASES = (
@@ -52,7 +52,7 @@ CASES = (
     Case("history", 1, 60),
 )
 
-# What is asked
+# The requests
 
 _PARAMETERS = {
     "type": "object",
@@ -186,7 +186,9 @@ _SDKS: dict[str, Callable[[str, str], Call]] = {
 
 
 _KEPT: list[Call] = []
-"""The SDKs' clients, to the end: one that is collected closes its sockets late, by numbers that are in use again."""
+"""Keeps the SDKs' clients until the end: a collected one closes its sockets late, by descriptors that
+are in use again.
+"""
 
 
 async def _cpu_us(call: Call, calls: int, in_flight: int) -> float:
@@ -245,7 +247,9 @@ def _compare_build(wire: str) -> bool:
 
 
 async def _first_calls_us(wire: str, address: str) -> float:
-    """CPU time of building a client and its first call, less a call of a client already used: what a new key costs."""
+    """CPU time of building a client and its first call, minus a call of a client already used: the cost
+    of a new key.
+    """
     calls = [_ours(wire, address, "one") for _ in range(50)]
     begun = time.process_time()
     for call in calls:

@@ -1,8 +1,8 @@
-"""What routing, ledger and budget add to a call: CPU of this process, against a sandbox in a process of its own.
+"""Measures what routing, ledger and budget add to a call: CPU of this process, against a sandbox in a separate process.
 
     python benchmarks/routing.py [--calls 400]
 
-The figures that the design asks for stand beside those measured; rounds alternate, medians are printed.
+Prints the figures required by the design beside the measured medians; rounds alternate.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _report(name: str, value: str, limit: str) -> None:
 
 
 async def _cpu_us(call: Case, calls: int, at_once: int) -> float:
-    """Of all threads of this process, what is written after the answers included."""
+    """Of all threads of this process, including writes after the answers."""
 
     async def one_after_the_other() -> None:
         for _ in range(calls // at_once):
@@ -65,7 +65,7 @@ async def _cpu_us(call: Case, calls: int, at_once: int) -> float:
 
 
 async def _warm_us(user: User, credential: UserCredential, calls: int = 2000) -> float:
-    """Resolve and client, everything looked up a moment ago."""
+    """Resolving a route and client with warm caches."""
     await open_client(credential)
     loaded = snapshot_cache.find(user)
     assert loaded is not None
@@ -80,7 +80,7 @@ async def _warm_us(user: User, credential: UserCredential, calls: int = 2000) ->
 
 
 def _cases(user: User, credential: UserCredential, url: str) -> tuple[dict[str, Case], dict[str, Case], Any]:
-    """Whole calls and streams of the SDK alone, our client alone, and all of it."""
+    """Whole calls and streams with the SDK alone, our client alone, and everything."""
     import openai
 
     sdk = openai.AsyncOpenAI(api_key="sbx-good-benchmark-1", base_url=f"{url}/v1", max_retries=0)
@@ -136,7 +136,7 @@ async def _compare(what: str, cases: dict[str, Case], calls: int, at_once: int) 
 
 
 def _give_a_price() -> None:
-    """What costs nothing passes prices and budgets by: the sandbox's models cost what one of OpenAI's does."""
+    """Prices and budgets ignore free calls: give the sandbox's models the price of one of OpenAI's."""
     tariff = prices._tariff
     prices._tariff = lambda provider, model, minute: tariff("openai", "gpt-4o-mini", minute)  # type: ignore[assignment]
 

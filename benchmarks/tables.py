@@ -1,8 +1,8 @@
-"""The queries that every call makes, with a million users: their plans, beside those of a small database, and time.
+"""Plans and times of the queries of every call with a million users, beside the plans in a small database.
 
     TEST_DATABASE=postgres python benchmarks/tables.py [--users 1000000] [--credentials 5000000] [--usage 1000000]
 
-Ends with 1 if a large table is read from end to end, or if size changes what a query reads or by which condition.
+Exits with 1 if a large table is scanned sequentially, or if size changes what a query reads or by which condition.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _SAYS_NOTHING = re.compile(r"(Filter|Recheck Cond|InitPlan|Result|Bitmap Index S
 
 
 def shapes(plans: Plans) -> dict[str, list[str]]:
-    """What is read and by which condition, without what depends on the rows.
+    """What is read and by which condition, without parts that depend on the rows.
 
-    Two indexes that begin with the same column give the same rows for a condition on it, with or without a bitmap
-    between; which of them PostgreSQL takes hangs on a few hundredths of their price. A filter reads nothing more.
+    Two indexes with the same first column give the same rows for a condition on it, with or without a bitmap scan;
+    PostgreSQL's choice depends on a few hundredths of their cost. A filter reads no additional rows.
     """
     return {sql: sorted(_steps(plan)) for sql, plan in plans.seen.items()}
 
@@ -57,7 +57,7 @@ def _steps(plan: str) -> Iterator[str]:
 
 
 def measured(*, users: int, credentials: int, usage: int) -> tuple[Plans, float]:
-    """The plans, and how long reading one user's snapshot takes, in milliseconds."""
+    """The plans, and the time to read one user's snapshot, in milliseconds."""
     name = connection.settings_dict["NAME"]
     connection.creation.create_test_db(verbosity=0, serialize=False)
     try:
@@ -65,7 +65,7 @@ def measured(*, users: int, credentials: int, usage: int) -> tuple[Plans, float]
         user = fill(users=users, credentials=credentials, usage=usage)
         took = time.monotonic() - began
         print(f"{users:,} users, {credentials:,} credentials, {usage:,} usage rows: made in {took:.0f} s", flush=True)
-        # Within a transaction the ledger goes through Django, where its statements are seen.
+        # Within a transaction the ledger uses Django's connection, where its statements are recorded.
         with transaction.atomic(), explained() as plans:
             hot_queries(user)
         return plans, _snapshot_ms(user)

@@ -1,4 +1,4 @@
-"""What it costs to look for stored keys in a call's 33 KB of history, with ten tools and six keys: CPU of this process.
+"""Measures the search for stored keys in a call's 33 KB of history, with ten tools and six keys: CPU of this process.
 
 python benchmarks/tripwire.py
 """
@@ -55,7 +55,7 @@ def _wire() -> Tripwire:
 
 
 def _history(text: str) -> list[LLMMessage]:
-    """New objects each time, as they come from the database."""
+    """New objects each time, as if read from the database."""
     size = BYTES // MESSAGES
     return [LLMMessage.user("".join([text[number * size : (number + 1) * size], " "])) for number in range(MESSAGES)]
 

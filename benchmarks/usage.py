@@ -1,8 +1,8 @@
-"""How long usage takes to show: ``python benchmarks/usage.py [rows] [users]``, by default a million rows of a year.
-Ends with 1 if something takes longer than it may.
+"""Measures how long usage takes to show: ``python benchmarks/usage.py [rows] [users]``, by default a million rows of a
+year. Exits with 1 if something exceeds its limit.
 
-Fills the database of ``DATABASE_URL`` for good: point it at one of its own. One user has a tenth of the rows, the
-others share the rest; all days but today are summed, as Celery beat does it.
+Fills the database of ``DATABASE_URL`` permanently: use a separate one. One user has a tenth of the rows, the others
+share the rest; all days but today are rolled up, as by Celery beat.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def rows(begin: int, count: int, users: list[User]) -> Iterator[UsageRecord]:
 
 
 def fill(count: int, users: list[User]) -> None:
-    """A part of the rows one by one, the rest as copies of these at other moments, made within the database."""
+    """Creates some of the rows one by one, the rest as copies at other times, made within the database."""
     for table in (UsageRecord, UsageDay, SiteUsageDay, RolledDay):
         table.objects.all()._raw_delete(table.objects.db)
     made = 0
@@ -144,8 +144,8 @@ def measure(count: int, user_count: int) -> Iterator[Line]:
 
 
 def show(user: User, staff: User) -> Iterator[tuple[str, float]]:
-    """Each page or answer, and its ms by the clock."""
-    # By a name that the site answers to: a refusal would be quick.
+    """Each page or response, with its wall-clock ms."""
+    # A host name that the site accepts: a refusal would be fast.
     client, boss = Client(SERVER_NAME="localhost"), Client(SERVER_NAME="localhost")
     client.force_login(user)
     boss.force_login(staff)
@@ -168,7 +168,7 @@ def _got(client: Client, address: str) -> None:
 
 
 def _from_rows(user: User, span: Span) -> None:
-    """What the page would cost without sums."""
+    """What the page would cost without rollups."""
     from llm_credentials.ledger import aggregates
 
     found = rollups.ended(UsageRecord.objects.filter(user=user)).values("provider", "model")

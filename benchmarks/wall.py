@@ -1,9 +1,9 @@
-"""What row-level security adds to the statements that a call and a page make, on PostgreSQL.
+"""Measures what row-level security adds to the statements of a call and a page, on PostgreSQL.
 
     TEST_DATABASE=postgres python benchmarks/wall.py [--times 400]
 
-Rounds with and without alternate; printed are the medians of CPU time, of this process and of its PostgreSQL backend
-together, which a busy machine does not change.
+Rounds with and without alternate; prints medians of the CPU time of this process and its PostgreSQL backend together,
+which a busy machine does not change.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ USERS, ROWS = 200, 50_000
 
 
 def _filled() -> User:
-    """The user who is measured, among others."""
+    """The measured user, among others."""
     users = User.objects.bulk_create(User(username=f"user{number}") for number in range(USERS))
     me = users[0]
     for provider in ("openai", "anthropic", "groq"):

@@ -1,7 +1,7 @@
-"""A clock that can be set for processes which are started for it: a small library in front of the system's.
+"""A settable clock for child processes: a small preloaded library in front of the system's.
 
-It adds the seconds that stand in a file to what the wall clock says; clocks that only run are left alone, as when
-somebody sets a machine's time.
+It adds the seconds stored in a file to the wall clock; monotonic clocks are unchanged, as when somebody sets a
+machine's time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ time_t time(time_t *at) {
 
 
 class ShiftedClock:
-    """Raises OSError or CalledProcessError where there is no C compiler."""
+    """Raises OSError or CalledProcessError without a C compiler."""
 
     def __init__(self, folder: Path) -> None:
         source, library = folder / "clock.c", folder / "clock.so"

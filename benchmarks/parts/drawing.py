@@ -1,4 +1,4 @@
-"""Bars with their spread, as SVG that reads in light and in dark."""
+"""Draws bars with their spread as SVG, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ text { font: 13px system-ui, sans-serif; fill: #1f2933; } .title { font-weight: 
 }
 """
 Rows = list[tuple[str, tuple[float, float, float]]]
-"""A label with least, middle and most."""
+"""A label with minimum, median and maximum."""
 
 
 def bars(columns: dict[str, Rows], note: str) -> str:
-    """One below the other; a dashed line stands at 1. Labels that begin with Keyswitch have the colour of ours."""
+    """One below the other, with a dashed line at 1. Labels that begin with Keyswitch have our colour."""
     parts, top = [], TOP
     for title, rows in columns.items():
         parts.append(f'<text class="title" x="0" y="{top - 12}">{escape(title)}</text>')

@@ -1,4 +1,4 @@
-"""A local server that answers on every wire with bytes that were made once."""
+"""A local server that answers in every wire format with precomputed bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 CHUNKS = 200
-"""Of a stream."""
+"""Per stream."""
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-6", "gemini": "gemini-3.5-flash"}
 
 

@@ -1,4 +1,4 @@
-"""Servers pinned to a core, and callers that cost little: one connection each, the bytes of the request made once."""
+"""Servers pinned to a core, and cheap callers: one connection each, and a request serialised once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Target:
     cpu_us: dict[str, list[float]] = field(default_factory=dict)
 
     def cpu_s(self) -> float:
-        """By the kernel's clock of that process, which counts nanoseconds."""
+        """From the kernel's CPU clock of that process, in nanoseconds."""
         return time.clock_gettime((~self.process.pid << 3) | 2)
 
     def memory_mb(self) -> float:
@@ -73,7 +73,7 @@ async def _caller(target: Target, request: bytes, count: int, took_ms: list[floa
 async def load(
     target: Target, *, stream: bool, callers: int, count: int, ask: str = ASK
 ) -> tuple[float, float, list[float]]:
-    """(requests a second, CPU of the worker in µs a request, each request's ms)."""
+    """(requests per second, CPU of the worker in µs per request, each request's ms)"""
     request = target.request(ask, stream=stream)
     took_ms: list[float] = []
     cpu, began = target.cpu_s(), time.perf_counter()
@@ -84,19 +84,19 @@ async def load(
 
 @dataclass
 class Paced:
-    """What became of streams that were open together for long."""
+    """Result of many streams held open together."""
 
     whole: int = 0
     events: int = 0
     late_ms: list[float] = field(default_factory=list)
-    """By how much each event came later behind the one before it than it was sent."""
+    """Delay of each event relative to the one before it, compared with the sender's interval."""
     memory_mb: list[float] = field(default_factory=list)
     """Of the worker, each second."""
     refused: int = 0
     begun: int = 0
-    """Streams of which an event has come, or which were refused."""
+    """Streams with a first event, or refused."""
     open_after: int | None = None
-    """How many of ``memory_mb`` were taken before all had begun."""
+    """Number of ``memory_mb`` samples taken before all had begun."""
 
 
 async def paced(target: Target, *, streams: int, events: int, pace_s: float) -> Paced:
@@ -117,7 +117,7 @@ async def _watched(target: Target, found: Paced, streams: int) -> None:
 
 
 async def _follow(target: Target, request: bytes, found: Paced, pace_s: float, wait_s: float) -> None:
-    await asyncio.sleep(wait_s * 2)  # so that they are not all in step
+    await asyncio.sleep(wait_s * 2)  # staggers the streams
     reader, writer = await asyncio.open_connection("127.0.0.1", target.port, limit=1 << 20)
     writer.write(request)
     head = await reader.readuntil(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""What something was measured on: machine, engine, versions, day."""
+"""Describes the machine of a measurement: hardware, engine, versions, day."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Users of every kind at once, who note what they were told: pages, API, gateway, connection tests, agents' runs.
+"""Simulates users of every kind at once, who record the responses they got: pages, API, gateway, connection tests,
+agent runs.
 
-Each of them only believes an answer that came whole. What was confirmed is what must be found afterwards.
+They count only complete responses. Everything confirmed must be found afterwards.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import aiohttp
 from benchmarks.parts.site import Person, Site
 
 AWAY = 0
-"""The status of a request that no whole answer came to."""
+"""Status of a request without a complete response."""
 ASK = [{"role": "user", "content": "What is 17 * 23?"}]
 LONG = [{"role": "user", "content": "write 40 words"}]
 PAGES = ("/settings/llm/", "/settings/llm/usage/", "/settings/llm/routing/", "/runs/", "/conversations/", "/agents/")
@@ -26,13 +27,13 @@ PAGES = ("/settings/llm/", "/settings/llm/usage/", "/settings/llm/routing/", "/r
 
 @dataclass
 class Told:
-    """What clients were told."""
+    """Responses that clients got."""
 
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
     answers: int = 0
-    """Of the gateway, whole."""
+    """Complete answers of the gateway."""
     cut: int = 0
-    """Streams that began and did not come to their end."""
+    """Streams that began and were cut off."""
     changes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """For each user who changes settings: (the last confirmed value, the last tried one)."""
     confirmed: int = 0
@@ -44,7 +45,7 @@ class Told:
         return status
 
     def wrong(self) -> dict[str, dict[int, int]]:
-        """What is neither an answer, nor a refusal in words, nor the silence of one that was killed."""
+        """Responses that are neither an answer, nor a proper refusal, nor missing because a process was killed."""
         fine = (AWAY, 200, 201, 202, 204, 409, 429, 502, 503)
         bad = {name: {s: n for s, n in seen.items() if s not in fine} for name, seen in self.statuses.items()}
         return {name: seen for name, seen in bad.items() if seen}
@@ -59,7 +60,7 @@ class Mixed:
         )
 
     async def run(self, seconds: Callable[[], Awaitable[None]]) -> Told:
-        """Until ``seconds`` returns; then everybody ends what they are at."""
+        """Until ``seconds`` returns; then all users finish their current request."""
         kinds = (self._pages, self._changes, self._calls, self._streams, self._tests, self._runs)
         jobs = [asyncio.create_task(self._again(kinds[at % len(kinds)], one)) for at, one in enumerate(self.people)]
         try:

@@ -1,4 +1,4 @@
-"""The peers, each in an environment of its own under the system's folder for what is temporary; and LiteLLM's proxy."""
+"""The peers, each in its own environment in the system's temporary folder; and LiteLLM's proxy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.parts.load import SERVER_CORE, Target, free_port, running
 
 HOME = Path(tempfile.gettempdir()) / "keyswitch-peers"
 LITELLM = ("litellm", ("litellm[proxy]",), "litellm")
-"""Its environment, what is installed there, whose version is named."""
+"""Its environment, packages to install, distribution whose version is shown."""
 KEY = "sk-peer-0123456789"
 CONFIG = """
 model_list:
@@ -31,7 +31,7 @@ general_settings:
 
 
 def environment(name: str, packages: tuple[str, ...], shown: str) -> Path | None:
-    """An interpreter that has them, made with uv or pip if need be; None where they do not install."""
+    """An interpreter with the packages, created with uv or pip if missing; None if they cannot be installed."""
     python = HOME / name / "bin" / "python"
     if version(python, shown):
         return python
@@ -47,7 +47,7 @@ def environment(name: str, packages: tuple[str, ...], shown: str) -> Path | None
 
 
 def version(python: Path, distribution: str) -> str:
-    """Of what is installed there; empty where it is not."""
+    """Of the installed distribution; empty if missing."""
     if not python.exists() or not distribution:
         return ""
     code = f"import importlib.metadata as m; print(m.version({distribution!r}))"
@@ -56,14 +56,14 @@ def version(python: Path, distribution: str) -> str:
 
 
 def install() -> str | None:
-    """The version of LiteLLM's proxy; None where it does not install."""
+    """Version of LiteLLM's proxy; None if it cannot be installed."""
     python = environment(*LITELLM)
     return version(python, "litellm") if python is not None else None
 
 
 @contextmanager
 def litellm(folder: Path, url: str) -> Iterator[Target]:
-    """One worker, no database, logging as it comes."""
+    """One worker, no database, default logging."""
     port = free_port()
     config = folder / "litellm.yaml"
     config.write_text(CONFIG.format(url=url, key=KEY))

@@ -1,5 +1,5 @@
-"""A fresh database, a Valkey and the sandbox provider in a process of its own. Import it before anything of Django's:
-it chooses the settings of the tests. ``TEST_DATABASE=postgres`` for PostgreSQL.
+"""A fresh database, a Valkey and the sandbox provider in its own process. Import it before anything of Django's,
+because it selects the test settings. ``TEST_DATABASE=postgres`` for PostgreSQL.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ serve_until_signal(0, "127.0.0.1", SandboxOptions(), lambda url: print(url, flus
 
 @contextmanager
 def running_sandbox() -> Iterator[str]:
-    """Yields the sandbox's address, which calls may go to."""
+    """Yields the sandbox's address, which egress allows."""
     name = connection.settings_dict["NAME"]
     connection.creation.create_test_db(verbosity=0, serialize=False)
     sandbox = subprocess.Popen([sys.executable, "-c", _SANDBOX], stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -1,6 +1,7 @@
-"""A whole site as in production: web processes, workers, the clock, PostgreSQL, Valkey, and the sandbox as provider.
+"""A whole site as in production: web processes, workers, scheduler, PostgreSQL, Valkey, and the sandbox as provider.
 
-What dies is started again after a moment, as systemd would; ``kill`` is how it dies. Everything is gone afterwards.
+Processes that die are restarted after a moment, as systemd would do; ``kill`` kills one. Everything is removed
+afterwards.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Person:
 
 
 class Postgres:
-    """A server of its own from the wheel, with a role that row-level security holds for."""
+    """A separate server from the wheel, with a role subject to row-level security."""
 
     def __init__(self, directory: Path) -> None:
         import psycopg
@@ -85,7 +86,7 @@ class Postgres:
         self.url = f"postgresql://keyswitch@/keyswitch?host={host}"
 
     def kill(self) -> None:
-        """The postmaster; its children see that and end."""
+        """Kill the postmaster; its children notice and exit."""
         import psutil
 
         head = psutil.Process(self.server.get_pid())
@@ -94,7 +95,7 @@ class Postgres:
         psutil.wait_procs([head, *children], 3)
 
     def start(self) -> None:
-        """Again; it first mends its files, which may take longer than the package waits."""
+        """Restart it; crash recovery may take longer than the package waits."""
         with suppress(subprocess.SubprocessError):
             self.server.ensure_postgres_running()
         servers.wait_until(self.answers, "PostgreSQL", limit_s=120)
@@ -135,7 +136,7 @@ class Site:
             )  # fmt: skip
 
     def kill(self, name: str) -> None:
-        """At once, without a word: SIGKILL. Whoever watches starts it again."""
+        """With SIGKILL; the watcher restarts it."""
         with self._lock:
             if name == "postgres":
                 assert self.postgres is not None
@@ -147,7 +148,7 @@ class Site:
             self.running[name].wait(10)
 
     def watch(self) -> None:
-        """In a thread: start again what died."""
+        """In a thread: restart dead processes."""
         while not self._stopping.wait(0.1):
             for name, process in list(self.running.items()):
                 if process.poll() is not None:
@@ -157,7 +158,7 @@ class Site:
                         self.restarts += 1
 
     def python(self, code: str, **extra: str) -> str:
-        """What this prints within the site's settings."""
+        """Output of this code, run with the site's settings."""
         done = subprocess.run(
             [sys.executable, "manage.py", "shell", "-v", "0", "-c", code],
             cwd=ROOT, env={**self.variables, **extra}, capture_output=True, text=True, timeout=600,
@@ -178,7 +179,7 @@ class Site:
         return [Person(*one) for one in json.loads(made.splitlines()[-1])]
 
     def logs(self) -> Iterator[Path]:
-        """Whatever the processes have written, Valkey's files among it."""
+        """All files written by the processes, including Valkey's."""
         yield from (path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
         if self.postgres is not None:
             yield self.postgres.directory / "log"
@@ -187,7 +188,7 @@ class Site:
         self.stop_processes(*sorted(self.running, key=lambda name: name == "valkey"))
 
     def stop_processes(self, *names: str) -> None:
-        """For good: nothing is started again any more."""
+        """Permanently: nothing is restarted any more."""
         self._stopping.set()
         for name in names:
             process = self.running.pop(name)
@@ -233,7 +234,9 @@ def _variables(folder: Path, database: str, valkey: int, sandbox: int) -> dict[s
 
 
 def _in_memory(folder: Path) -> Path:
-    """Where processes count together must not be on a disk that can be full: the kernel ends whoever counts there."""
+    """The shared metrics folder must not be on a disk that can be full: the kernel would kill a process that writes
+    there.
+    """
     memory = Path("/dev/shm")
     return memory / folder.name if memory.is_dir() else folder
 
@@ -248,8 +251,8 @@ def running_site(
     extra: Mapping[str, str] | None = None,
     wires: Mapping[str, Wire] | None = None,
 ) -> Iterator[Site]:
-    """``home``: where all files lie, the database among them; without it a folder of its own. ``wires``: bad lines to
-    "sandbox" and "valkey".
+    """``home``: folder for all files, including the database; by default a temporary one. ``wires``: unreliable
+    connections to "sandbox" and "valkey".
     """
     with ExitStack() as stack:
         folder = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ks-")))
@@ -281,7 +284,7 @@ def running_site(
 
 
 def _ready(site: Site) -> bool:
-    """Whatever ended meanwhile will never be."""
+    """Fails if a process has ended meanwhile."""
     ended = [name for name, process in site.running.items() if process.poll() is not None]
     if ended and not site.restarts:
         said = (site.folder / f"{ended[0]}.log").read_text()[-1500:]
@@ -300,7 +303,7 @@ def port_of(url: str) -> int:
 def ask(
     port: int, path: str, headers: Mapping[str, str] | None = None, body: Any = None, *, timeout_s: float = 10
 ) -> tuple[int, bytes]:
-    """Status and content; status 0 where no whole answer came. With a body it is a POST of JSON."""
+    """Status and content; status 0 without a complete response. With a body it is a POST of JSON."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         data = None if body is None else json.dumps(body)

@@ -1,8 +1,8 @@
-"""One subject of the comparison, in a process of its own: ``python subjects.py NAME URL``.
+"""One subject of the comparison, in its own process: ``python subjects.py NAME URL``.
 
-Each is set up as its own documentation says, with one client for all calls. Lines on stdin say what to do, ``call 200``
-or ``stream 20``; for each comes a line of JSON: CPU of this process for one, time to the first chunk, memory. Only what
-the subject needs is imported: peers run this file with another Python than ours.
+Each is set up as its documentation says, with one client for all calls. Commands on stdin, ``call 200`` or ``stream
+20``, are each answered by a line of JSON: CPU of this process per call, time to the first chunk, memory. Only what the
+subject needs is imported, because peers run this file with other Pythons than ours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 KEY = "sk-benchmark-0123456789"
 MODEL = "gpt-4o-mini"
 ASK = "Hello there, how are you today? short"
-"""For a call: an answer of a few words, also where it is read as a stream."""
+"""For a call: an answer of a few words, also when streamed."""
 ASK_LONG = "Hello there, how are you today? apart"
 MESSAGES = [{"role": "user", "content": ASK}]
 MESSAGES_LONG = [{"role": "user", "content": ASK_LONG}]
@@ -63,7 +63,7 @@ async def our_client(url: str) -> Subject:
 
 
 def _our_user() -> Any:
-    """Of the site that the environment names, with its key for the provider."""
+    """User of the site named by the environment, with a key for the provider."""
     import django
 
     django.setup()
@@ -137,7 +137,7 @@ async def aisuite(url: str) -> Subject:
 
     client = suite.Client({"openai": {"api_key": KEY, "base_url": f"{url}/v1"}})
 
-    async def call() -> Any:  # it has no async twin
+    async def call() -> Any:  # it has no async API
         return client.chat.completions.create(model=f"openai:{MODEL}", messages=MESSAGES)
 
     async def stream() -> AsyncIterator[Any]:
@@ -173,7 +173,7 @@ SUBJECTS: dict[str, Callable[[str], Awaitable[Subject]]] = {
 }
 
 
-# Measuring
+# Measurement
 
 
 async def _calls(subject: Subject, count: int) -> dict[str, float]:
@@ -184,7 +184,7 @@ async def _calls(subject: Subject, count: int) -> dict[str, float]:
 
 
 async def _streams(subject: Subject, count: int) -> dict[str, float]:
-    """``first_ms``: to the first chunk, whatever it is; the stub sends it at once."""
+    """``first_ms``: time to the first chunk of any kind; the stub sends it at once."""
     firsts, chunks, cpu = [], 0, time.process_time()
     for _ in range(count):
         began, first = time.perf_counter(), 0.0
@@ -212,7 +212,7 @@ async def _serve(name: str, url: str) -> None:
 
 
 if __name__ == "__main__":
-    out, sys.stdout = sys.stdout, sys.stderr  # what libraries print is not for the parent
+    out, sys.stdout = sys.stdout, sys.stderr  # keep output of libraries away from the parent
     sys.stdout = os.fdopen(os.dup(out.fileno()), "w")
     try:
         import uvloop

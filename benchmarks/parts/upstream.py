@@ -1,8 +1,8 @@
-"""The provider of the benchmarks: fixed bytes, as cheap as they can be had. ``python upstream.py PORT``.
+"""The provider of the benchmarks: fixed bytes at the lowest possible cost. ``python upstream.py PORT``.
 
-What it does a prompt says: ``apart`` sends each event of a stream by itself, as providers do; ``short`` does so with as
-many words as its whole answer has tokens; ``paced N`` sends N events, one each half second; ``lump`` sends the whole
-stream as one chunk of HTTP; otherwise all of its events come in one burst, each a chunk of its own.
+The prompt selects the behaviour: ``apart`` sends each event of a stream separately, as providers do; ``short`` does the
+same with as many words as its non-streamed answer has tokens; ``paced N`` sends N events, one every half second;
+``lump`` sends the whole stream as one HTTP chunk; otherwise all events come in one burst, each as its own chunk.
 """
 
 from __future__ import annotations

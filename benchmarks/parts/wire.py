@@ -1,5 +1,5 @@
-"""A bad line: what passes is late, and some connections are cut in the middle. Stands in for ``tc netem``, which needs
-a kernel that has it.
+"""Simulates an unreliable network: delays data, and cuts some connections in the middle. Replaces ``tc netem``, which
+not every kernel has.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Wire:
-    """Each piece waits ``delay_s``, up to half as much again by chance; with ``cut`` of the answers' the line ends."""
+    """Delays each piece by ``delay_s`` to 1.5 times that, at random; cuts the connection at a response with probability
+    ``cut``.
+    """
 
     to: int
     delay_s: float = 0.05
@@ -55,7 +57,7 @@ class Wire:
 
 @contextmanager
 def bad_wire(wire: Wire) -> Iterator[Wire]:
-    """Serves it in a thread; ``wire.port`` is where."""
+    """Serves it in a thread, on ``wire.port``."""
     loop, ready = asyncio.new_event_loop(), threading.Event()
 
     async def serve() -> None:

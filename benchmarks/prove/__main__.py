@@ -1,12 +1,12 @@
-"""Everything that Keyswitch claims, measured: ``make prove``. Ends with 1 if something falls short.
+"""Measures everything that Keyswitch claims: ``make prove``. Exits with 1 if any claim fails.
 
 make prove [PART=vault|routing|gateway|load|chaos|streams] [QUICK=1]   # TEST_DATABASE=postgres: on PostgreSQL
 python -m benchmarks.prove [PART …] [--quick] [--within MINUTES]
 
-Each line is a claim with its figure, what was measured, and whether it holds; all of them go to docs/proof.md (after
---quick to .run/prove/proof.md), what the parts print beside them to .run/prove/. Each step is a process with a limit:
-one that hangs is ended and falls short. ``streams`` (ten minutes of five hundred open streams) runs only when it is
-named. Load and chaos run on a PostgreSQL of their own.
+Each line is a claim with its figure, the measured value, and whether it holds. All lines go to docs/proof.md (with
+--quick to .run/prove/proof.md), the other output of the parts to .run/prove/. Each step is a process with a time limit;
+one that hangs is ended and fails. ``streams`` (ten minutes of five hundred open streams) runs only when named. Load and
+chaos run on their own PostgreSQL.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> int:
     found: dict[str, list[Line]] = {}
     print(f"{machine()}\n{page.commit()}", flush=True)
     for part in chosen:
-        # Written after each: what was measured is not lost with what comes after it.
+        # Written after each part, so that later failures do not lose earlier results.
         found[part] = _measured(part, end, small=options.quick)
     print(_table(found))
     missed = sum(not line.holds for lines in found.values() for line in lines)
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def _measured(part: str, end: float, *, small: bool) -> list[Line]:
-    """All steps of a part, each in a process of its own: none meets what another left open."""
+    """All steps of a part, each in its own process, so that none is affected by another's leftovers."""
     where, began = f"{machine()}\n{page.commit()}", time.monotonic()
     print(f"\n== {part}, about {sum(step.minutes for step in PARTS[part]):g} min at full size", flush=True)
     lines = [line for step in PARTS[part] for line in _step(step, end, small=small)]
@@ -123,7 +123,7 @@ def _step(step: Step, end: float, *, small: bool) -> list[Line]:
         return [Line(f"{step.name}: measured", "left out: no time was left", False)]
     print(f"-- {step.name}: {log}", flush=True)
     lines = run(step.command(small=small), log, limit_s, lambda text: print(text, flush=True))
-    # Several steps of a part claim the same, such as the books after each disaster.
+    # Several steps of a part make the same claim, such as the ledger checks after each disaster.
     lines = [replace(line, claim=f"{step.name.rpartition(' ')[2]}: {line.claim}") for line in lines]
     print(f"   {time.monotonic() - began:.0f} s", flush=True)
     return lines

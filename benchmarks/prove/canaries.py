@@ -1,4 +1,4 @@
-"""Keys that can be told apart, and what was found of them."""
+"""Distinguishable keys, and where they were found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 TAIL = "cn4Ry/+\"%&<'{}=q7zXw2"
-"""Characters that every encoding writes in its own way."""
+"""Characters that every encoding writes differently."""
 CANARIES = {
     name: f"{prefix}-{TAIL}-{name}"
     for name, prefix in {
@@ -39,7 +39,7 @@ def _needles() -> Any:
 
 @dataclass
 class Findings:
-    """What was looked through, by where it was."""
+    """What was searched, by place."""
 
     needles: Any = field(default_factory=_needles)
     size: Counter[str] = field(default_factory=Counter)
@@ -47,7 +47,7 @@ class Findings:
     leaks: list[str] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
     broken: list[tuple[int, str, str]] = field(default_factory=list)
-    """Status, request and its id in the logs, of what was a fault of the code, or said to be one of the database."""
+    """Status, request and its log id, for responses that were a fault of the code or reported one of the database."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def search(self, where: str, what: bytes, exactly: str = "") -> None:

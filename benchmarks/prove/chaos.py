@@ -1,4 +1,4 @@
-"""Nothing is lost: web, worker, Valkey and PostgreSQL killed under a mixed load, again and again; then the books.
+"""Nothing is lost: kills web, worker, Valkey and PostgreSQL repeatedly under a mixed load, then checks the ledger.
 
 make prove PART=chaos
 python -m benchmarks.prove.chaos [--kills 20] [--every 6] [--only kills|disk|clock|network]
@@ -23,9 +23,9 @@ from project.tests import servers
 VICTIMS = ("web-1", "worker-1", "valkey", "postgres", "web-2", "worker-2", "postgres", "valkey")
 PEOPLE = 18
 BACK_LIMIT_S = 30.0
-"""The start of a process on a busy machine is in it."""
+"""Includes the start of a process on a busy machine."""
 LEDGER_MODELS = ("sandbox-instant", "sandbox-chat")
-"""What calls, streams and runs ask for; connection tests, which are no calls of a user, ask for another."""
+"""Models of calls, streams and runs; connection tests, which are no user's calls, use another."""
 _ROWS = """
 import json
 from django.db.models import Count
@@ -112,7 +112,7 @@ def _by_kind(waits: list[tuple[str, float]]) -> str:
 
 
 async def works_again(site: Site, person: Person) -> float:
-    """Seconds until both web processes serve a page, the API and a call, and a worker is there."""
+    """Seconds until both web processes serve a page, the API and a call, and a worker is available."""
     began = time.monotonic()
     while time.monotonic() - began < 60:
         if await asyncio.to_thread(_works, site, person):
@@ -132,11 +132,11 @@ def _works(site: Site, person: Person) -> bool:
     return all(ask(port, path, headers, body)[0] == 200 for port in site.ports for path, headers, body in asked)
 
 
-# The books
+# Checks afterwards
 
 
 def afterwards(site: Site, told: Told, cuts: int = 0) -> Iterator[Line]:
-    """``cuts``: connections to the provider that were cut, with the call perhaps on its way."""
+    """``cuts``: connections to the provider that were cut, possibly during a call."""
     servers.wait_until(lambda: _counts(site)["open"] == 0, "the sandbox's last answers", limit_s=60)
     late = _runs_to_their_end(site)
     servers.wait_until(lambda: int(site.python(_OPEN_TESTS)) == 0, "tests that their workers left", limit_s=120)
@@ -162,7 +162,7 @@ def _ledger(asked: dict[str, Any], found: dict[str, Any], told: Told, cuts: int)
     )
     missing, double = max(0, requests - found["all"]), max(0, found["ok"] - answered)
     yield Line("calls without a row: 0", f"{missing} of {requests}", missing == 0)
-    # Rows that are void are left out: nothing came of their calls, which a cut line may have carried all the same.
+    # Void rows are left out: their calls failed, but may have reached the provider over a cut connection.
     beyond, void = max(0, found["rows"] - requests), found["all"] - found["rows"]
     claim = "rows beyond the calls: no more than were open when their process died" + (" or cut" if cuts else "")
     yield Line(claim, f"{beyond} of {found['open'] + cuts}; {void} void", beyond <= found["open"] + cuts)
@@ -202,7 +202,9 @@ print(json.dumps({name: int(value) for name, value in rows}))
 
 
 def _runs_to_their_end(site: Site) -> int:
-    """Wait for them; how many only the clock would bring back, minutes later: for those it is told to be later."""
+    """Wait for all runs. Returns how many only the scheduler brings back, minutes later; their queue time is moved
+    back.
+    """
 
     def quiet() -> bool:
         return int(site.python(_OPEN_RUNS)) == 0
@@ -245,7 +247,7 @@ def _counts(site: Site) -> dict[str, Any]:
 
 
 def main() -> int:
-    from benchmarks.prove import disasters  # it takes the books from here
+    from benchmarks.prove import disasters  # it imports the checks from here
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)

@@ -1,6 +1,7 @@
-"""What is not a death: a full disk, a clock that jumps, a bad line. Parts of the chaos, with the same books at the end.
+"""Failures without a killed process: a full disk, a clock that jumps, a bad network. Parts of the chaos proof, with the
+same checks at the end.
 
-What needs rights that are not there (a small disk is mounted) or a compiler (the clock) is left out and says so.
+Parts that need missing rights (mounting a small disk) or a compiler (the clock) are skipped and say so.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _people(site: Site) -> list[Person]:
 
 @contextmanager
 def _small_disk() -> Iterator[Path | None]:
-    """None where nothing may be mounted."""
+    """None if mounting is not permitted."""
     with tempfile.TemporaryDirectory(prefix="ks-") as folder:
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=755", "tmpfs", folder]
         if subprocess.run(command, capture_output=True, check=False).returncode:
@@ -54,7 +55,7 @@ def _small_disk() -> Iterator[Path | None]:
 
 
 def disk() -> Iterator[Line]:
-    """Database, logs, the queue's file: all on one disk, which fills up and is emptied again."""
+    """Database, logs and the queue's file are on one disk, which is filled and freed again."""
     for engine in ("PostgreSQL", "SQLite"):
         with _small_disk() as home:
             if home is None:
@@ -135,11 +136,11 @@ def clock() -> Iterator[Line]:
             yield from afterwards(site, told)
 
 
-# A bad line
+# A bad network
 
 
 def network(seconds: float = 30.0) -> Iterator[Line]:
-    """Between the site and its provider, and between the site and Valkey. PostgreSQL is on its socket."""
+    """Between the site and its provider, and between the site and Valkey. PostgreSQL uses its socket."""
     wires = {"sandbox": Wire(0, delay_s=0.08, cut=0.03), "valkey": Wire(0, delay_s=0.01, cut=0.02)}
     with running_site(wires=wires) as site:
         people = _people(site)

@@ -1,4 +1,5 @@
-"""Every refused address at every surface, with a listener that must stay silent; and good ones that must pass.
+"""Tries every refused address on every surface, with a listener that must get no connection, and allowed ones that must
+work.
 
 python benchmarks/prove/egress.py
 """
@@ -68,10 +69,10 @@ def _good(surfaces: Surfaces, watch: Watch) -> Iterator[Line]:
 
 
 def _redirected(watch: Watch) -> Line:
-    """Every refused address again, as the target of a redirect from an allowed page."""
+    """Every refused address again, as the redirect target of an allowed page."""
     watch.forget()
     tried, opened = asyncio.run(_redirects(watch))
-    # Each try dials the allowed page itself, on this machine.
+    # Each attempt connects to the allowed page itself, on this machine.
     reached = watch.accepted + len(opened)
     return Line("refused addresses reached by redirect: 0", f"{reached} of {tried}", reached == 0)
 

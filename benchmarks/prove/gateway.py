@@ -1,10 +1,10 @@
-"""What the gateway promises of its cost, beside the least that any could: CPU, delay, memory, streams held open.
+"""Checks the gateway's cost claims, beside a minimal gateway: CPU, delay, memory, streams held open.
 
 make prove PART=gateway | PART=streams        # TEST_DATABASE=postgres for PostgreSQL
 python -m benchmarks.prove.gateway [--quick] [--streams-minutes 10]
 
-CPU ratios are medians of alternating rounds and carry from machine to machine; delays are judged as ratios where the
-claim is one. The figures of ``benchmarks/gateway.py``, judged.
+CPU ratios are medians of alternating rounds and carry over to other machines; delays are judged as ratios if the claim
+is one. Judges the figures of ``benchmarks/gateway.py``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.prove.report import Line, print_lines, to_its_end
 from project import env
 
 AT_LEAST = {"requests": 0.25, "streams, apart": 0.5}
-"""Of the floor, by CPU."""
+"""Share of the floor's performance, by CPU."""
 TRANSLATED_AT_LEAST = 0.15
 MEMORY_LIMIT_MB = 200
 ADDED_P50_LIMIT_MS = 1.0
@@ -61,7 +61,7 @@ async def _warm(target: Target) -> None:
 
 
 async def _ratios(targets: list[Target], stream: bool, count: int, ask: str, rounds: int) -> dict[str, list[float]]:
-    """The floor's CPU for a call, of the target's: 1 would be as cheap as the floor."""
+    """The floor's CPU per call divided by the target's: 1 is as cheap as the floor."""
     found: dict[str, list[float]] = {target.name: [] for target in targets[1:]}
     for _ in range(rounds):
         cpu = {}
@@ -105,13 +105,13 @@ async def _delays(floor: Target, target: Target, scale: float) -> Iterator[Line]
 
 
 def streams(minutes: float) -> Iterator[Line]:
-    """Five hundred at once, an event each half second in each."""
+    """Five hundred at once, each with an event every half second."""
     with _targets() as targets:
         target, events = targets[1], int(minutes * 60 / PACE_S)
         asyncio.run(_warm(target))
         found = asyncio.run(paced(target, streams=gateway.STREAMS, events=events, pace_s=PACE_S))
     memory = found.memory_mb
-    # From when all of them have begun; the last seconds are those in which they end.
+    # From when all streams are open; in the last seconds they end.
     opened = found.open_after or 0
     begin, end = statistics.median(memory[opened : opened + 3]), statistics.median(memory[-10:-4])
     grown, limit = end / begin - 1, gateway.GROWTH_LIMIT

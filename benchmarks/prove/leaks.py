@@ -1,8 +1,8 @@
-"""Twelve keys that can be told apart go through a whole running site, with faults and DEBUG logs; then they are looked
-for in everything that it said, stored and sent.
+"""Sends twelve distinguishable keys through a whole running site, with faults and DEBUG logs, then searches for them in
+everything that it logged, stored and sent.
 
-Web server, worker, sandbox provider and Valkey are processes of their own, started as ``make run`` starts them, with
-DEBUG on: error pages with tracebacks, and mail in the logs.
+Web server, worker, sandbox provider and Valkey are separate processes, started as by ``make run``, with DEBUG on: error
+pages with tracebacks, and mail in the logs.
 
 python -m benchmarks.prove.leaks [--requests 10000]
 """
@@ -120,7 +120,7 @@ def _site() -> Iterator[Site]:
         checkout = copy_checkout(directory / "site")
         values = {f"LLM_RATE_{name}_{who}": MANY for name in RATES for who in ("USER", "PROVIDER", "TOKEN")}
         values |= {"LOCAL": "true", "DEBUG": "true", "LOG_LEVEL": "DEBUG", "DATABASE_URL": _database(stack)}
-        # Quoted, because it holds every character that means something in such a file.
+        # In a file, because it contains every special character of an .env file.
         (checkout / "openai-key").write_text(CANARIES["environment"])
         values["OPENAI_API_KEY_FILE"] = str(checkout / "openai-key")
         text = "".join(f"{name}={value}\n" for name, value in values.items() if value)
@@ -134,7 +134,7 @@ def _site() -> Iterator[Site]:
 
 
 def _database(stack: ExitStack) -> str:
-    """Empty for SQLite, else the address of a PostgreSQL database that goes with the proof."""
+    """Empty for SQLite, else the URL of a PostgreSQL database that is dropped afterwards."""
     if env.outer("TEST_DATABASE") != "postgres":
         return ""
     import psycopg
@@ -153,7 +153,7 @@ def _database(stack: ExitStack) -> str:
 
 
 def _address(site: Site) -> str:
-    """Of its PostgreSQL; empty with SQLite."""
+    """URL of its PostgreSQL; empty with SQLite."""
     settled = dict(line.split("=", 1) for line in (site.directory / ".env").read_text().splitlines() if "=" in line)
     return settled.get("DATABASE_URL", "")
 
@@ -175,9 +175,9 @@ def _in_site(site: Site, script: str, said: str = "") -> str:
 
 @contextmanager
 def _monitored(site: Site, findings: Findings) -> Iterator[None]:
-    """All commands that Valkey is given: tasks, counters, cache, messages between processes."""
+    """Records all commands sent to Valkey: tasks, counters, cache, messages between processes."""
     with redis.Redis(unix_socket_path=str(site.directory / ".run" / "valkey.sock")) as client:
-        client.config_set("rdbcompression", "no")  # or what is dumped could not be searched
+        client.config_set("rdbcompression", "no")  # a compressed dump could not be searched
         with client.monitor() as monitor:
             over = threading.Event()
 
@@ -196,7 +196,7 @@ def _monitored(site: Site, findings: Findings) -> Iterator[None]:
 
 
 def _logged(site: Site, request_id: str) -> str:
-    """What the site's logs say of a request that broke: its error, and where in the site that was raised."""
+    """The logged error of a failed request, and where in the site it was raised."""
     for log in sorted((site.directory / ".run").glob("*.log")):
         said = log.read_text(errors="replace")
         _, *rest = re.split(rf"request_id={re.escape(request_id)}\b[^\n]*\nTraceback ", said, maxsplit=1)
@@ -204,17 +204,17 @@ def _logged(site: Site, request_id: str) -> str:
             traceback = re.split(r"\n(?=\d{4}-\d\d-\d\dT)", rest[0], maxsplit=1)[0]
             ours = re.findall(rf'File "{re.escape(str(site.directory))}/([^"]+)", line (\d+)', traceback)
             place = ":".join(ours[-1]) if ours else "elsewhere"
-            # The last error of the chain, and what its database said of it on the lines below.
+            # The last error of the chain, with the database's message on the lines below.
             error = re.split(r"\n(?=\w+\.[\w.]+:|\w+Error\b)", traceback.strip())[-1]
             return f"{' '.join(error.split())[:300]} ({place})"
     return f"nothing in the logs of request {request_id}"
 
 
-# What an error shows
+# Error pages
 
 
 def _crash(site: Site, findings: Findings) -> None:
-    """What an error that nobody foresaw shows with DEBUG on: the rows cannot be read while a key comes in."""
+    """What an unexpected error shows with DEBUG on: rows are unreadable while a key is submitted."""
     tokens = json.loads(_in_site(site, _PREPARE, json.dumps(CANARIES)).splitlines()[-1])
     alice = Visitor(site, "alice", tokens["alice"], findings)
     alice.api("POST", API, json={"provider": "sandbox", "api_key": CANARIES["api"]})
@@ -235,7 +235,7 @@ def _crash(site: Site, findings: Findings) -> None:
 
 _SPOILT = {
     "postgres": ("ALTER TABLE user_llm_credentials RENAME TO away", "ALTER TABLE away RENAME TO user_llm_credentials"),
-    # There, a table that is away is a database out of reach, and no fault of the code.
+    # On SQLite a missing table counts as an unavailable database, not as a fault of the code.
     "sqlite": (
         "PRAGMA ignore_check_constraints = ON; UPDATE user_llm_credentials SET options = '{' || options",
         "UPDATE user_llm_credentials SET options = substr(options, 2)",
@@ -243,7 +243,7 @@ _SPOILT = {
 }
 
 
-# Where they are looked for
+# Searching
 
 
 def _look_around(site: Site, findings: Findings) -> None:
@@ -261,7 +261,7 @@ def _look_around(site: Site, findings: Findings) -> None:
     findings.search("sessions", _in_site(site, _SESSIONS).encode())
     _look_into_database(site, findings)
     site.wipe_out()
-    # The sandbox stands for a provider: it is meant to be given keys.
+    # Not in the sandbox's log: as the provider, it is meant to get keys.
     for path in [*run.glob("*.log"), site.out]:
         if not path.name.startswith("sandbox"):
             findings.search("logs and mail", path.read_bytes(), path.name)

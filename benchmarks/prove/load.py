@@ -3,8 +3,9 @@
 make prove PART=load
 python -m benchmarks.prove.load [--quick] [--only pages|turns]
 
-Two web processes and two workers on PostgreSQL and Valkey. A user reads a page, waits half a second to a second and a
-half, and reads the next. How busy each kind of process was says what is full first. Limits are lifted.
+Two web processes and two workers on PostgreSQL and Valkey. A user reads a page, waits between half a second and a
+second and a half, and reads the next. CPU use per kind of process shows which is the bottleneck. Rate limits are
+lifted.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ async def _user(session: aiohttp.ClientSession, site: Site, person: Person, seen
 
 
 def _cpu_s(site: Site) -> dict[str, float]:
-    """Of each kind of process, children too; ``load`` is this one."""
+    """Per kind of process, including children; ``load`` is this process."""
     assert site.postgres is not None
     heads = {name: process.pid for name, process in site.running.items()}
     heads |= {"postgres": site.postgres.server.get_pid(), "load": os.getpid()}
@@ -125,7 +126,7 @@ def _cpu_s(site: Site) -> dict[str, float]:
             except psutil.Error:
                 continue
             sums[kind] = sums.get(kind, 0.0) + times.user + times.system
-        if kind == "postgres":  # its processes for a connection come and go
+        if kind == "postgres":  # its connection processes come and go
             times = head.cpu_times()
             sums[kind] += times.children_user + times.children_system
     return sums
@@ -177,7 +178,9 @@ print(json.dumps([[name, state, at and at.timestamp(), end and end.timestamp()] 
 
 
 def turns(site: Site, people: list[Person], many: int) -> Iterator[Line]:
-    """Workers are held while all are queued; then what one user's many cost the others' one each."""
+    """Workers are paused until all tests are queued; then measures what one user's many tests cost the others' one
+    each.
+    """
     first, *others = people[: 101 if many > 500 else 21]
     site.python(_KEYS.format(name=first.name, count=many))
     alone = _queued(site, first.name, others, 0)
@@ -196,7 +199,9 @@ def turns(site: Site, people: list[Person], many: int) -> Iterator[Line]:
 
 
 def _queued(site: Site, many: str, others: list[Person], count: int) -> tuple[float, list[tuple[str, str, float]], int]:
-    """(when the workers were let go, the others' tests with the seconds to their end, how many of the one's passed)."""
+    """(when the workers were resumed, the others' tests with seconds to their end, how many of the one user's were
+    valid)
+    """
     workers = [psutil.Process(process.pid) for name, process in site.running.items() if name.startswith("worker")]
     held = [each for worker in workers for each in (worker, *worker.children(recursive=True))]
     for each in held:
@@ -221,7 +226,7 @@ def _queued(site: Site, many: str, others: list[Person], count: int) -> tuple[fl
 
 
 def runs(site: Site, people: list[Person], many: int) -> Iterator[Line]:
-    """The same of agents' runs, over the API."""
+    """The same for agent runs, over the API."""
     one, other = people[0], people[1]
     alone = _run_s(site, other)
     accepted = sum(_run(site, one)[0] == 202 for _ in range(many))

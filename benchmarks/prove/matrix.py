@@ -1,4 +1,4 @@
-"""Every route of the site stands in the matrix of who may do what, and the whole matrix holds.
+"""Every route of the site is in the access matrix, and the whole matrix holds.
 
 python -m benchmarks.prove.matrix
 """

@@ -1,4 +1,4 @@
-"""Takes each guard of ``guards/`` out of a copy of this tree and sees which test goes red.
+"""Removes each guard of ``guards/`` from a copy of this tree and checks which test fails.
 
 python -m benchmarks.prove.mutations [--only WORD …] [--at-once 2]
 """
@@ -27,7 +27,7 @@ LEFT_OUT = shutil.ignore_patterns(
     ".venv", ".git", ".run", ".env", "*.sqlite3*", "__pycache__", ".*_cache", "node_modules"
 )
 ANY_TEST = "llm_credentials/tests/test_fields.py::test_d08_no_model_form_has_the_column"
-"""It meets the database and takes no time."""
+"""A fast test that uses the database."""
 LIMIT_S = 900
 AGAIN_LIMIT_S = 3600
 AT_ONCE = 2
@@ -38,7 +38,7 @@ _RED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
 class Verdict:
     guard: Guard
     outcome: str
-    """The test that went red; or SURVIVED, STALE (the guard is not found any more), BROKEN (nothing could be run)."""
+    """The test that failed; or SURVIVED, STALE (the guard no longer exists), BROKEN (nothing could be run)."""
     holds: bool
     took_s: float
 
@@ -60,7 +60,7 @@ def lines(only: Sequence[str] = (), at_once: int = AT_ONCE) -> Iterator[Line]:
                 red.add(verdict.outcome)
             said = f"{verdict.outcome} ({verdict.took_s:.0f} s)"
             yield Line(f"taken out: {verdict.guard.name}", said, verdict.holds)
-        # A test that is red with the guard in its place as well has shown nothing.
+        # A test that also fails with the guard in place proves nothing.
         again = _outcome(copies[0].warm.run(sorted(red), AGAIN_LIMIT_S)) if red else ""
         yield Line("nothing taken out: each of these tests is green", again or "green", not again)
     yield Line(
@@ -87,7 +87,7 @@ def _copies(count: int) -> Iterator[list[Copy]]:
 
 
 def _verdicts(guards: list[Guard], copies: list[Copy]) -> Iterator[Verdict]:
-    """As they come, one guard at a time in each copy."""
+    """In order of completion, one guard at a time in each copy."""
     free: SimpleQueue[Copy] = SimpleQueue()
     for copy in copies:
         free.put(copy)
@@ -121,11 +121,11 @@ def _judge(guard: Guard, copy: Copy) -> tuple[str, bool]:
 
 
 MAKE_THE_DATABASE = ("llm_credentials/audit/guard.py",)
-"""What migrations run."""
+"""Files that migrations run."""
 
 
 def without(text: str, guard: Guard) -> str | None:
-    """The text without the guard; None when it is not there as often as ``guards/`` knows."""
+    """The text without the guard; None if it does not occur as often as ``guards/`` says."""
     pieces = text.split(guard.before)
     if len(pieces) <= guard.nth or (guard.nth == 1 and len(pieces) > 2 and (guard.path, guard.before) not in _REPEATED):
         return None
@@ -136,7 +136,7 @@ _REPEATED = {(guard.path, guard.before) for guard in GUARDS if guard.nth > 1}
 
 
 def _outcome(ended: Ended) -> str:
-    """The first red test; empty when all are green."""
+    """The first failing test; empty if all pass."""
     if ended.code == 0:
         return ""
     found = _RED.search(ended.said)

@@ -1,9 +1,10 @@
-"""The database goes and comes back under a running site: what pages, API and calls say, and how soon they work again.
+"""Takes the database away from a running site and brings it back: what pages, API and calls say, and how soon they work
+again.
 
 python benchmarks/prove/outage.py [--engine postgresql|sqlite]
 
-A PostgreSQL of its own is stopped (SIGSTOP: connections stay open and silent), let go on, killed and started again; a
-SQLite file is locked by somebody else. The site is a real one: uvicorn, settings as in production, its own processes.
+A separate PostgreSQL is stopped (SIGSTOP: connections stay open and silent), resumed, killed and restarted; a SQLite
+file is locked by another process. The site is real: uvicorn, production settings, its own processes.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
 
 
 def _watch(site: Site, names: tuple[str, ...] = ("page", "API", "call")) -> dict[str, list[tuple[int, float]]]:
-    """Status and seconds of every request of a while, one after the other at each surface."""
+    """Status and seconds of every request within a while, sequentially on each surface."""
     end = time.monotonic() + OUTAGE_S
 
     def ask(name: str) -> list[tuple[int, float]]:
@@ -252,7 +253,7 @@ def postgresql() -> Iterator[Line]:
 
 
 def _accepts(url: str) -> bool:
-    """A server that was killed mends its files first."""
+    """False during crash recovery."""
     import psycopg
 
     try:
@@ -271,7 +272,7 @@ def sqlite() -> Iterator[Line]:
             seen = _watch(site)
             holder.execute("ROLLBACK")
             holder.close()
-            # Whoever only reads is served.
+            # Reads must be served.
             yield from _away("SQLite locked", {"call": seen["call"]})
             yield from _away("SQLite locked", {name: seen[name] for name in ("page", "API")}, (200, 503))
             yield _back("SQLite free again", site)

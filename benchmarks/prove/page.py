@@ -1,4 +1,4 @@
-"""``docs/proof.md``: what was claimed and measured, part by part, each with its day, machine, versions and commit."""
+"""Writes ``docs/proof.md``: claims and measurements by part, each with its day, machine, versions and commit."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _cell(text: str) -> str:
 
 
 def merged(old: str, sections: Mapping[str, str], order: Sequence[str]) -> str:
-    """The page with these sections; those of other parts stay as they were."""
+    """The page with these sections; those of other parts stay unchanged."""
     there = {match[1]: match[0].rstrip() + "\n" for match in re.finditer(r"(?ms)^## (\w+)\n.*?(?=^## |\Z)", old)}
     there |= sections
     return "\n".join([HEAD, *(there[name] for name in order if name in there)])
@@ -54,7 +54,7 @@ def write(sections: Mapping[str, str], order: Sequence[str], page: Path = PAGE) 
 
 
 def commit() -> str:
-    """``1a2b3c4``, and whether something in the tree is not in it."""
+    """``1a2b3c4``, and whether the tree has uncommitted changes."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=env.BASE_DIR, capture_output=True, text=True, check=False)

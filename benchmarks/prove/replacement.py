@@ -1,4 +1,4 @@
-"""A key replaced under load: two processes call through the sandbox all the while, with Valkey and without it.
+"""Replaces a key under load: two processes keep calling through the sandbox, with Valkey and without it.
 
 python benchmarks/prove/replacement.py      # SQLite; TEST_DATABASE=postgres for PostgreSQL
 """

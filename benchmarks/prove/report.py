@@ -1,8 +1,8 @@
-"""What a proof claims, what it measured, and whether that holds.
+"""A proof's claims, measured values, and whether they hold.
 
-Each module beside this one has ``def lines() -> Iterator[Line]``: it yields a line as soon as it has measured it,
-leaves nothing behind, and never raises because something does not hold. ``print_lines`` prints them and counts misses;
-``line_in`` reads what it printed.
+Each module beside this one has ``def lines() -> Iterator[Line]``: it yields a line as soon as it is measured, leaves
+nothing behind, and never raises because a claim fails. ``print_lines`` prints them and counts failures; ``line_in``
+parses what it printed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Line:
     claim: str
-    """What must be so, with its figure: "connections to the listener: 0"."""
+    """The requirement with its figure: "connections to the listener: 0"."""
     measured: str
-    """What was found, with its unit: "0 of 5,120 attempts"."""
+    """The result with its unit: "0 of 5,120 attempts"."""
     holds: bool
 
 
 def print_lines(lines: Iterable[Line]) -> int:
-    """Print each line as it comes; how many do not hold."""
+    """Print each line as it comes; returns how many do not hold."""
     missed = 0
     for line in lines:
         missed += not line.holds
@@ -39,13 +39,13 @@ def text_of(line: Line) -> str:
 
 
 def line_in(text: str) -> Line | None:
-    """The line that ``text_of`` made this of; None for anything else that a proof prints."""
+    """Inverse of ``text_of``; None for any other output."""
     found = _PRINTED.match(text)
     return Line(found[2], found[3], found[1] == "ok  ") if found else None
 
 
 def to_its_end(part: Callable[[], Iterable[Line]]) -> Iterator[Line]:
-    """A part that breaks off falls short, and says where."""
+    """A part that raises yields a failing line that says where."""
     try:
         yield from part()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Thousands of keys move to a new encryption key while others write and read them and the rotation is killed.
+"""Rotates thousands of keys to a new encryption key while others write and read them and the rotation is killed.
 
 python -m benchmarks.prove.rotation [--keys 10000] [--kills 20]
 """
@@ -43,10 +43,10 @@ OLD = f"old1:{base64.b64encode(b'0123456789abcdef0123456789abcdef').decode()}"
 NEW = f"new1:{base64.b64encode(b'fedcba9876543210fedcba9876543210').decode()}"
 BOTH = f"{NEW},{OLD}"
 PROCESSES = 2
-"""For the writers, and as many again for the readers."""
+"""For the writers, and the same number for the readers."""
 WRITER_PAUSE_S = (0.3, 1.5)
 CONNECTIONS = 15
-"""Of each process."""
+"""Per process."""
 READER_PAUSE_S = (0.05, 0.3)
 PROVIDERS = ("openai", "anthropic", "gemini", "deepseek", "groq", "together", "mistral", "digitalocean")
 
@@ -60,16 +60,16 @@ class Size:
 
     @property
     def batch(self) -> int:
-        """So small that there is a rotation at work to be killed each time."""
+        """Small enough that each kill hits a rotation at work."""
         return min(200, max(1, self.keys // 20))
 
 
 @dataclass(kw_only=True)
 class Found:
-    """What the proof's processes wrote down."""
+    """Records of the proof's processes."""
 
     written: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Credential → what its writer last had confirmed."""
+    """Credential → its writer's last confirmed change."""
     writes: int = 0
     failed_writes: list[str] = field(default_factory=list)
     reads: int = 0
@@ -82,7 +82,7 @@ def lines(size: Size | None = None) -> Iterator[Line]:
 
 
 def measured(size: Size) -> Iterator[Line]:
-    """In the database that is there, under a ring of its own."""
+    """In the current database, with its own key ring."""
     ring = settings.CREDENTIAL_KEYS
     try:
         settings.CREDENTIAL_KEYS = OLD
@@ -123,15 +123,15 @@ def _fill(keys: int) -> dict[str, str]:
 
 
 def _key(credential: str, turn: int) -> str:
-    """Says whose it is: a reader sees at once whether it was given another's."""
+    """Contains its credential's id, so that a reader recognises another's key at once."""
     return f"sk-{credential}-{turn:06d}"
 
 
-# The load, in processes of its own
+# The load, in separate processes
 
 
 def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> tuple[int, float]:
-    """(kills that hit a rotation at work, seconds from the first start to the last end)."""
+    """(kills that hit a rotation at work, seconds from the first start to the last end)"""
     stop = directory / "stop"
     load = [_started(_write, credentials, size.writers, number, directory) for number in range(PROCESSES)]
     load += [_started(_read, credentials, size.readers, number, directory) for number in range(PROCESSES)]
@@ -144,13 +144,13 @@ def _rotate_under_load(size: Size, credentials: list[str], directory: Path) -> t
         stop.touch()
         for each in load:
             _end(each)
-    # Those whose rows were always held by a writer when it came by.
+    # Rows that a writer held each time the rotation came by.
     rotation.rotate(batch=size.batch)
     return hits, took_s
 
 
 def _killed_at_work(share: float, batch: int) -> bool:
-    """A rotation that is killed when about this share of the rows is moved, at no particular instruction."""
+    """A rotation killed at a random instruction after about this share of the rows."""
     rotating = _started(_rotate_to_be_killed, round(rotation.figures().total * (1 - share)), batch)
     return apart.ended(rotating) == -signal.SIGKILL
 
@@ -160,7 +160,7 @@ def _rotate(batch: int) -> None:
 
 
 def _rotate_to_be_killed(left: int, batch: int) -> None:
-    """Its end comes within a batch of the time when so many rows wait: before the next one begins, it waits for it."""
+    """Starts a timer for the kill once at most ``left`` rows remain, and waits for it before the next batch."""
     end = threading.Timer(random.uniform(0, 0.05), os.kill, (os.getpid(), signal.SIGKILL))
 
     def tell(_: int) -> None:
@@ -178,7 +178,7 @@ def _started(work: Callable[..., None], *args: Any) -> BaseProcess:
 
 def _as_the_site(work: Callable[..., None], *args: Any) -> None:
     if connection.vendor == "postgresql":
-        # So many people share a few connections.
+        # Many threads share a few connections.
         connection.settings_dict["OPTIONS"]["pool"] = {"min_size": 1, "max_size": CONNECTIONS, "timeout": 60}
     logging.disable(logging.CRITICAL)
     work(*args)
@@ -204,7 +204,7 @@ def _in_threads(count: int, work: Callable[[int], None]) -> None:
 
 
 def _write(credentials: list[str], writers: int, part: int, directory: Path) -> None:
-    """Each writer has credentials of its own, so that what it last had confirmed is what must stand there."""
+    """Each writer has its own credentials, so that its last confirmed change must be in the database."""
     stop, mine = directory / "stop", writers // PROCESSES
     out, lock = (directory / f"written-{part}").open("w"), threading.Lock()
 
@@ -228,7 +228,7 @@ def _write(credentials: list[str], writers: int, part: int, directory: Path) -> 
 
 
 def _change(credential: str, turn: int, chance: random.Random) -> dict[str, Any]:
-    """Replace the key, change the model or turn it on or off, as its owner would; what was confirmed."""
+    """Replace the key, change the model or switch it on or off, as its owner would; returns what was confirmed."""
     row = UserCredential.with_removed.select_related("user").defer("api_key").get(pk=credential)
     if row.removed_at is not None:
         return {}
@@ -291,7 +291,7 @@ def _collect(directory: Path) -> Found:
     return found
 
 
-# The verdict
+# Checks
 
 
 def _judged(size: Size, expected: dict[str, str], found: Found, kills: int, seconds: float) -> Iterator[Line]:

@@ -1,4 +1,5 @@
-"""Failover, ledger and budgets under faults and kills: counts beside what they must be. Ends with 1 if one is missed.
+"""Checks failover, ledger and budgets under faults and kills: measured counts beside the required ones. Exits with 1 if
+one fails.
 
 make prove-routing                 # SQLite; TEST_DATABASE=postgres for PostgreSQL
 python benchmarks/prove/routing.py [--calls 10000] [--kills 20] [--only faults|decision|ledger|budget|valkey]
@@ -63,7 +64,7 @@ def _figure(name: str, value: object, good: bool, must: str) -> Line:
 
 @contextmanager
 def _priced() -> Iterator[None]:
-    """The sandbox costs nothing; here it costs what a model of OpenAI's does."""
+    """The sandbox is free; here it has the price of one of OpenAI's models."""
     price = prices._price
     prices._price = lambda provider, self_hosted, model, at, **tokens: price("openai", False, "gpt-4o", at, **tokens)
     try:
@@ -74,7 +75,7 @@ def _priced() -> Iterator[None]:
 
 @contextmanager
 def _breakers_off() -> Iterator[None]:
-    """Where the failures are planned, they must not keep the next case from being asked."""
+    """For planned failures, which must not keep the next case from calling the provider."""
     failed, rest = health.failed, health.rest
     health.failed, health.rest = (lambda destination: None), (lambda target, seconds: None)
     try:
@@ -108,7 +109,7 @@ def faults(url: str) -> Iterator[Line]:
 
 
 def decision(url: str) -> Iterator[Line]:
-    """From the end of the failing request to the arrival of the next one, as the provider saw both."""
+    """From the end of the failing request to the arrival of the next one, as seen by the provider."""
     user = User.objects.create_user("decision")
     for number, (name, model) in enumerate((("first", "sandbox-fast~fault=401"), ("second", "sandbox-fast"))):
         _credential(user, name, model, priority=number)
@@ -126,9 +127,9 @@ def decision(url: str) -> Iterator[Line]:
 
 
 def ledger(url: str, calls: int = 10_000, kills: int = 20) -> Iterator[Line]:
-    """Calls in processes that are killed; then the ledger against the provider's own count.
+    """Calls in processes that are killed; then compares the ledger with the provider's own count.
 
-    They have prices and a budget that runs out on the way, so that the counters are killed as well.
+    They have prices and a budget that runs out meanwhile, so that the kills hit the counters as well.
     """
     async_to_sync(_forget)(url)
     user = User.objects.create_user("ledger")
@@ -153,14 +154,14 @@ def ledger(url: str, calls: int = 10_000, kills: int = 20) -> Iterator[Line]:
     yield _figure("settled twice or without an answer", max(0, settled - whole), settled <= whole, "0")
     yield _figure("answers neither settled nor open", max(0, whole - settled - open_), whole <= settled + open_, "0")
     counter, spent = BudgetCounter.objects.get(user=user).used_e8, budgets.spent_usd("own", user.pk)
-    # SQLite adds up in floating point.
+    # SQLite sums in floating point.
     beside = (Decimal(counter).scaleb(-8) - spent).quantize(Decimal("1e-8"))
     yield _figure("budget's counter beyond the sum of its rows", f"${beside} of ${spent}", beside == 0, "$0")
     yield _figure("open after the sweep", left, left == 0 and swept == open_, "0")
 
 
 def budget(url: str) -> Iterator[Line]:
-    """100 reservations at once on a budget for 10, 20 times."""
+    """100 concurrent reservations on a budget for 10, 20 times."""
     limits, price = Limits(own_monthly_usd=Decimal("1.00")), Price(Decimal("0.10"), "proof")
     wrong, over = 0, Decimal(0)
     for round_ in range(20):
@@ -190,7 +191,7 @@ def budget(url: str) -> Iterator[Line]:
 
 
 def valkey(url: str) -> Iterator[Line]:
-    """Valkey goes away and comes back at the same address while calls go on."""
+    """Valkey goes away and comes back at the same address while calls continue."""
     user = User.objects.create_user("valkey")
     _credential(user, "first", "sandbox-instant")
     directory = Path(settings.REDIS_URL.removeprefix("unix://")).parent / "second"
@@ -210,7 +211,7 @@ def valkey(url: str) -> Iterator[Line]:
     process.kill()
     process.wait()
     slowest, calls = 0.0, 0
-    # Long enough for what was asked of Valkey before to be asked again, several times.
+    # Long enough to retry Valkey several times.
     end = time.monotonic() + 5 * health.AWAY_FOR_S
     while time.monotonic() < end:
         started = time.monotonic()

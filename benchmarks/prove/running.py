@@ -1,4 +1,4 @@
-"""One step of the proof in a process of its own: watched, with a limit, and nothing left of it however it ends."""
+"""Runs one step of the proof in its own process, with a time limit, and cleans up however it ends."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from benchmarks.prove.report import Line, line_in
 from project import env
 
 GRACE_S = 60.0
-"""After the first signal, at which a step takes down what it has started."""
+"""Time after the first signal in which a step stops what it has started."""
 LOOK_EVERY_S = 0.05
 PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A module whose ``main`` prints lines and ends with 1 if one falls short."""
+    """A module whose ``main`` prints lines and exits with 1 if one fails."""
 
     module: str
     arguments: tuple[str, ...] = ()
     small: tuple[str, ...] = ()
-    """More arguments: the same claims with small counts."""
+    """Extra arguments: the same claims with small counts."""
     minutes: float
-    """What it takes on two quiet processors."""
+    """Usual duration on two idle processors."""
     limit_minutes: float
-    """When it is ended: it hangs, or the machine is far too busy."""
+    """Time limit: the step hangs, or the machine is far too busy."""
 
     @property
     def name(self) -> str:
@@ -57,9 +57,9 @@ class _Heard:
 
 
 def run(command: list[str], log: Path, limit_s: float, say: Callable[[str], None]) -> list[Line]:
-    """What it measured, and a line that does not hold if it did not come to its end.
+    """The step's lines, and a failing line if it did not finish.
 
-    What it says goes to ``log`` as well, its errors to a file beside it and nowhere else.
+    Its output is also written to ``log``, its errors only to a file beside it.
     """
     before, errors = adopt_orphans(), log.with_suffix(".errors")
     with _folder() as folder, log.open("w", encoding="utf-8") as out, errors.open("w", encoding="utf-8") as err:
@@ -87,7 +87,7 @@ def run(command: list[str], log: Path, limit_s: float, say: Callable[[str], None
 
 
 def _fault(code: int | None, heard: _Heard, errors: Path, limit_s: float) -> str | None:
-    """How it ended, if not as it should: with 0, or with 1 after a line that does not hold."""
+    """How it ended, unless properly: with 0, or with 1 after a line that does not hold."""
     last = heard.last or "nothing"
     if code is None:
         return f"stopped after {limit_s / 60:.0f} min; the last that it said: {last}"
@@ -117,8 +117,8 @@ def _last_words(errors: Path) -> str:
 
 
 def _wait(process: subprocess.Popen[str], limit_s: float, before: set[int]) -> int | None:
-    """Its exit code; None if it still runs. Orphans that end meanwhile are seen off: a server that was killed would
-    else go on being there for whoever looks for its process.
+    """Its exit code; None if it still runs. Reaps orphans that end meanwhile: otherwise a killed server would remain as
+    a zombie, and look alive to code that checks its process.
     """
     end = time.monotonic() + limit_s
     while (code := process.poll()) is None and time.monotonic() < end:
@@ -132,7 +132,7 @@ def _wait(process: subprocess.Popen[str], limit_s: float, before: set[int]) -> i
 
 
 def stop(process: subprocess.Popen[str], before: set[int]) -> None:
-    """As Ctrl-C does it, so that it takes down what it has started; what is left then is killed."""
+    """Like Ctrl-C, so that it stops what it has started; then kills what is left."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     if _wait(process, GRACE_S, before) is None:
@@ -148,7 +148,7 @@ def _kill(head: psutil.Process) -> None:
 
 
 def end_orphans(before: set[int]) -> None:
-    """Children that were adopted since. They may still hold the step's pipe."""
+    """Kill children adopted since; they may still hold the step's pipe."""
     for orphan in psutil.Process().children():
         if orphan.pid not in before:
             _kill(orphan)
@@ -158,8 +158,8 @@ def end_orphans(before: set[int]) -> None:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """For temporary files; nothing of it stays, also when the step was killed itself."""
-    # Short: there are sockets below it, whose paths may have no more than 107 bytes.
+    """For temporary files; removed even if the step itself was killed."""
+    # Short: the paths of sockets below it may have no more than 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="kp-"))
     try:
         yield folder
@@ -171,13 +171,13 @@ def _folder() -> Iterator[Path]:
 
 
 def adopt_orphans() -> set[int]:
-    """What loses its parent becomes a child of this process, and so is found (Linux only); the children it has now."""
+    """Make orphaned descendants children of this process (Linux only); returns its current children."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     return {child.pid for child in psutil.Process().children()}
 
 
 def _forget_databases(process_id: int) -> None:
-    """PostgreSQL's files of a step that could not take them away itself."""
+    """PostgreSQL's files of a step that could not remove them itself."""
     for folder in env.RUN_DIR.glob(f"*pg-{process_id}"):
         shutil.rmtree(folder, ignore_errors=True)

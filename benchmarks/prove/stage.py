@@ -1,6 +1,6 @@
-"""Where a proof plays: a fresh database and a Valkey of its own, both gone afterwards.
+"""Environment of a proof: a fresh database and its own Valkey, both removed afterwards.
 
-Import it before anything of Django's: it chooses the settings of the tests. ``TEST_DATABASE=postgres`` for PostgreSQL.
+Import it before anything of Django's, because it selects the test settings. ``TEST_DATABASE=postgres`` for PostgreSQL.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from project.tests import servers  # noqa: E402
 
 @contextmanager
 def stage() -> Iterator[None]:
-    """One after the other, never one within another."""
+    """One after the other, never nested."""
     logging.disable(logging.CRITICAL)
     open_process_for("a proof")
     setup_test_environment()

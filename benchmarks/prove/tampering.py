@@ -1,4 +1,4 @@
-"""Sealed values are changed and moved about in the database; none may open, none may show, and pages must stay up.
+"""Changes and moves sealed values in the database; none may open, none may show, and pages must keep working.
 
 python -m benchmarks.prove.tampering [--changes 1000]
 """
@@ -39,9 +39,9 @@ class Found:
     opened: list[str] = field(default_factory=list)
     """Kinds of change after which the value opened."""
     shown: list[str] = field(default_factory=list)
-    """Places where a key or a ciphertext was to be seen."""
+    """Places that showed a key or a ciphertext."""
     pages: list[str] = field(default_factory=list)
-    """Pages that were not answered with 200."""
+    """Pages not answered with 200."""
 
 
 def lines(changes: int = 1000) -> Iterator[Line]:
@@ -59,7 +59,7 @@ def measured(changes: int) -> Iterator[Line]:
 
 
 def _tamper(changes: int) -> Found:
-    """Each change is made, tried and taken back."""
+    """Each change is made, tried and undone."""
     alice, bob = (User.objects.create_user(f"tampered-{name}") for name in ("alice", "bob"))
     rows = [_stored(user, provider) for user in (alice, bob) for provider in PROVIDERS]
     site = services.system_credential_save(provider="openai", api_key="sk-tampered-site-0123456789").credential
@@ -91,7 +91,7 @@ def _stored(user: User, provider: str) -> UserCredential:
 
 
 def _replaced(row: UserCredential, texts: dict[Any, str]) -> str:
-    """The row's ciphertext from before its key was replaced: sealed for this very row, and out of date."""
+    """The row's ciphertext from before its key was replaced: sealed for this row, but outdated."""
     before = texts[row.pk]
     services.credential_save(user=row.user, provider=row.provider, api_key=f"sk-tampered-newer-{row.pk}")
     texts[row.pk] = _text(row)
@@ -118,7 +118,7 @@ def _kinds(rows: list[UserCredential], site: SystemCredential, texts: dict[Any, 
         return f"{head}:{base64.urlsafe_b64encode(raw).decode()}"
 
     def sealed_bare(row: UserCredential, chance: random.Random) -> str:
-        """By somebody who has the key ring and knows nothing of rows."""
+        """Sealed with the key ring, but not bound to a row."""
         return keyring.ring().encrypt(b"sk-planted-0123456789").decode()
 
     return {

@@ -1,4 +1,4 @@
-"""A year of a million rows of usage, as pages show it, on a database of its own that is gone afterwards.
+"""Shows a year of a million usage rows on pages, on its own database, which is removed afterwards.
 
 python -m benchmarks.prove.usage [--rows 1000000]
 """

@@ -1,4 +1,4 @@
-"""What the vault promises, measured: ``make prove-vault``. Ends with 1 if something falls short.
+"""Measures what the vault promises: ``make prove-vault``. Exits with 1 if any claim fails.
 
 make prove-vault                   # SQLite; TEST_DATABASE=postgres for PostgreSQL
 python -m benchmarks.prove.vault [--only rotation|tampering|egress|matrix|leaks|mutations] [--small]
@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _alone(part: str, *, small: bool) -> bool:
-    """In a process of its own: no part meets what another left open."""
+    """In its own process, so that no part is affected by another's leftovers."""
     began = time.monotonic()
     print(f"\n{part}", flush=True)
     command = [sys.executable, "-m", "benchmarks.prove.vault", "--only", part, *(["--small"] if small else [])]

@@ -1,4 +1,4 @@
-"""Who uses a site while it is searched for keys: browsers and programs, with faults of every kind."""
+"""Users of a site that is searched for keys: browsers and programs, with faults of every kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AT_ONCE = 8
 
 
 class Visitor:
-    """Somebody with a browser and a token; everything that comes back is searched."""
+    """A user with a browser and a token; every response is searched."""
 
     def __init__(self, site: Site, name: str, token: str, findings: Findings) -> None:
         address = f"http://127.0.0.1:{site.port}"
@@ -63,7 +63,7 @@ def visit(site: Site, tokens: dict[str, str], findings: Findings, requests: int)
         while sum(findings.answers.values()) < requests and not errors:
             try:
                 chance.choice(STEPS)(visitors, chance)
-            except httpx2.TransportError as error:  # an upstream fault that broke our own answer off is an answer too
+            except httpx2.TransportError as error:  # an upstream fault may cut our own response off
                 if isinstance(error, httpx2.ConnectError):
                     errors.append(error)
 

@@ -1,7 +1,7 @@
-"""Test runs that begin where the costly part is over: libraries are loaded, and the empty database is made.
+"""Fast test runs: libraries are loaded and the empty database is migrated beforehand.
 
-Runs in a copy of this tree, in a process of its own, that loads what is not the project's and forks for each run;
-what is the project's is loaded anew each time, as it stands then. ``Warm`` is its other end.
+Runs in a copy of this tree, in a process that imports only third-party libraries and forks for each run; the project's
+own code is imported afresh each time. ``Warm`` is the client side.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Ended:
 
 
 class Warm:
-    """Test runs in the checkout ``directory``, one at a time; what they leave lies in ``scratch``."""
+    """Runs tests in the checkout ``directory``, one run at a time; their files are in ``scratch``."""
 
     def __init__(self, directory: Path, scratch: Path) -> None:
         scratch.mkdir()
@@ -53,7 +53,7 @@ class Warm:
         )
 
     def make_database(self, test: str, limit_s: float) -> Ended:
-        """Keep what the migrations make, as a run of ``test`` leaves it, for the runs that come."""
+        """Keep the migrated database, as a run of ``test`` leaves it, for later runs."""
         ended = self.run([test], limit_s, migrate=True)
         if ended.code == 0:
             made = next(self._template.parent.glob("keyswitch-test-*.sqlite3"))
@@ -61,7 +61,7 @@ class Warm:
         return ended
 
     def run(self, tests: Sequence[str], limit_s: float, *, migrate: bool = False) -> Ended:
-        """``migrate``: make the database anew, because what is changed has a part in making it."""
+        """``migrate``: migrate the database anew, because the change affects migrations."""
         asked = {"tests": tests, "limit_s": limit_s, "said": str(self._said), "migrate": migrate}
         assert self._server.stdin and self._server.stdout
         self._server.stdin.write(json.dumps(asked) + "\n")
@@ -102,7 +102,7 @@ def _code_of(child: int, limit_s: float) -> int:
 
 
 def _run(asked: dict[str, object]) -> None:
-    """In the child; ends it, as ``python -m pytest`` would end."""
+    """In the child; exits as ``python -m pytest`` would."""
     import pytest
 
     os.setsid()
