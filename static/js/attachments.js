@@ -1,7 +1,7 @@
-// Sends chosen files ahead of the form that they belong to; without it they travel with the form itself.
+// Uploads chosen files ahead of their form; without this script they are sent with the form itself.
 "use strict";
 
-const sending = new WeakMap(); // form → how many files are on their way
+const sending = new WeakMap(); // form → number of running uploads
 
 function settleForm(form, change) {
   const left = (sending.get(form) ?? 0) + change;
@@ -74,7 +74,7 @@ document.addEventListener("click", (event) => {
   place?.closest("form").dispatchEvent(new Event("attachments", { bubbles: true }));
 });
 
-// Pasted and dropped files go the same way as chosen ones.
+// Pasted and dropped files are handled like chosen ones.
 function placeOf(target) {
   return target.closest?.("form")?.querySelector("[data-attachments]");
 }

@@ -1,4 +1,4 @@
-// Shows answers while they are written. The server renders and sanitises every piece; here they are only put in place.
+// Shows answers while they are written. The server renders and sanitises every piece; this script only inserts them.
 "use strict";
 
 const readers = new Map(); // element id of an answer → its EventSource
@@ -16,7 +16,7 @@ function settleBusy() {
   if (stop) stop.hidden = !busy;
 }
 
-// Follow the text only for a reader who is at its end.
+// Scroll along only if the reader is at the end of the text.
 function atEnd() {
   return window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 120;
 }
@@ -39,7 +39,7 @@ function addCopyButtons(root) {
   }
 }
 
-// The answer's finished blocks stay; what follows them is replaced by each event.
+// The answer's finished blocks stay; each event replaces what follows them.
 class LiveAnswer {
   constructor(turn) {
     this.turn = turn;
@@ -164,7 +164,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
 
 document.addEventListener("htmx:afterRequest", (event) => {
   const form = event.detail.elt;
-  // A refusal in words is no failure to htmx; what was typed must stay.
+  // htmx counts a refusal with a message as successful; the typed text must stay.
   if (!form.matches?.("[data-composer]") || event.detail.xhr.status !== 200) return;
   document.getElementById("message-text").value = "";
   form.querySelector("[data-attachment-list]")?.replaceChildren();
@@ -181,20 +181,20 @@ document.addEventListener("keydown", (event) => {
   if (!chat().hasAttribute("data-busy") && !form.hasAttribute("data-uploading") && something) form.requestSubmit();
 });
 
-// Another tab may have sent meanwhile: say which turn is the last one here, so that none is left out.
+// Another tab may have sent messages: name the last turn shown here, so that the response includes the missing ones.
 document.addEventListener("htmx:configRequest", (event) => {
   if (!event.detail.elt.matches?.("[data-composer]")) return;
   const turns = document.querySelectorAll("#turns > [data-turn]");
   event.detail.parameters.set("seen", turns.length ? turns[turns.length - 1].dataset.turn : "");
 });
 
-// What is typed and not sent survives a reload, in this tab alone.
+// Unsent text survives a reload, in this tab only.
 const draftKey = `draft:${window.location.pathname}`;
 function forgetDraft() {
   try {
     sessionStorage.removeItem(draftKey);
   } catch {
-    // No storage: there is nothing to forget.
+    // No storage, so there is no draft to remove.
   }
 }
 document.addEventListener("input", (event) => {
@@ -203,7 +203,7 @@ document.addEventListener("input", (event) => {
     if (event.target.value) sessionStorage.setItem(draftKey, event.target.value);
     else sessionStorage.removeItem(draftKey);
   } catch {
-    // No storage, or none left: the text is on the page all the same.
+    // No storage, or it is full: the text is still on the page.
   }
 });
 function restoreDraft() {
@@ -220,7 +220,7 @@ document.addEventListener("click", (event) => {
   for (const form of document.querySelectorAll("[data-stop]")) form.requestSubmit();
 });
 
-// Leaving is stopping: the server ends the call as soon as nobody reads along.
+// Leaving the page stops the answer: the server ends the call when its reader disconnects.
 window.addEventListener("pagehide", () => {
   for (const id of [...readers.keys()]) stopReading(id);
 });

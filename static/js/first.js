@@ -1,4 +1,4 @@
-// Before the first paint: what needs a script may show itself.
+// Runs before the first paint: shows elements that need scripts.
 document.documentElement.classList.add("js");
-// Pages in other languages bring the words for their scripts along.
+// Pages in other languages load a catalogue that defines gettext.
 globalThis.gettext ??= (text) => text;

@@ -1,7 +1,7 @@
-// What the pages do beyond HTML and htmx. Everything here is a help: each page works without it.
+// Enhancements of pages beyond HTML and htmx; each page works without them.
 "use strict";
 
-const shows = 6000; // ms a quiet toast stays
+const shows = 6000; // ms until a transient toast disappears
 
 function toast(text, look = "is-attention") {
   if ([...document.querySelectorAll("[data-toast] > span")].some((words) => words.textContent === text)) return;
@@ -28,7 +28,7 @@ function settleToasts(root) {
   }
 }
 
-// A typed key is shown only while its button is pressed in, and hidden again when the form is sent.
+// A typed key is visible only while its toggle is on, and is hidden when the form is sent.
 function reveal(button, visible) {
   const input = document.getElementById(button.getAttribute("aria-controls"));
   if (!input) return;
@@ -38,7 +38,7 @@ function reveal(button, visible) {
   button.querySelector("[data-when=visible]").hidden = !visible;
 }
 
-// On a narrow screen the row of tabs is longer than the screen.
+// On a narrow screen the row of tabs is wider than the screen.
 document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
 document.addEventListener("click", (event) => {
@@ -82,7 +82,7 @@ function isUntouched(field) {
   return field.value === field.defaultValue;
 }
 
-// Escape closes a menu, else the form that one is in; not one in which something typed would be lost.
+// Escape closes a menu, else the focused form, unless typed text would be lost.
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || event.isComposing) return;
   const open = document.querySelector("details.account[open]");
@@ -96,13 +96,13 @@ document.addEventListener("keydown", (event) => {
   if (leave && [...form.elements].every(isUntouched)) leave.click();
 });
 
-// Drafts of messages wait in this tab's storage; whoever logs out leaves none behind.
+// Message drafts are kept in this tab's storage; logging out removes them.
 document.addEventListener("submit", (event) => {
   if (!event.target.action?.endsWith("/logout/")) return;
   try {
     sessionStorage.clear();
   } catch {
-    // No storage: there is nothing to forget.
+    // No storage, so there are no drafts to remove.
   }
 });
 
@@ -112,12 +112,12 @@ function hideTyped(form) {
 document.addEventListener("submit", (event) => hideTyped(event.target));
 document.addEventListener("htmx:beforeRequest", (event) => hideTyped(event.target.closest("form")));
 
-// The page may come back from the browser's own cache: no typed key shall wait there.
+// The browser may restore the page from its cache, which must not contain a typed key.
 window.addEventListener("pagehide", () => {
   for (const input of document.querySelectorAll("[data-secret]")) input.value = "";
 });
 
-// Errors arrive in their places while the fields stay as they are: mark the fields, and go to the first that is wrong.
+// Responses replace the error messages, not the fields: mark invalid fields, and focus the first one.
 document.addEventListener("htmx:afterRequest", (event) => {
   if (!(event.detail.elt instanceof Element)) return;
   const form = event.detail.elt.closest("form.credential-form");
@@ -135,7 +135,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
 
 document.addEventListener("htmx:afterSettle", () => settleToasts(document));
 
-// Whoever pressed something that its own answer took away goes on in what came in its place, not at the page's top.
+// If a response replaces the focused element, focus the new content instead of the top of the page.
 let held = false;
 document.addEventListener("htmx:beforeSwap", (event) => {
   const focused = document.activeElement;
@@ -157,9 +157,9 @@ document.addEventListener("htmx:timeout", () => toast(gettext("The site took too
 
 settleToasts(document);
 
-// A switch shows at once what was wanted, and goes back when the site did not do it.
+// A switch changes at once, and goes back if the request fails.
 const turned = new WeakMap();
-const again = new Set(); // ids of switches that were pressed once more meanwhile
+const again = new Set(); // ids of switches pressed again during their request
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("form > [role=switch]");
   if (!button || !turned.has(button.form)) return;
@@ -176,7 +176,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 });
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { requestConfig, xhr } = event.detail;
-  if (!turned.has(requestConfig?.elt) || xhr.status !== 503) return; // other errors are told of by themselves
+  if (!turned.has(requestConfig?.elt) || xhr.status !== 503) return; // other errors have their own messages
   event.detail.shouldSwap = false;
   toast(gettext("The site could not do that just now. Nothing was changed; try again in a moment."));
 });
@@ -186,7 +186,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
   turned.delete(asking);
   const isDone = event.detail.successful && event.detail.xhr.status < 400;
   const pressed = before !== undefined && again.delete(asking.querySelector("[role=switch]")?.id);
-  // The answer has taken the old switch's place.
+  // The response has replaced the old switch.
   if (pressed && isDone) document.getElementById(asking.querySelector("[role=switch]").id)?.click();
   if (before !== undefined && !isDone) asking.querySelector("[role=switch]")?.setAttribute("aria-checked", before);
   if (!asking.matches?.(".default-choice input")) return;

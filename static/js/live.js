@@ -1,9 +1,9 @@
-// Tests of keys show where they stand as they run, in every open tab. Without this, or while the line is cut, the page
-// asks every second (hx-trigger), and without scripts it loads itself again.
+// Shows the progress of key tests in every open tab. Without this script, or while the stream is disconnected, the page
+// polls every second (hx-trigger); without any scripts it reloads itself.
 "use strict";
 
 let line = null;
-const latest = new Map(); // address of a test → what the last event said of it
+const latest = new Map(); // address of a test → its state in the last event
 
 const lives = () => line?.readyState === EventSource.OPEN;
 const isTyping = () => document.querySelector("form.credential-form") !== null;
@@ -20,7 +20,7 @@ function show({ card, url, seen, stored }) {
   window.htmx.ajax("GET", place.dataset.show ?? url, { target: place, swap: "innerHTML" });
 }
 
-// A key was added in another tab.
+// Called when a key was added in another tab.
 function renew() {
   if (document.getElementById("providers")) {
     window.htmx.ajax("GET", window.location.pathname, { target: "#providers", select: "#providers", swap: "outerHTML" });
@@ -35,7 +35,7 @@ function listen() {
   line.addEventListener("end", hangUp);
 }
 
-// A browser keeps few lines to one site: tabs that nobody sees keep none, and ask when they are looked at again.
+// Browsers limit connections per site: hidden tabs close theirs, and reconnect when they become visible.
 function hangUp() {
   line?.close();
   line = null;
@@ -47,10 +47,10 @@ window.addEventListener("pageshow", listen);
 document.addEventListener("htmx:beforeRequest", (event) => {
   const asking = event.detail.elt;
   if (!asking.matches?.("[data-poll]")) return;
-  // Answers may overtake each other: what shows less than was told asks all the same.
+  // Responses may arrive out of order: an element that shows an older state than the last event still polls.
   if (lives() && latest.get(asking.dataset.test) === asking.dataset.seen) event.preventDefault();
 });
-// What gave way to a newer answer while it asked: what it is told now is of the past, and finds no place.
+// Drop the response of an element that a newer response has replaced meanwhile.
 document.addEventListener("htmx:beforeSend", ({ detail: { elt: asking } }) => {
   if (!asking.matches?.("[data-poll]")) return;
   asking.addEventListener("htmx:beforeOnLoad", (event) => asking.isConnected || event.preventDefault(), { once: true });

@@ -1,20 +1,20 @@
-// Keys are put in order with their arrows, or by dragging. The list shows the new order at once; what is pressed while
-// the site is being told is told next, and without scripts the arrows are forms like others.
+// Orders keys with their arrows or by dragging. The list shows the new order at once; changes made during a request are
+// sent after it. Without scripts the arrows are ordinary forms.
 "use strict";
 
 let dragged = null;
-let isOwed = false; // an answer came while a row was dragged, and was not shown
-let telling = null; // the list whose order is on its way to the site
-let isStale = false; // it was changed once more since
-let sent = []; // its rows as they were told
+let isOwed = false; // a response came while a row was dragged, and was not shown
+let telling = null; // the list whose order is being sent
+let isStale = false; // it has changed since
+let sent = []; // its rows in the order sent
 let isRefused = false;
-const settled = new WeakMap(); // list → its rows as the site knows them
+const settled = new WeakMap(); // list → its rows in the order saved by the site
 
 const rowOf = (target) => (target instanceof Element ? target.closest("[data-order] > [data-key]") : null);
 const rowsOf = (list) => [...list.querySelectorAll(":scope > [data-key]")];
 const keys = (list) => rowsOf(list).map((row) => row.dataset.key);
 
-// A row with a form in it stays where it is: one selects text there.
+// A row with an open form cannot be dragged, because users select text in it.
 function settle() {
   for (const list of document.querySelectorAll("[data-order]")) {
     if (list !== telling) settled.set(list, rowsOf(list));
@@ -48,7 +48,7 @@ function tell(list) {
   window.htmx.ajax("POST", list.dataset.order, asked).catch(() => {}).finally(told);
 }
 
-// Where the answer was shown, another list stands in the place of this one.
+// If the response was shown, another list has replaced this one.
 function told() {
   const list = telling;
   const goesOn = isStale;
@@ -84,7 +84,7 @@ document.addEventListener("click", (event) => {
   const other = isUp ? row.previousElementSibling : row.nextElementSibling;
   if (!other?.dataset.key) return;
   other[isUp ? "before" : "after"](row);
-  button.focus({ preventScroll: true }); // what is moved loses it
+  button.focus({ preventScroll: true }); // a moved element loses focus
   row.scrollIntoView({ block: "nearest" });
   say(row);
   tell(row.parentElement);
@@ -123,8 +123,8 @@ document.addEventListener("dragend", () => {
   isOwed = false;
 });
 
-// An answer about an order that is not wanted any more shows nothing: the next one is on its way. Nor does one that
-// would take the row out of somebody's hand.
+// Do not show the response for an outdated order, since another request follows, nor one that would replace a row while
+// it is dragged.
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (!telling || event.detail.requestConfig?.elt !== telling) return;
   const isHeld = dragged?.row.parentElement === telling;

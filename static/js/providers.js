@@ -1,4 +1,4 @@
-// Long lists of models are searched as one types; the field above them takes any name without this.
+// Filters long lists of models while the user types; without this script the field above them accepts any name.
 "use strict";
 
 document.addEventListener("input", (event) => {
@@ -11,12 +11,12 @@ document.addEventListener("input", (event) => {
   const shown = rows.filter((row) => !row.hidden).length;
   told.textContent = wanted.length ? told.dataset.found.replace("{shown}", shown).replace("{all}", rows.length) : "";
 });
-// The enter key in the search shall not save the form around it.
+// The enter key in the search must not submit the surrounding form.
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches?.("[data-filter]")) event.preventDefault();
 });
 
-// A pasted key chooses its provider by its shape; the server does the same when nothing is chosen.
+// Selects the provider of a pasted key by its prefix; the server does the same if none is selected.
 document.addEventListener("input", (event) => {
   const box = event.target;
   if (!box.matches?.("[data-recognise]")) return;

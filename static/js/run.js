@@ -1,4 +1,4 @@
-// A run's page follows it: the server says when there is something new to show. Where no stream gets through, the page asks by itself.
+// Updates a run's page from a server-sent event stream. If no stream is available, the page polls.
 "use strict";
 
 let source = null;

@@ -1,4 +1,4 @@
-// A schedule keeps its user's clock: offer the zone of this browser.
+// Schedules run in their user's time zone: preselect the browser's.
 "use strict";
 
 document.addEventListener("DOMContentLoaded", () => {
