@@ -1,7 +1,8 @@
-"""The loop between a model and its tools: ask, run what it calls, give it the results, until it answers. Django-free.
+"""The loop between a model and its tools: call the model, run the tools it calls, return their results, until it
+answers. Django-free.
 
-Works on any client with LLMClient's surface. What happens is yielded as events; a failing provider raises LLMError, as
-everywhere. Closing the generator, or cancelling the task that reads it, closes the provider's stream and ends tools.
+Works with any client that has LLMClient's interface. Yields events; a failing provider raises LLMError. Closing the
+generator, or cancelling the task that reads it, closes the provider's stream and ends running tools.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ __all__ = [
 ]
 
 BYTES_PER_TOKEN = 3
-"""For estimates only, where a provider does not count; low, so that an estimate errs towards more tokens."""
+"""For estimates, if a provider reports no usage; low, so that an estimate errs towards more tokens."""
 FENCED = re.compile(r"^```(?:json)?\s*\n(.*)\n```$", re.DOTALL)
-"""Models without a JSON mode like to wrap their JSON."""
+"""Models without a JSON mode often wrap their JSON in a code fence."""
 
 
 class ChatClient(Protocol):
@@ -99,7 +100,7 @@ class Guarded(Protocol):
 
 @dataclass
 class _Work:
-    """What is known while the loop runs."""
+    """State of a running loop."""
 
     deadline: float
     limits: Limits
@@ -111,9 +112,9 @@ class _Work:
     cost_usd: Decimal
     added: list[LLMMessage] = field(default_factory=list)
     correction: tuple[LLMMessage, ...] = ()
-    """An answer of the wrong shape and what is wrong with it; the model reads it, the conversation does not keep it."""
+    """An answer of the wrong shape and what is wrong with it; sent to the model, but not kept in the conversation."""
     text: list[str] = field(default_factory=list)
-    """The pieces of the answer that is being read."""
+    """Text of the current answer so far."""
     response: LLMResponse | None = None
 
     def tool_context(self, approvals: Mapping[str, bool | None] | None = None) -> ToolContext:
@@ -156,11 +157,11 @@ async def run_loop(
     approvals: Mapping[str, bool | None] | None = None,
     spent: Spent = NOTHING_SPENT,
 ) -> AsyncGenerator[Event, None]:
-    """Ends with Done or Stopped. Raises LLMError when the model cannot be asked or its answer breaks off.
+    """Ends with Done or Stopped. Raises LLMError if the model cannot be called or its answer breaks off.
 
-    ``output``: the shape of the final answer; one that does not fit is sent back once with what is wrong.
-    ``approvals`` resumes a conversation that stopped for approval (its last message has the calls); ``spent`` is what
-    the run had used by then.
+    ``output``: the shape of the final answer; an answer that does not fit is sent back once with the fault.
+    ``approvals`` resumes a conversation that stopped for approval (its last message has the calls); ``spent`` is the
+    usage up to then.
     """
     clock = asyncio.get_running_loop().time
     work = _Work(
@@ -199,7 +200,7 @@ async def run_loop(
 async def _model_turn(
     client: ChatClient, messages: Sequence[LLMMessage], work: _Work
 ) -> AsyncGenerator[Text | Reasoning | StepReceipt | Done | Stopped, None]:
-    """One answer of the model, and what follows from it; without Done or Stopped, tools or another answer follow."""
+    """One answer of the model; unless it yields Done or Stopped, the loop continues with tools or another answer."""
     conversation = (*messages, *work.added, *work.correction)
     async with aclosing(_answer(client, conversation, work)) as pieces:
         async for event in pieces:
@@ -230,7 +231,7 @@ async def _model_turn(
 
 
 def _read(response: LLMResponse, output: type[BaseModel] | None) -> tuple[BaseModel | None, str]:
-    """The answer in its shape; or what is wrong with it."""
+    """The parsed answer, or what is wrong with it."""
     if output is None:
         return None, ""
     text = response.text.strip()
@@ -245,12 +246,12 @@ def _read(response: LLMResponse, output: type[BaseModel] | None) -> tuple[BaseMo
 async def _answer(
     client: ChatClient, conversation: Sequence[LLMMessage], work: _Work
 ) -> AsyncGenerator[Text | Reasoning | Stopped, None]:
-    """What the model says, into ``work``."""
+    """Streams the model's answer into ``work``."""
     work.response = None
     definitions = [tool.definition for tool in work.tools] or None
     seconds_left = work.deadline - asyncio.get_running_loop().time()
     schema = {} if work.output is None else {"response_schema": work.output.model_json_schema()}
-    # Our own deadline comes first: a limit that is reached is no failure of the provider.
+    # Our own deadline must come first: reaching a limit is not the provider's failure.
     chunks = client.stream(conversation, tools=definitions, timeout_s=seconds_left + 5, **schema)
     room_bytes = (work.limits.max_tokens - work.tokens) * BYTES_PER_TOKEN
     deadline = Deadline(work.deadline)
@@ -293,12 +294,12 @@ def _event_of(chunk: LLMStreamChunk) -> Text | Reasoning | None:
         case "reasoning":
             return Reasoning(text=chunk.text)
         case "tool_call" | "done":
-            return None  # read from the whole response
+            return None  # read from the complete response
     assert_never(chunk.type)
 
 
 def tokens_used(usage: Usage, conversation: Sequence[LLMMessage], answer: LLMMessage) -> int:
-    """Input and output tokens of one call; estimated where the provider did not say."""
+    """Input and output tokens of one call; estimated if the provider reported none."""
     sent, got = usage.input_tokens, usage.output_tokens
     if sent is None:
         sent = sum(estimated_tokens(message) for message in conversation)
@@ -306,7 +307,7 @@ def tokens_used(usage: Usage, conversation: Sequence[LLMMessage], answer: LLMMes
 
 
 def estimated_tokens(message: LLMMessage) -> int:
-    """A rough count that errs upwards: bytes of text over three, a thousand for an image, a few for the frame."""
+    """A rough estimate that errs upwards: bytes of text over three, a thousand for an image, a few for the frame."""
     size = 0
     for part in message.parts:
         if hasattr(part, "text"):
@@ -321,6 +322,6 @@ def estimated_tokens(message: LLMMessage) -> int:
 
 
 def joined_text(messages: Sequence[LLMMessage]) -> str:
-    """The text that a reader sees of these answers: no tool traffic, no reasoning; a blank line between steps."""
+    """The visible text of these answers: no tool traffic, no reasoning; a blank line between steps."""
     texts = [message.text for message in messages if message.role == "assistant"]
     return "\n\n".join(text for text in texts if text.strip())

@@ -1,4 +1,4 @@
-"""Addresses of agents, conversations and runs."""
+"""URLs of agents, conversations and runs."""
 
 from django.urls import path
 

@@ -43,7 +43,7 @@ WARM_LIMIT_US = 50
 COLD_LIMIT_MS = 5.0
 COLD_QUERIES = 3
 WHOLE_LIMIT = 0.75
-"""Of the bare SDK's CPU."""
+"""Times the bare SDK's CPU."""
 
 
 def _report(name: str, value: str, limit: str) -> None:

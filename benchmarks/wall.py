@@ -111,7 +111,7 @@ def _ms(work: Callable[[], Any], times: int) -> float:
 
 
 def _cpu_ms() -> float:
-    """So far, of both processes; the backend's comes from the kernel, so it must run on this machine."""
+    """Of both processes so far; the backend's comes from the kernel, so it must run on this machine."""
     backend = connection.connection.info.backend_pid
     theirs_ns = int(Path(f"/proc/{backend}/schedstat").read_text().split()[0])
     return time.process_time() * 1e3 + theirs_ns / 1e6

@@ -129,7 +129,7 @@ def take(*, brief: bool = False) -> Vitals:
     )
 
 
-# Valkey, and what is known through it
+# State of Valkey, and what is stored in it
 
 
 def _ask_server() -> _Server | None:

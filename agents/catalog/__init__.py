@@ -1,1 +1,1 @@
-"""One file, one agent. A module here that defines an Agent is found by agents.registry; there is no list to extend."""
+"""One agent per file. agents.registry finds every module here that defines an Agent."""

@@ -1,4 +1,4 @@
-"""From a brief to an outline that the user approves or writes, and on to an article with all that a blog needs."""
+"""From a brief to an outline that the user approves or writes, then to an article with everything a blog needs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OutlineHeading = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 def _without_title(text: str) -> str:
-    """The title stands on its own; a page has one heading of the first rank."""
+    """Removes the title from the text: it is shown separately, and a page has one top-level heading."""
     if re.search(r"^#[ \t]", _FENCE.sub("", text), re.MULTILINE):
         raise ValueError("begin headings with ##; the title is not repeated in the text")
     return text

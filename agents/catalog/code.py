@@ -1,4 +1,4 @@
-"""Explain, write, review and fix code, with changes as diffs that apply. Nothing is run."""
+"""Explains, writes, reviews and fixes code, with changes as diffs that apply. Runs nothing."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Download(BaseModel):
 class CodeAnswer(BaseModel):
     answer: str
     diff: str
-    """Applies to the files that were given; empty when nothing changes."""
+    """Applies to the files given; empty if nothing changes."""
     changed: list[str]
     made: list[str]
     deleted: list[str]
     added_lines: int
     removed_lines: int
     downloads: list[Download]
-    """The diff and every changed file, kept for its user for a week."""
+    """The diff and every changed file, kept for the user for a week."""
     notices: list[str]
 
 
@@ -64,7 +64,7 @@ class CodeAgent(ConcludingAgent):
     limits = Limits(max_steps=10, max_tokens=400_000, max_seconds=420.0)
     position = 40
     MAX_ATTEMPTS: ClassVar[int] = 2
-    """At a diff that applies: the model is told once what is wrong."""
+    """To make a diff that applies: the model is told once what is wrong."""
     _files: Files
     _applied: list[Patched]
 
@@ -100,7 +100,7 @@ class CodeAgent(ConcludingAgent):
         return [propose_patch, read_file]
 
     async def turn(self, prompt: LLMMessage) -> LLMMessage:
-        # A file's content may have to be fetched.
+        # Fetching a file's content may query the database.
         self._files = await sync_to_async(Files.of)(cast("Sequence[GivenFile]", self.attachments))
         shown = self._files.for_prompt()
         return replace(prompt, parts=(*prompt.parts, TextPart(text=f"\n\n{shown}"))) if shown else prompt
@@ -131,7 +131,9 @@ class CodeAgent(ConcludingAgent):
         )
 
     async def _written_out(self, answer: str, files: Files, notices: list[str]) -> Patched | None:
-        """A diff that the model wrote into its answer instead, if it applies; else ``notices`` says so."""
+        """A diff that the model wrote into its answer instead, if it applies; otherwise adds the reason
+        to ``notices``.
+        """
         written = "".join(found[2] for found in _FENCED_DIFF.finditer(answer))
         if not written or not files.texts:
             return None
@@ -156,7 +158,7 @@ class CodeAgent(ConcludingAgent):
             try:
                 kept = attachments.store_bytes(self.user, name.rpartition("/")[2], text.encode())
             except ValidationError:
-                continue  # an empty file, or one that holds a key: the diff above says all the same
+                continue  # an empty file, or one that contains a key: the diff above shows the change anyway
             downloads.append(Download(name=name, url=kept.get_absolute_url()))
         return downloads
 

@@ -1,4 +1,4 @@
-"""Talk about anything, with the history of the conversation at hand."""
+"""General conversation, with its history."""
 
 from agents.base import Agent
 

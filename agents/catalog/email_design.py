@@ -1,4 +1,4 @@
-"""A responsive HTML e-mail from a brief: MJML by the model, HTML by a library, checked, previewed, taken along."""
+"""A responsive HTML e-mail from a brief: MJML by the model, HTML by a library; checked, previewed, downloadable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Subject and body of an e-mail from notes or a thread, in three variants. It sends nothing."""
+"""Subject and body of an e-mail from notes or a thread, in three variants. Sends nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agents.texts import one_line
 from llm_credentials.providers import LLMMessage, TextPart
 
 LINK_MAX_CHARS = 1900
-"""Mail programs cut longer links, some without a word."""
+"""Mail programs truncate longer links, some silently."""
 TONES = {
     "as_is": (_("As the thread or the notes have it"), "the tone that the notes or the thread call for"),
     "friendly": (_("Friendly"), "a friendly, warm tone"),

@@ -1,4 +1,4 @@
-"""A receipt, as text, photo or PDF, to an expense that the user checks and keeps."""
+"""Turns a receipt, as text, photo or PDF, into an expense that the user checks and keeps."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ExpenseAgent(Agent):
     position = 90
 
     async def turn(self, prompt: LLMMessage) -> LLMMessage:
-        # Reading a file may ask the database for it, and take a PDF apart.
+        # Reading a file may query the database and parse a PDF.
         parts = await sync_to_async(reading.parts_of)(cast("Sequence[Attachment]", self.attachments))
         today = TextPart(text=f"\n\n(Today is {dt.datetime.now(dt.UTC).date().isoformat()}.)")
         return replace(prompt, parts=(*prompt.parts, *parts, today))

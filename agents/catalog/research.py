@@ -1,4 +1,4 @@
-"""Answer a question with numbered sources that were really read."""
+"""Answers a question with numbered sources that were really read."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class ReadSource(BaseModel):
 
 class ResearchAnswer(CitedAnswer):
     questions: list[str]
-    """What the question was taken apart into."""
+    """The smaller questions that it was split into."""
     queries: list[str]
     sources: list[ReadSource]
-    """Every page that was read, or in an earlier turn and cited now."""
+    """Every page read in this turn, or read earlier and cited now."""
     not_read: dict[str, str]
     """Address → why."""
     notices: list[str]

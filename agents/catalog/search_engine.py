@@ -1,4 +1,4 @@
-"""Search the web with several queries at once, and get one ranked list."""
+"""Searches the web with several queries at once, and returns one ranked list."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SearchResult(BaseModel):
 
 class SearchAnswer(CitedAnswer):
     queries: list[str]
-    """As they were rewritten."""
+    """The rewritten queries."""
     results: list[SearchResult]
     """The best of each search first."""
     notices: list[str]

@@ -1,4 +1,4 @@
-"""Files: upload one, read it, remove it."""
+"""Files: upload, read, delete."""
 
 from __future__ import annotations
 

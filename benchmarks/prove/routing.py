@@ -221,7 +221,7 @@ def valkey(url: str) -> Iterator[Line]:
     started = time.monotonic()
 
     def shared() -> bool:
-        """A mark of this process reaches the others again."""
+        """Whether a mark of this process reaches the others again."""
         health.rest("proof", 30.0)
         with redis.Redis(unix_socket_path=str(path)) as client:
             return client.zscore("llm:resting", "proof") is not None
@@ -249,7 +249,7 @@ def _credential(user: User, name: str, model: str, priority: int = 1) -> UserCre
 
 
 def _call_for_ever(user: User) -> None:
-    """In a process that is killed. Every tenth call meets a fault."""
+    """Runs in a process that will be killed. Every tenth call meets a fault."""
 
     async def one(worker: int) -> None:
         number = worker

@@ -1,4 +1,4 @@
-"""Django's own command, which also collects the texts that stand in data: agents, tasks, providers, errors."""
+"""Django's command, which also collects texts from data: agents, tasks, providers, errors."""
 
 from __future__ import annotations
 
