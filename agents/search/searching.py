@@ -34,7 +34,7 @@ class Found:
 
 
 async def search_all(searchers: Sequence[Searcher], queries: Sequence[str], *, count: int = HITS_EACH) -> Found:
-    """Each distinct query of the first ``MAX_QUERIES`` is sent once. Never raises: ``faults`` has the errors."""
+    """Sends the first ``MAX_QUERIES`` distinct queries, each once. Never raises: ``faults`` has the errors."""
     asked = list(dict.fromkeys(" ".join(query.split())[:QUERY_MAX] for query in queries if query.strip()))[:MAX_QUERIES]
     pairs = [(searcher, query) for query in asked for searcher in searchers]
     answers = await asyncio.gather(*(_hits(searcher, query) for searcher, query in pairs))

@@ -93,7 +93,7 @@ def outcome_in_words(name: str) -> str:
 
 @register.filter
 def offered(choices: Iterable[Choice], answer: StoredMessage) -> list[Choice]:
-    """Choices for another answer; preselects one other than the provider and model of this answer, if possible."""
+    """Choices for another answer; preselects another provider than this answer's, else another model, if possible."""
     every = list(choices)
     gone = {(answer.receipt or {}).get("provider"), (answer.error or {}).get("provider")} - {None}
     first = next((one for one in every if one.value and one.value.partition(":")[0] not in gone), None)
