@@ -34,8 +34,8 @@ class Wire:
             writer.close()
             return
         both = [
-            asyncio.ensure_future(self._pass(reader, far_writer, 0.0)),
-            asyncio.ensure_future(self._pass(far_reader, writer, self.cut)),
+            asyncio.ensure_future(self._pass(reader, far_writer)),
+            asyncio.ensure_future(self._pass(far_reader, writer, cuts=True)),
         ]
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for task in both:
@@ -44,11 +44,11 @@ class Wire:
             with suppress(Exception):
                 end.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: float) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, cuts: bool = False) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await asyncio.sleep(self.delay_s * (1 + self.chance.random() / 2))
-                if self.chance.random() < cut:
+                if cuts and self.chance.random() < self.cut:
                     self.cuts += 1
                     return
                 writer.write(data)
