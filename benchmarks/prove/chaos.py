@@ -43,7 +43,8 @@ found["open"] = reserved + rows.filter(outcome=books.LOST).count()
 found["reserved"], found["swept"] = reserved, books.sweep(older_than_s=0)
 found["left"] = UsageRecord.objects.filter(state="reserved").count()
 found["calls"] = rows.values("call_id").distinct().count()
-found["runs"] = {{str(pk): state for pk, state in AgentRun.objects.values_list("pk", "state")}}
+ended = AgentRun.objects.values_list("pk", "state", "error__class")
+found["runs"] = {{str(pk): " ".join(filter(None, (state, why))) for pk, state, why in ended}}
 found["tests"] = {{str(pk): state for pk, state in ConnectionTest.objects.values_list("pk", "state")}}
 print(json.dumps(found))
 """
