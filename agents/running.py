@@ -16,7 +16,7 @@ from agents.base import Agent, CannotBegin
 from agents.database import in_database
 from agents.drafts import Draft
 from agents.loop import Event, Spent, StepReceipt
-from agents.models import AgentRun, RunState
+from agents.models import MAX_ATTEMPTS, AgentRun, RunState
 from agents.pausing import Pause
 from agents.receipts import AUDIT_UNAVAILABLE, INTERNAL_ERROR, error_json, limit_error, merged_receipt, site_error
 from agents.registry import UnknownAgent, get_agent
@@ -24,7 +24,7 @@ from agents.watching import Interrupted, Watch, usable_token, watching
 from llm_credentials.audit import AuditUnavailable
 from llm_credentials.ledger import writer
 from llm_credentials.models import LLMSettings, PersonalAccessToken
-from llm_credentials.providers import AccessWithdrawn, LLMError, LLMMessage
+from llm_credentials.providers import AccessWithdrawn, LLMError, LLMMessage, SiteUnavailable
 from llm_credentials.routing.receipt import left_behind
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ class Outcome(Enum):
     """The run is over, or its user is gone."""
     HELD_BY_ANOTHER = "held by another"
     """Another worker has it and was alive a moment ago; if that worker dies, the run must be retried."""
+    LEFT = "left"
+    """The ledger was away when a call was to begin. The run starts again once its claim is stale."""
 
 
 @dataclass
@@ -68,6 +70,10 @@ async def run_execute(run_id: UUID) -> Outcome:
             ending.error = site_error("AccessWithdrawn", interrupted.withdrawn)
     except CannotBegin as refusal:
         ending.error = site_error("CannotBegin", str(refusal))
+    except SiteUnavailable as caught:
+        if run.attempts < MAX_ATTEMPTS:
+            return Outcome.LEFT
+        ending.llm_error, ending.error = caught, error_json(caught)
     except LLMError as caught:
         ending.llm_error, ending.error = caught, error_json(caught)
         if isinstance(caught, AccessWithdrawn) and caught.what != "key":

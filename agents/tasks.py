@@ -63,7 +63,7 @@ def run_agent(self: Any, run_id: str) -> None:
         with acting_for(user_id):
             _after(key)
         return
-    if outcome is Outcome.HELD_BY_ANOTHER:
+    if outcome in (Outcome.HELD_BY_ANOTHER, Outcome.LEFT):
         # Delivered again while its worker seemed alive: check again once a dead worker would have been noticed.
         raise self.retry(countdown=STALE_AFTER.total_seconds() + 1)
 

@@ -20,7 +20,9 @@ from agents.models import AgentRun, RunState
 from agents.tests.live import SandboxJournal, sandbox_key
 from agents.watching import announce_stop
 from llm_credentials import bridge
-from llm_credentials.providers import LLMMessage
+from llm_credentials.ledger import writer
+from llm_credentials.ledger.entries import Reservation
+from llm_credentials.providers import LLMMessage, SiteUnavailable
 from project.tests.servers import wait_until
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
@@ -134,6 +136,33 @@ def test_run_given_out_again_too_early_is_looked_at_later(
     tasks.enqueue_run(run)
     wait_for(run, RunState.DONE)
     assert run.attempts == 2
+
+
+@pytest.mark.parametrize(("away", "state"), [(1, RunState.DONE), (2, RunState.FAILED)])
+def test_run_that_finds_the_ledger_away_is_begun_again_as_often_as_a_run_may_be(
+    alice: User,
+    journal: SandboxJournal,
+    celery_worker_thread: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    away: int,
+    state: RunState,
+) -> None:
+    for module in ("agents.models", "agents.tasks"):
+        monkeypatch.setattr(f"{module}.STALE_AFTER", timedelta(seconds=1))
+    monkeypatch.setattr("agents.running.MAX_ATTEMPTS", 2)
+    reserve, asked = writer.reserve, []
+
+    async def reserve_later(reservation: Reservation) -> None:
+        asked.append(reservation)
+        if len(asked) <= away:
+            raise SiteUnavailable
+        await reserve(reservation)
+
+    monkeypatch.setattr(writer, "reserve", reserve_later)
+    sandbox_key(alice)
+    run = wait_for(queued(alice), state)
+    assert (run.attempts, len(journal.chats())) == (2, 2 - away)
+    assert (run.error or {}).get("class") == (None if state == RunState.DONE else "SiteUnavailable")
 
 
 @pytest.mark.parametrize("run_id", ["", "no-id", "../../x", "376551af-1e03-4b87-b62c-21de947e4002"])
