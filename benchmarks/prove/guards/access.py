@@ -32,14 +32,14 @@ ACCESS: Final = [
         "project/admin.py",
         "class AuditedUserAdmin(ProvenChanges, AuditedChanges, _UserAdmin):",
         "class AuditedUserAdmin(AuditedChanges, _UserAdmin):",
-        STEPPED_UP,
+        tests("stepup_admin"),
     ),
     Guard(
         "another's password in the admin asks for a recent proof",
         "project/admin.py",
         "if self.has_change_permission(request) and not stepup.is_recent(request):",
         "if False:",
-        STEPPED_UP,
+        tests("stepup_admin"),
     ),
     Guard(
         "a token's scope is asked for",
